@@ -1,0 +1,98 @@
+"""Checkpoints by Orbax, with digests: the only file that imports Orbax."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointError(ValueError):
+    """No checkpoint, or none that is whole; the message names each and what is wrong with it."""
+
+
+def digest(tree: Any) -> str:
+    """SHA-256 of a pytree of arrays: of every leaf's path, dtype, shape and bytes. Independent of devices and of order."""
+    sha = hashlib.sha256()
+    leaves = jax.tree_util.tree_flatten_with_path(jax.device_get(tree))[0]
+    for path, leaf in sorted((jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves):
+        sha.update(f"{path} {leaf.dtype.name} {leaf.shape}\n".encode())
+        sha.update(np.ascontiguousarray(leaf).tobytes())
+    return sha.hexdigest()
+
+
+class Checkpoints:
+    """The saved states of one stage, in one directory: `save` and `restore` nested dicts of arrays.
+
+    Saving waits until the checkpoint is whole on disk. Each carries a digest of its arrays, because Orbax restores a
+    flipped bit without a word; `restore` skips damaged ones, naming them, in favour of the newest whole one.
+    """
+
+    def __init__(self, directory: Path, keep: int = 2):
+        self.directory = Path(directory).absolute()
+        self._keep = keep
+
+    def save(self, epoch: int, tree: Any, meta: dict[str, Any]) -> None:
+        """Saves a nested dict of arrays under the number `epoch`, keeping the newest few.
+
+        Raises:
+          CheckpointError: Orbax did not save it.
+        """
+        tree = jax.device_get(tree)  # host arrays restore on any number of devices
+        self._set_aside(epoch)
+        meta = {**meta, "digest": digest(tree)}
+        items = ocp.args.Composite(tree=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
+        with self._manager() as manager:
+            if not manager.save(epoch, args=items, force=True):
+                raise CheckpointError(f"checkpoint {epoch} was not saved in {self.directory}: is there a newer one?")
+            manager.wait_until_finished()
+
+    def restore(self) -> tuple[Any, dict[str, Any]] | None:
+        """The newest whole checkpoint as (nested dict of host arrays, meta); None if there never was one.
+
+        Raises:
+          CheckpointError: there are checkpoints, and all of them are damaged.
+        """
+        if not self.directory.is_dir():
+            return None
+        problems = []
+        with self._manager() as manager:
+            for epoch in sorted(manager.all_steps(), reverse=True):
+                path = self.directory / str(epoch)
+                try:
+                    items = ocp.args.Composite(tree=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore())
+                    saved = manager.restore(epoch, args=items)
+                    tree, meta = saved["tree"], saved["meta"]
+                    if digest(tree) == meta["digest"]:
+                        return tree, meta
+                    problem = "its arrays do not match their digest"
+                except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
+                    problem = f"it cannot be read ({type(error).__name__})"
+                problems.append(f"{path}: {problem}")
+                logger.warning("damaged checkpoint skipped: %s", problems[-1])
+        if problems:
+            raise CheckpointError(
+                f"no whole checkpoint is left ({'; '.join(problems)}): restore it from a backup, or delete "
+                f"{self.directory} to run this stage again"
+            )
+        return None
+
+    def _set_aside(self, epoch: int) -> None:
+        """Renames checkpoints that `restore` skipped: Orbax saves nothing that is not newer than all it finds."""
+        for path in self.directory.glob("*"):
+            if path.name.isdigit() and int(path.name) >= epoch:
+                number = sum(1 for _ in self.directory.glob(f"damaged-{path.name}*"))
+                path.rename(path.with_name(f"damaged-{path.name}-{number}"))
+
+    def _manager(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=self._keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
+        )
+        return ocp.CheckpointManager(self.directory, options=options)

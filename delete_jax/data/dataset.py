@@ -1,0 +1,127 @@
+"""What a dataset is here: three splits of uint8 images, their classes and the statistics of the training pixels."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Split(NamedTuple):
+    """Images with their labels.
+
+    Attributes:
+        images: uint8 `[n, h, w, c]`.
+        labels: int32 `[n]`, class numbers from 0.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)  # eq=False: comparing arrays with == gives no truth value; compare `digest` instead
+class Dataset:
+    """Train, validation and test split of one dataset.
+
+    Attributes:
+        name: the name it was loaded by.
+        train: what a network is trained on (the validation samples are taken out).
+        validation: held out from the training data; empty when none was asked for.
+        test: the dataset's own test split.
+        class_names: the name of class i at position i.
+        mean: float32 `[c]`, mean of the training pixels, scaled to [0, 1].
+        std: float32 `[c]`, their standard deviation, at least 1e-6.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    class_names: tuple[str, ...]
+    mean: np.ndarray
+    std: np.ndarray
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """sha256 (hex) over the images, labels and class names of all splits, in their order; computed once."""
+        parts = [split_digest(split) for split in (self.train, self.validation, self.test)]
+        return hashlib.sha256("\0".join([*parts, *self.class_names]).encode()).hexdigest()
+
+
+def split_digest(split: Split) -> str:
+    """Returns the sha256 (hex) of a split's image shape, images and labels, in their order."""
+    digest = hashlib.sha256(repr(split.images.shape).encode())
+    digest.update(np.ascontiguousarray(split.images))
+    digest.update(np.ascontiguousarray(split.labels, dtype="<i4"))
+    return digest.hexdigest()
+
+
+def forget_remain(split: Split, forget: Sequence[int]) -> tuple[Split, Split]:
+    """Splits by class: what is to be forgotten, and the rest; each keeps the order of `split`.
+
+    Args:
+        split: `n` samples.
+        forget: class numbers; a class without a sample in `split` selects none.
+
+    Returns:
+        `(forget, remain)`, together the `n` samples.
+
+    Raises:
+        ValueError: `forget` holds something that is not a class number.
+    """
+    if not all(isinstance(c, int | np.integer) and not isinstance(c, bool) and c >= 0 for c in forget):
+        raise ValueError(f"forget={forget!r}: give class numbers, that is integers from 0")
+    chosen = np.isin(split.labels, np.asarray(forget, np.int32))
+    return take(split, chosen), take(split, ~chosen)
+
+
+def take(split: Split, which: np.ndarray) -> Split:
+    """Returns the samples at `which`, a boolean mask or indices `[m]`."""
+    return Split(split.images[which], split.labels[which])
+
+
+def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """Takes `round(fraction * count)` samples of every class out of a split.
+
+    A class with two samples or more gives at least one and keeps at least one; both results keep the order of `split`.
+
+    Args:
+        split: `n` samples.
+        fraction: in [0, 1); 0 takes nothing.
+        seed: not negative; which samples are taken is a pure function of the labels, `fraction` and `seed`.
+
+    Returns:
+        `(kept, held_out)`.
+    """
+    held_out = np.zeros(len(split.labels), bool)
+    if fraction > 0:
+        for label in np.unique(split.labels):
+            members = np.flatnonzero(split.labels == label)
+            count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+            # One stream per class: what is held out of one class does not depend on the other classes.
+            held_out[np.random.default_rng([seed, int(label)]).permutation(members)[:count]] = True
+    return take(split, ~held_out), take(split, held_out)
+
+
+def pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and standard deviation per channel, float32 `[c]`, of uint8 images `[n, h, w, c]` scaled to [0, 1]."""
+    channels = images.shape[-1]
+    counts = np.zeros((channels, 256), np.int64)
+    # Counting the 256 levels is exact, and block by block it needs no floating-point copy of the images.
+    for start in range(0, len(images), 1024):
+        for channel in range(channels):
+            counts[channel] += np.bincount(images[start : start + 1024, ..., channel].ravel(), minlength=256)
+    levels = np.arange(256) / 255
+    total = counts.sum(axis=1)
+    mean = counts @ levels / total
+    variance = (counts * np.square(levels - mean[:, None])).sum(axis=1) / total
+    return mean.astype(np.float32), np.maximum(np.sqrt(variance), 1e-6).astype(np.float32)

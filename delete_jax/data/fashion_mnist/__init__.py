@@ -1,0 +1,1 @@
+"""Fashion-MNIST as a TFDS dataset, from IDX files on disk."""

@@ -1,0 +1,124 @@
+"""Prepared TFDS directories, `DATA_DIR/NAME/VERSION` in array_record files: find them, prepare our own, read them.
+
+TFDS reads and prepares these without TensorFlow, which is never imported here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from delete_jax.data.dataset import Split
+
+NAMES = ("digits", "fashion_mnist", "cifar10", "cifar100")
+
+_FORMAT = "array_record"
+# Where Debian's package dataset-fashion-mnist puts the four IDX files.
+_DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
+
+
+def prepared_dir(name: str, data_dir: str | None, source: str | None) -> Path:
+    """Returns the prepared directory of a dataset; prepares digits and Fashion-MNIST when there is none.
+
+    Args:
+        name: one of `NAMES`.
+        data_dir: the root of the prepared datasets; None: `default_data_dir()`.
+        source: the folder with Fashion-MNIST's IDX files; None: where Debian puts them. Read only when there is no
+            prepared directory.
+
+    Raises:
+        ValueError: there is no readable prepared directory, and none can be prepared; the message says what to do.
+    """
+    root = Path(data_dir or default_data_dir()).expanduser().absolute()
+    found = _find(root, name)
+    if found is None:
+        return _prepare(name, root, source)
+    info = json.loads((found / "dataset_info.json").read_text())
+    formats = [info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", [])]
+    if _FORMAT not in formats:
+        raise ValueError(
+            f"{found}: is prepared as {formats[0]}, and only {_FORMAT} can be read without TensorFlow; "
+            f"move it away, or take another data_dir, and run {_command(name, root)}"
+        )
+    return found
+
+
+def default_data_dir() -> str:
+    """Returns the environment's `DELETE_JAX_DATA_DIR`, else the directory that TFDS takes by default."""
+    return os.environ.get("DELETE_JAX_DATA_DIR") or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+
+
+def read_prepared(directory: Path) -> tuple[Split, Split, tuple[str, ...]]:
+    """Reads the splits "train" and "test" of a prepared directory, with its features "image" and "label".
+
+    Returns:
+        `(train, test, class_names)`, in the order of the files.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(directory, file_format=_FORMAT)
+    features = builder.info.features
+    splits = []
+    for name in ("train", "test"):
+        records = builder.as_data_source(split=name)
+        images = np.empty((len(records), *features["image"].shape), np.uint8)
+        labels = np.empty(len(records), np.int32)
+        for start in range(0, len(records), 4096):  # in blocks: three times faster than one by one
+            block = range(start, min(start + 4096, len(records)))
+            for i, record in zip(block, records.__getitems__(block), strict=True):
+                images[i], labels[i] = record["image"], record["label"]
+        splits.append(Split(images, labels))
+    return *splits, tuple(features["label"].names)
+
+
+def _find(root: Path, name: str) -> Path | None:
+    """The newest version; what an interrupted preparation left has another kind of name."""
+    versions = [
+        directory
+        for directory in root.glob(f"{name}/*")
+        if re.fullmatch(r"\d+\.\d+\.\d+", directory.name) and (directory / "dataset_info.json").is_file()
+    ]
+    return max(versions, key=lambda directory: [int(part) for part in directory.name.split(".")], default=None)
+
+
+def _prepare(name: str, root: Path, source: str | None) -> Path:
+    wanted = root / name / "VERSION"
+    if name == "fashion_mnist":
+        source = source or _DEBIAN_FASHION_MNIST
+        if not Path(source).is_dir():
+            raise ValueError(
+                f"fashion_mnist: neither {wanted} nor the folder {source} exists; give source=, the folder with the four "
+                "IDX files (Debian: apt-get install dataset-fashion-mnist), or run " + _command(name, root)
+            )
+    elif name != "digits":
+        raise ValueError(f"{name}: {wanted} does not exist; run {_command(name, root)}")
+
+    import tensorflow_datasets as tfds
+
+    if name == "digits":
+        from delete_jax.data.digits.digits_dataset_builder import Builder
+    else:
+        from delete_jax.data.fashion_mnist.fashion_mnist_dataset_builder import Builder
+    # Without the GCS check, which asks the network.
+    config = tfds.download.DownloadConfig(manual_dir=source, try_download_gcs=False)
+    try:
+        Builder(data_dir=root, file_format=_FORMAT).download_and_prepare(download_config=config)
+    except OSError as error:
+        # Of two processes that prepare at once the slower one finds the directory in place, which is as good.
+        if _find(root, name) is None:
+            raise ValueError(
+                f"{root}: {name} cannot be prepared there ({error}); give a writable data_dir or set DELETE_JAX_DATA_DIR"
+            ) from error
+    return _find(root, name)
+
+
+def _command(name: str, root: Path) -> str:
+    # Not `tfds build`: beside TensorFlow it needs apache_beam and mlcroissant to start at all (TFDS 4.9.10).
+    return (
+        "pip install 'delete_jax[data]' and then python -c \"import tensorflow_datasets as tfds; "
+        f"tfds.builder('{name}', data_dir='{root}', file_format='{_FORMAT}').download_and_prepare()\""
+    )

@@ -1,0 +1,276 @@
+"""The only Python loop: iterate, step, check, log, evaluate, save, resume. Pretraining and unlearning share it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import chex
+import flax.serialization
+import jax
+import numpy as np
+
+from delete_jax.methods.base import FORGET, Stream
+from delete_jax.model import Model, Variables
+from delete_jax.parallel import Picks, Trainer
+from delete_jax.step import TrainState, make_eval_step
+
+EVAL_BATCH = 512
+Row = dict[str, Any]
+"""One line of a history: `step`, `epoch` and the step's metrics, or the evaluation after an epoch."""
+
+
+class NonFiniteError(ValueError):
+    """The loss or its gradient became NaN or infinite; the message says where and what to try."""
+
+
+class Store(Protocol):
+    """Where states go to survive the process; `checkpoint.Checkpoints` is one."""
+
+    def restore(self) -> tuple[Any, dict[str, Any]] | None: ...
+
+    def save(self, epoch: int, tree: Any, meta: dict[str, Any]) -> None: ...
+
+
+class Progress(Protocol):
+    """Shows how far a run is; must not wait for the device."""
+
+    def __call__(self, *, epoch: int, step: int, num_steps: int, metrics: Mapping[str, float], rate: float) -> None: ...
+
+
+class Fit(NamedTuple):
+    """What `fit` returns.
+
+    state: the last state, on the devices.
+    history: one row per step: `epoch`, `step`, `loss`, `grad_norm` and, for methods with a target, `forgetting`,
+        `within`, `retention` (nats).
+    evaluations: one row per evaluated epoch, whatever `evaluate` returned; the first is the state before training.
+    seconds: wall clock of the steps alone, compilation, evaluation and saving apart.
+    compile_seconds: until the first step was dispatched in each process that took part.
+    """
+
+    state: TrainState
+    history: list[Row]
+    evaluations: list[Row]
+    seconds: float
+    compile_seconds: float
+
+
+def epoch_indices(seed: int, epoch: int, n: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The batches of one epoch: a pure function of (seed, epoch).
+
+    The last partial batch is kept: it is filled up from the beginning of the same epoch, with weight 0, so that each
+    sample counts exactly once and batch statistics still come from a full batch of real samples.
+
+    Returns:
+      index int32 `[steps, batch_size]` and weight float32 `[steps, batch_size]`, with `steps = ceil(n / batch_size)`.
+
+    Raises:
+      ValueError: n or batch_size below 1.
+    """
+    if n < 1 or batch_size < 1:
+        raise ValueError(f"an epoch needs samples and a batch size of at least 1, got n={n}, batch_size={batch_size}")
+    order = np.random.default_rng([seed, epoch]).permutation(n).astype(np.int32)
+    steps = math.ceil(n / batch_size)
+    weight = np.arange(steps * batch_size) < n
+    index = np.resize(order, steps * batch_size)  # np.resize repeats from the beginning
+    return index.reshape(steps, batch_size), weight.astype(np.float32).reshape(steps, batch_size)
+
+
+def epoch_picks(seed: int, epoch: int, sizes: Mapping[str, int], batch_size: int) -> Picks:
+    """An epoch over several streams: it is as long as the forget stream (or the only one); the others cycle or stop."""
+    picks = {name: epoch_indices(seed + i, epoch, n, batch_size) for i, (name, n) in enumerate(sizes.items())}
+    steps = len(picks[FORGET if FORGET in picks else next(iter(picks))][0])
+    return {name: tuple(np.resize(part, (steps, batch_size)) for part in pick) for name, pick in picks.items()}
+
+
+def fit(
+    trainer: Trainer,
+    state: TrainState,
+    teacher: Variables | None,
+    streams: Mapping[str, Stream],
+    *,
+    lr: float,
+    seed: int,
+    epochs: int,
+    batch_size: int,
+    evaluate: Callable[[Variables], Row] | None = None,
+    log: MetricsLog | None = None,
+    store: Store | None = None,
+    progress: Progress | None = None,
+) -> Fit:
+    """Trains for `epochs` epochs, or continues where `store` says that an earlier call was interrupted.
+
+    Args:
+      trainer: from `parallel.make_trainer`.
+      state: a fresh state from `step.init_state`; it is donated.
+      teacher: the frozen original's variables, or None for a method that uses none.
+      streams: the method's samples (`methods.base.Stream`), brought to the devices once.
+      lr: learning rate, multiplies the optimiser's update.
+      seed: of the data order, augmentation and dropout.
+      batch_size: of each stream, over all devices.
+      evaluate: variables -> numbers, called before training and after each epoch; its time does not count.
+      log, store, progress: where rows, states and progress go.
+
+    Raises:
+      ValueError: batch_size is not a multiple of the number of devices.
+      NonFiniteError: a loss or gradient norm is NaN or infinite; the last saved state is the last good one.
+    """
+    check_batch_size(batch_size, trainer.num_shards)
+    sizes = {name: len(jax.tree.leaves(stream)[0]) for name, stream in streams.items()}
+    first_epoch, seconds, compile_seconds = 0, 0.0, 0.0
+    if store is not None and (saved := store.restore()) is not None:
+        tree, meta = saved
+        state = flax.serialization.from_state_dict(state, tree)
+        first_epoch, seconds, compile_seconds = meta["epoch"], meta["seconds"], meta["compile_seconds"]
+    history, evaluations = log.resume(first_epoch) if log is not None else ([], [])
+    if first_epoch >= epochs:
+        return Fit(state, history, evaluations, seconds, compile_seconds)
+    state, teacher, streams = trainer.replicate((state, teacher, dict(streams)))
+    if evaluate is not None and first_epoch == 0:
+        evaluations.append({"epoch": 0, "step": 0, **evaluate(state.variables)})
+    compiled = False
+    for epoch in range(first_epoch, epochs):
+        picks = epoch_picks(seed, epoch, sizes, batch_size)
+        num_steps = len(next(iter(picks.values()))[0])
+        parts, started, spent_compiling = [], time.perf_counter(), 0.0
+        for begin, end in spans(num_steps, trainer.scan_steps):
+            part = {name: tuple(values[begin:end] for values in pick) for name, pick in picks.items()}
+            state, metrics = trainer.steps(state, teacher, streams, part, lr, seed)
+            if not compiled:  # dispatch returns once the step is compiled
+                compiled, spent_compiling = True, time.perf_counter() - started
+            if trainer.must_wait:
+                jax.block_until_ready(metrics)
+            parts.append(metrics)
+            if progress is not None:
+                elapsed = time.perf_counter() - started - spent_compiling
+                progress(
+                    epoch=epoch,
+                    step=epoch * num_steps + end,
+                    num_steps=epochs * num_steps,
+                    metrics=_newest_ready(parts),
+                    rate=end * batch_size / max(elapsed, 1e-9),
+                )
+        jax.block_until_ready(state)
+        seconds += time.perf_counter() - started - spent_compiling
+        compile_seconds += spent_compiling
+        rows = _rows(epoch, num_steps, jax.device_get(parts))
+        check_finite(rows, lr)
+        history += rows
+        if evaluate is not None:
+            evaluations.append({"epoch": epoch + 1, "step": (epoch + 1) * num_steps, **evaluate(state.variables)})
+        if log is not None:  # before the checkpoint: a state that exists has its rows
+            log.append(rows, evaluations[-1:] if epoch else evaluations)
+        if store is not None:
+            meta = {"epoch": epoch + 1, "seconds": seconds, "compile_seconds": compile_seconds}
+            store.save(epoch + 1, flax.serialization.to_state_dict(jax.device_get(state)), meta)
+    return Fit(state, history, evaluations, seconds, compile_seconds)
+
+
+@functools.lru_cache(maxsize=16)
+def make_predictor(
+    model: Model, preprocess: Callable[[chex.Array], chex.Array]
+) -> Callable[[Variables, np.ndarray], np.ndarray]:
+    """Compiles the eval step on one device: `(variables, images [n, h, w, c]) -> logits [n, *, k]` on the host.
+
+    Batches are filled up by repeating the last image, and what that added is cut off: two shapes at most are compiled.
+    """
+    step = jax.jit(make_eval_step(model, preprocess))
+
+    def predict(variables: Variables, images: np.ndarray) -> np.ndarray:
+        size = EVAL_BATCH if len(images) >= EVAL_BATCH else 64
+        variables = jax.device_put(variables, jax.local_devices()[0])
+        logits = []
+        for begin in range(0, len(images), size):
+            batch = images[begin : begin + size]
+            padding = ((0, size - len(batch)), *[(0, 0)] * (images.ndim - 1))
+            logits.append(np.asarray(step(variables, np.pad(batch, padding, mode="edge"))))
+        return np.concatenate(logits)[: len(images)]
+
+    return predict
+
+
+def spans(num_steps: int, length: int) -> Iterable[tuple[int, int]]:
+    """Cuts `0 … num_steps` into pieces of `length` and then of 1: two compiled programs serve any number of steps."""
+    whole = num_steps - num_steps % length
+    for begin in range(0, whole, length):
+        yield begin, begin + length
+    for begin in range(whole, num_steps):
+        yield begin, begin + 1
+
+
+def check_batch_size(batch_size: int, num_shards: int) -> None:
+    """Raises ValueError unless the batch can be split evenly over the devices."""
+    if batch_size < 1 or batch_size % num_shards:
+        lower = batch_size // num_shards * num_shards
+        advice = f"{lower} or {lower + num_shards}" if lower else f"{num_shards}"
+        raise ValueError(f"batch size {batch_size} cannot be split over {num_shards} device(s): use {advice}")
+
+
+def check_finite(rows: list[Row], lr: float) -> None:
+    """Raises NonFiniteError for the first row with a NaN or infinite value."""
+    for row in rows:
+        if not all(math.isfinite(value) for value in row.values()):
+            values = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "step"))
+            raise NonFiniteError(
+                f"training diverged at step {row['step']} (epoch {row['epoch']}; {values}) with learning rate {lr:g}: "
+                f"try a rate of {lr / 10:g}, or fewer epochs; check that the images and the teacher's weights are finite"
+            )
+
+
+class MetricsLog:
+    """The rows of one stage in `metrics.jsonl`: JSON lines, appended after each epoch."""
+
+    def __init__(self, path: Path, stage: str):
+        self.path, self.stage = path, stage
+
+    def append(self, history: list[Row], evaluations: list[Row]) -> None:
+        with self.path.open("a") as file:
+            for kind, rows in (("step", history), ("evaluation", evaluations)):
+                file.writelines(json.dumps({"stage": self.stage, "kind": kind, **row}) + "\n" for row in rows)
+            file.flush()
+
+    def resume(self, epoch: int) -> tuple[list[Row], list[Row]]:
+        """This stage's rows up to that many epochs (history, evaluations); later ones, of an interrupted epoch, go."""
+        history: list[Row] = []
+        evaluations: list[Row] = []
+        kept = []
+        for line in self.path.read_text().splitlines() if self.path.exists() else ():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:  # the process was killed while it wrote this line
+                continue
+            if row["stage"] != self.stage:
+                kept.append(line)
+            elif epoch and row["epoch"] <= epoch:
+                kept.append(line)
+                kind = row.pop("kind")
+                del row["stage"]
+                (history if kind == "step" else evaluations).append(row)
+        if self.path.exists():
+            temporary = self.path.with_suffix(".tmp")
+            temporary.write_text("".join(line + "\n" for line in kept))
+            os.replace(temporary, self.path)
+        return history, evaluations
+
+
+def _rows(epoch: int, num_steps: int, parts: list[dict[str, np.ndarray]]) -> list[Row]:
+    columns = {name: np.concatenate([part[name] for part in parts]).tolist() for name in parts[0]}
+    return [
+        {"epoch": epoch + 1, "step": epoch * num_steps + i + 1, **{name: values[i] for name, values in columns.items()}}
+        for i in range(num_steps)
+    ]
+
+
+def _newest_ready(parts: list[dict[str, chex.Array]]) -> dict[str, float]:
+    """Metrics of the newest step that the device has finished, without waiting for it."""
+    for metrics in reversed(parts):
+        if all(value.is_ready() for value in metrics.values()):
+            return {name: float(np.asarray(value)[-1]) for name, value in metrics.items()}
+    return {}

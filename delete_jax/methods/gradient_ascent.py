@@ -1,0 +1,19 @@
+"""Gradient ascent on the forget samples' own labels (Thudi et al., Unrolling SGD, arXiv 2109.13398)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+from delete_jax.methods.base import FORGET, Method, Output, Term, towards_labels
+
+
+@functools.cache
+def gradient_ascent() -> Method:
+    """Minimise `-CE(student, label)`. The loss has no lower bound: rates must be small, and there is no target."""
+
+    def loss(outputs: Mapping[str, Output]) -> dict[str, Term]:
+        forget = outputs[FORGET]
+        return {FORGET: Term(-towards_labels(forget.batch["label"], forget).loss)}
+
+    return Method("gradient_ascent", loss)

@@ -1,0 +1,53 @@
+"""Accuracies from a confusion matrix, which is a count and so can be added up over batches, devices and processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts int64 `[k, k]`, rows the true class, columns the predicted one. `labels`, `predictions`: int, same shape."""
+    cells = labels.astype(np.int64).ravel() * num_classes + predictions.astype(np.int64).ravel()
+    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def accuracy(confusion: np.ndarray, classes: Sequence[int]) -> float:
+    """Fraction of the samples of `classes` that are predicted right; NaN where there are none."""
+    classes = list(classes)
+    seen = confusion[classes].sum()
+    return float(confusion[classes, classes].sum() / seen) if seen else float("nan")
+
+
+def per_class(confusion: np.ndarray) -> list[float | None]:
+    """Accuracy of each class; None where it has no samples."""
+    return [
+        float(confusion[i, i] / row.sum()) if row.sum() else None
+        for i, row in enumerate(confusion)
+    ]
+
+
+def absorbed_by(confusion: np.ndarray, forget: Sequence[int]) -> np.ndarray:
+    """Where the samples of the forgotten classes go: fractions float64 `[k]`, the confusion matrix's rows together."""
+    row = confusion[list(forget)].sum(0)
+    return row / max(row.sum(), 1)
+
+
+def hmean_residual(acc_rt: float, acc_ft: float) -> float:
+    """`2 acc_rt (1 - acc_ft) / (acc_rt + 1 - acc_ft)`: higher is better."""
+    return _hmean(acc_rt, 1 - acc_ft)
+
+
+def hmean_drop(acc_rt: float, acc_ft: float, original_acc_ft: float) -> float:
+    """`2 acc_rt d / (acc_rt + d)` with `d = acc_ft(original) - acc_ft`: higher is better."""
+    return _hmean(acc_rt, original_acc_ft - acc_ft)
+
+
+def aus(acc_rt: float, acc_ft: float, original_acc_rt: float) -> float:
+    """Adaptive unlearning score `(1 - (acc_rt(original) - acc_rt)) / (1 + acc_ft)` (arXiv 2305.09446): higher is better."""
+    return (1 - (original_acc_rt - acc_rt)) / (1 + acc_ft)
+
+
+def _hmean(a: float, b: float) -> float:
+    return 2 * a * b / (a + b) if a > 0 and b > 0 else 0.0

@@ -1,0 +1,50 @@
+"""Networks by name, and adapters for anybody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from delete_jax.model import Model, Variables
+from delete_jax.models.adapters import from_linen, from_nnx
+from delete_jax.models.layers import BatchNorm
+from delete_jax.models.resnet import ResNet
+
+
+def resnet_small(num_classes: int, dtype: jnp.dtype = jnp.float32) -> ResNet:
+    """Three stages of one block, 16 to 64 channels: 78 k parameters; trains on a CPU."""
+    return ResNet(num_classes, stages=(1, 1, 1), features=(16, 32, 64), dtype=dtype)
+
+
+def resnet18(num_classes: int, dtype: jnp.dtype = jnp.float32) -> ResNet:
+    """ResNet-18 with the CIFAR stem (3x3, stride 1, no pooling): 11 M parameters."""
+    return ResNet(num_classes, stages=(2, 2, 2, 2), features=(64, 128, 256, 512), dtype=dtype)
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"resnet_small": resnet_small, "resnet18": resnet18}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def create(name: str, num_classes: int, dtype: str = "float32") -> nn.Module:
+    """The network of that name.
+
+    Raises:
+      ValueError: unknown name or dtype.
+    """
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
+    return MODELS[name](num_classes, DTYPES[dtype])
+
+
+def init(module: nn.Module, image_shape: tuple[int, int, int], seed: int) -> Variables:
+    """Fresh variables for images `[h, w, c]`."""
+    x = jnp.zeros((1, *image_shape), jnp.float32)
+    return jax.jit(lambda key: module.init(key, x, train=False))(jax.random.key(seed))
+
+
+__all__ = ["DTYPES", "MODELS", "BatchNorm", "Model", "ResNet", "create", "from_linen", "from_nnx", "init"]

@@ -1,0 +1,52 @@
+"""Layers with PyTorch's conventions, which flax's own do not follow."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from delete_jax.parallel import AXIS
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last, as in PyTorch: running averages keep the *unbiased* variance.
+
+    Statistics are computed in float32 or wider and, under `pmap` over `parallel.AXIS`, over all devices. Variable names
+    are those of `flax.linen.BatchNorm`.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        features = x.shape[-1]
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        mean_ref = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
+        var_ref = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, (features,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)
+        mean, var = mean_ref.value, var_ref.value
+        if train:
+            axes, devices = tuple(range(x.ndim - 1)), _bound_axis_size()
+            mean, square = jnp.mean(x, axes, wide), jnp.mean(jnp.square(x.astype(wide)), axes)
+            if devices > 1:
+                mean, square = jax.lax.pmean((mean, square), AXIS)
+            var = jnp.maximum(square - jnp.square(mean), 0)
+            if not self.is_initializing():
+                n = x.size // features * devices
+                keep = self.momentum
+                mean_ref.value = (keep * mean_ref.value + (1 - keep) * mean).astype(mean_ref.value.dtype)
+                var_ref.value = (keep * var_ref.value + (1 - keep) * n / max(n - 1, 1) * var).astype(var_ref.value.dtype)
+        factor = scale * jax.lax.rsqrt(var + self.epsilon)
+        return (x * factor + (bias - mean * factor)).astype(self.dtype)
+
+
+def _bound_axis_size() -> int:
+    """Devices of the mapped axis this is traced under; 1 outside of `pmap`."""
+    try:
+        return jax.lax.axis_size(AXIS)
+    except NameError:
+        return 1

@@ -1,0 +1,68 @@
+"""Residual networks (He et al., arXiv 1512.03385) with 3x3 stems, for images of 8 to 64 pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from delete_jax.models.layers import BatchNorm
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut, projected where the shape changes."""
+
+    features: int
+    stride: int = 1
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        shortcut = x
+        y = _conv(self.features, 3, self.stride, self.dtype, "conv1")(x)
+        y = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(y, train))
+        y = _conv(self.features, 3, 1, self.dtype, "conv2")(y)
+        y = BatchNorm(dtype=self.dtype, name="bn2")(y, train)
+        if x.shape != y.shape:
+            shortcut = _conv(self.features, 1, self.stride, self.dtype, "shortcut_conv")(x)
+            shortcut = BatchNorm(dtype=self.dtype, name="shortcut_bn")(shortcut, train)
+        return nn.relu(shortcut + y)
+
+
+class ResNet(nn.Module):
+    """Images `[b, h, w, c]`, normalised, -> logits `[b, num_classes]`.
+
+    Attributes:
+      num_classes: k.
+      stages: blocks per stage; each stage after the first halves the resolution.
+      features: channels per stage; the stem has as many as the first.
+      stem_stride: stride of the 3x3 stem; 1 is the CIFAR stem.
+      dtype: of the computation; parameters, statistics and logits stay float32.
+    """
+
+    num_classes: int
+    stages: Sequence[int]
+    features: Sequence[int]
+    stem_stride: int = 1
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = _conv(self.features[0], 3, self.stem_stride, self.dtype, "conv1")(x.astype(self.dtype))
+        x = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train))
+        for stage, (blocks, features) in enumerate(zip(self.stages, self.features, strict=True)):
+            for block in range(blocks):
+                stride = 2 if stage and not block else 1
+                x = Block(features, stride, self.dtype, name=f"layer{stage + 1}_{block}")(x, train)
+        x = jnp.mean(x, axis=(1, 2), dtype=jnp.promote_types(self.dtype, jnp.float32))
+        return nn.Dense(self.num_classes, name="fc")(x)
+
+
+def _conv(features: int, size: int, stride: int, dtype: jnp.dtype, name: str) -> nn.Conv:
+    # PyTorch pads both sides alike; "SAME" with stride 2 would not
+    init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+    return nn.Conv(
+        features, (size, size), stride, padding=size // 2, use_bias=False, dtype=dtype, kernel_init=init, name=name
+    )

@@ -1,0 +1,156 @@
+"""The same step on one device or many: what is compiled, what is donated, how a batch is split.
+
+In every mode a `Trainer` is used alike: samples stay on the devices, the host sends which of them form the next batches.
+Batches are gathered on the device by a function of their own, so that the step is compiled once for any number of samples.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from delete_jax.methods.base import Method, Stream
+from delete_jax.model import Model
+from delete_jax.step import Metrics, TrainState, make_train_step
+
+AXIS = "batch"
+MODES = ("auto", "jit", "pmap", "sharding")
+
+Picks = Mapping[str, tuple[np.ndarray, np.ndarray]]
+"""`{stream: (index int32 [steps, batch], weight float32 [steps, batch])}`: the samples of the next steps' batches and
+how much each counts."""
+
+
+class Trainer(NamedTuple):
+    """A compiled train step and how to bring arrays to its devices.
+
+    steps: `(state, teacher, streams, picks, lr, seed) -> (state, metrics)`: as many steps as `picks` holds; metrics are
+        `{name: [steps]}`. The state, and only it, is donated.
+    replicate: pytree of host or device arrays -> the same on every device.
+    num_shards: the batch size must be a multiple of it.
+    scan_steps: the number of steps to take in one call where as many are left, otherwise single ones.
+    must_wait: whether the loop has to wait for each call: queued collectives deadlock on several CPU devices.
+    compiled: the compiled function behind `steps`.
+    """
+
+    steps: Callable[..., tuple[TrainState, Metrics]]
+    replicate: Callable[[Any], Any]
+    num_shards: int
+    scan_steps: int
+    must_wait: bool
+    compiled: Any
+
+
+@functools.lru_cache(maxsize=16)
+def make_trainer(
+    model: Model,
+    method: Method,
+    tx: optax.GradientTransformation,
+    preprocess: Callable[[chex.Array], chex.Array],
+    augment: Callable[[chex.Array, chex.PRNGKey], chex.Array] | None = None,
+    batch_norm: str = "train",
+    mode: str = "auto",
+) -> Trainer:
+    """Compiles `step.make_train_step` for the devices at hand. The same arguments give the same trainer, compiled once.
+
+    Args:
+      mode: "jit": one device. "pmap": data parallelism over all devices of all processes. "sharding": the same by `jit`
+        and `NamedSharding`. "auto": "jit" where there is one device, else "pmap".
+
+    Raises:
+      ValueError: unknown mode or batch_norm, or "jit" with several processes.
+    """
+    if mode not in MODES:
+        raise ValueError(f"unknown parallel mode {mode!r}: choose one of {', '.join(MODES)}")
+    if mode == "auto":
+        mode = "jit" if jax.device_count() == 1 else "pmap"
+    if mode == "jit" and jax.process_count() > 1:
+        raise ValueError(f"parallel mode 'jit' uses one device, but {jax.process_count()} processes run: use 'pmap'")
+    step = make_train_step(
+        model,
+        method,
+        tx,
+        preprocess=preprocess,
+        augment=augment,
+        batch_norm=batch_norm,
+        axis_name=AXIS if mode == "pmap" else None,
+    )
+
+    def take_steps(state: TrainState, teacher, batches: Mapping[str, Stream], lr, seed) -> tuple[TrainState, Metrics]:
+        key = jax.random.key(seed)
+        if jax.tree.leaves(batches)[0].shape[0] == 1:  # convolutions in a loop are many times slower on CPU: no loop
+            state, metrics = step(state, teacher, jax.tree.map(lambda column: column[0], batches), lr, key)
+            return state, jax.tree.map(lambda value: value[None], metrics)
+        return jax.lax.scan(lambda carry, batch: step(carry, teacher, batch, lr, key), state, batches)
+
+    on_cpu = jax.default_backend() == "cpu"
+    devices = jax.devices() if mode != "jit" else jax.local_devices()[:1]
+    steps, replicate, compiled = _pmap(take_steps) if mode == "pmap" else _jit(take_steps, devices)
+    return Trainer(steps, replicate, len(devices), 1 if on_cpu else 16, on_cpu and len(devices) > 1, compiled)
+
+
+def _jit(take_steps, devices: list[jax.Device]) -> tuple[Callable, Callable, Any]:
+    mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+    replicated, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(None, AXIS))
+    compiled = jax.jit(take_steps, donate_argnums=0, out_shardings=replicated)
+    gather = jax.jit(_gather, out_shardings=split)
+
+    def steps(state, teacher, streams, picks: Picks, lr, seed):
+        batches = {name: gather(streams[name], *_put(pick, split)) for name, pick in picks.items()}
+        return compiled(state, teacher, batches, *_scalars(lr, seed))
+
+    return steps, functools.partial(_put, sharding=replicated), compiled
+
+
+def _pmap(take_steps) -> tuple[Callable, Callable, Any]:
+    # Each process feeds its own devices with its rows of the global batch; only the step itself spans the processes.
+    local = jax.local_devices()
+    mesh = Mesh(np.array(local), (AXIS,), axis_types=(AxisType.Auto,))
+    compiled = jax.pmap(
+        take_steps, axis_name=AXIS, in_axes=(None, None, 0, None, None), out_axes=None, donate_argnums=(0,)
+    )
+    gather = jax.pmap(_gather, in_axes=(None, 0, 0), devices=local)
+
+    def rows(values: np.ndarray) -> np.ndarray:
+        """`[steps, batch]` -> this process's `[local devices, steps, batch / devices]`."""
+        shards = values.reshape(len(values), jax.device_count(), -1).swapaxes(0, 1)
+        return np.ascontiguousarray(shards[jax.process_index() * len(local) :][: len(local)])
+
+    def steps(state, teacher, streams, picks: Picks, lr, seed):
+        batches = {name: gather(streams[name], *map(rows, pick)) for name, pick in picks.items()}
+        return compiled(state, teacher, batches, *_scalars(lr, seed))
+
+    return steps, functools.partial(_put, sharding=NamedSharding(mesh, P())), compiled
+
+
+def _scalars(lr: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Traced arguments of a fixed type: another value never recompiles."""
+    return np.asarray(lr, jax.dtypes.canonicalize_dtype(float)), np.asarray(seed, np.uint32)
+
+
+def _gather(stream: Stream, index: chex.Array, weight: chex.Array) -> Stream:
+    """The picked samples `[steps, b, ...]`; their weight is their own times the pick's."""
+    batches = jax.tree.map(lambda column: column[index], stream)
+    own = batches["weight"]
+    return batches | {"weight": own * jnp.expand_dims(weight, tuple(range(weight.ndim, own.ndim)))}
+
+
+def _put(tree: Any, sharding: NamedSharding) -> Any:
+    """Host or device arrays, the same in every process -> arrays with that sharding, over all its devices."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def put(leaf: Any) -> jax.Array:
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(put, tree)

@@ -1,0 +1,794 @@
+"""The numbers of a run, and its pictures, as one HTML file, a PNG and a JSON.
+
+The page is meant for two readers: a data protection officer, who asks what was erased, from what and how that is known,
+and a reviewer, who asks for every figure beside the same figure of the original and of the retrained network. It is one
+file: no script, nothing loaded from elsewhere. Everything that comes from outside (class names, paths) is escaped.
+"""
+
+import base64
+import io
+import json
+import math
+import os
+import re
+import textwrap
+import warnings
+from collections.abc import Callable, Iterable
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm, to_rgba
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+NETWORKS = ("original", "retrained", "unlearned")
+TOLERATED = 0.01  # an erased class may be answered for this fraction of its test samples: a stray sample is no memory
+PARTLY = 0.10  # ... and above this one cannot speak of erasing at all
+COST = 0.02  # loss of accuracy on the other classes that the headline must mention
+DAMAGE = 0.10  # ... and the loss that is a failure
+CLASS_COST = 0.05  # loss of one remaining class that the average must not hide
+MAX_BARS = 20  # more classes than this are not drawn one by one
+MAX_IMAGES = 12  # sample images shown of the forgotten, and of the remaining classes
+
+# name -> (light, dark). The pictures are drawn in the light colours, which the page replaces by CSS variables.
+# Blue, orange and grey also differ in lightness, so they stay apart for colour-blind readers and in grey print.
+COLORS = {
+    "ink": ("#1b2430", "#e7ebf1"), "muted": ("#556070", "#a3adbb"), "line": ("#d8dde5", "#353e4b"),
+    "original": ("#97a1b0", "#7d8796"), "retrained": ("#dd8f0b", "#e9a53a"), "unlearned": ("#0b62a4", "#4aa3e6"),
+    "forget": ("#bf4010", "#f0814d"), "remain": ("#0e746c", "#3dbbaf"),
+}  # fmt: skip
+PAGE_COLORS = {
+    "page": ("#f4f6f9", "#12161c"), "card": ("#fefefe", "#1b212a"), "good": ("#0e746c", "#3dbbaf"),
+    "warning": ("#9a5b00", "#e9a53a"), "bad": ("#b3261e", "#ff8a80"),
+}  # fmt: skip
+INK, MUTED, LINE = (COLORS[name][0] for name in ("ink", "muted", "line"))
+STYLE = {
+    "font.family": ["DejaVu Sans"], "font.size": 8, "axes.edgecolor": LINE, "axes.labelcolor": MUTED,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9, "axes.titleweight": "bold",
+    "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
+    "grid.color": LINE, "grid.linewidth": 0.6, "lines.linewidth": 1.6, "legend.frameon": False, "legend.fontsize": 8,
+    "axes.axisbelow": True, "axes.unicode_minus": True, "svg.fonttype": "none", "svg.hashsalt": "delete_jax",
+    "text.parse_math": False,  # a class may be called "$5"
+}  # fmt: skip
+DIRECTIONS = {"down": "↓ lower is better", "up": "↑ higher is better", "": ""}
+
+
+class Examples(NamedTuple):
+    """Test samples to show, with the answers before and after; `m` may be 0, then the page shows none.
+
+    images: uint8 [m, h, w, c], grey (c = 1) or RGB (c = 3); of other channels the first is shown.
+    labels: int32 [m], true classes. before, after: float32 [m, k], probabilities of the original and the unlearned.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+
+
+class Verdict(NamedTuple):
+    """level: "good", "warning" or "bad"; label: two or three words; headline: one sentence; notes: what to know."""
+
+    level: str
+    label: str
+    headline: str
+    notes: list[str]
+
+
+class _Card(NamedTuple):
+    label: str
+    value: str
+    direction: str  # key of DIRECTIONS
+    details: list[str]
+
+
+class _Panel(NamedTuple):
+    section: str
+    title: str
+    caption: str
+    alt: str
+    height: float  # inches, at a width of PANEL_WIDTH
+    draw: Callable[[Axes], None]
+
+
+PANEL_WIDTH = 4.4  # inches; small, so that 8 pt type is still readable where the page is 400 px wide
+
+
+def write_report(record: dict[str, Any], examples: Examples, directory: Path) -> None:
+    """Write `report.html`, `report.png` and `report.json` (the record itself, in its order) into `directory`.
+
+    Everything is made before anything is written, and each file is renamed into place, the JSON last: a run that fails
+    or is killed leaves the older files whole, and a `report.json` means that the other two are there.
+
+    A number that is not finite becomes null ("–" on the page), and the page says that training diverged if it was in
+    the history: methods that blow up, as gradient ascent does, deserve a report too. NumPy and JAX values are converted.
+
+    Args:
+      record: the figures of the run, `"format": 1`; fractions in 0..1, times in seconds; see `docs` of the run's JSON.
+      examples: samples to show.
+      directory: made if it is missing.
+
+    Raises:
+      ValueError: a key is missing, a shape does not fit the number of classes, or a value has no JSON form.
+    """
+    record = _plain(record, "record")
+    _check(record, examples)
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # names in other scripts: the browser has the font
+        page, png = _page(record, examples).encode(), _png(record)
+    content = {"report.html": page, "report.png": png,
+               "report.json": (json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()}  # fmt: skip
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    temporary = {name: directory / f".{name}.tmp" for name in content}  # fixed: a killed run's rests are overwritten
+    try:
+        for name, data in content.items():
+            with open(temporary[name], "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for name in content:
+            os.replace(temporary[name], directory / name)
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+
+
+def verdict(record: dict[str, Any]) -> Verdict:
+    """Say in plain words, from the numbers alone, whether the run did what it should; plain text, nothing escaped.
+
+    Args:
+      record: as for `write_report`; only `dataset`, `forget`, `networks` and `history` are read.
+
+    Returns:
+      level "good" if at most 1 % of the forgotten test samples are answered with an erased class and the accuracy on
+      the other classes fell by at most 2 points; "bad" from 10 % or 10 points; else "warning".
+    """
+    record = _plain(record, "record")
+    names, forgotten = record["dataset"]["class_names"], record["forget"]["classes"]
+    networks = record["networks"]
+    before, after = networks["original"]["metrics"], networks["unlearned"]["metrics"]
+    retrained = networks.get("retrained", {}).get("metrics", {})
+    one, notes = len(forgotten) == 1, []
+    subject = f"Class {_quoted(record)}" if one else f"Classes {_quoted(record)}"
+    was, are, its = ("was", "it is", "its") if one else ("were", "they are", "their")
+
+    gone, still = after["acc_ft"], after.get("any_forgotten")
+    residual = max((value for value in (gone, still) if value is not None), default=None)
+    drop = None if None in (before["acc_rt"], after["acc_rt"]) else before["acc_rt"] - after["acc_rt"]
+    costly, damaged = (drop or 0) > COST, (drop or 0) > DAMAGE
+    if residual is None:
+        level, label, said = "bad", "Not checked", f"could not be checked for: {its} test set is empty"
+        said = f"Whether {subject[0].lower()}{subject[1:]} {was} erased could not be checked: there are no test images"
+    else:
+        if residual > PARTLY:
+            level, label, what = "bad", "Not erased", f"{was} not erased"
+        elif residual > TOLERATED:
+            level, label, what = "warning", "Partly erased", f"{was} only partly erased"
+        elif costly:
+            level, label, what = "bad" if damaged else "warning", "Erased at a cost", f"{was} erased, but at a cost"
+        else:
+            level, label, what = "good", "Erased", f"{was} erased"
+        again = "still " if gone is not None and gone > TOLERATED else ""
+        said = f"{subject} {what}: {are} {again}recognised in {_percent(gone)} of {its} test images "
+        said += f"({_percent(before['acc_ft'])} before)"
+        if not one and still is not None and still > TOLERATED:
+            said += f", and {_percent(still)} of those are still answered with one of the erased classes"
+    others = len(names) - len(forgotten)
+    many = f"the other {_word(others)} classes are" if others > 1 else "the other class is"
+    reference = f"; {_percent(retrained['acc_rt'])} retrained from scratch" if retrained else ""
+    headline = f"{said}; {many} recognised in {_percent(after['acc_rt'])} ({_percent(before['acc_rt'])} before{reference})."
+
+    if residual is not None and residual > TOLERATED:
+        notes.append(f"Erasing is not complete: {_percent(residual)} of the test images of the erased "
+                     f"{'class' if one else 'classes'} are still answered with "
+                     f"{'it' if one else 'an erased class'}. Do not present this network as one that forgot.")  # fmt: skip
+    if still is not None and gone is not None and still - gone > TOLERATED:
+        notes.append(f"The erased classes stand in for each other: {_percent(gone)} are answered with their own class, but "
+                     f"{_percent(still)} with any erased one. Masking all erased classes together avoids that.")  # fmt: skip
+    if costly:
+        notes.append(f"The accuracy on the other classes fell by {100 * drop:.1f} points. A smaller learning rate, fewer "
+                     "steps or the other batch norm setting may keep it.")  # fmt: skip
+    if before["acc_ft"] is not None and before["acc_ft"] <= PARTLY:
+        notes.append(f"The original recognised only {_percent(before['acc_ft'])} of these images: there was little to erase.")
+    counts = np.sum(_floats(before["confusion"]), axis=1)
+    losses = _floats(before["per_class"]) - _floats(after["per_class"])
+    losses[forgotten] = np.nan
+    for c in [c for c in np.argsort(-np.nan_to_num(losses, nan=-np.inf)) if losses[c] > CLASS_COST][:3]:
+        also = f"; retrained {_percent(retrained['per_class'][c])}" if retrained else ""
+        notes.append(f"“{names[c]}” lost {100 * losses[c]:.1f} points: {_percent(before['per_class'][c])} before, "
+                     f"{_percent(after['per_class'][c])} after{also} ({counts[c]:.0f} test images).")  # fmt: skip
+    broken = int(np.sum(~np.isfinite(_floats(record.get("history", {}).get("loss", [])))))
+    if broken:
+        notes.append(f"Training diverged: the loss was not finite at {broken} of the recorded steps.")
+    if not retrained:
+        notes.append("No retrained reference was made: how a network that never saw the class would answer is not known here.")
+    if level == "good" and (broken or np.nanmax(np.append(losses, -1)) > CLASS_COST):
+        level = "warning"
+    return Verdict(level, label, headline, notes)
+
+
+# ---------------------------------------------------------------------------------------------------------- the record
+
+
+def _plain(value: Any, where: str) -> Any:
+    """A copy made of what JSON knows: arrays become lists, numbers that are not finite become None."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise ValueError(f"{where} is a {type(value).__name__}: only numbers, strings, lists and dicts can be reported")
+
+
+def _check(record: dict[str, Any], examples: Examples) -> None:
+    """Raise a ValueError that says what is wrong, before anything is drawn."""
+    if record.get("format") != 1:
+        raise ValueError(f"record['format'] is {record.get('format')!r}: this version writes format 1")
+    needed = {"": ("created", "command", "versions", "device", "dataset", "forget", "model", "method", "networks", "cost"),
+              "dataset": ("name", "digest", "class_names"), "forget": ("classes", "num_samples", "digest"),
+              "networks": ("original", "unlearned"), "cost": ("unlearn_seconds",)}  # fmt: skip
+    for key, names in needed.items():
+        missing = [name for name in names if name not in (record[key] if key else record)]
+        if missing:
+            raise ValueError(f"record{f'[{key!r}]' if key else ''} lacks {', '.join(missing)}")
+    k, classes = len(record["dataset"]["class_names"]), record["forget"]["classes"]
+    if not classes or not all(0 <= c < k for c in classes):
+        raise ValueError(f"record['forget']['classes'] is {classes}: give at least one class, each in 0..{k - 1}")
+    for name, network in record["networks"].items():
+        metrics = network.get("metrics", {})
+        missing = [key for key in ("acc_ft", "acc_rt", "per_class", "confusion", "absorbed_by") if key not in metrics]
+        if name not in NETWORKS or missing:
+            raise ValueError(f"record['networks'][{name!r}]: known are {NETWORKS}; metrics missing: {missing}")
+        for key, shape in (("per_class", (k,)), ("confusion", (k, k)), ("absorbed_by", (k,))):
+            if _floats(metrics[key]).shape != shape:
+                raise ValueError(f"{key} of the {name} network has shape {_floats(metrics[key]).shape}, not {shape}")
+    images, (m, *_) = examples.images, (*np.shape(examples.labels), 0)
+    if np.ndim(images) != 4 or images.dtype != np.uint8 or len(images) != m:
+        raise ValueError(f"examples.images is {images.dtype} {np.shape(images)}: give uint8 [{m}, h, w, c]")
+    if np.shape(examples.before) != (m, k) or np.shape(examples.after) != (m, k):
+        raise ValueError(f"examples.before {np.shape(examples.before)}, after {np.shape(examples.after)}: give {(m, k)}")
+
+
+def _floats(values: Any) -> np.ndarray:
+    return np.array(values, dtype=float)  # None becomes NaN
+
+
+def _metric(record: dict[str, Any], network: str, *path: str) -> Any:
+    value = record["networks"].get(network, {}).get("metrics")
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _present(record: dict[str, Any]) -> list[str]:
+    return [name for name in NETWORKS if name in record["networks"]]
+
+
+# ------------------------------------------------------------------------------------------------------------ in words
+
+
+def _percent(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "–"
+    if 0 < value < 0.0005:  # neither "none" nor "all" may be the work of rounding
+        return "<0.1 %"
+    return ">99.9 %" if 0.9995 <= value < 1 else f"{100 * value:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    if value < 100:
+        return f"{value:.1f} s"
+    minutes, seconds = divmod(round(value), 60)
+    return f"{minutes} min {seconds:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _word(number: int) -> str:
+    words = "no one two three four five six seven eight nine ten eleven twelve".split()
+    return words[number] if number < len(words) else str(number)
+
+
+def _quoted(record: dict[str, Any]) -> str:
+    names = [f"“{record['dataset']['class_names'][c]}”" for c in record["forget"]["classes"]]
+    if len(names) > 4:
+        names[3:] = [f"{_word(len(names) - 3)} more"]
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _short(name: str, length: int = 16) -> str:
+    name = " ".join(name.split())
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def _cards(record: dict[str, Any]) -> list[_Card]:
+    def beside(show: Callable[[Any], str], *path: str) -> list[str]:
+        return [f"{show(_metric(record, name, *path))} {name}" for name in _present(record)[:-1]]
+
+    one = len(record["forget"]["classes"]) == 1
+    second = ("Probability given to the erased class", "forget_mass") if one else ("Answered with any erased class", "any_forgotten")
+    distance, cost = ("distance_to_retrained", "forget", "total_variation"), record["cost"]
+    same = beside(_number, *distance)[:1] + ["0 = same answers"] if "retrained" in record["networks"] else []
+    ratio = f"{cost['speedup']:.1f}× faster than retraining" if cost.get("speedup") else "no retraining to compare with"
+    compiled = [f"and {_seconds(cost['unlearn_compile_seconds'])} compilation"] if cost.get("unlearn_compile_seconds") else []
+    return [
+        _Card(f"Erased class{'' if one else 'es'} still recognised", _percent(_metric(record, "unlearned", "acc_ft")),
+              "down", beside(_percent, "acc_ft")),
+        _Card(second[0], _percent(_metric(record, "unlearned", second[1])), "down", beside(_percent, second[1])),
+        _Card("Other classes recognised", _percent(_metric(record, "unlearned", "acc_rt")), "up", beside(_percent, "acc_rt")),
+        _Card("Distance to the retrained network", _number(_metric(record, "unlearned", *distance)), "down",
+              same or ["no retrained reference was made"]),
+        _Card("Time to unlearn", _seconds(cost["unlearn_seconds"]), "down", [ratio, *compiled]),
+    ]  # fmt: skip
+
+
+MEASURES: list[tuple[str, list[tuple[str, str, str, Callable[[Any], str], tuple[str, ...]]]]] = [
+    ("The erased class", [
+        ("Recognised, test images", "Test images of what was erased that are still answered with their own class.", "down", _percent, ("acc_ft",)),
+        ("Recognised, training images", "The same on the training images, the ones that were to be forgotten.", "down", _percent, ("acc_f",)),
+        ("Answered with any erased class", "Counts it too when one erased class stands in for another.", "down", _percent, ("any_forgotten",)),
+        ("Probability left", "Mean probability given to what was erased, on its test images; more sensitive than the answers.", "down", _percent, ("forget_mass",)),
+    ]),
+    ("Everything else", [
+        ("Recognised, test images", "Test images of the other classes that are answered rightly.", "up", _percent, ("acc_rt",)),
+        ("Recognised, training images", "The same on the training images.", "up", _percent, ("acc_r",)),
+    ]),
+    ("Both in one figure", [
+        ("Harmonic mean, residual", "Balances what is kept with one minus what is left of the erased class.", "up", _number, ("hmean_residual",)),
+        ("Harmonic mean, drop", "Balances what is kept with how far recognition of the erased class fell.", "up", _number, ("hmean_drop",)),
+        ("Adaptive unlearning score", "One minus the accuracy lost elsewhere, divided by one plus what is left.", "up", _number, ("aus",)),
+    ]),
+    ("Distance to the retrained network", [
+        (f"{name}, {title} images", text, direction, show, ("distance_to_retrained", part, key))
+        for part, title in (("forget", "erased"), ("remain", "other"))
+        for name, text, direction, show, key in (
+            ("Total variation", "Probability that would have to move for the answers to be the same; 0 to 1.", "down", _number, "total_variation"),
+            ("Jensen-Shannon", "The same question in nats; 0 to 0.693.", "down", _number, "jensen_shannon"),
+            ("Same answer", "Test images on which both networks name the same class.", "up", _percent, "agreement"),
+        )
+    ]),
+]  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------------- the pictures
+
+
+def _panels(record: dict[str, Any]) -> list[_Panel]:
+    """Every picture that the record has the numbers for, in the order of the page."""
+    names, forgotten = [_short(name) for name in record["dataset"]["class_names"]], record["forget"]["classes"]
+    history, curve, k = record.get("history") or {}, record.get("curve") or {}, len(names)
+    present, panels = _present(record), []
+
+    terms = [(label, history[key], color, line) for key, label, color, line in
+             (("forgetting", "forgetting term", "forget", "-"), ("retention", "retention term", "remain", "--"))
+             if history.get(key)] or [("loss", history[key], "unlearned", "-") for key in ["loss"] if history.get(key)]  # fmt: skip
+    if terms:
+        both = len(terms) == 2
+        text = ("The loss is the sum of two terms: one pushes the class out, one holds the answers about all others."
+                if both else "The loss; this method has no target that would split it into forgetting and retention.")  # fmt: skip
+        ends = "; ".join(f"{label} {_number(v[0])} at first, {_number(v[-1])} at last" for label, v, *_ in terms)
+        panels.append(_Panel("process", "Forgetting and retention" if both else "Loss", text, ends, 2.6,
+                             lambda ax: _draw_lines(ax, history["step"], terms, percent=False)))  # fmt: skip
+    if curve.get("step"):
+        lines = [("erased", curve["acc_f"], "forget", "-"), ("all others", curve["acc_r"], "remain", "--")]
+        ends = "; ".join(f"{label} {_percent(v[0])} at first, {_percent(v[-1])} at last" for label, v, *_ in lines)
+        panels.append(_Panel("process", "Accuracy while unlearning", "Measured on validation images, never on the test set.",
+                             ends, 2.6, lambda ax: _draw_lines(ax, curve["step"], lines, percent=True)))  # fmt: skip
+
+    accuracy = {name: _floats(_metric(record, name, "per_class")) for name in present}
+    change = np.nan_to_num(np.abs(accuracy["unlearned"] - accuracy["original"]))
+    change[forgotten] += 2  # the erased ones first
+    shown = sorted(np.argsort(-change, kind="stable")[:MAX_BARS].tolist())
+    text = "Test images answered rightly, class by class; ✕ marks what was erased."
+    text += f" Shown are what was erased and the classes that changed most, {len(shown)} of {k}." if k > len(shown) else ""
+    alt = "; ".join(f"{names[c]}: " + ", ".join(f"{n} {_percent(v[c])}" for n, v in accuracy.items()) for c in shown)
+    panels.append(_Panel("classes", "Accuracy of each class", text, alt, 0.7 + 0.31 * len(shown),
+                         lambda ax: _draw_bars(ax, accuracy, shown, names, forgotten)))  # fmt: skip
+
+    absorbed = {name: _floats(_metric(record, name, "absorbed_by")) for name in present[1:]}
+    top = np.argsort(-np.nanmax(np.nan_to_num(list(absorbed.values())), axis=0), kind="stable")[: min(k, 8)].tolist()
+    alt = "; ".join(f"{names[c]}: " + ", ".join(f"{n} {_percent(v[c])}" for n, v in absorbed.items()) for c in top)
+    text = "The answers to the test images of what was erased" + (
+        ", beside those of the network that never saw it: the closer, the better." if len(absorbed) > 1 else ".")
+    text += f" The {len(top)} most frequent of {k} classes." if k > len(top) else ""
+    panels.append(_Panel("classes", "Where the erased images go", text, alt, 0.7 + 0.31 * len(top),
+                         lambda ax: _draw_bars(ax, absorbed, top, names, forgotten)))  # fmt: skip
+
+    for name, title in (("original", "Confusion before"), ("unlearned", "Confusion after")):
+        counts = _floats(_metric(record, name, "confusion"))
+        share = np.divide(counts, counts.sum(1, keepdims=True), out=np.full((k, k), np.nan), where=counts.sum(1, keepdims=True) > 0)
+        text = f"Answers of the {name} network to the test images; each row sums to 100 %, a darker cell is more."
+        alt = f"{name}: diagonal mean {_percent(float(np.nanmean(np.append(np.diag(share), np.nan))) if k else None)}"
+        panels.append(_Panel("confusion", title, text, alt, PANEL_WIDTH,
+                             lambda ax, share=share: _draw_confusion(ax, share, names, forgotten)))  # fmt: skip
+    return panels
+
+
+def _legend(ax: Axes) -> None:
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, handlelength=1.6, columnspacing=1.2)
+
+
+def _draw_lines(ax: Axes, steps: list[float], lines: list[tuple[str, list[Any], str, str]], percent: bool) -> None:
+    values = np.concatenate([_floats(line[1]) for line in lines])
+    values = values[np.isfinite(values)]
+    if not percent and values.size and values.min() > 0 and values.max() > 20 * values.min():
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        ax.yaxis.set_minor_formatter(lambda value, _: "")
+    for label, data, color, line in lines:
+        keep = np.unique(np.linspace(0, len(data) - 1, 500).astype(int))  # long runs: more points than pixels
+        marker = "o" if len(keep) <= 30 else None
+        ax.plot(_floats(steps)[keep], _floats(data)[keep], line, color=COLORS[color][0], label=label, marker=marker, ms=3)
+    if percent:
+        ax.set_ylim(-0.03, 1.03)
+        ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %", decimals=0))
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.grid(axis="y")
+    ax.set_xlabel("step")
+    _legend(ax)
+
+
+def _draw_bars(ax: Axes, series: dict[str, np.ndarray], shown: list[int], names: list[str], forgotten: list[int]) -> None:
+    height, y = 0.8 / len(series), np.arange(len(shown))
+    for i, (name, values) in enumerate(series.items()):
+        ax.barh(y + (i - (len(series) - 1) / 2) * height, np.nan_to_num(values[shown]), height * 0.92,
+                color=COLORS[name][0], label=name)  # fmt: skip
+    ax.set_yticks(y, [f"✕ {names[c]}" if c in forgotten else names[c] for c in shown])
+    for label, c in zip(ax.get_yticklabels(), shown, strict=True):
+        if c in forgotten:
+            label.set(color=COLORS["forget"][0], fontweight="bold")
+    ax.set_xlim(0, 1)
+    ax.set_ylim(len(shown) - 0.5, -0.5)
+    ax.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %", decimals=0))
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x")
+    _legend(ax)
+
+
+def _draw_confusion(ax: Axes, share: np.ndarray, names: list[str], forgotten: list[int]) -> None:
+    k, color = len(share), to_rgba(COLORS["unlearned"][0])[:3]
+    fade = LinearSegmentedColormap.from_list("fade", [(*color, 0.0), (*color, 1.0)])  # transparent: light and dark pages
+    ax.imshow(share, cmap=fade, norm=PowerNorm(0.5, 0, 1), interpolation="none")  # the root makes rare answers visible
+    if k <= 30:
+        size = 7.5 if k <= 12 else 5.5
+        labels = [f"✕ {_short(names[c], 11)}" if c in forgotten else _short(names[c], 11) for c in range(k)]
+        ax.set_xticks(range(k), labels, rotation=90, fontsize=size)
+        ax.set_yticks(range(k), labels, fontsize=size)
+        for label, c in [*zip(ax.get_xticklabels(), range(k), strict=True), *zip(ax.get_yticklabels(), range(k), strict=True)]:
+            if c in forgotten:
+                label.set(color=COLORS["forget"][0], fontweight="bold")
+    else:  # class numbers, and an edge mark at what was erased
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(MaxNLocator(10, integer=True))
+        ax.plot([k + 1] * len(forgotten), forgotten, "<", color=COLORS["forget"][0], ms=4, clip_on=False)
+        ax.plot(forgotten, [-2] * len(forgotten), "v", color=COLORS["forget"][0], ms=4, clip_on=False)
+        ax.set(xlim=(-0.5, k - 0.5), ylim=(k - 0.5, -0.5))
+    for i, j in np.argwhere(share >= 0.005) if k <= 12 else []:
+        ax.text(j, i, f"{100 * share[i, j]:.0f}", ha="center", va="center", fontsize=7,
+                color="#ffffff" if share[i, j] > 0.2 else INK)  # fmt: skip
+    ax.tick_params(length=0 if k <= 30 else 3)
+    ax.spines[:].set_visible(True)
+    ax.set(xlabel="answer" if k <= 30 else "answer (class number)", ylabel="true class" if k <= 30 else "true class (number)")
+
+
+def _svg(panel: _Panel, name: str) -> str:
+    """The panel as inline SVG that follows the page's colours and font, with ids of its own and no namespaces."""
+    figure = Figure(figsize=(PANEL_WIDTH, panel.height), layout="constrained")
+    panel.draw(figure.add_subplot())
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = re.sub(r"<metadata>.*?</metadata>", "", file.getvalue(), flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r"<svg[^>]*?(viewBox=\"[^\"]*\")[^>]*>", rf'<svg role="img" aria-label="{_MARK}" \1>', text, count=1)
+    text = text.replace("xlink:href", "href").replace(' id="', f' id="{name}-')
+    text = text.replace('href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
+    for color, (light, _) in COLORS.items():
+        text = text.replace(light, f"var(--{color})")
+    return re.sub(r">\s+<", "><", text).replace(_MARK, escape(f"{panel.title}. {panel.alt}"), 1)
+
+
+_MARK = "@alt@"
+
+
+def _png(record: dict[str, Any]) -> bytes:
+    """The same panels on one sheet, under the headline and the main figures: bytes of a PNG."""
+    judged, panels = verdict(record), _panels(record)
+    figure = Figure(figsize=(13, 9.6), layout="constrained", facecolor="#ffffff")
+    head, body = figure.subfigures(2, 1, height_ratios=[1, 4.4])
+    color = PAGE_COLORS[judged.level][0]
+    head.text(0.02, 0.93, judged.label.upper(), color=color, fontsize=11, fontweight="bold", va="top")
+    headline = "\n".join(textwrap.wrap(" ".join(judged.headline.split()), 118)[:3])
+    head.text(0.02, 0.78, headline, fontsize=12.5, va="top", linespacing=1.4)
+    for i, card in enumerate(_cards(record)):
+        head.text(0.02 + 0.196 * i, 0.20, card.value, fontsize=19, fontweight="bold", va="baseline")
+        head.text(0.02 + 0.196 * i, 0.12, f"{card.label} {DIRECTIONS[card.direction][:1]}", fontsize=8.5, va="top")
+        head.text(0.02 + 0.196 * i, 0.02, " · ".join(card.details), fontsize=7.5, color=MUTED, va="top")
+    rows = [panels[: len(panels) // 2], panels[len(panels) // 2 :]]
+    grid = body.add_gridspec(2, 6, height_ratios=[1, 1.3], hspace=0.08, wspace=0.06)
+    for i, row in enumerate(rows):
+        width = 6 // len(row)
+        for j, panel in enumerate(row):
+            ax = body.add_subplot(grid[i, j * width : (j + 1) * width])
+            panel.draw(ax)
+            ax.set_title(panel.title, loc="left", pad=20)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
+    return file.getvalue()
+
+
+# ------------------------------------------------------------------------------------------------------------- the page
+
+
+def _page(record: dict[str, Any], examples: Examples) -> str:
+    """The whole HTML document."""
+    judged, panels = verdict(record), _panels(record)
+    title = f"Unlearning report: {_quoted(record)} of {record['dataset']['name']}"
+    notes = "".join(f"<li>{escape(note)}</li>" for note in judged.notes)
+    notes = f'<section class="notes" aria-label="Notes"><h2>Please note</h2><ul>{notes}</ul></section>' if notes else ""
+    cards = "".join(
+        f'<div class="card"><p class="label">{escape(c.label)}</p><p class="value">{escape(c.value)}</p>'
+        f'<p class="direction">{DIRECTIONS[c.direction]}</p><p class="small">{"<br>".join(map(escape, c.details))}</p></div>'
+        for c in _cards(record)
+    )
+    figures: dict[str, str] = {}
+    for i, panel in enumerate(panels):
+        figures[panel.section] = figures.get(panel.section, "") + (
+            f'<figure class="panel"><h3>{escape(panel.title)}</h3>{_svg(panel, f"p{i}")}'
+            f"<figcaption>{escape(panel.caption)}</figcaption></figure>"
+        )
+    sections = [
+        ("What was erased, from what, and how", _provenance(record)),
+        ("Original, retrained, unlearned", _comparison(record)),
+        ("While unlearning", f'<div class="grid">{figures["process"]}</div>' if "process" in figures else ""),
+        ("Class by class", f'<div class="grid">{figures["classes"]}</div>{_per_class(record)}'),
+        ("Which class is taken for which", f'<div class="grid">{figures["confusion"]}</div>'),
+        ("Samples before and after", _samples(record, examples)),
+        ("Limits", _limits(record, examples)),
+    ]
+    body = "".join(f"<section><h2>{head}</h2>{content}</section>" for head, content in sections if content)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
+        f"<title>{escape(title)}</title><style>{_css()}</style></head><body><main>"
+        f'<header><p class="kicker">Unlearning report · {escape(record["dataset"]["name"])} · {escape(str(record["created"]))}</p>'
+        f'<div class="verdict {judged.level}"><p class="badge">{escape(judged.label)}</p>'
+        f"<h1>{escape(judged.headline)}</h1></div></header>"
+        f'<div class="cards">{cards}</div>{notes}{body}</main></body></html>\n'
+    )
+
+
+def _table(head: Iterable[str], body: str, label: str, kind: str = "") -> str:
+    cells = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    head_row = f"<thead><tr>{cells}</tr></thead>" if cells else ""
+    return (f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">'
+            f'<table class="{kind}"><caption class="hidden">{escape(label)}</caption>{head_row}{body}</table></div>')  # fmt: skip
+
+
+def _provenance(record: dict[str, Any]) -> str:
+    data, forget, model, method, cost = (record[key] for key in ("dataset", "forget", "model", "method", "cost"))
+
+    def show(value: Any) -> str:
+        if isinstance(value, list):
+            return ", ".join(map(show, value)) or "none"
+        if isinstance(value, dict):
+            return ", ".join(f"{key} {show(item)}" for key, item in value.items())
+        return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+    def counted(key: str, what: str) -> str:
+        return f"{data[key]:,} {what}".replace(",", " ") if data.get(key) is not None else ""
+
+    sizes = filter(None, (counted(f"num_{part}", part) for part in ("train", "validation", "test")))
+    rows = [
+        ("Erased", [f"{_quoted(record)} (class {show(forget['classes'])} of {len(data['class_names'])})"]),
+        ("Forget samples", [f"{forget['num_samples']} training samples", ("sha256", forget["digest"])]),
+        ("Dataset", [f"{data['name']}: {', '.join(sizes)}", ("digest", data["digest"])]),
+        ("Model", [show(model)]),
+        *((f"{name.capitalize()} network", [("", network.get("source")), ("sha256", network.get("digest"))])
+          for name, network in ((name, record["networks"][name]) for name in _present(record))),
+        ("Method", [*(["DELETE: each forget sample is trained towards the original's own answer with the erased classes taken "
+                       "out; no other data is read."] if method.get("name") == "delete" and not method.get("remain") else []),
+                    "; ".join(f"{key} = {show(value)}" for key, value in method.items())]),
+        ("Cost", ["; ".join(f"{name} {_seconds(cost[key])}" for key, name in
+                  (("teacher_seconds", "training the original"), ("retrain_seconds", "retraining"), ("unlearn_seconds", "unlearning"),
+                   ("unlearn_compile_seconds", "its compilation")) if cost.get(key) is not None)
+                  + (f"; {cost['samples_per_second']:.0f} samples/s" if cost.get("samples_per_second") else "")]),
+        ("Device", [show(record["device"])]),
+        ("Command", [("", record["command"])]),
+        ("Versions", [show(record["versions"])]),
+        ("Created", [show(record["created"])]),
+    ]  # fmt: skip
+
+    def line(item: Any) -> str:  # a pair is something to copy: a digest, a path, a command
+        if isinstance(item, str):
+            return escape(item)
+        return f"{escape(item[0])} <code>{escape(str(item[1]))}</code>".strip() if item[1] else ""
+
+    body = "".join(f'<tr><th scope="row">{escape(head)}</th><td>{"<br>".join(filter(None, map(line, items)))}</td></tr>'
+                   for head, items in rows)  # fmt: skip
+    return _table((), f"<tbody>{body}</tbody>", "Provenance", "provenance")
+
+
+def _comparison(record: dict[str, Any]) -> str:
+    present, body = _present(record), ""
+    for group, measures in MEASURES:
+        rows = ""
+        for name, text, direction, show, path in measures:
+            values = [_metric(record, network, *path) for network in present]
+            if any(value is not None for value in values):
+                cells = "".join(f'<td class="{n}">{escape(show(v))}</td>' for n, v in zip(present, values, strict=True))
+                rows += (f'<tr><th scope="row">{escape(name)}<span class="small">{escape(text)}</span>'
+                         f'<span class="direction">{DIRECTIONS[direction]}</span></th>{cells}</tr>')  # fmt: skip
+        if rows:
+            body += f'<tbody><tr class="group"><th colspan="{len(present) + 1}" scope="rowgroup">{group}</th></tr>{rows}</tbody>'
+    text = ("Retrained: trained from scratch without the erased classes. It is the yardstick; where it is not at 0 or 100 %, "
+            "neither should the unlearned network be." if "retrained" in present else
+            "No retrained reference was made for this run, so there is no yardstick for what is attainable.")  # fmt: skip
+    return f"<p>{text}</p>" + _table(["Measure", *present], body, "All measures, side by side", "numbers")
+
+
+def _per_class(record: dict[str, Any]) -> str:
+    names, present, rows = record["dataset"]["class_names"], _present(record), ""
+    counts = np.sum(_floats(_metric(record, "original", "confusion")), axis=1)
+    for c, name in enumerate(names):
+        mark = "✕ " if c in record["forget"]["classes"] else ""
+        cells = "".join(f'<td class="{n}">{escape(_percent(_metric(record, n, "per_class")[c]))}</td>' for n in present)
+        rows += f'<tr><th scope="row">{mark}{escape(name)}</th><td>{counts[c]:.0f}</td>{cells}</tr>'
+    table = _table(["Class", "Test images", *present], f"<tbody>{rows}</tbody>", "Accuracy of each class", "numbers")
+    return f"<details{' open' if len(names) <= MAX_BARS else ''}><summary>The same as numbers</summary>{table}</details>"
+
+
+def _samples(record: dict[str, Any], examples: Examples) -> str:
+    names, forgotten, content = record["dataset"]["class_names"], record["forget"]["classes"], ""
+    labels = np.asarray(examples.labels)
+    for head, chosen in (("Erased", np.isin(labels, forgotten)), ("Not erased", ~np.isin(labels, forgotten))):
+        shown = ""
+        for i in np.flatnonzero(chosen)[:MAX_IMAGES]:
+            (b, p), (a, q) = ((int(np.argmax(row)), float(np.max(row))) for row in (examples.before[i], examples.after[i]))
+            true, before, after = (escape(names[c]) for c in (labels[i], b, a))
+            shown += (f'<figure class="sample"><img src="{_image(examples.images[i])}" alt="A test image of class {true}">'
+                      f"<figcaption><strong>{true}</strong><span>before: {before} {100 * p:.0f} %</span>"
+                      f"<span>after: {after} {100 * q:.0f} %</span></figcaption></figure>")  # fmt: skip
+        content += f'<h3>{head}</h3><div class="samples">{shown}</div>' if shown else ""
+    return f"<p>Test images with the first answer and its probability.</p>{content}" if content else ""
+
+
+def _image(image: np.ndarray) -> str:
+    step = -(-max(image.shape[:2]) // 128)  # shown small, so a large photograph is thinned out
+    pixels = np.asarray(image)[::step, ::step]
+    pixels = pixels if pixels.shape[-1] == 3 else np.repeat(pixels[..., :1], 3, axis=-1)
+    file = io.BytesIO()
+    imsave(file, np.ascontiguousarray(pixels), format="png", metadata={"Software": None})
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _limits(record: dict[str, Any], examples: Examples) -> str:
+    rows = _floats(_metric(record, "unlearned", "confusion"))[record["forget"]["classes"]]
+    n, rate = rows.sum(), _metric(record, "unlearned", "acc_ft")
+    points = [
+        ("The answers forget, the inside may not.", "This report is about what the network answers. Its inner features may still "
+         "carry the class: in this project's measurements on Fashion-MNIST, a linear probe on the frozen features recognised "
+         "the erased class in 72 to 97 % of the images after unlearning and in 73 to 97 % before. A network retrained without "
+         "the class scores high as well (55 to 95 %), so the gap to it counts; no probe was run for this page."),
+        ("Measured on this test set.", "Other images, altered images or deliberate attacks may be answered differently."),
+    ]  # fmt: skip
+    if n > 0 and rate is not None:  # Wilson's upper bound, z = 1.96
+        z2 = 1.96**2
+        upper = (rate + z2 / (2 * n) + math.sqrt(z2 * (rate * (1 - rate) + z2 / (4 * n)) / n)) / (1 + z2 / n)
+        points.append(("A finite sample.", f"The erased classes have {n:.0f} test images. With {_percent(rate)} of them recognised, "
+                       f"the rate on further images of the same kind may be up to {_percent(upper)} (95 % confidence)."))  # fmt: skip
+    seed = record["method"].get("seed")
+    points.append(("One run.", f"One run{'' if seed is None else f' with seed {seed}'}, so small differences between networks may "
+                   "be chance; a claim about the method needs several seeds."))  # fmt: skip
+    if "retrained" not in record["networks"]:
+        points.append(("No retrained reference was made.", "Nothing here says how close the result is to never having seen the class."))
+    points.append(("Nothing else is deleted.", "The original checkpoint, the forget samples and their copies and backups still "
+                   "exist unless they are deleted separately. The method is approximate; this page is evidence, not a proof."))  # fmt: skip
+    if len(examples.labels):
+        points.append(("This page shows images.", "Samples of the erased class may be among them: hand it on accordingly."))
+    return "<ul class=\"limits\">" + "".join(f"<li><strong>{a}</strong> {escape(b)}</li>" for a, b in points) + "</ul>"
+
+
+def _css() -> str:
+    light, dark = (";".join(f"--{name}:{pair[i]}" for name, pair in (COLORS | PAGE_COLORS).items()) for i in (0, 1))
+    return f":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}" + re.sub(r"\n\s*", "", _CSS)
+
+
+_CSS = """
+*{box-sizing:border-box}
+body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,Helvetica,Arial,sans-serif}
+main{max-width:1120px;margin:0 auto;padding:32px 20px 64px}
+p{margin:0 0 12px}
+h1{font-size:clamp(1.2rem,2.4vw,1.6rem);line-height:1.35;font-weight:600;margin:0;overflow-wrap:anywhere}
+h2{font-size:1.2rem;margin:44px 0 12px}
+h3{font-size:1rem;margin:0 0 8px}
+.kicker,.small,.direction,figcaption{color:var(--muted);font-size:.84rem;overflow-wrap:anywhere}
+.verdict{background:var(--card);border:1px solid var(--line);border-left:6px solid;border-radius:10px;padding:18px 22px}
+.badge{font-weight:700;font-size:.84rem;letter-spacing:.06em;text-transform:uppercase;margin:0 0 6px}
+.good{border-left-color:var(--good)}.good .badge{color:var(--good)}
+.warning{border-left-color:var(--warning)}.warning .badge{color:var(--warning)}
+.bad{border-left-color:var(--bad)}.bad .badge{color:var(--bad)}
+.notes{background:var(--card);border:1px solid var(--warning);border-radius:10px;padding:14px 22px;margin-top:16px}
+.notes h2{font-size:1rem;margin:0 0 6px;color:var(--warning)}
+.notes ul{margin:0;padding-left:20px}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:14px;margin-top:16px}
+.card,.panel,.scroll{background:var(--card);border:1px solid var(--line);border-radius:10px}
+.card{padding:14px 16px;display:flex;flex-direction:column}
+.card p{margin:0}
+.label{font-size:.9rem;font-weight:600;line-height:1.3}
+.value{font-size:1.9rem;font-weight:650;letter-spacing:-.01em;line-height:1.3;font-variant-numeric:tabular-nums}
+.card .direction{margin-bottom:6px}
+.grid{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:16px;align-items:start}
+.panel{margin:0;padding:16px}
+.panel svg{display:block;width:100%;height:auto;overflow:visible}
+.panel text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,Helvetica,Arial,sans-serif!important}
+.panel image,.sample img{image-rendering:pixelated}
+figcaption{margin-top:8px}
+.scroll{overflow-x:auto}
+table{border-collapse:collapse;width:100%;font-size:.94rem}
+th,td{text-align:left;vertical-align:top;padding:9px 14px;border-top:1px solid var(--line)}
+thead th,table:not(:has(thead)) tr:first-child>*{border-top:0}
+thead th{font-size:.84rem;color:var(--muted)}
+tbody th{font-weight:600}
+.provenance th{width:170px;white-space:nowrap}
+.provenance td,code{overflow-wrap:anywhere}
+code{font:.86em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
+.numbers td,.numbers thead th:not(:first-child){text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.numbers th .small,.numbers th .direction{display:block;font-weight:400}
+.numbers .unlearned{font-weight:700;color:var(--unlearned)}
+.group th{background:var(--page);font-size:.84rem;color:var(--muted)}
+details{margin-top:16px}
+summary{cursor:pointer;padding:6px 0;font-weight:600}
+.samples{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:12px;margin-bottom:20px}
+.sample{margin:0;background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px}
+.sample img{width:96px;height:96px;object-fit:contain;display:block;background:#000;border-radius:4px}
+.sample strong,.sample span{display:block;color:var(--ink)}
+.sample span{color:var(--muted)}
+.limits{padding-left:20px;max-width:80ch}
+.limits li{margin-bottom:10px}
+.hidden{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
+@media (max-width:720px){
+main{padding:20px 14px 48px}
+.grid{grid-template-columns:minmax(0,1fr)}
+.cards,.samples{grid-template-columns:repeat(2,minmax(0,1fr))}
+.verdict{padding:14px 16px}
+.panel{padding:12px}
+.value{font-size:1.5rem}
+th,td{padding:8px}
+table{font-size:.86rem}
+.provenance,.provenance tbody,.provenance tr,.provenance th,.provenance td{display:block;width:auto}
+.provenance td{border-top:0;padding-top:0}
+.provenance th{padding-bottom:2px}
+}
+@media print{
+@page{size:A4;margin:14mm}
+body{background:#fff;font-size:10.5pt}
+main{padding:0;max-width:none}
+h2{margin-top:22px;break-after:avoid}
+.panel,.card,.sample,.verdict,.notes,tr{break-inside:avoid}
+.cards{grid-template-columns:repeat(5,minmax(0,1fr));gap:8px}
+.card{padding:8px 10px}
+.value{font-size:1.25rem}
+.grid{grid-template-columns:repeat(2,minmax(0,1fr))}
+.samples{grid-template-columns:repeat(5,minmax(0,1fr))}
+th,td{padding:5px 8px}
+*{print-color-adjust:exact;-webkit-print-color-adjust:exact}
+}
+"""

@@ -1,0 +1,175 @@
+"""The state, one train step and one eval step: pure functions of arrays."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from delete_jax.methods.base import Method, Output, Stream
+from delete_jax.model import Model, Variables
+
+Metrics = dict[str, chex.Array]
+"""Scalars of one step: `loss`, `grad_norm`, and, for methods with a target, `forgetting`, `within`, `retention`."""
+
+BATCH_NORM_MODES = ("train", "frozen")
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What training changes: arrays only.
+
+    Attributes:
+      step: int32 scalar, steps taken.
+      params: the trained collection.
+      model_state: every other collection (running statistics).
+      opt_state: the optimiser's.
+    """
+
+    step: chex.Array
+    params: Any
+    model_state: Variables
+    opt_state: optax.OptState
+
+    @property
+    def variables(self) -> Variables:
+        return {"params": self.params, **self.model_state}
+
+
+def init_state(variables: Variables, tx: optax.GradientTransformation) -> TrainState:
+    """A state that starts at a *copy* of `variables`: its buffers will be donated, those of the teacher must survive."""
+    variables = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), dict(variables))
+    params = variables.pop("params")
+    return TrainState(step=jnp.zeros((), jnp.int32), params=params, model_state=variables, opt_state=tx.init(params))
+
+
+def make_train_step(
+    model: Model,
+    method: Method,
+    tx: optax.GradientTransformation,
+    *,
+    preprocess: Callable[[chex.Array], chex.Array],
+    augment: Callable[[chex.Array, chex.PRNGKey], chex.Array] | None = None,
+    batch_norm: str = "train",
+    axis_name: str | None = None,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Builds the pure step `(state, teacher, batch, lr, key) -> (state, metrics)`.
+
+    * `teacher`: the frozen original's variables (None for a method that uses none); evaluation mode, no gradient.
+    * `batch`: `{stream: columns [b, ...]}` for the method's streams. The student sees them in one forward pass, so that
+      batch statistics are those of all streams together. With a `teacher_logits` column the teacher is not run.
+    * `lr`: float scalar that multiplies the update of `tx`, which is therefore built for a rate of 1.
+    * `key`: the run's PRNG key; the step folds its number in.
+
+    The loss is `sum over streams of sum(weight * loss) / sum(weight)`, both sums over all devices.
+
+    Args:
+      preprocess: stored images `[b, h, w, c]` -> the network's input.
+      augment: stored images and one key per sample -> stored images; teacher and student see the same.
+      batch_norm: "train" (batch statistics; running averages drift, the original's default) or "frozen" (the student runs
+        in evaluation mode). Parameters of the normalisation train in both.
+      axis_name: the mapped axis when the step runs under `pmap`; None under `jit`, on any number of devices.
+
+    Raises:
+      ValueError: unknown batch_norm.
+    """
+    if batch_norm not in BATCH_NORM_MODES:
+        raise ValueError(f"unknown batch_norm {batch_norm!r}: choose one of {', '.join(BATCH_NORM_MODES)}")
+
+    def total(values: chex.Array) -> chex.Array:
+        return values if axis_name is None else jax.lax.psum(values, axis_name)
+
+    def student(variables: Variables, x: chex.Array, key: chex.PRNGKey) -> tuple[chex.Array, Variables]:
+        return (model.apply(variables, x), variables) if batch_norm == "frozen" else model.apply_train(variables, x, key)
+
+    def step(state: TrainState, teacher, batch: Mapping[str, Stream], lr, key) -> tuple[TrainState, Metrics]:
+        augment_key, model_key = jax.random.split(jax.random.fold_in(key, state.step))
+        columns = [batch[name] for name in method.streams]
+        images = jnp.concatenate([column["image"] for column in columns])
+        if augment is not None:
+            images = augment(images, _sample_keys(augment_key, columns, axis_name))
+        x = preprocess(images)
+        bounds = [sum(len(column["image"]) for column in columns[:i]) for i in range(1, len(columns))]
+        teacher_logits = [None] * len(columns)
+        if method.uses_teacher:
+            known = all("teacher_logits" in column for column in columns)
+            teacher_logits = (
+                [column["teacher_logits"] for column in columns]
+                if known
+                else jnp.split(_float(jax.lax.stop_gradient(model.apply(teacher, x))), bounds)
+            )
+        totals = [total(jnp.sum(column["weight"])) for column in columns]
+
+        def loss_fn(params):
+            logits, variables = student({"params": params, **state.model_state}, x, model_key)
+            outputs = map(Output, columns, jnp.split(_float(logits), bounds), teacher_logits)
+            terms = method.loss(dict(zip(method.streams, outputs, strict=True)))
+            means = [
+                jax.tree.map(lambda values: jnp.sum(column["weight"] * values) / weight, terms[name])  # noqa: B023
+                for name, column, weight in zip(method.streams, columns, totals, strict=True)
+            ]
+            loss = sum(term.loss for term in means)
+            parts = [term.parts._asdict() for term in means if term.parts is not None]
+            metrics = {"loss": loss, **(jax.tree.map(lambda *part: sum(part), *parts) if parts else {})}
+            return loss, (metrics, {name: leaf for name, leaf in variables.items() if name != "params"})
+
+        grads, (metrics, model_state) = jax.grad(loss_fn, has_aux=True)(state.params)
+        grads, metrics = total((grads, metrics))
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = jax.tree.map(lambda p, u: p + (jnp.asarray(lr, u.dtype) * u).astype(p.dtype), state.params, updates)
+        metrics["grad_norm"] = optax.tree.norm(grads)
+        return TrainState(state.step + 1, params, model_state, opt_state), metrics
+
+    return step
+
+
+def make_eval_step(
+    model: Model, preprocess: Callable[[chex.Array], chex.Array]
+) -> Callable[[Variables, chex.Array], chex.Array]:
+    """Builds the pure step `(variables, images [b, h, w, c]) -> logits [*b, k]`: evaluation mode, float32 or wider."""
+
+    def step(variables: Variables, images: chex.Array) -> chex.Array:
+        return _float(model.apply(variables, preprocess(images)))
+
+    return step
+
+
+@functools.cache
+def sgd(
+    momentum: float = 0.9, weight_decay: float = 0.0, cosine_steps: int | None = None
+) -> optax.GradientTransformation:
+    """SGD as in PyTorch (decay joins the gradient, then momentum) for a rate of 1: the step multiplies by its `lr`.
+
+    Args:
+      cosine_steps: steps over which the rate falls to 0 along a cosine; None keeps it constant.
+
+    Raises:
+      ValueError: momentum outside [0, 1) or negative decay.
+    """
+    if not 0 <= momentum < 1 or weight_decay < 0:
+        raise ValueError(f"SGD needs 0 <= momentum < 1 and weight_decay >= 0, got {momentum} and {weight_decay}")
+    rate = 1.0 if cosine_steps is None else optax.cosine_decay_schedule(1.0, cosine_steps)
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(rate, momentum=momentum))
+
+
+def _float(logits: chex.Array) -> chex.Array:
+    """Losses are computed in float32 at least, whatever the network computes in."""
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+
+def _sample_keys(key: chex.PRNGKey, columns: list[Stream], axis_name: str | None) -> chex.PRNGKey:
+    """One key per sample, from its place in the *global* batch: 1 and 8 devices augment alike."""
+
+    def stream_keys(stream: int, size: int) -> chex.PRNGKey:
+        first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
+        return jax.vmap(lambda place: jax.random.fold_in(jax.random.fold_in(key, stream), place))(
+            first + jnp.arange(size)
+        )
+
+    return jnp.concatenate([stream_keys(i, len(column["image"])) for i, column in enumerate(columns)])
