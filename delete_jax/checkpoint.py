@@ -35,9 +35,10 @@ class Checkpoints:
     flipped bit without a word; `restore` skips damaged ones, naming them, in favour of the newest whole one.
     """
 
-    def __init__(self, directory: Path, keep: int = 2):
+    def __init__(self, directory: Path, meta: dict[str, Any] | None = None, keep: int = 2):
+        """`meta` (JSON) goes into every checkpoint; `keep` newest ones are kept."""
         self.directory = Path(directory).absolute()
-        self._keep = keep
+        self._meta, self._keep = meta or {}, keep
 
     def save(self, epoch: int, tree: Any, meta: dict[str, Any]) -> None:
         """Saves a nested dict of arrays under the number `epoch`, keeping the newest few.
@@ -47,7 +48,7 @@ class Checkpoints:
         """
         tree = jax.device_get(tree)  # host arrays restore on any number of devices
         self._set_aside(epoch)
-        meta = {**meta, "digest": digest(tree)}
+        meta = {**self._meta, **meta, "digest": digest(tree)}
         items = ocp.args.Composite(tree=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
         with self._manager() as manager:
             if not manager.save(epoch, args=items, force=True):

@@ -41,7 +41,10 @@ class Store(Protocol):
 class Progress(Protocol):
     """Shows how far a run is; must not wait for the device."""
 
-    def __call__(self, *, epoch: int, step: int, num_steps: int, metrics: Mapping[str, float], rate: float) -> None: ...
+    def __call__(
+        self, step: int, num_steps: int, metrics: Mapping[str, float], rate: float, epoch_done: bool = False
+    ) -> None:
+        """`step` of `num_steps` are finished, the last with these metrics, at `rate` samples per second."""
 
 
 class Fit(NamedTuple):
@@ -51,7 +54,7 @@ class Fit(NamedTuple):
     history: one row per step: `epoch`, `step`, `loss`, `grad_norm` and, for methods with a target, `forgetting`,
         `within`, `retention` (nats).
     evaluations: one row per evaluated epoch, whatever `evaluate` returned; the first is the state before training.
-    seconds: wall clock of the steps alone, compilation, evaluation and saving apart.
+    seconds: wall clock of preparation and steps; compilation, evaluation and saving apart.
     compile_seconds: until the first step was dispatched in each process that took part.
     """
 
@@ -100,6 +103,7 @@ def fit(
     seed: int,
     epochs: int,
     batch_size: int,
+    spent_seconds: float = 0.0,
     evaluate: Callable[[Variables], Row] | None = None,
     log: MetricsLog | None = None,
     store: Store | None = None,
@@ -115,6 +119,7 @@ def fit(
       lr: learning rate, multiplies the optimiser's update.
       seed: of the data order, augmentation and dropout.
       batch_size: of each stream, over all devices.
+      spent_seconds: what preparing the streams took; counted with the steps.
       evaluate: variables -> numbers, called before training and after each epoch; its time does not count.
       log, store, progress: where rows, states and progress go.
 
@@ -124,7 +129,7 @@ def fit(
     """
     check_batch_size(batch_size, trainer.num_shards)
     sizes = {name: len(jax.tree.leaves(stream)[0]) for name, stream in streams.items()}
-    first_epoch, seconds, compile_seconds = 0, 0.0, 0.0
+    first_epoch, seconds, compile_seconds = 0, spent_seconds, 0.0
     if store is not None and (saved := store.restore()) is not None:
         tree, meta = saved
         state = flax.serialization.from_state_dict(state, tree)
@@ -139,30 +144,33 @@ def fit(
     for epoch in range(first_epoch, epochs):
         picks = epoch_picks(seed, epoch, sizes, batch_size)
         num_steps = len(next(iter(picks.values()))[0])
-        parts, started, spent_compiling = [], time.perf_counter(), 0.0
+        started, compiling, parts, ready, done = time.perf_counter(), 0.0, [], 0, 0
         for begin, end in spans(num_steps, trainer.scan_steps):
             part = {name: tuple(values[begin:end] for values in pick) for name, pick in picks.items()}
             state, metrics = trainer.steps(state, teacher, streams, part, lr, seed)
             if not compiled:  # dispatch returns once the step is compiled
-                compiled, spent_compiling = True, time.perf_counter() - started
+                compiled, compiling = True, time.perf_counter() - started
             if trainer.must_wait:
                 jax.block_until_ready(metrics)
             parts.append(metrics)
             if progress is not None:
-                elapsed = time.perf_counter() - started - spent_compiling
-                progress(
-                    epoch=epoch,
-                    step=epoch * num_steps + end,
-                    num_steps=epochs * num_steps,
-                    metrics=_newest_ready(parts),
-                    rate=end * batch_size / max(elapsed, 1e-9),
-                )
+                while (
+                    ready < len(parts) and parts[ready]["loss"].is_ready()
+                ):  # what is shown never waits for the device
+                    done, ready = done + len(parts[ready]["loss"]), ready + 1
+                if ready:
+                    newest = {name: float(np.asarray(value)[-1]) for name, value in parts[ready - 1].items()}
+                    rate = done * batch_size / max(time.perf_counter() - started - compiling, 1e-9)
+                    progress(epoch * num_steps + done, epochs * num_steps, newest, rate)
         jax.block_until_ready(state)
-        seconds += time.perf_counter() - started - spent_compiling
-        compile_seconds += spent_compiling
+        epoch_seconds = time.perf_counter() - started - compiling
+        seconds, compile_seconds = seconds + epoch_seconds, compile_seconds + compiling
         rows = _rows(epoch, num_steps, jax.device_get(parts))
         check_finite(rows, lr)
         history += rows
+        if progress is not None:
+            rate = num_steps * batch_size / epoch_seconds
+            progress(rows[-1]["step"], epochs * num_steps, rows[-1], rate, epoch_done=True)
         if evaluate is not None:
             evaluations.append({"epoch": epoch + 1, "step": (epoch + 1) * num_steps, **evaluate(state.variables)})
         if log is not None:  # before the checkpoint: a state that exists has its rows
@@ -266,11 +274,3 @@ def _rows(epoch: int, num_steps: int, parts: list[dict[str, np.ndarray]]) -> lis
         {"epoch": epoch + 1, "step": epoch * num_steps + i + 1, **{name: values[i] for name, values in columns.items()}}
         for i in range(num_steps)
     ]
-
-
-def _newest_ready(parts: list[dict[str, chex.Array]]) -> dict[str, float]:
-    """Metrics of the newest step that the device has finished, without waiting for it."""
-    for metrics in reversed(parts):
-        if all(value.is_ready() for value in metrics.values()):
-            return {name: float(np.asarray(value)[-1]) for name, value in metrics.items()}
-    return {}

@@ -36,13 +36,13 @@ def masked_log_softmax(logits: chex.Array, erase: chex.Array) -> chex.Array:
     Returns:
       `[*b, k]`: -inf at erased classes, elsewhere the log of the renormalised probability.
     """
-    masked = jnp.where(erase, -jnp.inf, logits)
-    return masked - jax.nn.logsumexp(masked, axis=-1, keepdims=True)
+    # log_softmax subtracts the kept maximum first: with all kept logits at -1e4 a logsumexp would cost float32 four digits
+    return jax.nn.log_softmax(jnp.where(erase, -jnp.inf, logits))
 
 
 def one_hot_log(labels: chex.Array, num_classes: int, dtype: jnp.dtype = jnp.float32) -> chex.Array:
     """Log of a one-hot target: 0 at the label, -inf elsewhere. `labels` int `[*b]` -> `[*b, k]`."""
-    hit = labels[..., None] == jnp.arange(num_classes, dtype=labels.dtype)
+    hit = jax.nn.one_hot(labels, num_classes, dtype=bool)
     return jnp.where(hit, jnp.zeros((), dtype), -jnp.inf)
 
 
@@ -87,7 +87,9 @@ def _log_mass(log_p: chex.Array, where: chex.Array) -> chex.Array:
     return jax.nn.logsumexp(jnp.where(where, log_p, -jnp.inf), axis=-1)
 
 
-def _expected_difference(log_p: chex.Array, a: chex.Array, b: chex.Array, where: chex.Array | bool = True) -> chex.Array:
+def _expected_difference(
+    log_p: chex.Array, a: chex.Array, b: chex.Array, where: chex.Array | bool = True
+) -> chex.Array:
     """`sum_i p_i (a_i - b_i)` over the last axis, where `p_i = 0` counts as 0 whatever `a_i` and `b_i` are.
 
     The doubled `where` keeps infinities out of the unused branch, whose gradient would otherwise be NaN.

@@ -10,6 +10,7 @@ import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from delete_jax.methods.base import Method, Output, Stream
@@ -86,7 +87,9 @@ def make_train_step(
         return values if axis_name is None else jax.lax.psum(values, axis_name)
 
     def student(variables: Variables, x: chex.Array, key: chex.PRNGKey) -> tuple[chex.Array, Variables]:
-        return (model.apply(variables, x), variables) if batch_norm == "frozen" else model.apply_train(variables, x, key)
+        return (
+            (model.apply(variables, x), variables) if batch_norm == "frozen" else model.apply_train(variables, x, key)
+        )
 
     def step(state: TrainState, teacher, batch: Mapping[str, Stream], lr, key) -> tuple[TrainState, Metrics]:
         augment_key, model_key = jax.random.split(jax.random.fold_in(key, state.step))
@@ -111,7 +114,7 @@ def make_train_step(
             outputs = map(Output, columns, jnp.split(_float(logits), bounds), teacher_logits)
             terms = method.loss(dict(zip(method.streams, outputs, strict=True)))
             means = [
-                jax.tree.map(lambda values: jnp.sum(column["weight"] * values) / weight, terms[name])  # noqa: B023
+                jax.tree.map(lambda values: jnp.sum(column["weight"] * values) / weight, terms[name])
                 for name, column, weight in zip(method.streams, columns, totals, strict=True)
             ]
             loss = sum(term.loss for term in means)
@@ -160,7 +163,7 @@ def sgd(
 
 def _float(logits: chex.Array) -> chex.Array:
     """Losses are computed in float32 at least, whatever the network computes in."""
-    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return logits.astype(np.promote_types(logits.dtype, jnp.float32))
 
 
 def _sample_keys(key: chex.PRNGKey, columns: list[Stream], axis_name: str | None) -> chex.PRNGKey:

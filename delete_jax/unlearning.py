@@ -124,14 +124,13 @@ def unlearn(
         seed=seed,
         epochs=epochs,
         batch_size=batch_size,
+        spent_seconds=seconds,
         evaluate=evaluate,
         log=log,
         store=store,
         progress=progress,
     )
-    return Result(
-        fitted.state.variables, fitted.history, fitted.evaluations, seconds + fitted.seconds, fitted.compile_seconds
-    )
+    return Result(fitted.state.variables, *fitted[1:])
 
 
 def split_streams(
@@ -158,7 +157,9 @@ def split_streams(
     for name in names:
         chosen = selected[name]
         if not chosen.any():
-            raise ValueError(f"the method reads {name} samples, but none were given: pass images and labels of both kinds")
+            raise ValueError(
+                f"the method reads {name} samples, but none were given: pass images and labels of both kinds"
+            )
         own = labels[chosen]
         streams[name] = {
             "image": images[chosen],
@@ -186,11 +187,15 @@ def check_network(model: Model, variables: Variables, images: np.ndarray, prepro
     if images.dtype == np.uint8 and preprocess is _as_is:
         raise ValueError("uint8 images need preprocess=, such as delete_jax.data.normalize(mean, std)")
     if not isinstance(variables, Mapping) or "params" not in variables:
-        raise ValueError("variables must be a dict with the trained weights under 'params', such as module.init() returns")
+        raise ValueError(
+            "variables must be a dict with the trained weights under 'params', such as module.init() returns"
+        )
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
         if not bool(jnp.all(jnp.isfinite(leaf))):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise ValueError(f"the network's weights are not finite: {name} holds NaN or infinity; use another checkpoint")
+            raise ValueError(
+                f"the network's weights are not finite: {name} holds NaN or infinity; use another checkpoint"
+            )
     try:
         shape = jax.eval_shape(lambda v, x: model.apply(v, preprocess(x)), variables, images[:1]).shape
     except Exception as error:  # frameworks raise their own kinds; the first line says which shapes disagree

@@ -1,4 +1,4 @@
-"""The report: what the page says for given numbers, that it is one sound file, and that a failure leaves no half file."""
+"""The report: what the page says for given numbers, that it is one sound file, and that no half file is left."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "sour
 
 
 def sample_record(names=FASHION, forgotten=(9,), retrained=True, curves=True, left=0.0, drop=0.006, seed=0):
-    """A record as a run writes it; `left`: forgotten samples still answered with an erased class; `drop`: on the others."""
+    """A record as a run writes it; `left`: forgotten samples still answered so; `drop`: accuracy lost on the others."""
     rng, k, n = np.random.default_rng(seed), len(names), 1000 if len(names) <= 20 else 100
     similar = rng.dirichlet(np.full(k, 0.15), size=k)
     skill = rng.uniform(0.84, 0.98, k)
@@ -37,7 +37,8 @@ def sample_record(names=FASHION, forgotten=(9,), retrained=True, curves=True, le
         confusion = np.array(confusion)
         f, own = list(forgotten), np.diag(confusion) / n
         r = [c for c in range(k) if c not in forgotten]
-        m = {"acc_f": own[f].mean(), "acc_r": min(1, own[r].mean() + 0.02), "acc_ft": own[f].mean(), "acc_rt": own[r].mean(),
+        m = {"acc_f": own[f].mean(), "acc_r": min(1, own[r].mean() + 0.02), "acc_ft": own[f].mean(),
+             "acc_rt": own[r].mean(),
              "per_class": own.tolist(), "confusion": confusion.tolist(),
              "any_forgotten": confusion[np.ix_(f, f)].sum() / (n * len(f)),
              "forget_mass": confusion[np.ix_(f, f)].sum() / (n * len(f)) + 0.004,
@@ -47,7 +48,9 @@ def sample_record(names=FASHION, forgotten=(9,), retrained=True, curves=True, le
     def digest(text):
         return hashlib.sha256(text.encode()).hexdigest()
 
-    networks = {"original": {"digest": digest("o"), "source": "runs/fashion/checkpoints/teacher", "metrics": metrics("", skill)}}
+    networks = {
+        "original": {"digest": digest("o"), "source": "runs/fashion/checkpoints/teacher", "metrics": metrics("", skill)}
+    }
     if retrained:
         networks["retrained"] = {"digest": digest("r"), "source": "runs/fashion/checkpoints/retrained",
                                  "metrics": metrics("retrained", np.minimum(skill + 0.004, 1))}  # fmt: skip
@@ -58,7 +61,8 @@ def sample_record(names=FASHION, forgotten=(9,), retrained=True, curves=True, le
         m = network["metrics"]
         if name != "original":
             d, kept = before["acc_ft"] - m["acc_ft"], m["acc_rt"]
-            m |= {"hmean_residual": 2 * kept * (1 - m["acc_ft"]) / (kept + 1 - m["acc_ft"]), "hmean_drop": 2 * kept * d / (kept + d),
+            m |= {"hmean_residual": 2 * kept * (1 - m["acc_ft"]) / (kept + 1 - m["acc_ft"]),
+                  "hmean_drop": 2 * kept * d / (kept + d),
                   "aus": (1 - (before["acc_rt"] - kept)) / (1 + m["acc_ft"])}  # fmt: skip
         if retrained and name != "retrained":
             far = 0.93 if name == "original" else 0.15
@@ -76,13 +80,16 @@ def sample_record(names=FASHION, forgotten=(9,), retrained=True, curves=True, le
     record = {
         "format": 1, "created": "2026-01-15T09:30:00Z",
         "command": "delete-jax --config=configs/fashion_mnist.py --workdir=runs/fashion --config.unlearn.lr=5e-3",
-        "versions": {"delete_jax": "0.1.0", "jax": "0.10.2", "flax": "0.12.1", "python": "3.11.2"}, "device": "cpu (2 cores)",
+        "versions": {"delete_jax": "0.1.0", "jax": "0.10.2", "flax": "0.12.1", "python": "3.11.2"},
+        "device": "cpu (2 cores)",
         "dataset": {"name": "fashion_mnist", "digest": digest("d"), "num_train": 54000, "num_validation": 6000,
                     "num_test": n * k, "class_names": list(names)},
-        "forget": {"classes": list(forgotten), "names": [names[c] for c in forgotten], "num_samples": 5400 * len(forgotten),
+        "forget": {"classes": list(forgotten), "names": [names[c] for c in forgotten],
+                   "num_samples": 5400 * len(forgotten),
                    "digest": digest("f")},
         "model": {"name": "resnet_small", "num_parameters": 78042},
-        "method": {"name": "delete", "mask": "union", "batch_norm": "train", "lr": 0.005, "epochs": 5, "batch_size": 128,
+        "method": {"name": "delete", "mask": "union", "batch_norm": "train", "lr": 0.005, "epochs": 5,
+                   "batch_size": 128,
                    "seed": seed, "num_steps": 230, "augment": []},
         "networks": networks,
         "cost": {"teacher_seconds": 131.2, "retrain_seconds": 118.4 if retrained else None, "unlearn_seconds": 9.8,
@@ -105,7 +112,9 @@ def sample_examples(record, m=16, channels=1, size=28, seed=0):
     images = np.stack([grey * f for f in (1.0, 0.8, 0.6)[:channels]], -1).astype(np.uint8)
     before = rng.dirichlet(np.full(k, 0.05), m) * 0.1 + 0.9 * np.eye(k)[labels]
     after = np.where(np.isin(np.arange(k), forgotten), 0.0, before) + 1e-6
-    return report.Examples(images, labels, before.astype(np.float32), (after / after.sum(1, keepdims=True)).astype(np.float32))
+    return report.Examples(
+        images, labels, before.astype(np.float32), (after / after.sum(1, keepdims=True)).astype(np.float32)
+    )
 
 
 class Balanced(HTMLParser):
@@ -126,11 +135,12 @@ class Balanced(HTMLParser):
         self.attributes += attrs
 
     def handle_endtag(self, tag):
-        assert self.open and self.open.pop() == tag, f"</{tag}> at {self.getpos()}"
+        assert self.open[-1:] == [tag], f"</{tag}> at {self.getpos()}"
+        self.open.pop()
 
     def handle_data(self, data):
         if self.open and self.open[-1] != "style":
-            self.text += data
+            self.text += data.replace("\u00a0", " ")
 
 
 def read(directory):
@@ -142,10 +152,16 @@ def read(directory):
     return source, page
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Drawing takes seconds: only the tests that look at pictures pay for it."""
+    monkeypatch.setattr(report, "_svg", lambda panel, name: "")
+    monkeypatch.setattr(report, "_png", lambda record: b"")
+
+
 CASES = {
     "full": {},
     "minimal": {"retrained": False, "curves": False},
-    "several": {"forgotten": (0, 6), "left": 0.58},
     "two_classes": {"names": ["no", "yes"], "forgotten": (1,)},
     "hundred": {"names": [f"class number {i}" for i in range(100)], "forgotten": (3, 77)},
 }
@@ -154,15 +170,17 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_writes_three_sound_files(tmp_path, case):
     record = sample_record(**CASES[case])
-    report.write_report(record, sample_examples(record, channels=3 if case == "several" else 1), tmp_path / "new")
+    report.write_report(record, sample_examples(record, channels=3 if case == "hundred" else 1), tmp_path / "new")
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["report.html", "report.json", "report.png"]
     source, page = read(tmp_path / "new")
-    assert not re.search(r"https?:|//[a-z]", re.sub(r"base64,[^\"]*", "", source)) and "script" not in page.tags
+    assert not re.search(r"https?:|//[a-z]", re.sub(r"base64,[^\"]*", "", source))
+    assert "script" not in page.tags
     ids = [value for name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
     targets = re.findall(r'(?:href="#|url\(#)([^")]+)', source)
     assert set(targets) <= set(ids)
-    assert page.tags.count("h1") == 1 and {"title", "th", "svg", "img"} <= set(page.tags)
+    assert page.tags.count("h1") == 1
+    assert {"title", "th", "svg", "img"} <= set(page.tags)
     assert all(value for name, value in page.attributes if name in ("alt", "aria-label"))
     assert (tmp_path / "new" / "report.png").read_bytes().startswith(b"\x89PNG")
     assert len(source) < 900_000
@@ -175,7 +193,7 @@ def test_writes_three_sound_files(tmp_path, case):
 
 
 def test_same_record_same_files(tmp_path):
-    record = sample_record()
+    record = sample_record(names=["no", "yes"], forgotten=(1,))
     for name in "ab":
         report.write_report(record, sample_examples(record), tmp_path / name)
     for name in ("report.html", "report.json", "report.png"):
@@ -183,33 +201,41 @@ def test_same_record_same_files(tmp_path):
 
 
 def test_everything_from_outside_is_escaped(tmp_path):
-    bad = '<b>&"\'$x_1$</b>'
-    record = sample_record(names=[bad, *FASHION[1:]], forgotten=(0,))
-    record["command"] = record["device"] = record["method"]["note"] = record["dataset"]["name"] = bad + "<script>alert(1)</script>"
+    bad = "<b>&\"'$x_1$</b>"
+    record = sample_record(names=[bad, *FASHION[1:3]], forgotten=(0,))
+    record["command"] = record["device"] = record["method"]["note"] = record["dataset"]["name"] = (
+        bad + "<script>alert(1)</script>"
+    )
     record["networks"]["original"]["source"] = bad
     record["versions"][bad] = bad
     report.write_report(record, sample_examples(record), tmp_path)
     source, page = read(tmp_path)
-    assert "<b>" not in source and "<script" not in source and bad in page.text
+    assert "<b>" not in source
+    assert "<script" not in source
+    assert bad in page.text
 
 
 def test_names_in_any_script(tmp_path):
-    record = sample_record(names=["猫", "", "a\nb", "$\\frac", "_x", *FASHION[5:]], forgotten=(0,))
+    record = sample_record(names=["猫", "", "a\nb", "$\\frac", "_x"], forgotten=(0,))
     report.write_report(record, sample_examples(record), tmp_path)
     assert "猫" in read(tmp_path)[1].text
 
 
-def test_numbers_that_json_lacks_become_null(tmp_path):
+def test_numbers_that_json_lacks_become_null(no_pictures, tmp_path):
     record = sample_record()
     record["history"]["loss"][3] = float("nan")
     record["history"]["grad_norm"][4] = np.float32("inf")
     record["method"]["epochs"] = np.int64(5)
-    record["networks"]["unlearned"]["metrics"]["per_class"] = np.array(record["networks"]["unlearned"]["metrics"]["per_class"])
+    record["networks"]["unlearned"]["metrics"]["per_class"] = np.array(
+        record["networks"]["unlearned"]["metrics"]["per_class"]
+    )
     record["networks"]["unlearned"]["metrics"]["per_class"][2] = np.nan
     report.write_report(record, sample_examples(record), tmp_path)
     saved = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
-    assert saved["history"]["loss"][3] is None and saved["history"]["grad_norm"][4] is None
-    assert saved["networks"]["unlearned"]["metrics"]["per_class"][2] is None and saved["method"]["epochs"] == 5
+    assert saved["history"]["loss"][3] is None
+    assert saved["history"]["grad_norm"][4] is None
+    assert saved["networks"]["unlearned"]["metrics"]["per_class"][2] is None
+    assert saved["method"]["epochs"] == 5
     assert list(saved) == list(record)
     assert "Training diverged" in read(tmp_path)[1].text
 
@@ -222,23 +248,29 @@ def test_numbers_that_json_lacks_become_null(tmp_path):
         ({"left": 0.6}, "bad", "was not erased: it is still recognised in"),
         ({"drop": 0.045}, "warning", "was erased, but at a cost"),
         ({"drop": 0.3}, "bad", "was erased, but at a cost"),
-        ({"forgotten": (0, 6)}, "good", "Classes “T-shirt” and “Shirt” were erased: they are recognised in 0.0 % of their"),
+        (
+            {"forgotten": (0, 6)},
+            "good",
+            "Classes “T-shirt” and “Shirt” were erased: they are recognised in 0.0 % of their",
+        ),
         ({"retrained": False}, "good", "the other nine classes are recognised in"),
     ],
 )
 def test_headline_follows_the_numbers(change, level, words):
     judged = report.verdict(sample_record(**change))
-    assert judged.level == level and words in judged.headline
+    assert judged.level == level
+    assert words in judged.headline
     assert ("retrained from scratch" in judged.headline) == change.get("retrained", True)
     assert level == "good" or judged.notes
 
 
-def test_headline_sees_forgotten_classes_that_stand_in_for_each_other(tmp_path):
+def test_headline_sees_forgotten_classes_that_stand_in_for_each_other(no_pictures, tmp_path):
     record = sample_record(forgotten=(0, 6))
     record["networks"]["unlearned"]["metrics"] |= {"acc_ft": 0.004, "any_forgotten": 0.58}
     report.write_report(record, sample_examples(record), tmp_path)
     text = read(tmp_path)[1].text
-    assert "were not erased" in text and "58.0 % of those are still answered with one of the erased classes" in text
+    assert "were not erased" in text
+    assert "and 58.0 % are answered with one of the erased classes" in text
     assert "stand in for each other" in text
 
 
@@ -248,11 +280,12 @@ def test_a_class_that_paid_is_named_and_nothing_is_rounded_away():
     metrics["per_class"][7] = 0.5
     metrics["acc_ft"] = metrics["any_forgotten"] = 0.0002
     judged = report.verdict(record)
-    assert judged.level == "warning" and any("“Sneaker” lost" in note for note in judged.notes)
+    assert judged.level == "warning"
+    assert any("“Sneaker” lost" in note for note in judged.notes)
     assert "recognised in <0.1 %" in judged.headline
 
 
-def test_without_test_samples_nothing_is_claimed(tmp_path):
+def test_without_test_samples_nothing_is_claimed(no_pictures, tmp_path):
     record = sample_record()
     for network in record["networks"].values():
         m = network["metrics"]
@@ -261,7 +294,9 @@ def test_without_test_samples_nothing_is_claimed(tmp_path):
         m["absorbed_by"] = [None] * 10
     report.write_report(record, sample_examples(record, m=0), tmp_path)
     text = read(tmp_path)[1].text
-    assert "could not be checked" in text and "was erased:" not in text and "Samples before and after" not in text
+    assert "could not be checked" in text
+    assert "was erased:" not in text
+    assert "Samples before and after" not in text
 
 
 @pytest.mark.parametrize(
@@ -270,6 +305,7 @@ def test_without_test_samples_nothing_is_claimed(tmp_path):
         (lambda r: r.update(format=2), "format"),
         (lambda r: r.pop("forget"), "lacks forget"),
         (lambda r: r["forget"].update(classes=[10]), "0..9"),
+        (lambda r: r["forget"].update(classes=list(range(10))), "not all"),
         (lambda r: r["networks"].pop("unlearned"), "lacks unlearned"),
         (lambda r: r["networks"]["unlearned"]["metrics"].update(per_class=[1.0]), "per_class"),
         (lambda r: r["method"].update(schedule=lambda step: step), "record.method.schedule"),
@@ -289,11 +325,13 @@ def test_wrong_examples_are_refused(tmp_path, field):
     record = sample_record()
     examples = sample_examples(record)
     with pytest.raises(ValueError, match="examples"):
-        report.write_report(record, examples._replace(**{field: getattr(examples, field)[:-1].astype(np.float32)}), tmp_path)
+        report.write_report(
+            record, examples._replace(**{field: getattr(examples, field)[:-1].astype(np.float32)}), tmp_path
+        )
 
 
 @pytest.mark.parametrize("shape", [(40, 30, 1), (300, 200, 3), (8, 8, 4)])
-def test_images_of_any_size(tmp_path, shape):
+def test_images_of_any_size(no_pictures, tmp_path, shape):
     record = sample_record()
     examples = sample_examples(record, m=2)
     report.write_report(record, examples._replace(images=np.zeros((2, *shape), np.uint8)), tmp_path)
@@ -301,7 +339,7 @@ def test_images_of_any_size(tmp_path, shape):
 
 
 @pytest.mark.parametrize("call", ["replace", "fsync"])
-def test_a_failure_leaves_the_old_report_and_no_rests(tmp_path, monkeypatch, call):
+def test_a_failure_leaves_the_old_report_and_no_rests(no_pictures, tmp_path, monkeypatch, call):
     record = sample_record()
     report.write_report(record, sample_examples(record), tmp_path)
     old = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -1,10 +1,9 @@
-"""Images in, arrays out: datasets, class splits, on-device augmentation and deterministic epochs.
+"""Images in, arrays out: datasets, class splits and on-device augmentation.
 
-Importing this package imports neither TFDS nor scikit-learn nor PIL: they are needed only by the datasets that use them.
+Importing this package imports neither TFDS nor scikit-learn nor PIL: only loading a dataset that needs them does.
 """
 
 from delete_jax.data.dataset import Dataset, Split, forget_remain, split_digest
-from delete_jax.data.epochs import epoch_indices
 from delete_jax.data.loading import load
 from delete_jax.data.transforms import augmentation, normalize
 
@@ -12,7 +11,6 @@ __all__ = [
     "Dataset",
     "Split",
     "augmentation",
-    "epoch_indices",
     "forget_remain",
     "load",
     "normalize",

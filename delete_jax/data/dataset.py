@@ -60,8 +60,8 @@ class Dataset:
 def split_digest(split: Split) -> str:
     """Returns the sha256 (hex) of a split's image shape, images and labels, in their order."""
     digest = hashlib.sha256(repr(split.images.shape).encode())
-    digest.update(np.ascontiguousarray(split.images))
-    digest.update(np.ascontiguousarray(split.labels, dtype="<i4"))
+    digest.update(np.ascontiguousarray(split.images).data)
+    digest.update(np.ascontiguousarray(split.labels, dtype="<i4").data)
     return digest.hexdigest()
 
 
@@ -113,7 +113,7 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
 
 
 def pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and standard deviation per channel, float32 `[c]`, of uint8 images `[n, h, w, c]` scaled to [0, 1]."""
+    """Returns mean and standard deviation, float32 `[c]`, of uint8 images `[n, h, w, c]` scaled to [0, 1]."""
     channels = images.shape[-1]
     counts = np.zeros((channels, 256), np.int64)
     # Counting the 256 levels is exact, and block by block it needs no floating-point copy of the images.

@@ -21,10 +21,10 @@ def load(
 
     Args:
         name: "digits" (scikit-learn's, prepared on first use), "fashion_mnist" (prepared on first use from IDX files),
-            "cifar10", "cifar100" (prepared by TFDS as array_record files) or "folder:PATH" (`PATH/train/CLASS/*.png` and
-            `PATH/test/CLASS/*.png`, also jpg and jpeg).
-        data_dir: the root of the prepared TFDS datasets; None: the environment's `DELETE_JAX_DATA_DIR`, else
-            `~/tensorflow_datasets`.
+            "cifar10", "cifar100" (prepared by TFDS as array_record files) or "folder:PATH"
+            (`PATH/train/CLASS/*.png` and `PATH/test/CLASS/*.png`, also jpg and jpeg).
+        data_dir: the root of the prepared TFDS datasets; None: the environment's `DELETE_JAX_DATA_DIR`, else that of
+            TFDS (`TFDS_DATA_DIR` or `~/tensorflow_datasets`).
         source: for "fashion_mnist", the folder with the four IDX files, read when nothing is prepared; None:
             `/usr/share/datasets/fashion-mnist`.
         validation: the fraction of every class's training samples to hold out, in [0, 1); a class of two samples or

@@ -1,4 +1,7 @@
-"""Prepares a dataset and says what it is: `python -m delete_jax.data.prepare NAME [--data_dir DIR] [--source FOLDER]`."""
+"""Prepares a dataset: `python -m delete_jax.data.prepare NAME [--data_dir DIR] [--source FOLDER]`.
+
+Prints where it lies, its counts and its digest (without validation samples taken out).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser("python -m delete_jax.data.prepare", description="Prepare a dataset.")
     parser.add_argument("name", help=f"{', '.join(tfds_dirs.NAMES)} or folder:PATH (which is only checked)")
-    parser.add_argument("--data_dir", help="root of the prepared TFDS datasets (default: $DELETE_JAX_DATA_DIR or TFDS')")
+    parser.add_argument(
+        "--data_dir", help="root of the prepared TFDS datasets (default: $DELETE_JAX_DATA_DIR or TFDS')"
+    )
     parser.add_argument("--source", help="folder with the IDX files of fashion_mnist")
     options = parser.parse_args(arguments)
     try:

@@ -5,10 +5,12 @@ TFDS reads and prepares these without TensorFlow, which is never imported here.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,18 +61,24 @@ def read_prepared(directory: Path) -> tuple[Split, Split, tuple[str, ...]]:
         `(train, test, class_names)`, in the order of the files.
     """
     import tensorflow_datasets as tfds
+    from PIL import Image
+    from tensorflow_datasets.proto import tf_example_pb2
 
-    builder = tfds.builder_from_directory(directory, file_format=_FORMAT)
+    builder: Any = tfds.builder_from_directory(directory, file_format=_FORMAT)
     features = builder.info.features
     splits = []
     for name in ("train", "test"):
-        records = builder.as_data_source(split=name)
+        # Raw records: TFDS' own decoding takes twice as long, and its DESERIALIZE_NO_DECODE needs TensorFlow.
+        records = builder.as_data_source(split=name, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
         images = np.empty((len(records), *features["image"].shape), np.uint8)
         labels = np.empty(len(records), np.int32)
-        for start in range(0, len(records), 4096):  # in blocks: three times faster than one by one
+        for start in range(0, len(records), 4096):  # in blocks: much faster than one by one
             block = range(start, min(start + 4096, len(records)))
             for i, record in zip(block, records.__getitems__(block), strict=True):
-                images[i], labels[i] = record["image"], record["label"]
+                feature = tf_example_pb2.Example.FromString(record).features.feature
+                with Image.open(io.BytesIO(feature["image"].bytes_list.value[0])) as image:
+                    images[i] = np.frombuffer(image.tobytes(), np.uint8).reshape(images.shape[1:])
+                labels[i] = feature["label"].int64_list.value[0]
         splits.append(Split(images, labels))
     return *splits, tuple(features["label"].names)
 
@@ -89,10 +97,11 @@ def _prepare(name: str, root: Path, source: str | None) -> Path:
     wanted = root / name / "VERSION"
     if name == "fashion_mnist":
         source = source or _DEBIAN_FASHION_MNIST
-        if not Path(source).is_dir():
+        if not Path(source).is_dir() or not any(Path(source).iterdir()):
             raise ValueError(
-                f"fashion_mnist: neither {wanted} nor the folder {source} exists; give source=, the folder with the four "
-                "IDX files (Debian: apt-get install dataset-fashion-mnist), or run " + _command(name, root)
+                f"fashion_mnist: found neither {wanted} nor files in {source}; give source=, the folder "
+                "with the four IDX files (Debian: apt-get install dataset-fashion-mnist), or run "
+                + _command(name, root)
             )
     elif name != "digits":
         raise ValueError(f"{name}: {wanted} does not exist; run {_command(name, root)}")
@@ -105,15 +114,17 @@ def _prepare(name: str, root: Path, source: str | None) -> Path:
         from delete_jax.data.fashion_mnist.fashion_mnist_dataset_builder import Builder
     # Without the GCS check, which asks the network.
     config = tfds.download.DownloadConfig(manual_dir=source, try_download_gcs=False)
+    builder = Builder(data_dir=root, file_format=_FORMAT)
     try:
-        Builder(data_dir=root, file_format=_FORMAT).download_and_prepare(download_config=config)
+        builder.download_and_prepare(download_config=config)
     except OSError as error:
         # Of two processes that prepare at once the slower one finds the directory in place, which is as good.
         if _find(root, name) is None:
             raise ValueError(
-                f"{root}: {name} cannot be prepared there ({error}); give a writable data_dir or set DELETE_JAX_DATA_DIR"
+                f"{root}: {name} cannot be prepared there ({error}); "
+                "give a writable data_dir or set DELETE_JAX_DATA_DIR"
             ) from error
-    return _find(root, name)
+    return Path(builder.data_dir)
 
 
 def _command(name: str, root: Path) -> str:

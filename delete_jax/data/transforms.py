@@ -34,8 +34,8 @@ def normalize(mean: np.ndarray, std: np.ndarray, dtype: DTypeLike = jnp.float32)
 def augmentation(names: Sequence[str], padding: int = 4) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
     """Returns the function that augments a batch, or None when `names` is empty.
 
-    Every sample has its own key: what becomes of it depends on nothing else in the batch, nor on how the batch is spread
-    over devices.
+    Every sample has its own key: what becomes of it depends on nothing else in the batch, nor on how the batch is
+    spread over devices.
 
     Args:
         names: in the order in which they are applied; "flip" mirrors left and right with probability 1/2, "crop" moves
@@ -43,15 +43,17 @@ def augmentation(names: Sequence[str], padding: int = 4) -> Callable[[jax.Array,
         padding: in pixels, for "crop".
 
     Returns:
-        A function of images, uint8 `[b, h, w, c]`, and typed PRNG keys `[b]` that returns uint8 `[b, h, w, c]`; it can be
-        jitted.
+        A function of images, uint8 `[b, h, w, c]`, and typed PRNG keys `[b]` that returns uint8 `[b, h, w, c]`;
+        it can be jitted.
 
     Raises:
         ValueError: an unknown or repeated name, or a negative padding.
     """
     numbers = {"flip": 0, "crop": 1}
     if isinstance(names, str) or len(set(names)) != len(names) or not numbers.keys() >= set(names):
-        raise ValueError(f"augmentation {names!r}: give a list of 'flip' and 'crop', each at most once, or an empty one")
+        raise ValueError(
+            f"augmentation {names!r}: give a list of 'flip' and 'crop', each at most once, or an empty one"
+        )
     if padding < 0:
         raise ValueError(f"padding={padding}: give a number of pixels, at least 0")
     if not names:

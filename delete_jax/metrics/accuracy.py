@@ -22,10 +22,7 @@ def accuracy(confusion: np.ndarray, classes: Sequence[int]) -> float:
 
 def per_class(confusion: np.ndarray) -> list[float | None]:
     """Accuracy of each class; None where it has no samples."""
-    return [
-        float(confusion[i, i] / row.sum()) if row.sum() else None
-        for i, row in enumerate(confusion)
-    ]
+    return [float(confusion[i, i] / row.sum()) if row.sum() else None for i, row in enumerate(confusion)]
 
 
 def absorbed_by(confusion: np.ndarray, forget: Sequence[int]) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from delete_jax.parallel import AXIS
 
@@ -23,7 +24,7 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         features = x.shape[-1]
-        wide = jnp.promote_types(x.dtype, jnp.float32)
+        wide = np.promote_types(x.dtype, jnp.float32)
         mean_ref = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
         var_ref = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
         scale = self.param("scale", nn.initializers.ones, (features,), jnp.float32)
@@ -39,9 +40,12 @@ class BatchNorm(nn.Module):
                 n = x.size // features * devices
                 keep = self.momentum
                 mean_ref.value = (keep * mean_ref.value + (1 - keep) * mean).astype(mean_ref.value.dtype)
-                var_ref.value = (keep * var_ref.value + (1 - keep) * n / max(n - 1, 1) * var).astype(var_ref.value.dtype)
+                var_ref.value = (keep * var_ref.value + (1 - keep) * n / max(n - 1, 1) * var).astype(
+                    var_ref.value.dtype
+                )
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        return (x * factor + (bias - mean * factor)).astype(self.dtype)
+        shape = (1,) * (x.ndim - 1) + (features,)
+        return (x * factor.reshape(shape) + (bias - mean * factor).reshape(shape)).astype(self.dtype)
 
 
 def _bound_axis_size() -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from delete_jax.models.layers import BatchNorm
 
@@ -56,7 +57,7 @@ class ResNet(nn.Module):
             for block in range(blocks):
                 stride = 2 if stage and not block else 1
                 x = Block(features, stride, self.dtype, name=f"layer{stage + 1}_{block}")(x, train)
-        x = jnp.mean(x, axis=(1, 2), dtype=jnp.promote_types(self.dtype, jnp.float32))
+        x = jnp.mean(x, axis=(1, 2), dtype=np.promote_types(self.dtype, jnp.float32))
         return nn.Dense(self.num_classes, name="fc")(x)
 
 

@@ -42,11 +42,11 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         }
 
     def _generate_examples(
-        self, images: np.ndarray, labels: np.ndarray, chosen: np.ndarray
+        self, images: np.ndarray, labels: np.ndarray, chosen: Any
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         from PIL import Image
 
-        for i in sorted(chosen.tolist()):
+        for i in sorted(int(i) for i in chosen):
             png = io.BytesIO()  # encoded here, because TFDS would encode an array with TensorFlow
             Image.fromarray(images[i]).save(png, "PNG")
             yield i, {"image": png.getvalue(), "label": int(labels[i])}

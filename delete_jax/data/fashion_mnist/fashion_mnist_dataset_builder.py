@@ -1,7 +1,7 @@
 """TFDS builder for Fashion-MNIST from the four IDX files in a folder.
 
-It has the name, version, features and keys of TFDS' own builder, so what it prepares can stand in for that one's. TFDS' own
-downloads the files, needs TensorFlow to encode them, and refuses Debian's because they are compressed anew.
+It has the name, version, features and keys of TFDS' own builder, so what it prepares can stand in for that one's.
+TFDS' own downloads the files, needs TensorFlow to encode them, and refuses Debian's, which are compressed anew.
 """
 
 from __future__ import annotations
@@ -77,5 +77,7 @@ def _read_split(folder: Any, prefix: str) -> tuple[np.ndarray, np.ndarray]:
             "there must be one label for each image, and at least one"
         )
     if labels.max() >= len(CLASS_NAMES):
-        raise ValueError(f"{labels_path}: has the label {labels.max()}, Fashion-MNIST's are 0 to {len(CLASS_NAMES) - 1}")
+        raise ValueError(
+            f"{labels_path}: has the label {labels.max()}, Fashion-MNIST's are 0 to {len(CLASS_NAMES) - 1}"
+        )
     return images, labels

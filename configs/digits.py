@@ -1,0 +1,20 @@
+"""Erase one digit from a network trained on scikit-learn's handwritten digits (8x8, real scans, nothing to download).
+
+delete-jax --config=configs/digits.py --workdir=runs/digits
+"""
+
+from delete_jax.config import Config, DataConfig, ModelConfig, TrainConfig, UnlearnConfig
+
+
+def get_config(arg: str = "") -> Config:
+    config = Config(
+        data=DataConfig(name="digits", validation=0.15),
+        model=ModelConfig(name="resnet_small"),
+        train=TrainConfig(epochs=15, lr=0.1, batch_size=64),
+        unlearn=UnlearnConfig(forget=(3,), epochs=10, lr=1e-3, batch_size=32),
+    )
+    if arg == "quick":
+        config.train.epochs = config.unlearn.epochs = 1
+    elif arg:
+        raise ValueError(f"configs/digits.py:{arg}: the only variant is 'quick'")
+    return config

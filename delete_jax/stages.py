@@ -1,0 +1,366 @@
+"""The stages of a run: teacher, retrained, unlearn, evaluate and report. Each is skipped when it is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from rich.console import Console
+
+import delete_jax
+from delete_jax import data, methods, models
+from delete_jax.checkpoint import CheckpointError, Checkpoints, digest
+from delete_jax.config import Config
+from delete_jax.loop import MetricsLog, Row, check_batch_size, fit, make_predictor
+from delete_jax.model import Model, Variables
+from delete_jax.parallel import make_trainer
+from delete_jax.progress import StageProgress
+from delete_jax.report import Examples, write_report
+from delete_jax.step import init_state, sgd
+from delete_jax.tasks import classification
+from delete_jax.unlearning import check_forget, split_streams, unlearn
+
+
+class Trained(NamedTuple):
+    """A stage's outcome: the network's variables, where they lie, and what it took (None for a network from elsewhere)."""
+
+    variables: Variables
+    source: str
+    history: list[Row]
+    evaluations: list[Row]
+    seconds: float | None = None
+    compile_seconds: float | None = None
+
+
+class Run(NamedTuple):
+    """What all stages share."""
+
+    config: Config
+    workdir: Path
+    console: Console
+    dataset: data.Dataset
+    forget: tuple[int, ...]
+    module: Any
+    model: Model
+    preprocess: Callable
+    network: dict[str, Any]
+
+
+def run_stages(config: Config, workdir: Path, console: Console, command: str) -> None:
+    """Runs what is left to do of a validated config in its folder, and says where the report is.
+
+    Raises:
+      ValueError: bad input; nothing has been overwritten.
+      OSError: the folder cannot be written.
+    """
+    teacher = _load_teacher(config) if config.teacher else None
+    if config.parallel == "jit":
+        num_devices = 1
+    else:
+        num_devices = jax.device_count()
+    for part in (config.train, config.unlearn):
+        check_batch_size(part.batch_size, num_devices)
+    dataset = data.load(
+        config.data.name,
+        data_dir=config.data.data_dir,
+        source=config.data.source,
+        validation=config.data.validation,
+        seed=config.seed,
+    )
+    forget = check_forget(config.unlearn.forget, dataset.num_classes)
+    run = _describe(config, workdir, console, dataset, forget, teacher[1]["network"] if teacher else None)
+    _claim(workdir, config)
+    if (workdir / "report.json").exists() and (workdir / "report.html").exists():
+        console.print(f"already done: {workdir / 'report.html'}", highlight=False)
+        return
+    if teacher is not None:
+        tree, _ = teacher
+        original = Trained(_variables(tree), str(config.teacher), [], [])
+    else:
+        original = _train(run, "teacher", ())
+    retrained = _train(run, "retrained", forget) if config.retrain else None
+    unlearned = _unlearn(run, original)
+    record, examples = evaluate(run, original, retrained, unlearned)
+    record = {"format": 1, "created": _now(), "command": command, "versions": versions(), **record}
+    write_report(record, examples, workdir)
+    figures = record["networks"]["unlearned"]["metrics"]
+    console.print(
+        f"forgotten classes: {figures['acc_ft']:.1%} on test; the others: {figures['acc_rt']:.1%} "
+        f"(before: {record['networks']['original']['metrics']['acc_rt']:.1%}). Report: {workdir / 'report.html'}",
+        highlight=False,
+    )
+
+
+def _describe(config: Config, workdir, console, dataset, forget, loaded: dict[str, Any] | None) -> Run:
+    """The network that the run is about, checked against a loaded teacher's."""
+    network = {
+        "name": config.model.name,
+        "class_names": list(dataset.class_names),
+        "image_shape": list(dataset.train.images.shape[1:]),
+        "mean": dataset.mean.tolist(),
+        "std": dataset.std.tolist(),
+    }
+    if loaded is not None:
+        for key, field in (
+            ("name", "--config.model.name"),
+            ("image_shape", "--config.data"),
+            ("class_names", "--config.data"),
+        ):
+            if loaded[key] != network[key]:
+                raise ValueError(
+                    f"the teacher {config.teacher} has {key} {_short(loaded[key])}, this run {_short(network[key])}: "
+                    f"set {field} to match, or name another teacher"
+                )
+        network = loaded  # with the mean and std that it was trained with
+    module = models.create(network["name"], len(network["class_names"]), config.model.dtype)
+    preprocess = data.normalize(network["mean"], network["std"])
+    return Run(config, workdir, console, dataset, forget, module, models.from_linen(module), preprocess, network)
+
+
+def _claim(workdir: Path, config: Config) -> None:
+    """Makes the folder this config's; ValueError when it is another's."""
+    mine = json.loads(json.dumps(dataclasses.asdict(config)))
+    path = workdir / "config.json"
+    if path.exists():
+        try:
+            found = json.loads(path.read_text())
+        except json.JSONDecodeError:
+            raise ValueError(f"{path} is damaged: restore it, or choose another --workdir") from None
+        if found != mine:
+            names = ", ".join(_differences(found, mine)[:3])
+            raise ValueError(f"{workdir} holds a run with another config ({names}): choose another --workdir")
+        return
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f"{workdir} is a file, not a folder: choose another --workdir")
+    if workdir.exists() and any(workdir.iterdir()):
+        raise ValueError(f"{workdir} is not empty and holds no config.json of a run: choose another --workdir")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(mine, indent=2) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ValueError(f"{workdir} cannot be written ({error.strerror}): choose another --workdir") from error
+
+
+def _differences(found: Any, mine: Any, where: str = "config") -> list[str]:
+    if isinstance(found, dict) and isinstance(mine, dict):
+        keys = sorted(found.keys() | mine.keys())
+        return [line for key in keys for line in _differences(found.get(key), mine.get(key), f"{where}.{key}")]
+    return [] if found == mine else [f"{where} was {found!r}, now {mine!r}"]
+
+
+def _load_teacher(config: Config) -> tuple[Any, dict[str, Any]]:
+    """A network's checkpoint (tree, meta) from a run's folder or from a folder `checkpoints/STAGE` in it."""
+    path = Path(config.teacher)
+    if not path.is_dir():
+        raise ValueError(f"--config.teacher={path}: no such folder; name the folder of an earlier run")
+    stage = path / "checkpoints" / "teacher"
+    saved = Checkpoints(stage if stage.is_dir() else path).restore()
+    if saved is None:
+        raise CheckpointError(f"--config.teacher={path}: no checkpoint there; name the folder of a finished run")
+    if saved[1].get("epoch", 0) < saved[1].get("epochs", 0):
+        raise CheckpointError(f"--config.teacher={path}: its training was interrupted; finish that run first")
+    return saved
+
+
+def _store(run: Run, stage: str, epochs: int) -> Checkpoints:
+    return Checkpoints(
+        run.workdir / "checkpoints" / stage, meta={"stage": stage, "epochs": epochs, "network": run.network}
+    )
+
+
+def _finished(run: Run, stage: str, epochs: int, store: Checkpoints, log: MetricsLog) -> Trained | None:
+    """The stage's outcome if it ran to its end."""
+    saved = store.restore()
+    if saved is None or saved[1]["epoch"] < epochs:
+        return None
+    tree, meta = saved
+    history, evaluations = log.resume(epochs)
+    run.console.print(f"{stage}: done", highlight=False)
+    return Trained(
+        _variables(tree), str(store.directory), history, evaluations, meta["seconds"], meta["compile_seconds"]
+    )
+
+
+def _variables(tree: dict[str, Any]) -> Variables:
+    return {"params": tree["params"], **tree["model_state"]}
+
+
+def _train(run: Run, stage: str, without: tuple[int, ...]) -> Trained:
+    """Trains the network from scratch on all classes but `without`."""
+    settings = run.config.train
+    store, log = _store(run, stage, settings.epochs), MetricsLog(run.workdir / "metrics.jsonl", stage)
+    if (done := _finished(run, stage, settings.epochs, store, log)) is not None:
+        return done
+    train = run.dataset.train
+    streams = split_streams(train.images, train.labels, without, run.dataset.num_classes, [methods.REMAIN])
+    steps = -(-len(streams[methods.REMAIN]["label"]) // settings.batch_size) * settings.epochs
+    tx = sgd(settings.momentum, settings.weight_decay, cosine_steps=steps)
+    augment = data.augmentation(settings.augment)
+    trainer = make_trainer(run.model, methods.finetune(), tx, run.preprocess, augment, "train", run.config.parallel)
+    variables = models.init(run.module, tuple(train.images.shape[1:]), run.config.seed)
+    with StageProgress(stage, run.console) as progress:
+        fitted = fit(
+            trainer,
+            init_state(variables, tx),
+            None,
+            streams,
+            lr=settings.lr,
+            seed=run.config.seed,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            log=log,
+            store=store,
+            progress=progress,
+        )
+    return Trained(jax.device_get(fitted.state.variables), str(store.directory), *fitted[1:])
+
+
+def _unlearn(run: Run, original: Trained) -> Trained:
+    stage, settings = "unlearned", run.config.unlearn
+    store, log = _store(run, stage, settings.epochs), MetricsLog(run.workdir / "metrics.jsonl", stage)
+    if (done := _finished(run, stage, settings.epochs, store, log)) is not None:
+        return done
+    predict, held_out = make_predictor(run.model, run.preprocess), run.dataset.validation
+
+    def evaluate(variables: Variables) -> Row:
+        logits = predict(variables, held_out.images)
+        return classification.validation_accuracy(logits, held_out.labels, run.forget)
+
+    with StageProgress(stage, run.console, ("loss", "forgetting", "retention")) as progress:
+        result = unlearn(
+            run.model,
+            original.variables,
+            run.dataset.train.images,
+            run.dataset.train.labels,
+            forget=run.forget,
+            method=methods.create(settings.method, **settings.hyperparameters),
+            epochs=settings.epochs,
+            lr=settings.lr,
+            batch_size=settings.batch_size,
+            seed=run.config.seed,
+            mask=settings.mask,
+            batch_norm=settings.batch_norm,
+            preprocess=run.preprocess,
+            augment=data.augmentation(settings.augment),
+            tx=sgd(settings.momentum),
+            parallel=run.config.parallel,
+            evaluate=evaluate,
+            log=log,
+            store=store,
+            progress=progress,
+        )
+    return Trained(jax.device_get(result.variables), str(store.directory), *result[1:])
+
+
+def evaluate(
+    run: Run, original: Trained, retrained: Trained | None, unlearned: Trained
+) -> tuple[dict[str, Any], Examples]:
+    """The figures of all networks side by side, as `report.write_report` takes them, and sample images."""
+    dataset, settings, forget = run.dataset, run.config.unlearn, run.forget
+    predict = make_predictor(run.model, run.preprocess)
+    trained = {"original": original, "retrained": retrained, "unlearned": unlearned}
+    networks, test = {}, {}
+    for name, network in trained.items():
+        if network is None:
+            continue
+        train = classification.probabilities(predict(network.variables, dataset.train.images))
+        test[name] = classification.probabilities(predict(network.variables, dataset.test.images))
+        figures = classification.measure(train, test[name], dataset.train.labels, dataset.test.labels, forget)
+        if name != "original":
+            figures |= classification.measure_against(
+                networks["original"]["metrics"],
+                figures,
+                test[name],
+                test.get("retrained") if name == "unlearned" else None,
+                dataset.test.labels,
+                forget,
+            )
+        networks[name] = {"digest": digest(network.variables), "source": network.source, "metrics": figures}
+    erased, _ = data.forget_remain(dataset.train, forget)
+    retrain_seconds = retrained.seconds if retrained else None
+    num_steps = len(unlearned.history)
+    record = {
+        "device": f"{jax.devices()[0].device_kind} × {jax.device_count()}, {os.cpu_count()} CPU cores",
+        "dataset": {
+            "name": dataset.name,
+            "digest": dataset.digest,
+            "num_train": len(dataset.train.labels),
+            "num_validation": len(dataset.validation.labels),
+            "num_test": len(dataset.test.labels),
+            "class_names": list(dataset.class_names),
+        },
+        "forget": {
+            "classes": list(forget),
+            "names": [dataset.class_names[class_] for class_ in forget],
+            "num_samples": len(erased.labels),
+            "digest": data.split_digest(erased),
+        },
+        "model": {
+            "name": run.network["name"],
+            "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(original.variables["params"])),
+        },
+        "method": {
+            "name": settings.method,
+            **{
+                key: value
+                for key, value in dataclasses.asdict(settings).items()
+                if key not in ("method", "forget", "hyperparameters")
+            },
+            **settings.hyperparameters,
+            "augment": list(settings.augment),
+            "seed": run.config.seed,
+            "num_steps": num_steps,
+        },
+        "networks": networks,
+        "cost": {
+            "teacher_seconds": original.seconds,
+            "retrain_seconds": retrain_seconds,
+            "unlearn_seconds": unlearned.seconds,
+            "unlearn_compile_seconds": unlearned.compile_seconds,
+            "speedup": retrain_seconds / unlearned.seconds if retrain_seconds else None,
+            "samples_per_second": num_steps * settings.batch_size / unlearned.seconds,
+        },
+        "history": _columns(unlearned.history, ("step", "loss", "forgetting", "retention", "grad_norm")),
+        "curve": _columns(unlearned.evaluations, ("step", "acc_f", "acc_r")),
+    }
+    return record, _examples(dataset, forget, test["original"], test["unlearned"])
+
+
+def _examples(dataset: data.Dataset, forget: tuple[int, ...], before: np.ndarray, after: np.ndarray) -> Examples:
+    """Four test samples of forgotten classes and one of each of up to eight others, the first in the test set."""
+    labels = dataset.test.labels
+    erased = np.flatnonzero(np.isin(labels, forget))[:4]
+    others = [class_ for class_ in range(dataset.num_classes) if class_ not in forget and np.any(labels == class_)][:8]
+    rows = np.concatenate([erased, [np.flatnonzero(labels == class_)[0] for class_ in others]]).astype(int)
+    return Examples(dataset.test.images[rows], labels[rows], before[rows], after[rows])
+
+
+def _columns(rows: list[Row], names: tuple[str, ...]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in names if rows and name in rows[0]}
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, of what computes, and of Python."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {"delete_jax": delete_jax.__version__, **found, "python": platform.python_version()}
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,37 @@
+"""The loop: the order of the samples, what it stops on, what it returns."""
+
+import numpy as np
+import pytest
+
+from delete_jax.loop import epoch_indices
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(10, 4), (12, 4), (3, 8), (1, 1), (1, 5), (100, 7), (4, 4)])
+def test_every_sample_counts_once(n, batch_size):
+    index, weight = epoch_indices(0, 3, n, batch_size)
+    assert index.shape == weight.shape == (-(-n // batch_size), batch_size)
+    assert index.dtype == np.int32
+    assert weight.dtype == np.float32
+    assert np.bincount(index.ravel(), weights=weight.ravel(), minlength=n).tolist() == [1.0] * n
+    assert set(weight.ravel()) <= {0.0, 1.0}
+    # Filled up from the beginning of the same permutation, which starts over when it is shorter than the batch.
+    flat = index.ravel()
+    assert (flat[n:] == flat[np.arange(flat.size - n) % n]).all()
+
+
+def test_pure_function_of_seed_and_epoch():
+    def order(seed, epoch, batch_size=7):
+        return epoch_indices(seed, epoch, 50, batch_size)[0].ravel()[:50].tolist()
+
+    first = order(1, 2)
+    np.random.default_rng(0).random(10)
+    np.random.seed(5)  # noqa: NPY002 - the global generator must not matter
+    assert order(1, 2) == first
+    assert order(1, 2, batch_size=50) == first
+    assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+@pytest.mark.parametrize("arguments", [(0, 0, 0, 2), (0, 0, 5, 0)])
+def test_an_epoch_needs_samples(arguments):
+    with pytest.raises(ValueError, match="at least 1"):
+        epoch_indices(*arguments)
