@@ -26,8 +26,8 @@ class GoldenNet(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         conv = {"padding": 1, "use_bias": False, "param_dtype": x.dtype}
-        x = nn.relu(BatchNorm(dtype=x.dtype, name="bn1")(nn.Conv(16, (3, 3), name="conv1", **conv)(x), train))
-        x = nn.relu(BatchNorm(dtype=x.dtype, name="bn2")(nn.Conv(32, (3, 3), 2, name="conv2", **conv)(x), train))
+        x = nn.relu(BatchNorm(name="bn1")(nn.Conv(16, (3, 3), name="conv1", **conv)(x), train))
+        x = nn.relu(BatchNorm(name="bn2")(nn.Conv(32, (3, 3), 2, name="conv2", **conv)(x), train))
         return nn.Dense(10, name="fc", param_dtype=x.dtype)(jnp.mean(x, (1, 2)))
 
 

@@ -14,12 +14,12 @@ class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, as in PyTorch: running averages keep the *unbiased* variance.
 
     Statistics are computed in float32 or wider and, under `pmap` over `parallel.AXIS`, over all devices. Variable names
-    are those of `flax.linen.BatchNorm`.
+    are those of `flax.linen.BatchNorm`; `dtype` is the result's, the input's when None.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -45,7 +45,7 @@ class BatchNorm(nn.Module):
                 )
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
         shape = (1,) * (x.ndim - 1) + (features,)
-        return (x * factor.reshape(shape) + (bias - mean * factor).reshape(shape)).astype(self.dtype)
+        return (x * factor.reshape(shape) + (bias - mean * factor).reshape(shape)).astype(self.dtype or x.dtype)
 
 
 def _bound_axis_size() -> int:

@@ -1,0 +1,108 @@
+"""One device, eight devices by pmap and by sharding, and two processes: the same parameters after five steps."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import delete_jax as dj
+from delete_jax.data import augmentation
+from delete_jax.loop import fit
+from delete_jax.parallel import make_trainer
+from delete_jax.step import init_state, sgd
+from delete_jax.unlearning import split_streams
+from tests import tiny
+
+
+def as_float(images):
+    return images.astype(np.float32) / 64
+
+
+def five_steps(mode: str, batch_size: int = 16):
+    """Five steps on unevenly weighted samples, with augmentation and batch norm in train mode -> parameters, statistics."""
+    model, variables = tiny.network()
+    images, labels = tiny.samples(4 * 5 * batch_size)
+    images = np.clip(images * 64 + 64, 0, 255).astype(np.uint8)
+    streams = split_streams(images, labels, [1], tiny.NUM_CLASSES, ["forget"])
+    streams["forget"]["weight"] = np.linspace(0, 3, len(streams["forget"]["label"])).astype(np.float32) ** 2
+    tx, augment = sgd(), augmentation(("flip", "crop"), padding=1)
+    trainer = make_trainer(model, dj.methods.delete(), tx, as_float, augment, "train", mode)
+    fitted = fit(
+        trainer, init_state(variables, tx), variables, streams, lr=0.05, seed=3, epochs=1, batch_size=batch_size
+    )
+    assert len(fitted.history) == 5
+    return jax.device_get(fitted.state.variables)
+
+
+def assert_same(leaves, reference):
+    for leaf, expected in zip(leaves, jax.tree.leaves(reference), strict=True):
+        error = np.linalg.norm(leaf - expected) / np.linalg.norm(expected)
+        assert error < 1e-5
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    return five_steps("jit")
+
+
+@pytest.mark.parametrize("mode", ["pmap", "sharding", "auto"])
+def test_eight_devices(mode, one_device):
+    assert jax.device_count() == 8
+    assert_same(jax.tree.leaves(five_steps(mode)), one_device)
+
+
+@pytest.mark.parametrize("mode", ["pmap", "sharding"])
+def test_two_processes(mode, one_device, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    root = pathlib.Path(__file__).parent.parent
+    environment = os.environ | {"PYTHONPATH": str(root), "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    command = [sys.executable, "-m", "tests.two_processes"]
+    processes = [
+        subprocess.Popen(
+            [*command, str(i), str(port), mode, str(tmp_path / "params.npz")],
+            env=environment,
+            cwd=root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )  # fmt: skip
+        for i in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=120)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    saved = np.load(tmp_path / "params.npz")
+    assert_same([saved[f"arr_{i}"] for i in range(len(saved.files))], one_device)
+
+
+def test_the_last_epoch_of_uneven_batches_is_the_weighted_mean(one_device):
+    """Weights matter: with equal ones the parameters would be others."""
+    model, variables = tiny.network()
+    images, labels = tiny.samples(4 * 5 * 16)
+    images = np.clip(images * 64 + 64, 0, 255).astype(np.uint8)
+    augment = augmentation(("flip", "crop"), padding=1)
+    result = dj.unlearn(
+        model, variables, images, labels, forget=[1], epochs=1, lr=0.05, batch_size=16, seed=3,
+        preprocess=as_float, augment=augment, parallel="jit",
+    )  # fmt: skip
+    with pytest.raises(AssertionError):
+        assert_same(jax.tree.leaves(jax.device_get(result.variables)), one_device)
+
+
+def test_wrong_settings():
+    model, variables = tiny.network()
+    images, labels = tiny.samples(32)
+    with pytest.raises(ValueError, match="auto, jit, pmap, sharding"):
+        dj.unlearn(model, variables, images, labels, forget=[1], parallel="horovod")
+    with pytest.raises(ValueError, match=r"12 cannot be split over 8 device\(s\): use 8 or 16"):
+        dj.unlearn(model, variables, images, labels, forget=[1], batch_size=12, parallel="pmap")

@@ -1,0 +1,116 @@
+"""The pure step: weights, batch norm, traced values, and that it lowers for other hardware."""
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import delete_jax as dj
+from delete_jax.data import augmentation, normalize
+from delete_jax.loop import make_predictor
+from delete_jax.step import init_state, make_eval_step, make_train_step, sgd
+from delete_jax.unlearning import split_streams
+from tests import tiny
+
+
+def batch_of(images, labels, forget=(1,), **columns):
+    streams = split_streams(images, labels, forget, tiny.NUM_CLASSES, ["forget"])
+    return jax.tree.map(jnp.asarray, {"forget": streams["forget"] | columns})
+
+
+def test_first_step_is_plain_sgd(x64):
+    """Parameters move by -lr times the gradient of the mean masked KL, computed here in another way."""
+    model, variables = tiny.network()
+    variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
+    images, labels = tiny.samples(16)
+    images = images.astype(np.float64)
+    batch = batch_of(images, labels)
+    x = batch["forget"]["image"]
+
+    def loss(params):
+        student = jax.nn.log_softmax(model.apply({**variables, "params": params}, x))
+        teacher = model.apply(variables, x).at[:, 1].set(-jnp.inf)
+        p = jax.nn.softmax(teacher)
+        return jnp.mean(jnp.sum(jnp.where(p > 0, p * (jnp.log(jnp.where(p > 0, p, 1)) - student), 0), -1))
+
+    step = make_train_step(model, dj.methods.delete(), sgd(), preprocess=lambda x: x, batch_norm="frozen")
+    state, metrics = step(init_state(variables, sgd()), variables, batch, 0.1, jax.random.key(0))
+    value, grads = jax.value_and_grad(loss)(variables["params"])
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-7)
+    for new, old, grad in zip(*map(jax.tree.leaves, (state.params, variables["params"], grads)), strict=True):
+        np.testing.assert_allclose(new, old - 0.1 * grad, rtol=1e-7, atol=1e-12)
+    jax.tree.map(np.testing.assert_array_equal, state.model_state["batch_stats"], variables["batch_stats"])
+
+
+def test_batch_norm_modes():
+    model, variables = tiny.network()
+    batch = batch_of(*tiny.samples(32))
+    moved = {}
+    for mode in ("train", "frozen"):
+        step = make_train_step(model, dj.methods.delete(), sgd(), preprocess=lambda x: x, batch_norm=mode)
+        state, _ = step(init_state(variables, sgd()), variables, batch, 0.1, jax.random.key(0))
+        moved[mode] = float(jnp.abs(state.model_state["batch_stats"]["BatchNorm_0"]["mean"]).max())
+        scale = state.params["BatchNorm_0"]["scale"]
+        assert float(jnp.abs(scale - 1).max()) > 0, "gamma trains in both modes"
+    assert moved["train"] > 0
+    assert moved["frozen"] == 0
+    with pytest.raises(ValueError, match="train, frozen"):
+        make_train_step(model, dj.methods.delete(), sgd(), preprocess=lambda x: x, batch_norm="eval")
+
+
+def test_teacher_logits_may_be_given():
+    model, variables = tiny.network()
+    images, labels = tiny.samples(32)
+    forget = images[labels == 1]
+    logits = make_predictor(model, _same)(variables, forget)
+    step = make_train_step(model, dj.methods.delete(), sgd(), preprocess=_same)
+    run = lambda batch, teacher: step(init_state(variables, sgd()), teacher, batch, 0.1, jax.random.key(0))[0].params  # noqa: E731
+    given = run(batch_of(images, labels, teacher_logits=logits), None)
+    computed = run(batch_of(images, labels), variables)
+    for a, b in zip(jax.tree.leaves(given), jax.tree.leaves(computed), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def _same(x):
+    return x
+
+
+def test_predictor_pads_and_cuts():
+    model, variables = tiny.network()
+    images, _ = tiny.samples(70)
+    step = make_eval_step(model, _same)
+    np.testing.assert_allclose(
+        make_predictor(model, _same)(variables, images), step(variables, images), rtol=2e-5, atol=1e-6
+    )
+
+
+def test_weight_decay_and_cosine():
+    """As PyTorch: decay joins the gradient before momentum; the cosine ends at 0."""
+    tx, params = sgd(0.5, 0.1, cosine_steps=2), {"w": jnp.array([2.0])}
+    state, seen = tx.init(params), []
+    with jax.numpy_dtype_promotion("standard"):  # optax' schedule multiplies int32 by float
+        for _ in range(3):
+            updates, state = tx.update({"w": jnp.array([1.0])}, state, params)
+            seen.append(float(updates["w"][0]))
+    g = 1 + 0.1 * 2
+    np.testing.assert_allclose(seen, [-g, -0.5 * (g + 0.5 * g), 0], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("module", [tiny.Net(), tiny.Segmenter()], ids=["classification", "segmentation"])
+def test_lowers_for_cpu_cuda_and_tpu(module):
+    model, variables = tiny.network(module)
+    labels = np.arange(8) % 4 if isinstance(module, tiny.Net) else np.arange(8 * 36).reshape(8, 6, 6) % 4
+    images = np.zeros((8, 6, 6, 1), np.uint8)
+    batch = batch_of(images, labels)
+    preprocess, augment = normalize(np.array([0.5]), np.array([0.2])), augmentation(("flip", "crop"), padding=1)
+    step = make_train_step(model, dj.methods.delete(), sgd(), preprocess=preprocess, augment=augment)
+    arguments = (init_state(variables, sgd()), variables, batch, jnp.float32(0.1), jax.random.key(0))
+    exported = jax.export.export(jax.jit(step, donate_argnums=0), platforms=("cpu", "cuda", "tpu"))(*arguments)
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    state, metrics = jax.jit(exported.call)(*arguments)
+    expected, _ = jax.jit(step)(*arguments)
+    assert np.isfinite(float(metrics["loss"]))
+    np.testing.assert_allclose(
+        jax.tree.leaves(state.params)[0], jax.tree.leaves(expected.params)[0], rtol=1e-6, atol=1e-7
+    )
