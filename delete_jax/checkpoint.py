@@ -39,6 +39,7 @@ class Checkpoints:
         """`meta` (JSON) goes into every checkpoint; `keep` newest ones are kept."""
         self.directory = Path(directory).absolute()
         self._meta, self._keep = meta or {}, keep
+        self._reported: set[str] = set()
 
     def save(self, epoch: int, tree: Any, meta: dict[str, Any]) -> None:
         """Saves a nested dict of arrays under the number `epoch`, keeping the newest few.
@@ -50,7 +51,10 @@ class Checkpoints:
         self._set_aside(epoch)
         meta = {**self._meta, **meta, "digest": digest(tree)}
         items = ocp.args.Composite(tree=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
-        with self._manager() as manager:
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=self._keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
+        )
+        with ocp.CheckpointManager(self.directory, options=options) as manager:
             if not manager.save(epoch, args=items, force=True):
                 raise CheckpointError(f"checkpoint {epoch} was not saved in {self.directory}: is there a newer one?")
             manager.wait_until_finished()
@@ -58,13 +62,16 @@ class Checkpoints:
     def restore(self) -> tuple[Any, dict[str, Any]] | None:
         """The newest whole checkpoint as (nested dict of host arrays, meta); None if there never was one.
 
+        Nothing on disk is changed.
+
         Raises:
           CheckpointError: there are checkpoints, and all of them are damaged.
         """
         if not self.directory.is_dir():
             return None
         problems = []
-        with self._manager() as manager:
+        options = ocp.CheckpointManagerOptions(create=False, cleanup_tmp_directories=False)
+        with ocp.CheckpointManager(self.directory, options=options) as manager:
             for epoch in sorted(manager.all_steps(), reverse=True):
                 path = self.directory / str(epoch)
                 try:
@@ -72,18 +79,21 @@ class Checkpoints:
                     saved = manager.restore(epoch, args=items)
                     tree, meta = saved["tree"], saved["meta"]
                     if digest(tree) == meta["digest"]:
+                        self._report(problems)
                         return tree, meta
                     problem = "its arrays do not match their digest"
                 except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
                     problem = f"it cannot be read ({type(error).__name__})"
                 problems.append(f"{path}: {problem}")
-                logger.warning("damaged checkpoint skipped: %s", problems[-1])
         if problems:
-            raise CheckpointError(
-                f"no whole checkpoint is left ({'; '.join(problems)}): restore it from a backup, or delete "
-                f"{self.directory} to run this stage again"
-            )
+            raise CheckpointError(f"no whole checkpoint is left in {self.directory} ({'; '.join(problems)})")
         return None
+
+    def _report(self, problems: list[str]) -> None:
+        for problem in problems:
+            if problem not in self._reported:
+                self._reported.add(problem)
+                logger.warning("damaged checkpoint skipped: %s", problem)
 
     def _set_aside(self, epoch: int) -> None:
         """Renames checkpoints that `restore` skipped: Orbax saves nothing that is not newer than all it finds."""
@@ -91,9 +101,3 @@ class Checkpoints:
             if path.name.isdigit() and int(path.name) >= epoch:
                 number = sum(1 for _ in self.directory.glob(f"damaged-{path.name}*"))
                 path.rename(path.with_name(f"damaged-{path.name}-{number}"))
-
-    def _manager(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=self._keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
-        )
-        return ocp.CheckpointManager(self.directory, options=options)

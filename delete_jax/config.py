@@ -1,10 +1,10 @@
 """The schema of a run, and its checks: everything that can be checked before data or devices are touched."""
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: config_flags reads the fields' types, not their names.
 import dataclasses
 import types
 import typing
+from collections.abc import Iterator
 from typing import Any
 
 from delete_jax import methods, models
@@ -78,6 +78,16 @@ class Config:
     seed: int = 0
 
 
+def fields(part: Any, where: str = "config") -> Iterator[tuple[str, Any, Any]]:
+    """Every setting of a config: its full name, such as "config.train.lr", its type, and its value."""
+    for field in dataclasses.fields(part):
+        name, value = f"{where}.{field.name}", getattr(part, field.name)
+        if dataclasses.is_dataclass(field.type):
+            yield from fields(value, name)
+        else:
+            yield name, field.type, value
+
+
 def validate(config: Config) -> None:
     """Raises ValueError for the first field with a wrong type or value, naming the field, the value and what is allowed."""
     _check_types(config, "config")
@@ -86,7 +96,10 @@ def validate(config: Config) -> None:
         _require(0 < part.lr < float("inf"), f"config.{name}.lr", part.lr, "a number above 0")
         _require(part.batch_size >= 1, f"config.{name}.batch_size", part.batch_size, "at least 1")
         _require(0 <= part.momentum < 1, f"config.{name}.momentum", part.momentum, "at least 0 and below 1")
-        augmentation(part.augment)
+        try:
+            augmentation(part.augment)
+        except ValueError as error:
+            raise ValueError(f"config.{name}.augment: {error}") from None
     _require(config.train.weight_decay >= 0, "config.train.weight_decay", config.train.weight_decay, "at least 0")
     _require(0 < config.data.validation < 1, "config.data.validation", config.data.validation, "above 0 and below 1")
     _require(0 <= config.seed < 2**31, "config.seed", config.seed, "at least 0 and below 2^31")

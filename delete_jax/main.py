@@ -1,6 +1,14 @@
-"""The command: parse, validate, run the stages.
+"""Makes a trained network forget classes: trains or loads it, unlearns, measures, reports.
 
-python -m delete_jax.main --config=configs/digits.py --workdir=runs/digits
+delete-jax --config=FILE[:VARIANT] --workdir=FOLDER [--config.FIELD=VALUE ...]
+
+--config=configs/digits.py  a Python file with get_config(variant)
+--workdir=runs/digits       the folder of the run; the same command again resumes it
+--config.train.epochs=3     a setting in place of the file's
+--help                      this text
+
+JAX's own settings are environment variables, such as JAX_PLATFORMS=cpu or JAX_DEBUG_NANS=1. All settings, with the
+values that they have when the config file does not set them:
 """
 
 from __future__ import annotations
@@ -9,70 +17,52 @@ import logging
 import os
 import shlex
 import sys
+import warnings
 from pathlib import Path
 
 import jax
-from absl import flags
-from ml_collections import config_flags
 from rich.console import Console
 
-from delete_jax.config import validate
+from delete_jax.arguments import parse
+from delete_jax.config import Config, fields, validate
 from delete_jax.stages import run_stages
-
-FLAGS = flags.FLAGS
-USAGE = "see: delete-jax --help"
-
-
-def define_flags() -> None:
-    """Registers the flags; once per process."""
-    if "workdir" in FLAGS:
-        return
-    config_flags.DEFINE_config_file(
-        "config", None, "Config file, such as configs/digits.py or configs/digits.py:quick."
-    )
-    flags.DEFINE_string("workdir", None, "Folder of the run; the same command again resumes it.")
-    jax.config.config_with_absl()
-
-
-def parse(argv: list[str]):
-    """The config and workdir of a command line.
-
-    Raises:
-      ValueError: an unknown flag or field, a wrong type, a config file that cannot be read.
-    """
-    define_flags()
-    try:
-        rest = FLAGS(argv)
-        if FLAGS.config is None or not FLAGS.workdir:
-            raise ValueError("--config=FILE and --workdir=FOLDER are both needed")
-    except (flags.Error, OSError, ImportError, SyntaxError, TypeError, AttributeError) as error:
-        raise ValueError(_first_line(error)) from error
-    except KeyError as error:  # config_flags' answer to a field that is not there
-        raise ValueError(f"{error.args[0]}: look for a typing mistake in --config.…") from error
-    if len(rest) > 1:
-        raise ValueError(f"unexpected argument {rest[1]!r}: settings are given as --config.FIELD=VALUE")
-    return FLAGS.config, Path(FLAGS.workdir)
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code: 0, or 2 after one line that says what was wrong."""
+    """Runs the command; returns its exit code: 0, 2 after one line that says what was wrong, 130 when interrupted."""
+    if {"--help", "-h", "-help"} & set(argv[1:]):
+        print(__doc__, *(f"--{name}={value}" for name, _, value in fields(Config())), sep="\n")
+        return 0
     console = Console(stderr=False, soft_wrap=True)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports each file it touches
     try:
         config, workdir = parse(argv)
         validate(config)
-        if not jax.config.jax_compilation_cache_dir:
-            cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "delete_jax" / "xla"
-            jax.config.update("jax_compilation_cache_dir", str(cache))
+        use_compilation_cache()
         run_stages(config, workdir, console, command=shlex.join(["delete-jax", *argv[1:]]))
     except (ValueError, OSError) as error:
-        print(f"delete-jax: error: {_first_line(error)}", file=sys.stderr)
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"delete-jax: error: {message}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("delete-jax: interrupted; the same command resumes", file=sys.stderr)
+        return 130
     return 0
 
 
-def _first_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def use_compilation_cache() -> None:
+    """Keeps compiled steps in the user's cache folder, where there is a writable one."""
+    # A killed process may leave half an entry there: it is compiled again, which needs no warning.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+    if jax.config.jax_compilation_cache_dir:
+        return
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "delete_jax", "xla")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if os.access(cache, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
 def run() -> None:

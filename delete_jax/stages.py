@@ -27,7 +27,7 @@ from delete_jax.progress import StageProgress
 from delete_jax.report import Examples, write_report
 from delete_jax.step import init_state, sgd
 from delete_jax.tasks import classification
-from delete_jax.unlearning import check_forget, split_streams, unlearn
+from delete_jax.unlearning import check_forget, check_network, split_streams, unlearn
 
 
 class Trained(NamedTuple):
@@ -67,8 +67,11 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
         num_devices = 1
     else:
         num_devices = jax.device_count()
-    for part in (config.train, config.unlearn):
-        check_batch_size(part.batch_size, num_devices)
+    for name, part in (("train", config.train), ("unlearn", config.unlearn)):
+        try:
+            check_batch_size(part.batch_size, num_devices)
+        except ValueError as error:
+            raise ValueError(f"config.{name}.batch_size: {error}") from None
     dataset = data.load(
         config.data.name,
         data_dir=config.data.data_dir,
@@ -78,6 +81,11 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
     )
     forget = check_forget(config.unlearn.forget, dataset.num_classes)
     run = _describe(config, workdir, console, dataset, forget, teacher[1]["network"] if teacher else None)
+    if teacher is not None:
+        try:
+            check_network(run.model, _variables(teacher[0]), dataset.train.images, run.preprocess)
+        except ValueError as error:
+            raise ValueError(f"--config.teacher={config.teacher}: {error}") from error
     _claim(workdir, config)
     if (workdir / "report.json").exists() and (workdir / "report.html").exists():
         console.print(f"already done: {workdir / 'report.html'}", highlight=False)
@@ -133,7 +141,7 @@ def _claim(workdir: Path, config: Config) -> None:
     if path.exists():
         try:
             found = json.loads(path.read_text())
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, UnicodeDecodeError):
             raise ValueError(f"{path} is damaged: restore it, or choose another --workdir") from None
         if found != mine:
             names = ", ".join(_differences(found, mine)[:3])
@@ -141,11 +149,11 @@ def _claim(workdir: Path, config: Config) -> None:
         return
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"{workdir} is a file, not a folder: choose another --workdir")
-    if workdir.exists() and any(workdir.iterdir()):
+    temporary = path.with_suffix(".tmp")  # all that a run leaves which is killed before it has a config.json
+    if workdir.exists() and any(entry != temporary for entry in workdir.iterdir()):
         raise ValueError(f"{workdir} is not empty and holds no config.json of a run: choose another --workdir")
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(mine, indent=2) + "\n")
         os.replace(temporary, path)
     except OSError as error:
@@ -156,7 +164,7 @@ def _differences(found: Any, mine: Any, where: str = "config") -> list[str]:
     if isinstance(found, dict) and isinstance(mine, dict):
         keys = sorted(found.keys() | mine.keys())
         return [line for key in keys for line in _differences(found.get(key), mine.get(key), f"{where}.{key}")]
-    return [] if found == mine else [f"{where} was {found!r}, now {mine!r}"]
+    return [] if found == mine else [f"{where} was {_short(found)}, now {_short(mine)}"]
 
 
 def _load_teacher(config: Config) -> tuple[Any, dict[str, Any]]:
@@ -165,9 +173,14 @@ def _load_teacher(config: Config) -> tuple[Any, dict[str, Any]]:
     if not path.is_dir():
         raise ValueError(f"--config.teacher={path}: no such folder; name the folder of an earlier run")
     stage = path / "checkpoints" / "teacher"
-    saved = Checkpoints(stage if stage.is_dir() else path).restore()
-    if saved is None:
-        raise CheckpointError(f"--config.teacher={path}: no checkpoint there; name the folder of a finished run")
+    try:
+        saved = Checkpoints(stage if stage.is_dir() else path).restore()
+    except CheckpointError as error:
+        raise CheckpointError(f"--config.teacher={path}: {error}; name another run") from error
+    if saved is None or "network" not in saved[1]:
+        raise CheckpointError(
+            f"--config.teacher={path}: no checkpoint of a run there; name the folder of a finished run"
+        )
     if saved[1].get("epoch", 0) < saved[1].get("epochs", 0):
         raise CheckpointError(f"--config.teacher={path}: its training was interrupted; finish that run first")
     return saved
@@ -181,7 +194,11 @@ def _store(run: Run, stage: str, epochs: int) -> Checkpoints:
 
 def _finished(run: Run, stage: str, epochs: int, store: Checkpoints, log: MetricsLog) -> Trained | None:
     """The stage's outcome if it ran to its end."""
-    saved = store.restore()
+    try:
+        saved = store.restore()
+    except CheckpointError as error:
+        advice = f"restore one from a backup, or delete {store.directory} to run this stage again"
+        raise CheckpointError(f"{error}: {advice}") from error
     if saved is None or saved[1]["epoch"] < epochs:
         return None
     tree, meta = saved

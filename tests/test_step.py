@@ -25,7 +25,7 @@ def test_first_step_is_plain_sgd(x64):
     variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
     images, labels = tiny.samples(16)
     images = images.astype(np.float64)
-    batch = batch_of(images, labels)
+    batch = batch_of(images, labels, weight=np.ones(4))
     x = batch["forget"]["image"]
 
     def loss(params):

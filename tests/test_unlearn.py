@@ -129,27 +129,20 @@ def test_sweep_compiles_once():
 
 
 def test_union_and_own_masks():
+    """Two forgotten classes that look alike: masked alone, each becomes the other's answer."""
     model, variables = tiny.network()
     images, labels = tiny.samples(256)
-    variables = trained(model, variables, images, labels)
+    images[labels == 2] = images[labels == 1][:, ::-1, ::-1] * 0.2 + images[labels == 1] * 0.8
+    variables = trained(model, variables, images, labels, epochs=60)
     landed = {}
     for mask in ("union", "own"):
         result = dj.unlearn(
-            model,
-            variables,
-            images,
-            labels,
-            forget=[1, 2],
-            mask=mask,
-            epochs=10,
-            lr=0.03,
-            batch_size=16,
-            parallel="jit",
+            model, variables, images, labels, forget=[1, 2], mask=mask, epochs=10, lr=0.03, batch_size=16, parallel="jit"
         )
         answers = make_predictor(model, as_is)(result.variables, images[np.isin(labels, [1, 2])]).argmax(-1)
         landed[mask] = np.isin(answers, [1, 2]).mean()
     assert landed["union"] <= 0.05
-    assert landed["own"] > landed["union"], "each forgotten class may become the other's answer"
+    assert landed["own"] > 0.3
     streams = {
         mask: split_streams(images, labels, [1, 2], tiny.NUM_CLASSES, ["forget"], mask)["forget"]["erase"]
         for mask in ("union", "own")

@@ -51,5 +51,5 @@ def samples(n: int = 64, seed: int = 0, num_classes: int = NUM_CLASSES, size: in
 def network(module: nn.Module | None = None, seed: int = 0, size: int = 6):
     """A model and its untrained variables."""
     module = module or Net()
-    variables = module.init(jax.random.key(seed), jnp.zeros((1, size, size, 1)), train=False)
+    variables = module.init(jax.random.key(seed), jnp.zeros((1, size, size, 1), jnp.float32), train=False)
     return dj.models.from_linen(module), variables

@@ -25,10 +25,10 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         features = x.shape[-1]
         wide = np.promote_types(x.dtype, jnp.float32)
-        mean_ref = self.variable("batch_stats", "mean", jnp.zeros, (features,), jnp.float32)
-        var_ref = self.variable("batch_stats", "var", jnp.ones, (features,), jnp.float32)
-        scale = self.param("scale", nn.initializers.ones, (features,), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)
+        mean_ref = self.variable("batch_stats", "mean", jnp.zeros, (features,), wide)
+        var_ref = self.variable("batch_stats", "var", jnp.ones, (features,), wide)
+        scale = self.param("scale", nn.initializers.ones, (features,), wide)
+        bias = self.param("bias", nn.initializers.zeros, (features,), wide)
         mean, var = mean_ref.value, var_ref.value
         if train:
             axes, devices = tuple(range(x.ndim - 1)), _bound_axis_size()

@@ -1,0 +1,51 @@
+# make demo    run the shipped example in runs/digits; again: says that it is done
+# make check   linter, formatter, types
+# make test    the tests, with the coverage of the core
+#
+# Each makes .venv and installs what it needs there, once. Needed: make and Python 3.11 or newer with venv and pip.
+
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+# Quiet but for errors; Python compiles what is imported, at its first import.
+INSTALL := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo check test format clean
+.NOTPARALLEL:  # two pips in one environment get in each other's way
+
+demo: $(VENV)/installed
+	@$(BIN)/delete-jax --config=configs/digits.py --workdir=runs/digits
+
+check: $(VENV)/installed-test
+	@$(BIN)/ruff check -q
+	@$(BIN)/ruff format --check -q
+	@$(BIN)/mypy
+
+# The coverage's limit is in pyproject.toml.
+test: $(VENV)/installed-test
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --cov --cov-report=term
+
+format: $(VENV)/installed-test
+	@$(BIN)/ruff check -q --fix
+	@$(BIN)/ruff format -q
+
+clean:
+	rm -rf $(VENV) .cache .coverage .mypy_cache .pytest_cache .ruff_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "error: Python 3.11 or newer is needed, '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | head -n 1);" \
+	        "name another: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV)"
+	@$(INSTALL) -e .
+	@touch $@
+
+# The test extra contains the rest: "make demo" afterwards installs nothing.
+$(VENV)/installed-test: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing with the test tools into $(VENV)"
+	@$(INSTALL) -e '.[test]'
+	@touch $(VENV)/installed $@

@@ -1,0 +1,24 @@
+"""Erase a class of Fashion-MNIST (60 000 real photographs of garments, 28x28) from a small ResNet on a CPU.
+
+    delete-jax --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
+
+Data: TFDS' `fashion_mnist` prepared as array_record, or `--config.data.source=FOLDER` with the four IDX files (Debian's
+package dataset-fashion-mnist puts them in /usr/share/datasets/fashion-mnist, where they are found by themselves).
+"""
+
+from delete_jax.config import Config, DataConfig, ModelConfig, TrainConfig, UnlearnConfig
+
+
+def get_config(arg: str = "") -> Config:
+    config = Config(
+        data=DataConfig(name="fashion_mnist"),
+        model=ModelConfig(name="resnet_small"),
+        train=TrainConfig(epochs=3, lr=0.1, batch_size=128),
+        unlearn=UnlearnConfig(forget=(9,), epochs=5, lr=5e-3, batch_size=128),
+    )
+    if arg == "quick":
+        config.train.epochs = config.unlearn.epochs = 1
+        config.retrain = False
+    elif arg:
+        raise ValueError(f"configs/fashion_mnist.py:{arg}: the only variant is 'quick'")
+    return config

@@ -1,0 +1,114 @@
+"""The command line: a config file, settings in place of the file's, and the folder of the run."""
+
+from __future__ import annotations
+
+import ast
+import re
+import runpy
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from delete_jax.config import Config, fields
+
+USAGE = "the flags are --config=FILE, --workdir=FOLDER and --config.FIELD=VALUE (see --help)"
+FORMS = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list such as 3,4"}
+DICT_FORM = "a dict such as \"{'temperature': 2.0}\""
+
+
+class _DictParser(flags.ArgumentParser):
+    """A dict, in Python's notation."""
+
+    def parse(self, argument):
+        try:
+            return dict(ast.literal_eval(argument) if isinstance(argument, str) else argument)
+        except (SyntaxError, TypeError) as error:  # absl wants a ValueError
+            raise ValueError(str(error)) from error
+
+
+config_flags.register_flag_parser_for_type(dict, _DictParser())
+
+
+def parse(argv: list[str]) -> tuple[Config, Path]:
+    """The config and the workdir of a command line; the config is not validated yet.
+
+    Raises:
+      ValueError: an unknown flag or field, a wrong type, a config file that cannot be read.
+    """
+    # Two passes, each with flags of its own: config_flags alone would answer a missing file with a stand-in for a
+    # config, and flags of the process would keep one call's settings for the next.
+    values, overrides = flags.FlagValues(), flags.FlagValues()
+    values.set_gnu_getopt()
+    overrides.set_gnu_getopt()
+    try:
+        for name in ("config", "workdir"):
+            flags.DEFINE_string(name, None, "", flag_values=values)
+        rest = values(argv, known_only=True)
+        if not values.config or not values.workdir:
+            raise ValueError(f"--config=FILE and --workdir=FOLDER are both needed: {USAGE}")
+        config = load(values.config)
+        _check_names(rest, config)
+        config_flags.DEFINE_config_dataclass("config", config, flag_values=overrides, sys_argv=rest)
+        rest = overrides(rest)
+    except flags.UnrecognizedFlagError as error:
+        raise ValueError(f"unknown flag --{error.flagname}: {USAGE}") from error
+    except flags.IllegalFlagValueError as error:
+        raise ValueError(_with_form(str(error), config)) from error
+    except flags.Error as error:
+        raise ValueError(str(error)) from error
+    if len(rest) > 1:
+        raise ValueError(f"unexpected argument {rest[1]!r}: {USAGE}")
+    return overrides.config, Path(values.workdir)
+
+
+def load(file: str) -> Config:
+    """What `get_config()` of a config file returns; of "FILE:VARIANT", `get_config(VARIANT)`.
+
+    Raises:
+      ValueError: there is no such file, it fails, or it returns something else; names the file and the line.
+    """
+    path, *variant = [file] if Path(file).is_file() else file.split(":", 1)
+    if not Path(path).is_file():
+        raise ValueError(f"--config={file}: there is no file {path}; name a config file, such as configs/digits.py")
+    try:
+        get_config = runpy.run_path(path).get("get_config")
+        config = get_config(*variant) if callable(get_config) else None
+    except Exception as error:  # a config file is a program: anything may go wrong in it
+        if isinstance(error, ValueError) and path in str(error):
+            raise
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        if isinstance(error, SyntaxError):
+            where, reason = f", line {error.lineno}", error.msg
+        else:
+            where, reason = f", line {lines[-1]}" if lines else "", str(error)
+        raise ValueError(f"--config={file}{where}: {type(error).__name__}: {reason}") from error
+    if not callable(get_config):
+        raise ValueError(f"--config={file}: it has no function get_config(variant) that returns a Config")
+    if not isinstance(config, Config):
+        raise ValueError(f"--config={file}: get_config returned {config!r:.60}, and it must return a Config")
+    return config
+
+
+def _check_names(arguments: Iterable[str], config: Config) -> None:
+    """Raises ValueError for the first "--config.NAME…" that is no setting."""
+    known = {name: value for name, _, value in fields(config)}
+    for argument in arguments:
+        if (match := re.match(r"--?(?:no)?(config\.[^=]*)", argument)) is None or match[1] in known:
+            continue
+        parent = match[1].rpartition(".")[0]
+        if isinstance(known.get(parent), dict):
+            raise ValueError(f"--{match[1]}: give the whole of --{parent}, {DICT_FORM}")
+        while not (inside := [name for name in known if name.startswith(parent + ".")]):
+            parent = parent.rpartition(".")[0]
+        names = dict.fromkeys(name.removeprefix(parent + ".").split(".")[0] for name in inside)
+        raise ValueError(f"--{match[1]}: that is no field to set; {parent} has {', '.join(names)}")
+
+
+def _with_form(message: str, config: Config) -> str:
+    """absl's "flag --NAME=VALUE: whatever Python's conversion says", with what is allowed in its place."""
+    match = re.match(r"flag (--(config\.[\w.]+)=.*?): ", message, re.DOTALL)
+    types = {name: getattr(hint, "__origin__", hint).__name__ for name, hint, _ in fields(config) if name == match[2]}
+    return f"{match[1]}: give {(FORMS | {'dict': DICT_FORM})[types[match[2]]]}"
