@@ -100,7 +100,8 @@ def validate(config: Config) -> None:
             augmentation(part.augment)
         except ValueError as error:
             raise ValueError(f"config.{name}.augment: {error}") from None
-    _require(config.train.weight_decay >= 0, "config.train.weight_decay", config.train.weight_decay, "at least 0")
+    decay = config.train.weight_decay
+    _require(0 <= decay < float("inf"), "config.train.weight_decay", decay, "a number of at least 0")
     _require(0 < config.data.validation < 1, "config.data.validation", config.data.validation, "above 0 and below 1")
     _require(0 <= config.seed < 2**31, "config.seed", config.seed, "at least 0 and below 2^31")
     _choose(config.parallel, "config.parallel", MODES)

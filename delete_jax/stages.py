@@ -80,7 +80,7 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
         seed=config.seed,
     )
     forget = check_forget(config.unlearn.forget, dataset.num_classes)
-    run = _describe(config, workdir, console, dataset, forget, teacher[1]["network"] if teacher else None)
+    run = describe(config, workdir, console, dataset, forget, teacher[1]["network"] if teacher else None)
     if teacher is not None:
         try:
             check_network(run.model, _variables(teacher[0]), dataset.train.images, run.preprocess)
@@ -94,8 +94,8 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
         tree, _ = teacher
         original = Trained(_variables(tree), str(config.teacher), [], [])
     else:
-        original = _train(run, "teacher", ())
-    retrained = _train(run, "retrained", forget) if config.retrain else None
+        original = train(run, "teacher", ())
+    retrained = train(run, "retrained", forget) if config.retrain else None
     unlearned = _unlearn(run, original)
     record, examples = evaluate(run, original, retrained, unlearned)
     record = {"format": 1, "created": _now(), "command": command, "versions": versions(), **record}
@@ -108,7 +108,7 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
     )
 
 
-def _describe(config: Config, workdir, console, dataset, forget, loaded: dict[str, Any] | None) -> Run:
+def describe(config: Config, workdir, console, dataset, forget, loaded: dict[str, Any] | None) -> Run:
     """The network that the run is about, checked against a loaded teacher's."""
     network = {
         "name": config.model.name,
@@ -213,7 +213,7 @@ def _variables(tree: dict[str, Any]) -> Variables:
     return {"params": tree["params"], **tree["model_state"]}
 
 
-def _train(run: Run, stage: str, without: tuple[int, ...]) -> Trained:
+def train(run: Run, stage: str, without: tuple[int, ...]) -> Trained:
     """Trains the network from scratch on all classes but `without`."""
     settings = run.config.train
     store, log = _store(run, stage, settings.epochs), MetricsLog(run.workdir / "metrics.jsonl", stage)

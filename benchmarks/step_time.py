@@ -1,0 +1,149 @@
+"""The unlearning epoch on this machine's device: ms/step, samples/s, compile time, fraction of the device's peak.
+
+    python benchmarks/step_time.py --torch                      # the Fashion-MNIST network, PyTorch beside it
+    python benchmarks/step_time.py --torch --augment
+    python benchmarks/step_time.py --torch --model=resnet18 --shape 32 32 3 --samples=5000 --dtype=bfloat16 --epochs=20 --augment
+
+Rounds of JAX and PyTorch alternate in one process; figures are medians over rounds. Images are random bytes: the time does
+not depend on them. Operations are those of XLA's cost analysis of the whole step; the peak is the vendor's for known
+accelerators, and on a CPU what a large matrix product reaches here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import delete_jax as dj
+from delete_jax.data import augmentation, normalize
+from delete_jax.loop import epoch_indices, fit, make_predictor
+from delete_jax.parallel import make_trainer
+from delete_jax.step import init_state, make_train_step, sgd
+from delete_jax.unlearning import split_streams
+
+# Dense peak in TFLOP/s by part of the device's name and dtype: vendors' data sheets.
+PEAKS = {
+    "H200": {"bfloat16": 989, "float32": 67},
+    "H100": {"bfloat16": 989, "float32": 67},
+    "A100": {"bfloat16": 312, "float32": 19.5},
+    "v4": {"bfloat16": 275},
+    "v5 lite": {"bfloat16": 197},
+    "v5p": {"bfloat16": 459},
+    "v6": {"bfloat16": 918},
+}
+MEAN, STD, LR, FORGET, NUM_CLASSES = 0.3, 0.35, 1e-3, 1, 10
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=dj.models.MODELS, default="resnet_small")
+    parser.add_argument("--shape", type=int, nargs=3, default=(28, 28, 1), metavar=("H", "W", "C"))
+    parser.add_argument("--samples", type=int, default=5400, help="forget samples")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=1, help="per round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--augment", action="store_true", help="flip and crop; the teacher runs in every step")
+    parser.add_argument("--dtype", choices=dj.models.DTYPES, default="float32")
+    parser.add_argument("--torch", action="store_true", help="the same steps in PyTorch, alternating")
+    options = parser.parse_args()
+
+    module = dj.models.create(options.model, NUM_CLASSES, options.dtype)
+    model, variables = dj.models.from_linen(module), dj.models.init(module, tuple(options.shape), seed=0)
+    images = np.random.default_rng(0).integers(0, 256, (options.samples, *options.shape), dtype=np.uint8)
+    channels = options.shape[-1]
+    mean, std = np.full(channels, MEAN, np.float32), np.full(channels, STD, np.float32)
+    preprocess, augment = normalize(mean, std), augmentation(("flip", "crop") if options.augment else ())
+    streams = split_streams(images, np.full(len(images), FORGET), [FORGET], NUM_CLASSES, ["forget"])
+    if augment is None:
+        streams["forget"]["teacher_logits"] = make_predictor(model, preprocess)(variables, images)
+    teacher = variables if augment is not None else None
+    flops, compile_seconds = cost(model, preprocess, augment, variables, teacher, streams, options.batch)
+    trainer = make_trainer(model, dj.methods.delete(), sgd(), preprocess, augment, mode="jit")
+    streams = trainer.replicate(streams)
+
+    def jax_round(epochs: int) -> float:
+        state = init_state(variables, sgd())
+        settings = {"lr": LR, "seed": 0, "epochs": epochs, "batch_size": options.batch}
+        return fit(trainer, state, teacher, streams, **settings).seconds
+
+    rounds = {"jax": jax_round}
+    if options.torch:
+        import torch_reference
+
+        torch_reference.torch.set_num_threads(os.cpu_count() or 1)
+        half = options.dtype == "bfloat16"
+        other = torch_reference.Unlearner(
+            module, images, FORGET, mean=mean, std=std, augment=options.augment, half=half, lr=LR
+        )
+        rounds["torch"] = lambda epochs: sum(
+            other.epoch(*epoch_indices(0, epoch, len(images), options.batch)) for epoch in range(epochs)
+        )
+    for run in rounds.values():
+        run(1)  # compile, warm up
+    seconds: dict[str, list[float]] = {name: [] for name in rounds}
+    for _ in range(options.rounds):
+        for name, run in rounds.items():
+            seconds[name].append(run(options.epochs))
+
+    steps = options.epochs * -(-options.samples // options.batch)
+    top, kind = peak(options.dtype)
+    device = jax.devices()[0].device_kind
+    print(
+        f"{options.model} {options.dtype}, {options.samples} × {'×'.join(map(str, options.shape))}, batch {options.batch}, "
+    )
+    print(f"{'augmented, teacher in the step' if options.augment else 'teacher logits computed once'}; {device}, "
+          f"{os.cpu_count()} cores; {options.epochs} epochs of {steps // options.epochs} steps, {options.rounds} rounds")  # fmt: skip
+    for name, values in seconds.items():
+        median = float(np.median(values))
+        spread = (max(values) - min(values)) / median
+        print(f"{name:>6}: {1e3 * median / steps:8.2f} ms/step  {steps * options.batch / median:10,.0f} samples/s  "
+              f"{median / options.epochs:7.3f} s/epoch  (spread of rounds {spread:.0%})")  # fmt: skip
+    rate = flops * steps / float(np.median(seconds["jax"]))
+    print(f"{flops / 1e9:.2f} GFLOP a step (XLA), {rate / 1e12:.3f} TFLOP/s"
+          + (f" = {rate / top:.1%} of {top / 1e12:.3g} TFLOP/s ({kind})" if top else "")
+          + f"; compilation {compile_seconds:.1f} s")  # fmt: skip
+    if options.torch:
+        ratios = np.array(seconds["torch"]) / np.array(seconds["jax"])
+        print(
+            f"JAX / PyTorch steps per second: {np.median(ratios):.2f} (rounds {ratios.min():.2f} to {ratios.max():.2f})"
+        )
+    return 0
+
+
+def cost(model, preprocess, augment, variables, teacher, streams, batch: int) -> tuple[float, float]:
+    """XLA's count of operations in one step, and the seconds that compiling it takes."""
+    step = make_train_step(model, dj.methods.delete(), sgd(), preprocess=preprocess, augment=augment)
+    batches = jax.tree.map(lambda column: jnp.asarray(column[:batch]), streams)
+    lowered = jax.jit(step).lower(init_state(variables, sgd()), teacher, batches, jnp.float32(LR), jax.random.key(0))
+    started = time.perf_counter()
+    compiled = lowered.compile()
+    return compiled.cost_analysis()["flops"], time.perf_counter() - started
+
+
+def peak(dtype: str) -> tuple[float | None, str]:
+    """The device's operations per second and where the number is from."""
+    device = jax.devices()[0]
+    for name, peaks in PEAKS.items():
+        if name in device.device_kind and dtype in peaks:
+            return peaks[dtype] * 1e12, "data sheet"
+    if device.platform != "cpu":
+        return None, ""
+    size, best = 2048, 0.0
+    a = jnp.ones((size, size), dtype)
+    product = jax.jit(jnp.matmul)
+    product(a, a).block_until_ready()
+    for _ in range(5):
+        started = time.perf_counter()
+        product(a, a).block_until_ready()
+        best = max(best, 2 * size**3 / (time.perf_counter() - started))
+    return best, "measured, matrix product"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""Checkpoints: the digest sees every bit, damaged ones are skipped by name, half-written ones do not count."""
+
+import json
+import logging
+import pathlib
+
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import delete_jax as dj
+from delete_jax.checkpoint import CheckpointError, Checkpoints, digest
+from delete_jax.loop import MetricsLog
+from delete_jax.step import init_state, sgd
+from tests.tiny import network, samples
+
+
+def tree():
+    return {
+        "params": {"kernel": np.arange(4096, dtype=np.float32).reshape(64, 64), "bias": np.zeros(3, np.float32)},
+        "step": np.int32(7),
+    }
+
+
+def damage(checkpoint: pathlib.Path) -> None:
+    """Flips one bit of the largest data file: in the arrays."""
+    path = max((file for file in (checkpoint / "tree").rglob("d/*") if file.is_file()), key=lambda f: f.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def content(folder: pathlib.Path) -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def assert_equal(found, expected) -> None:
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert np.asarray(a).dtype == np.asarray(b).dtype
+        assert np.array_equal(a, b)
+
+
+# ---------------------------------------------------------------------------------------------------------- digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t["params"]["kernel"].view(np.uint32).__setitem__((5, 5), t["params"]["kernel"].view(np.uint32)[5, 5] ^ 1),
+        lambda t: t["params"].update(bias=-t["params"]["bias"]),  # -0.0 is another bit pattern
+        lambda t: t["params"].update(bias=t["params"]["bias"].astype(np.float16)),
+        lambda t: t["params"].update(bias=t["params"]["bias"].view(np.int32)),
+        lambda t: t["params"].update(kernel=t["params"]["kernel"].reshape(32, 128)),
+        lambda t: t["params"].update(offset=t["params"].pop("bias")),
+        lambda t: t.update(bias=t["params"].pop("bias")),
+        lambda t: t.update(step=np.int64(7)),
+        lambda t: t.pop("step"),
+        lambda t: t.update(extra=np.zeros(0, np.float32)),
+    ],
+    ids=["bit", "sign of zero", "dtype", "same bytes, other dtype", "shape", "name", "place", "scalar", "missing", "empty"],
+)  # fmt: skip
+def test_digest_changes(change):
+    changed = tree()
+    change(changed)
+    assert digest(changed) != digest(tree())
+
+
+def test_digest_is_of_the_arrays_only():
+    same = {"step": jnp.int32(7), "params": {name: jnp.asarray(a) for name, a in sorted(tree()["params"].items())}}
+    assert digest(same) == digest(tree())
+    same["params"]["kernel"] = np.asfortranarray(tree()["params"]["kernel"])
+    assert digest(same) == digest(tree())
+
+
+# ------------------------------------------------------------------------------------------------- save and restore
+
+
+def test_round_trip_keeps_the_newest(tmp_path):
+    store = Checkpoints(tmp_path / "a" / "b", meta={"stage": "teacher"}, keep=2)
+    assert store.restore() is None
+    for epoch in (1, 2, 3):
+        store.save(epoch, tree() | {"step": np.int32(epoch)}, {"epoch": epoch})
+    found, meta = store.restore()
+    assert_equal(found, tree() | {"step": np.int32(3)})
+    assert meta == {"stage": "teacher", "epoch": 3, "digest": digest(found)}
+    assert sorted(path.name for path in store.directory.iterdir()) == ["2", "3"]
+
+
+def test_restoring_changes_nothing_on_disk(tmp_path):
+    """Another run's folder may be in use: what it is just writing has to stay."""
+    store = Checkpoints(tmp_path)
+    store.save(1, tree(), {})
+    (tmp_path / "2.orbax-checkpoint-tmp" / "tree").mkdir(parents=True)
+    (tmp_path / "2.orbax-checkpoint-tmp" / "tree" / "half").write_bytes(b"half")
+    before = content(tmp_path)
+    assert Checkpoints(tmp_path).restore() is not None
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("spec", [P(), P("batch")])
+def test_saved_from_eight_devices_restored_on_one(tmp_path, spec):
+    assert jax.device_count() == 8
+    mesh = Mesh(np.array(jax.devices()), ("batch",), axis_types=(AxisType.Auto,))
+    spread = jax.device_put({"x": np.arange(16.0, dtype=np.float32)}, NamedSharding(mesh, spec))
+    assert len(spread["x"].sharding.device_set) == 8
+    Checkpoints(tmp_path).save(1, spread, {})
+    found, _ = Checkpoints(tmp_path).restore()
+    assert isinstance(found["x"], np.ndarray)
+    assert np.array_equal(found["x"], np.arange(16))
+    assert not any("sharding" in path for path in content(tmp_path)), "host arrays know no devices"
+
+
+# ---------------------------------------------------------------------------------------------------------- damage
+
+
+def test_a_damaged_checkpoint_is_skipped_by_name(tmp_path, caplog):
+    store = Checkpoints(tmp_path)
+    for epoch in (1, 2):
+        store.save(epoch, tree(), {"epoch": epoch})
+    damage(tmp_path / "2")
+    with caplog.at_level(logging.WARNING, "delete_jax"):
+        for _ in range(2):
+            assert store.restore()[1]["epoch"] == 1
+    (record,) = [record for record in caplog.records if record.name.startswith("delete_jax")]  # said once
+    assert str(tmp_path / "2") in record.getMessage()
+
+
+@pytest.mark.parametrize("file", ["tree/_METADATA", "tree/manifest.ocdbt", "meta/metadata"])
+@pytest.mark.parametrize("how", ["missing", "empty", "garbage"])
+def test_any_damaged_file_is_noticed(tmp_path, file, how):
+    store = Checkpoints(tmp_path)
+    for epoch in (1, 2):
+        store.save(epoch, tree(), {"epoch": epoch})
+    path = tmp_path / "2" / file
+    if how == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(b"" if how == "empty" else b"\0garbage" * 20)
+    found, meta = Checkpoints(tmp_path).restore()
+    assert_equal(found, tree())
+    assert meta["epoch"] in (1, 2)  # not every file is needed for the arrays: then they are right
+    if file == "meta/metadata":
+        assert meta["epoch"] == 1
+
+
+def test_a_changed_digest_is_noticed(tmp_path):
+    store = Checkpoints(tmp_path)
+    for epoch in (1, 2):
+        store.save(epoch, tree(), {"epoch": epoch})
+    path = tmp_path / "2" / "meta" / "metadata"
+    meta = json.loads(path.read_text())
+    path.write_text(json.dumps(meta | {"digest": "0" * 64}))
+    assert store.restore()[1]["epoch"] == 1
+
+
+def test_all_damaged_is_an_error_that_names_each(tmp_path):
+    store = Checkpoints(tmp_path)
+    for epoch in (1, 2):
+        store.save(epoch, tree(), {"epoch": epoch})
+        damage(tmp_path / str(epoch))
+    with pytest.raises(CheckpointError) as caught:
+        store.restore()
+    assert str(tmp_path / "1") in str(caught.value)
+    assert str(tmp_path / "2") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_half_written_checkpoints_do_not_count(tmp_path):
+    store = Checkpoints(tmp_path)
+    half = tmp_path / "3.orbax-checkpoint-tmp"
+    half.mkdir(parents=True)
+    (half / "_CHECKPOINT_METADATA").write_text("{")
+    assert store.restore() is None
+    store.save(2, tree(), {"epoch": 2})
+    assert store.restore()[1]["epoch"] == 2
+    store.save(3, tree(), {"epoch": 3})
+    assert store.restore()[1]["epoch"] == 3
+
+
+def test_saving_again_over_a_damaged_one(tmp_path):
+    store = Checkpoints(tmp_path)
+    for epoch in (1, 2, 3):
+        store.save(epoch, tree(), {"epoch": epoch})
+    damage(tmp_path / "3")
+    for epoch, step in ((3, 30), (4, 40)):
+        store.save(epoch, tree() | {"step": np.int32(step)}, {"epoch": epoch})
+        found, meta = store.restore()
+        assert (int(found["step"]), meta["epoch"]) == (step, epoch)
+    assert (tmp_path / "damaged-3-0").is_dir()  # kept for whoever wants to look
+    damage(tmp_path / "4")
+    damage(tmp_path / "3")
+    store.save(3, tree(), {"epoch": 3})
+    assert store.restore()[1]["epoch"] == 3
+    assert (tmp_path / "damaged-3-1").is_dir()
+
+
+# ------------------------------------------------------------------------------------------------- training goes on
+
+
+@pytest.mark.parametrize("problem", ["bit", "tmp", "all"])
+def test_training_continues_to_the_same_parameters(tmp_path, problem, caplog):
+    model, variables = network()
+    images, labels = samples(64)
+
+    def run(folder, epochs):
+        return dj.unlearn(
+            model, variables, images, labels, forget=[1], epochs=epochs, lr=0.05, batch_size=8, parallel="jit",
+            store=Checkpoints(folder / "checkpoints"), log=MetricsLog(folder / "metrics.jsonl", "unlearned"),
+        )  # fmt: skip
+
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+    whole = run(tmp_path / "whole", 4)
+    run(tmp_path / "broken", 3)
+    newest = tmp_path / "broken" / "checkpoints" / "3"
+    if problem == "tmp":
+        newest.rename(newest.with_name("3.orbax-checkpoint-tmp"))
+    else:
+        damage(newest)
+    if problem == "all":
+        damage(newest.with_name("2"))
+        before = content(tmp_path)
+        with pytest.raises(CheckpointError):
+            run(tmp_path / "broken", 4)
+        assert content(tmp_path) == before
+        return
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "delete_jax"):
+        again = run(tmp_path / "broken", 4)
+    assert [str(newest) in record.getMessage() for record in caplog.records] == [True] * (problem == "bit")
+    assert_equal(jax.device_get(again.variables), jax.device_get(whole.variables))
+    assert again.history == whole.history
+    rows = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "broken")]
+    assert rows[0] == rows[1]
+
+
+def test_a_train_state_round_trips(tmp_path):
+    _, variables = network()
+    state = init_state(variables, sgd(0.9))
+    store = Checkpoints(tmp_path)
+    store.save(1, flax.serialization.to_state_dict(jax.device_get(state)), {})
+    assert_equal(flax.serialization.from_state_dict(state, store.restore()[0]), state)

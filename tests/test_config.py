@@ -1,0 +1,148 @@
+"""The schema: shipped configs are valid, every wrong value is named, what is written to config.json comes back."""
+
+import dataclasses
+import json
+import pathlib
+
+import pytest
+
+from delete_jax import arguments
+from delete_jax.config import Config, TrainConfig, UnlearnConfig, fields, validate
+
+CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
+
+WRONG = {
+    "data.name": (None, 3),
+    "data.data_dir": (3,),
+    "data.source": (("a",),),
+    "data.validation": (0.0, 1.0, -0.1, float("nan"), "0.1", None),
+    "model.name": ("resnet", "", None),
+    "model.dtype": ("float64", "int8", None),
+    "train.epochs": (0, -1, 1.5, "3", True, None),
+    "train.lr": (0.0, -0.1, float("nan"), float("inf"), "0.1", None),
+    "train.batch_size": (0, -8, 64.0, None),
+    "train.momentum": (1.0, -0.1, float("nan"), "0.9"),
+    "train.weight_decay": (-1e-4, float("nan"), float("inf"), None),
+    "train.augment": (("flop",), ("flip", "flip"), "flip", ["flip"], (1,)),
+    "unlearn.forget": ((), (1.5,), ("cat",), [3], 3, (True,)),
+    "unlearn.method": ("deleet", None),
+    "unlearn.hyperparameters": ({"temperatur": 1.0}, {"temperature": 0}, {"temperature": "warm"}, {1: 2}, None),
+    "unlearn.epochs": (0, 2.0),
+    "unlearn.lr": (0, -1e-3, float("nan"), float("inf")),
+    "unlearn.batch_size": (0, "32"),
+    "unlearn.momentum": (1.0, float("nan")),
+    "unlearn.mask": ("both", None),
+    "unlearn.batch_norm": ("eval", None),
+    "unlearn.augment": (("rotate",),),
+    "teacher": (3,),
+    "retrain": (1, "yes", None),
+    "parallel": ("ddp", None),
+    "seed": (-1, 2**31, 0.5, None),
+}
+UNNAMED = {"unlearn.method", "unlearn.hyperparameters"}  # the message names the method and its argument instead
+
+
+def put(config: Config, name: str, value) -> None:
+    *parents, last = name.split(".")
+    for parent in parents:
+        config = getattr(config, parent)
+    setattr(config, last, value)
+
+
+def test_every_field_has_wrong_values():
+    assert {name.removeprefix("config.") for name, _, _ in fields(Config())} == WRONG.keys()
+
+
+def test_defaults_are_valid():
+    validate(Config())
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_a_wrong_value_is_named(name, value):
+    config = Config()
+    put(config, name, value)
+    with pytest.raises(ValueError) as caught:
+        validate(config)
+    message = str(caught.value)
+    assert "\n" not in message
+    if name not in UNNAMED or value is None:
+        assert f"config.{name}" in message
+    if not isinstance(value, dict):
+        assert repr(value) in message
+    assert any(word in message for word in ("must be", "choose one of", "unexpected", "give")), message
+
+
+@pytest.mark.parametrize("part", ["data", "model", "train", "unlearn"])
+def test_a_part_of_another_kind_is_named(part):
+    config = Config()
+    setattr(config, part, TrainConfig() if part != "train" else UnlearnConfig())
+    with pytest.raises(ValueError, match=f"config.{part} is .*must be a {part.title()}Config"):
+        validate(config)
+
+
+def test_an_unknown_field_is_an_error():
+    with pytest.raises(TypeError, match="lrr"):
+        TrainConfig(lrr=0.1)
+    with pytest.raises(AttributeError, match="lrr"):
+        Config().train.lrr = 0.1
+
+
+@pytest.mark.parametrize("variant", ["", ":quick"])
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs(path, variant):
+    config = arguments.load(f"{path}{variant}")
+    validate(config)
+    assert f"--config=configs/{path.name}" in path.read_text()  # each says how it is run
+    again = arguments.load(f"{path}{variant}")
+    assert again == config
+    assert again is not config
+    if variant:
+        assert config.train.epochs <= arguments.load(str(path)).train.epochs
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_refuse_other_variants(path):
+    with pytest.raises(ValueError, match=r":quik: .*quick"):
+        arguments.load(f"{path}:quik")
+
+
+def test_json_round_trip():
+    config = Config(teacher="runs/a", unlearn=UnlearnConfig(forget=(3, 5), hyperparameters={"temperature": 2.0}))
+    plain = dataclasses.asdict(config)
+    read = json.loads(json.dumps(plain))
+    assert read["unlearn"].pop("forget") == [3, 5]
+    assert plain["unlearn"].pop("forget") == (3, 5)
+    for part in ("train", "unlearn"):
+        assert read[part].pop("augment") == list(plain[part].pop("augment"))
+    assert read == plain
+
+
+def test_settings_of_the_command_line(tmp_path):
+    """Each kind of type, in place of the file's; a call keeps nothing for the next."""
+    command = ["delete-jax", f"--config={CONFIGS[0].parent / 'digits.py'}", f"--workdir={tmp_path / 'run'}"]
+    settings = {
+        "--config.unlearn.forget=3,5": ((3, 5), "unlearn.forget"),
+        "--config.unlearn.forget=7": ((7,), "unlearn.forget"),
+        "--config.unlearn.forget=(1, 2)": ((1, 2), "unlearn.forget"),
+        "--config.train.augment=('flip', 'crop')": (("flip", "crop"), "train.augment"),
+        "--config.train.augment=flip": (("flip",), "train.augment"),
+        "--config.unlearn.hyperparameters={'temperature': 2.0}": ({"temperature": 2.0}, "unlearn.hyperparameters"),
+        "--config.unlearn.lr=1e-2": (0.01, "unlearn.lr"),
+        "--config.unlearn.lr=1": (1.0, "unlearn.lr"),
+        "--config.train.epochs=7": (7, "train.epochs"),
+        "--config.retrain=false": (False, "retrain"),
+        "--noconfig.retrain": (False, "retrain"),
+        "--config.teacher=runs/a=b": ("runs/a=b", "teacher"),
+        "--config.data.data_dir=/data": ("/data", "data.data_dir"),
+    }
+    plain = dict((name, value) for name, _, value in fields(arguments.parse(command)[0]))
+    for argument, (expected, name) in settings.items():
+        config, workdir = arguments.parse([*command, argument])
+        validate(config)
+        assert workdir == tmp_path / "run"
+        found = {field: value for field, _, value in fields(config)}
+        assert found == plain | {f"config.{name}": expected}, argument
+        assert type(found[f"config.{name}"]) is type(expected)
+    before = [command[0], "--config.unlearn.lr", "0.5", *command[1:]]  # in another order, and with a space
+    assert arguments.parse(before)[0].unlearn.lr == 0.5
+    assert arguments.parse(command)[0] == arguments.parse(command)[0]
