@@ -110,5 +110,7 @@ def _check_names(arguments: Iterable[str], config: Config) -> None:
 def _with_form(message: str, config: Config) -> str:
     """absl's "flag --NAME=VALUE: whatever Python's conversion says", with what is allowed in its place."""
     match = re.match(r"flag (--(config\.[\w.]+)=.*?): ", message, re.DOTALL)
+    if match is None:
+        return message
     types = {name: getattr(hint, "__origin__", hint).__name__ for name, hint, _ in fields(config) if name == match[2]}
     return f"{match[1]}: give {(FORMS | {'dict': DICT_FORM})[types[match[2]]]}"

@@ -92,7 +92,7 @@ class Checkpoints:
         """
         if not self.directory.is_dir():
             return None
-        problems = []
+        problems: list[str] = []
         options = ocp.CheckpointManagerOptions(create=False, cleanup_tmp_directories=False)
         with ocp.CheckpointManager(self.directory, options=options) as manager:
             for epoch in sorted(manager.all_steps(), reverse=True):

@@ -127,7 +127,7 @@ def _check_types(part: Any, where: str) -> None:
     hints = typing.get_type_hints(type(part))
     for field in dataclasses.fields(part):
         name, value, hint = f"{where}.{field.name}", getattr(part, field.name), hints[field.name]
-        if dataclasses.is_dataclass(hint):
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             _require(isinstance(value, hint), name, value, f"a {hint.__name__}")
             _check_types(value, name)
         else:

@@ -90,7 +90,10 @@ def epoch_picks(seed: int, epoch: int, sizes: Mapping[str, int], batch_size: int
     """An epoch over several streams: it is as long as the forget stream (or the only one); the others cycle or stop."""
     picks = {name: epoch_indices(seed + i, epoch, n, batch_size) for i, (name, n) in enumerate(sizes.items())}
     steps = len(picks[FORGET if FORGET in picks else next(iter(picks))][0])
-    return {name: tuple(np.resize(part, (steps, batch_size)) for part in pick) for name, pick in picks.items()}
+    return {
+        name: (np.resize(index, (steps, batch_size)), np.resize(weight, (steps, batch_size)))
+        for name, (index, weight) in picks.items()
+    }
 
 
 def fit(

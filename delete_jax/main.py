@@ -54,7 +54,7 @@ def use_compilation_cache() -> None:
     """Keeps compiled steps in the user's cache folder, where there is a writable one."""
     # A killed process may leave half an entry there: it is compiled again, which needs no warning.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.values["jax_compilation_cache_dir"]:
         return
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "delete_jax", "xla")
     try:

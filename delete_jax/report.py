@@ -6,6 +6,7 @@ file: no script, nothing loaded from elsewhere. Everything that comes from outsi
 """
 
 import base64
+import functools
 import io
 import json
 import math
@@ -446,7 +447,7 @@ def _panels(record: dict[str, Any]) -> list[_Panel]:
         text = f"Answers of the {name} network to the test images; each row sums to 100 %."
         alt = f"{_percent(np.trace(counts) / max(counts.sum(), 1))} of all test images are on the diagonal"
         panels.append(_Panel("confusion", title, text, alt, PANEL_WIDTH,
-                             lambda ax, share=share: _draw_confusion(ax, share, names, forgotten)))  # fmt: skip
+                             functools.partial(_draw_confusion, share=share, names=names, forgotten=forgotten)))  # fmt: skip
     return panels
 
 

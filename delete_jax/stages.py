@@ -31,14 +31,14 @@ from delete_jax.unlearning import check_forget, check_network, split_streams, un
 
 
 class Trained(NamedTuple):
-    """A stage's outcome: the network's variables, where they lie, and what it took (None for a network from elsewhere)."""
+    """A stage's outcome: the network's variables, where they lie, and what it took (0 for a network from elsewhere)."""
 
     variables: Variables
     source: str
     history: list[Row]
     evaluations: list[Row]
-    seconds: float | None = None
-    compile_seconds: float | None = None
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
 
 
 class Run(NamedTuple):
@@ -63,10 +63,7 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
       OSError: the folder cannot be written.
     """
     teacher = _load_teacher(config) if config.teacher else None
-    if config.parallel == "jit":
-        num_devices = 1
-    else:
-        num_devices = jax.device_count()
+    num_devices = 1 if config.parallel == "jit" else jax.device_count()
     for name, part in (("train", config.train), ("unlearn", config.unlearn)):
         try:
             check_batch_size(part.batch_size, num_devices)
@@ -169,7 +166,7 @@ def _differences(found: Any, mine: Any, where: str = "config") -> list[str]:
 
 def _load_teacher(config: Config) -> tuple[Any, dict[str, Any]]:
     """A network's checkpoint (tree, meta) from a run's folder or from a folder `checkpoints/STAGE` in it."""
-    path = Path(config.teacher)
+    path = Path(config.teacher or "")
     if not path.is_dir():
         raise ValueError(f"--config.teacher={path}: no such folder; name the folder of an earlier run")
     stage = path / "checkpoints" / "teacher"
@@ -287,7 +284,8 @@ def evaluate(
     dataset, settings, forget = run.dataset, run.config.unlearn, run.forget
     predict = make_predictor(run.model, run.preprocess)
     trained = {"original": original, "retrained": retrained, "unlearned": unlearned}
-    networks, test = {}, {}
+    networks: dict[str, dict[str, Any]] = {}
+    test: dict[str, np.ndarray] = {}
     for name, network in trained.items():
         if network is None:
             continue
@@ -341,7 +339,7 @@ def evaluate(
         },
         "networks": networks,
         "cost": {
-            "teacher_seconds": original.seconds,
+            "teacher_seconds": original.seconds or None,
             "retrain_seconds": retrain_seconds,
             "unlearn_seconds": unlearned.seconds,
             "unlearn_compile_seconds": unlearned.compile_seconds,

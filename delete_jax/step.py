@@ -99,7 +99,7 @@ def make_train_step(
             images = augment(images, _sample_keys(augment_key, columns, axis_name))
         x = preprocess(images)
         bounds = [sum(len(column["image"]) for column in columns[:i]) for i in range(1, len(columns))]
-        teacher_logits = [None] * len(columns)
+        teacher_logits: list[Any] = [None] * len(columns)
         if method.uses_teacher:
             known = all("teacher_logits" in column for column in columns)
             teacher_logits = (

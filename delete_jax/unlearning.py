@@ -225,9 +225,7 @@ def check_samples(images: np.ndarray, labels: np.ndarray, num_classes: int) -> N
 
 def check_forget(forget: Sequence[int], num_classes: int) -> tuple[int, ...]:
     """The classes to forget, sorted; ValueError when there are none, unknown ones, or all of them."""
-    if isinstance(forget, (int, np.integer)):
-        forget = [forget]
-    classes = tuple(sorted({int(class_) for class_ in forget}))
+    classes = tuple(sorted({int(class_) for class_ in np.atleast_1d(np.asarray(forget, int))}))
     if not classes:
         raise ValueError("no class to forget was given: name at least one, such as forget=[3]")
     for class_ in classes:

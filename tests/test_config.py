@@ -135,7 +135,7 @@ def test_settings_of_the_command_line(tmp_path):
         "--config.teacher=runs/a=b": ("runs/a=b", "teacher"),
         "--config.data.data_dir=/data": ("/data", "data.data_dir"),
     }
-    plain = dict((name, value) for name, _, value in fields(arguments.parse(command)[0]))
+    plain = {name: value for name, _, value in fields(arguments.parse(command)[0])}
     for argument, (expected, name) in settings.items():
         config, workdir = arguments.parse([*command, argument])
         validate(config)

@@ -72,7 +72,7 @@ def test_two_processes(mode, one_device, tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        )  # fmt: skip
+        )
         for i in range(2)
     ]
     try:

@@ -137,7 +137,16 @@ def test_union_and_own_masks():
     landed = {}
     for mask in ("union", "own"):
         result = dj.unlearn(
-            model, variables, images, labels, forget=[1, 2], mask=mask, epochs=10, lr=0.03, batch_size=16, parallel="jit"
+            model,
+            variables,
+            images,
+            labels,
+            forget=[1, 2],
+            mask=mask,
+            epochs=10,
+            lr=0.03,
+            batch_size=16,
+            parallel="jit",
         )
         answers = make_predictor(model, as_is)(result.variables, images[np.isin(labels, [1, 2])]).argmax(-1)
         landed[mask] = np.isin(answers, [1, 2]).mean()

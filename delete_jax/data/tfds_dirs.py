@@ -80,7 +80,8 @@ def read_prepared(directory: Path) -> tuple[Split, Split, tuple[str, ...]]:
                     images[i] = np.frombuffer(image.tobytes(), np.uint8).reshape(images.shape[1:])
                 labels[i] = feature["label"].int64_list.value[0]
         splits.append(Split(images, labels))
-    return *splits, tuple(features["label"].names)
+    train, test = splits
+    return train, test, tuple(features["label"].names)
 
 
 def _find(root: Path, name: str) -> Path | None:

@@ -34,7 +34,7 @@ class Output(NamedTuple):
 
     batch: Stream
     logits: chex.Array
-    teacher_logits: chex.Array | None
+    teacher_logits: Any  # an array, None for a method that uses no teacher
 
 
 class Term(NamedTuple):

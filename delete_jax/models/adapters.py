@@ -32,7 +32,8 @@ def from_nnx(module: nnx.Module) -> tuple[Model, Variables]:
       the model, and the module's variables: `params` and, for everything else (running statistics), `state`. To write
       results back: `nnx.update(module, variables["params"], variables["state"])`.
     """
-    graph, params, rngs, state = nnx.split(module, nnx.Param, nnx.RngState, ...)
+    graph, *parts = nnx.split(module, nnx.Param, nnx.RngState, ...)
+    params, rngs, state = parts
 
     def merge(variables: Variables) -> nnx.Module:
         # copy: without it the merged module shares Variables with the caller's trace
@@ -48,6 +49,7 @@ def from_nnx(module: nnx.Module) -> tuple[Model, Variables]:
         network.train()
         nnx.reseed(network, default=key, dropout=key)
         logits = network(x)
-        return logits, {"params": variables["params"], "state": nnx.split(network, nnx.Param, nnx.RngState, ...)[3]}
+        _, *parts = nnx.split(network, nnx.Param, nnx.RngState, ...)
+        return logits, {"params": variables["params"], "state": parts[-1]}
 
     return Model(apply, apply_train), {"params": params, "state": state}
