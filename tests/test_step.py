@@ -34,9 +34,9 @@ def test_first_step_is_plain_sgd(x64):
         p = jax.nn.softmax(teacher)
         return jnp.mean(jnp.sum(jnp.where(p > 0, p * (jnp.log(jnp.where(p > 0, p, 1)) - student), 0), -1))
 
-    step = make_train_step(model, dj.methods.delete(), sgd(), preprocess=lambda x: x, batch_norm="frozen")
+    step = jax.jit(make_train_step(model, dj.methods.delete(), sgd(), preprocess=_same, batch_norm="frozen"))
     state, metrics = step(init_state(variables, sgd()), variables, batch, 0.1, jax.random.key(0))
-    value, grads = jax.value_and_grad(loss)(variables["params"])
+    value, grads = jax.jit(jax.value_and_grad(loss))(variables["params"])
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-7)
     for new, old, grad in zip(*map(jax.tree.leaves, (state.params, variables["params"], grads)), strict=True):
         np.testing.assert_allclose(new, old - 0.1 * grad, rtol=1e-7, atol=1e-12)
@@ -48,7 +48,7 @@ def test_batch_norm_modes():
     batch = batch_of(*tiny.samples(32))
     moved = {}
     for mode in ("train", "frozen"):
-        step = make_train_step(model, dj.methods.delete(), sgd(), preprocess=lambda x: x, batch_norm=mode)
+        step = jax.jit(make_train_step(model, dj.methods.delete(), sgd(), preprocess=_same, batch_norm=mode))
         state, _ = step(init_state(variables, sgd()), variables, batch, 0.1, jax.random.key(0))
         moved[mode] = float(jnp.abs(state.model_state["batch_stats"]["BatchNorm_0"]["mean"]).max())
         scale = state.params["BatchNorm_0"]["scale"]
@@ -64,7 +64,7 @@ def test_teacher_logits_may_be_given():
     images, labels = tiny.samples(32)
     forget = images[labels == 1]
     logits = make_predictor(model, _same)(variables, forget)
-    step = make_train_step(model, dj.methods.delete(), sgd(), preprocess=_same)
+    step = jax.jit(make_train_step(model, dj.methods.delete(), sgd(), preprocess=_same))
     run = lambda batch, teacher: step(init_state(variables, sgd()), teacher, batch, 0.1, jax.random.key(0))[0].params  # noqa: E731
     given = run(batch_of(images, labels, teacher_logits=logits), None)
     computed = run(batch_of(images, labels), variables)
