@@ -9,7 +9,7 @@ from delete_jax.config import Config, DataConfig, ModelConfig, TrainConfig, Unle
 def get_config(arg: str = "") -> Config:
     config = Config(
         data=DataConfig(name="digits", validation=0.15),
-        model=ModelConfig(name="resnet_small"),
+        model=ModelConfig(name="resnet_tiny"),
         train=TrainConfig(epochs=15, lr=0.1, batch_size=64),
         unlearn=UnlearnConfig(forget=(3,), epochs=10, lr=1e-3, batch_size=32),
     )

@@ -28,7 +28,7 @@ class DataConfig:
 class ModelConfig:
     """The network: a name of `delete_jax.models.MODELS`, and what it computes in."""
 
-    name: str = "resnet_small"
+    name: str = "resnet_tiny"
     dtype: str = "float32"
 
 

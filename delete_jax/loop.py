@@ -18,7 +18,7 @@ import numpy as np
 
 from delete_jax.methods.base import FORGET, Stream
 from delete_jax.model import Model, Variables
-from delete_jax.parallel import Picks, Trainer
+from delete_jax.parallel import Picks, Trainer, compiler_options
 from delete_jax.step import TrainState, make_eval_step
 
 EVAL_BATCH = 512
@@ -192,7 +192,7 @@ def make_predictor(
 
     Batches are filled up by repeating the last image, and what that added is cut off: two shapes at most are compiled.
     """
-    step = jax.jit(make_eval_step(model, preprocess))
+    step = jax.jit(make_eval_step(model, preprocess), compiler_options=compiler_options())
 
     def predict(variables: Variables, images: np.ndarray) -> np.ndarray:
         size = EVAL_BATCH if len(images) >= EVAL_BATCH else 64

@@ -98,10 +98,28 @@ def make_trainer(
     return Trainer(steps, replicate, len(devices), 1 if on_cpu else 16, on_cpu and len(devices) > 1, compiled)
 
 
+@functools.cache
+def compiler_options() -> dict[str, str] | None:
+    """What XLA should do otherwise than it does by itself on this backend, for `jax.jit`.
+
+    On a CPU it hands convolutions to YNNPACK, which makes the steps of small networks a third slower than XLA's own
+    (jaxlib 0.10.2; `benchmarks/step_time.py`): here only matrix products go there.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+    try:
+        jax.jit(jnp.negative, compiler_options=options).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:  # the setting is experimental: a jaxlib without it does as it likes
+        return None
+    return options
+
+
 def _jit(take_steps, devices: list[jax.Device]) -> tuple[Callable, Callable, Any]:
     mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
     replicated, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(None, AXIS))
-    compiled = jax.jit(take_steps, donate_argnums=0, out_shardings=replicated)
+    options = compiler_options()
+    compiled = jax.jit(take_steps, donate_argnums=0, out_shardings=replicated, compiler_options=options)
     gather = jax.jit(_gather, out_shardings=split)
 
     def steps(state, teacher, streams, picks: Picks, lr, seed):

@@ -1,0 +1,698 @@
+"""The command: what it says to bad input, that it survives being killed, what it prints."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import logging
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import flax.serialization
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+import delete_jax as dj
+from delete_jax import data, models, stages
+from delete_jax import main as command
+from delete_jax.checkpoint import Checkpoints
+from delete_jax.config import Config, DataConfig
+from delete_jax.progress import StageProgress
+from delete_jax.step import init_state, sgd
+from tests.test_checkpoint import assert_equal, damage
+from tests.tiny import Net, network, samples
+
+ROOT = pathlib.Path(__file__).parent.parent
+CLASSES = ("ant", "bee", "cat")
+CONFIG = """
+from delete_jax.config import Config, DataConfig, TrainConfig, UnlearnConfig
+
+
+def get_config(variant=""):
+    return Config(
+        data=DataConfig(name="folder:{images}", validation=0.25),
+        train=TrainConfig(epochs=1, batch_size=8),
+        unlearn=UnlearnConfig(forget=(1,), epochs=1, batch_size=8),
+    )
+"""
+STAGES = ("teacher", "retrained", "unlearned")
+
+
+@pytest.fixture(autouse=True)
+def _own_caches(tmp_path_factory, monkeypatch):
+    """The command in this process touches neither the user's cache nor jax's settings."""
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+def snapshot(folder: pathlib.Path) -> dict[str, str]:
+    """Every name below a folder, with the digest of its content."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+# ----------------------------------------------------------------------------------------- bad input to the command
+#
+# A row: what is prepared in the folder {tmp} (with images/, tiny.py and an empty place for run/), the arguments in
+# place of or behind "--config={tmp}/tiny.py --workdir={tmp}/run", and words that the one line must have.
+
+
+def make_images(folder: pathlib.Path) -> None:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), ("test", 2)):
+        for name in CLASSES:
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (8, 8), np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
+
+
+def make_teacher(tmp: pathlib.Path, change=lambda variables: variables, meta=(), **network) -> pathlib.Path:
+    """What a finished run on {tmp}/images leaves of its teacher, untrained; `change` and `meta` spoil it."""
+    dataset = data.load(f"folder:{tmp / 'images'}", validation=0.25)
+    described = {
+        "name": "resnet_tiny",
+        "class_names": list(CLASSES),
+        "image_shape": [8, 8, 1],
+        "mean": dataset.mean.tolist(),
+        "std": dataset.std.tolist(),
+    } | network
+    module = models.create("resnet_tiny", 3)
+    shapes = jax.eval_shape(lambda: models.init(module, (8, 8, 1), 0))
+    rng = np.random.default_rng(0)  # not constant: a damaged bit has to hit the arrays, not what compresses them
+    variables = change(jax.tree.map(lambda leaf: rng.uniform(0.1, 0.2, leaf.shape).astype(leaf.dtype), shapes))
+    state = flax.serialization.to_state_dict(jax.device_get(init_state(variables, sgd())))
+    folder = tmp / "old" / "checkpoints" / "teacher"
+    seconds = {"seconds": 1.0, "compile_seconds": 1.0}
+    Checkpoints(folder, {"stage": "teacher", "epochs": 1, "network": described}).save(
+        1, state, {"epoch": 1, **seconds, **dict(meta)}
+    )
+    return folder / "1"
+
+
+def with_nan(variables):
+    variables["params"]["fc"]["kernel"] = variables["params"]["fc"]["kernel"] * np.float32("nan")
+    return variables
+
+
+def text(name: str, content: str):
+    def prepare(tmp: pathlib.Path) -> None:
+        (tmp / name).parent.mkdir(exist_ok=True)
+        (tmp / name).write_text(content)
+
+    return prepare
+
+
+def config_file(body: str):
+    start = "import dataclasses\nfrom delete_jax.config import *\ndef get_config(variant=''):\n    config = Config()\n"
+    return text("other.py", start + "".join(f"    {line}\n" for line in body.splitlines()))
+
+
+def other_config(tmp: pathlib.Path) -> None:
+    config = Config(data=DataConfig(name=f"folder:{tmp / 'images'}"), seed=7)
+    text("run/config.json", json.dumps(dataclasses.asdict(config)))(tmp)
+
+
+def truncated_png(tmp: pathlib.Path) -> None:
+    path = tmp / "images" / "train" / "bee" / "2.png"
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def another_size(tmp: pathlib.Path) -> None:
+    Image.new("L", (9, 8)).save(tmp / "images" / "test" / "cat" / "0.png")
+
+
+OTHER, OLD = "--config={tmp}/other.py", "--config.teacher={tmp}/old"
+
+BAD_INPUT = {
+    # the command line
+    "no config": (None, ["--config="], ["--config=FILE", "needed", "--help"]),
+    "no workdir": (None, ["--workdir="], ["--workdir=FOLDER", "needed"]),
+    "unknown flag": (None, ["--wrkdir=x"], ["--wrkdir", "--workdir=FOLDER"]),
+    "jax's flag": (None, ["--jax_debug_nans"], ["--jax_debug_nans"]),
+    "stray argument": (None, ["configs/digits.py"], ["unexpected argument 'configs/digits.py'", "--config=FILE"]),
+    "unknown field": (None, ["--config.train.lrr=1"], ["--config.train.lrr", "lr, batch_size"]),
+    "unknown part": (None, ["--config.trian.lr=1"], ["--config.trian.lr", "train, unlearn"]),
+    "field of a number": (None, ["--config.train.lr.x=1"], ["--config.train.lr.x", "config.train has"]),
+    "a part as a whole": (None, ["--config.train=1"], ["--config.train", "no field to set"]),
+    "one key of a dict": (None, ["--config.unlearn.hyperparameters.temperature=2"], ["whole", "{'temperature': 2.0}"]),
+    "word for a number": (None, ["--config.train.lr=fast"], ["--config.train.lr=fast", "a number"]),
+    "fraction for an integer": (None, ["--config.train.epochs=1.5"], ["epochs=1.5", "a whole number"]),
+    "word for a truth": (None, ["--config.retrain=maybe"], ["--config.retrain=maybe", "true or false"]),
+    "no value": (None, ["--config.train.epochs"], ["Missing value", "--config.train.epochs"]),
+    "classes that do not parse": (None, ["--config.unlearn.forget=(1,"], ["forget=(1,", "such as 3,4"]),
+    "dict that does not parse": (None, ["--config.unlearn.hyperparameters={'a':"], ["{'a':", "give a dict"]),
+    # the config file
+    "config file missing": (None, ["--config={tmp}/nope.py"], ["no file {tmp}/nope.py", "configs/digits.py"]),
+    "config file is a folder": (None, ["--config={tmp}"], ["no file {tmp}"]),
+    "syntax error": (text("other.py", "\ndef get_config(:\n"), [OTHER], ["other.py, line 2", "SyntaxError"]),
+    "failing file": (config_file("config.epochs = 1"), [OTHER], ["other.py, line 5", "AttributeError", "epochs"]),
+    "missing import": (text("other.py", "import nope_nope\n"), [OTHER], ["other.py, line 1", "nope_nope"]),
+    "no get_config": (text("other.py", "config = 3\n"), [OTHER], ["no function get_config"]),
+    "get_config returns nothing": (config_file("pass"), [OTHER], ["get_config returned None", "a Config"]),
+    "get_config takes no variant": (
+        text("other.py", "def get_config():\n    pass\n"),
+        [OTHER + ":quick"],
+        ["other.py:quick", "TypeError", "get_config()"],
+    ),
+    "unknown variant": (None, [f"--config={ROOT}/configs/digits.py:foo"], ["digits.py:foo", "'quick'"]),
+    "wrong type in the file": (
+        config_file("config.unlearn.forget = ('bee',)\nreturn config"),
+        [OTHER],
+        ["config.unlearn.forget is ('bee',)", "tuple[int, ...]"],
+    ),
+    "wrong part in the file": (
+        config_file("config.train = UnlearnConfig()\nreturn config"),
+        [OTHER],
+        ["config.train", "TrainConfig"],
+    ),
+    # values
+    "rate is NaN": (None, ["--config.train.lr=nan"], ["config.train.lr is nan", "above 0"]),
+    "rate is infinite": (None, ["--config.unlearn.lr=inf"], ["config.unlearn.lr is inf", "above 0"]),
+    "no epochs": (None, ["--config.unlearn.epochs=0"], ["config.unlearn.epochs is 0", "at least 1"]),
+    "unknown augmentation": (None, ["--config.train.augment=flop"], ["config.train.augment", "flop", "'flip'"]),
+    "unknown model": (None, ["--config.model.name=vgg"], ["'vgg'", "resnet_tiny, resnet_small, resnet18"]),
+    "unknown dtype": (None, ["--config.model.dtype=float8"], ["'float8'", "bfloat16"]),
+    "unknown method": (None, ["--config.unlearn.method=deleet"], ["'deleet'", "delete, "]),
+    "unknown keyword": (None, ["--config.unlearn.hyperparameters={'heat': 2}"], ["delete", "'heat'"]),
+    "keyword out of range": (
+        None,
+        ["--config.unlearn.hyperparameters={'temperature': -2}"],
+        ["temperature", "above 0", "-2"],
+    ),
+    "unknown mode": (None, ["--config.parallel=ddp"], ["'ddp'", "pmap"]),
+    "class out of range": (None, ["--config.unlearn.forget=3"], ["class 3", "0 to 2"]),
+    "negative class": (None, ["--config.unlearn.forget=-1"], ["class -1", "0 to 2"]),
+    "no class": (None, ["--config.unlearn.forget=()"], ["config.unlearn.forget is ()", "at least one"]),
+    "all classes": (None, ["--config.unlearn.forget=0,1,2"], ["all 3 classes", "at least one must remain"]),
+    "batch not divisible": (
+        None,
+        ["--config.unlearn.batch_size=12"],
+        ["config.unlearn.batch_size", "12", "8 device(s)", "8 or 16"],
+    ),
+    # data
+    "unknown dataset": (None, ["--config.data.name=mnist"], ["'mnist'", "digits, ", "folder:PATH"]),
+    "no such folder": (None, ["--config.data.name=folder:{tmp}/nope"], ["{tmp}/nope/train", "no such folder"]),
+    "truncated image": (truncated_png, [], ["train/bee/2.png", "cannot be read", "replace or remove"]),
+    "image of another size": (another_size, [], ["test/cat/0.png", "9x8", "8x8", "one size"]),
+    "class without a folder": (
+        lambda tmp: shutil.rmtree(tmp / "images" / "test" / "cat"),
+        [],
+        ["train/cat", "no counterpart"],
+    ),
+    "class without images": (
+        lambda tmp: [path.unlink() for path in (tmp / "images" / "train" / "cat").iterdir()],
+        [],
+        ["train/cat", "has no images"],
+    ),
+    "fashion_mnist missing": (
+        None,
+        ["--config.data.name=fashion_mnist", "--config.data.data_dir={tmp}/a", "--config.data.source={tmp}/b"],
+        ["fashion_mnist", "{tmp}/b", "four IDX files"],
+    ),
+    "cifar10 missing": (
+        None,
+        ["--config.data.name=cifar10", "--config.data.data_dir={tmp}/a"],
+        ["cifar10", "{tmp}/a", "does not exist", "download_and_prepare"],
+    ),
+    "data_dir cannot be written": (
+        None,
+        ["--config.data.name=digits", "--config.data.data_dir={tmp}/tiny.py/a"],
+        ["digits", "{tmp}/tiny.py/a", "writable data_dir"],
+    ),
+    # the teacher
+    "teacher missing": (None, [OLD], ["--config.teacher={tmp}/old", "no such folder", "earlier run"]),
+    "teacher is a file": (None, ["--config.teacher={tmp}/tiny.py"], ["--config.teacher={tmp}/tiny.py", "folder"]),
+    "teacher empty": (lambda tmp: (tmp / "old").mkdir(), [OLD], ["{tmp}/old", "no checkpoint", "finished run"]),
+    "teacher half-written": (
+        lambda tmp: make_teacher(tmp).rename(tmp / "old/checkpoints/teacher/1.orbax-checkpoint-tmp"),
+        [OLD],
+        ["{tmp}/old", "no checkpoint", "finished run"],
+    ),
+    "teacher interrupted": (
+        lambda tmp: make_teacher(tmp, meta={"epochs": 5}),
+        [OLD],
+        ["{tmp}/old", "interrupted", "finish that run"],
+    ),
+    "teacher damaged": (
+        lambda tmp: damage(make_teacher(tmp)),
+        [OLD],
+        ["{tmp}/old", "{tmp}/old/checkpoints/teacher/1", "name another run"],
+    ),
+    "folder that is no teacher": (
+        lambda tmp: (tmp / "old" / "2024" / "photos").mkdir(parents=True),
+        [OLD],
+        ["--config.teacher={tmp}/old", "{tmp}/old/2024", "name another run"],
+    ),
+    "somebody else's checkpoint": (
+        lambda tmp: Checkpoints(tmp / "old").save(1, {"x": np.zeros(2)}, {}),
+        [OLD],
+        ["{tmp}/old", "no checkpoint of a run"],
+    ),
+    "teacher of another architecture": (
+        lambda tmp: make_teacher(tmp, name="resnet18"),
+        [OLD],
+        ["{tmp}/old", "resnet18", "resnet_tiny", "--config.model.name"],
+    ),
+    "teacher with other weights": (
+        lambda tmp: make_teacher(tmp, lambda v: v | {"params": {"fc": v["params"]["fc"]}}),
+        [OLD],
+        ["--config.teacher={tmp}/old", "cannot take images"],
+    ),
+    "teacher with other classes": (
+        lambda tmp: make_teacher(tmp, class_names=["ant", "bee", "dog"]),
+        [OLD],
+        ["{tmp}/old", "class_names", "dog", "cat"],
+    ),
+    "teacher for other images": (
+        lambda tmp: make_teacher(tmp, image_shape=[8, 8, 3]),
+        [OLD],
+        ["{tmp}/old", "[8, 8, 3]", "[8, 8, 1]"],
+    ),
+    "teacher with NaN weights": (
+        lambda tmp: make_teacher(tmp, with_nan),
+        [OLD],
+        ["--config.teacher={tmp}/old", "params/fc/kernel", "NaN"],
+    ),
+    # the folder of the run
+    "workdir is a file": (None, ["--workdir={tmp}/tiny.py"], ["{tmp}/tiny.py is a file", "another --workdir"]),
+    "workdir below a file": (None, ["--workdir={tmp}/tiny.py/run"], ["tiny.py/run", "another --workdir"]),
+    "workdir cannot be written": (None, ["--workdir=/proc/run"], ["/proc/run", "cannot be written"]),
+    "workdir not empty": (text("run/thesis.txt", "precious"), [], ["{tmp}/run is not empty", "another --workdir"]),
+    "workdir of another config": (
+        other_config,
+        [],
+        ["{tmp}/run", "another config", "config.data.validation was 0.1, now 0.25", "another --workdir"],
+    ),
+    "config.json damaged": (text("run/config.json", '{"data": '), [], ["{tmp}/run/config.json", "damaged"]),
+    "config.json is something else": (text("run/config.json", "[1]"), [], ["{tmp}/run", "another config"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input(name, tmp_path, capfd, caplog):
+    """One clear line, exit code 2, nothing written."""
+    prepare, arguments, words = BAD_INPUT[name]
+    make_images(tmp_path / "images")
+    (tmp_path / "tiny.py").write_text(CONFIG.format(images=tmp_path / "images"))
+    if prepare is not None:
+        prepare(tmp_path)
+    before = snapshot(tmp_path)
+    caplog.clear()
+    capfd.readouterr()
+    argv = ["--config={tmp}/tiny.py", "--workdir={tmp}/run", *arguments]
+    assert command.main(["delete-jax", *(argument.replace("{tmp}", str(tmp_path)) for argument in argv)]) == 2
+    error = capfd.readouterr().err
+    assert re.fullmatch(r"delete-jax: error: [^\n]+\n", error), error
+    for word in words:
+        assert word.replace("{tmp}", str(tmp_path)) in error, error
+    assert not re.search(r"Traceback|<class|object at 0x|\.\.\.$", error), error
+    assert snapshot(tmp_path) == before
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("delete_jax")] == []
+
+
+# ----------------------------------------------------------------------------------------- bad input to the library
+
+
+def unlearn(model=None, variables=None, images=None, labels=None, **settings):
+    default_model, default_variables = network()
+    default_images, default_labels = samples(32)
+    given = [
+        default if value is None else value
+        for value, default in (
+            (model, default_model),
+            (variables, default_variables),
+            (images, default_images),
+            (labels, default_labels),
+        )
+    ]
+    return dj.unlearn(*given, **{"forget": [1], "epochs": 1, "batch_size": 8, **settings})
+
+
+IMAGES, LABELS = samples(32)
+
+
+def one_nan(array: np.ndarray) -> np.ndarray:
+    array = array.copy()
+    array.flat[-1] = np.nan
+    return array
+
+
+BAD_ARGUMENTS = {
+    "images without channels": (lambda: {"images": IMAGES[..., 0]}, [r"\[n, h, w, c\]", r"\(32, 6, 6\)"]),
+    "integer images": (lambda: {"images": IMAGES.astype(np.int32)}, ["uint8 or float", "int32"]),
+    "bytes without preprocess": (lambda: {"images": IMAGES.astype(np.uint8)}, ["preprocess=", "normalize"]),
+    "images of other channels": (lambda: {"images": IMAGES.repeat(3, -1)}, [r"\(6, 6, 3\)", "cannot take"]),
+    "NaN images": (lambda: {"images": one_nan(IMAGES)}, ["NaN", "clean or remove"]),
+    "no images": (lambda: {"images": IMAGES[:0], "labels": LABELS[:0]}, [r"\(0,\)"]),
+    "labels of other length": (lambda: {"labels": LABELS[:-1]}, [r"\(31,\)", r"\(32, 6, 6, 1\)"]),
+    "float labels": (lambda: {"labels": LABELS.astype(np.float32)}, ["integers", "float32"]),
+    "one-hot labels": (lambda: {"labels": np.eye(4, dtype=np.int32)[LABELS]}, [r"\(32, 4\)"]),
+    "label too large": (lambda: {"labels": LABELS + 1}, ["label 4", "4 classes", "0 to 3"]),
+    "negative label": (lambda: {"labels": LABELS - 1}, ["label -1", "0 to 3"]),
+    "class out of range": (lambda: {"forget": [4]}, ["class 4", "0 to 3"]),
+    "class without samples": (lambda: {"labels": np.where(LABELS == 1, 0, LABELS)}, ["class 1", "0, 2, 3"]),
+    "no class": (lambda: {"forget": []}, ["at least one"]),
+    "all classes": (lambda: {"forget": range(4)}, ["all 4 classes", "at least one must remain"]),
+    "rate zero": (lambda: {"lr": 0.0}, ["above 0", "got 0"]),
+    "rate NaN": (lambda: {"lr": float("nan")}, ["above 0", "nan"]),
+    "rate infinite": (lambda: {"lr": float("inf")}, ["above 0", "inf"]),
+    "no epochs": (lambda: {"epochs": 0}, ["at least 1", "got 0"]),
+    "unknown mask": (lambda: {"mask": "both"}, ["'both'", "union, own"]),
+    "unknown batch_norm": (lambda: {"batch_norm": "eval"}, ["'eval'", "frozen"]),
+    "unknown mode": (lambda: {"parallel": "ddp"}, ["'ddp'", "pmap"]),
+    "batch not divisible": (lambda: {"batch_size": 12}, ["12", r"8 device", "8 or 16"]),
+    "batch below the devices": (lambda: {"batch_size": 3}, ["batch size 3", "use 8"]),
+    "NaN weights": (
+        lambda: {"variables": jax.tree.map(one_nan, jax.device_get(network()[1]))},
+        ["holds NaN", "another checkpoint"],
+    ),
+    "weights alone": (lambda: {"variables": network()[1]["params"]}, ["'params'"]),
+    "other architecture": (lambda: {"variables": network(Net(features=4))[1]}, ["cannot take images", "shape"]),
+    "no remaining samples": (
+        lambda: {"images": IMAGES[LABELS == 1], "labels": LABELS[LABELS == 1], "method": dj.methods.finetune()},
+        ["remain", "both kinds"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ARGUMENTS)
+def test_bad_arguments(name):
+    arguments, words = BAD_ARGUMENTS[name]
+    arguments = arguments()
+    given = [a for a in (arguments.get("images"), arguments.get("labels")) if a is not None]
+    copies = [a.copy() for a in given]
+    with pytest.raises(ValueError) as caught:
+        unlearn(**arguments)
+    for word in words:
+        assert re.search(word, str(caught.value)), caught.value
+    assert "\n" not in str(caught.value)
+    for a, b in zip(given, copies, strict=True):
+        assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+
+
+# --------------------------------------------------------------------------------------------- whole runs, and killed
+
+
+class Process:
+    """The command as a user starts it, on one device, with a compile cache that outlives the test."""
+
+    def __init__(self, folder: pathlib.Path, cache: pathlib.Path, data_dir: str):
+        self.folder = folder
+        self.config = folder / "small.py"
+        self.config.write_text(
+            "from delete_jax.config import *\n\n\ndef get_config():\n    return Config(\n"
+            "        data=DataConfig(name='digits', validation=0.5), model=ModelConfig(name='resnet_small'),\n"
+            "        train=TrainConfig(epochs=4, batch_size=64),\n"
+            "        unlearn=UnlearnConfig(forget=(3,), epochs=4, batch_size=16), parallel='jit')\n"
+        )
+        self.environment = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "NPROC")} | {
+            "PYTHONPATH": str(ROOT),
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "DELETE_JAX_DATA_DIR": data_dir,
+        }
+
+    def argv(self, workdir: str, *arguments: str) -> list[str]:
+        return [f"--config={self.config}", f"--workdir={self.folder / workdir}", *arguments]
+
+    def start(self, workdir: str, *arguments: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "delete_jax.main", *self.argv(workdir, *arguments)],
+            env=self.environment, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def run(self, workdir: str, *arguments: str) -> subprocess.CompletedProcess:
+        process = self.start(workdir, *arguments)
+        try:
+            out, error = process.communicate(timeout=240)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, error)
+
+    def network(self, workdir: str, stage: str):
+        return Checkpoints(self.folder / workdir / "checkpoints" / stage).restore()[0]
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory, pytestconfig) -> Process:
+    data_dir = str(tmp_path_factory.mktemp("data"))
+    data.load("digits", data_dir=data_dir)
+    return Process(tmp_path_factory.mktemp("runs"), pytestconfig.cache.mkdir("delete_jax_xla"), data_dir)
+
+
+@pytest.fixture(scope="module")
+def whole(process) -> subprocess.CompletedProcess:
+    """An uninterrupted run, in "whole"."""
+    return process.run("whole")
+
+
+def report(workdir: pathlib.Path) -> dict:
+    """The figures of a run: what does not depend on the clock or on the folder."""
+    record = json.loads((workdir / "report.json").read_text())
+    for name in ("created", "command", "cost"):
+        record.pop(name)
+    for figures in record["networks"].values():
+        figures.pop("source")
+    return record
+
+
+def rows(workdir: pathlib.Path) -> list[str]:
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return sorted(json.dumps(json.loads(line), sort_keys=True) for line in lines)
+
+
+def test_a_run_prints_its_progress_and_nothing_else(process, whole):
+    assert (whole.returncode, whole.stderr) == (0, "")
+    lines = whole.stdout.splitlines()
+    for stage in STAGES:
+        assert sum(bool(re.match(rf"{stage}: step \d+/\d+  loss ", line)) for line in lines) == 4
+    assert re.match(r"forgotten classes: .*%.*the others: .*%.*Report: .*report\.html$", lines[-1])
+    assert len(lines) == 13
+    assert "\x1b" not in whole.stdout
+    workdir = process.folder / "whole"
+    assert sorted(path.name for path in workdir.iterdir()) == [
+        "checkpoints", "config.json", "metrics.jsonl", "report.html", "report.json", "report.png",
+    ]  # fmt: skip
+
+
+def test_a_finished_run_is_left_alone(process, whole, capfd, monkeypatch):
+    assert whole.returncode == 0
+    monkeypatch.setenv("DELETE_JAX_DATA_DIR", process.environment["DELETE_JAX_DATA_DIR"])
+    before = snapshot(process.folder)
+    assert command.main(["delete-jax", *process.argv("whole")]) == 0
+    out, error = capfd.readouterr()
+    assert out == f"already done: {process.folder / 'whole' / 'report.html'}\n"
+    assert error == ""
+    assert command.main(["delete-jax", *process.argv("whole", "--config.unlearn.lr=0.5")]) == 2
+    assert "config.unlearn.lr was 0.001, now 0.5" in capfd.readouterr().err
+    assert snapshot(process.folder) == before
+
+
+def wait_for(process: subprocess.Popen, condition) -> None:
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert process.poll() is None, f"ended too early: {process.communicate()}"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_killed_at_random_instants(process, whole):
+    """SIGKILL in each part of a run, and Ctrl-C: the same command again ends with the same bits."""
+    assert whole.returncode == 0
+    workdir, rng = process.folder / "killed", np.random.default_rng(0)
+    delays = rng.uniform(0, 1, 5)
+
+    def logged(stage: str):
+        log = workdir / "metrics.jsonl"
+        return lambda: log.exists() and f'"stage": "{stage}"' in log.read_text()
+
+    started = time.monotonic()
+    instants = [
+        (lambda: time.monotonic() - started > 3 * delays[0], 0.0),  # while it starts
+        (logged("teacher"), 0.3 * delays[1]),
+        (logged("retrained"), 0.3 * delays[2]),
+        (logged("unlearned"), 0.3 * delays[3]),
+        (lambda: (workdir / "checkpoints" / "unlearned" / "4").is_dir(), 2.5 * delays[4]),  # while it evaluates
+    ]
+    for i, (condition, delay) in enumerate(instants):
+        running = process.start("killed")
+        wait_for(running, condition)
+        time.sleep(delay)
+        running.kill()
+        _, error = running.communicate()
+        assert running.returncode == -signal.SIGKILL
+        assert error == ""
+        if i == 2:
+            interrupted = process.start("killed")
+            wait_for(interrupted, (workdir / "checkpoints" / "unlearned").exists)
+            interrupted.send_signal(signal.SIGINT)
+            _, error = interrupted.communicate(timeout=60)
+            assert (interrupted.returncode, error) == (130, "delete-jax: interrupted; the same command resumes\n")
+    last = process.run("killed")
+    assert (last.returncode, last.stderr) == (0, "")
+    assert last.stdout.splitlines()[:-1] == [f"{stage}: done" for stage in STAGES]
+    for stage in STAGES:
+        assert_equal(process.network("killed", stage), process.network("whole", stage))
+    assert rows(workdir) == rows(process.folder / "whole")
+    assert report(workdir) == report(process.folder / "whole")
+    names = {path.name for path in workdir.rglob("*")}
+    assert not [name for name in names if "tmp" in name or "damaged" in name]
+
+
+def test_a_diverging_run_says_so_and_keeps_the_earlier_stages(process, whole):
+    failed = process.run("diverged", "--config.unlearn.lr=1e6")
+    assert failed.returncode == 2
+    assert re.fullmatch(
+        r"delete-jax: error: training diverged at step \d+ \(epoch 1; .*grad_norm nan, loss \S+,.*\) "
+        r"with learning rate 1e\+06: try a [^\n]*\n",
+        failed.stderr,
+    ), failed.stderr
+    for stage in STAGES[:2]:
+        assert_equal(process.network("diverged", stage), process.network("whole", stage))
+    assert Checkpoints(process.folder / "diverged" / "checkpoints" / "unlearned").restore() is None
+    assert not (process.folder / "diverged" / "report.json").exists()
+    # Its teacher serves a run with a better rate, which ends where the whole run ended.
+    saved = process.run("saved", f"--config.teacher={process.folder / 'diverged'}", "--config.retrain=false")
+    assert (saved.returncode, saved.stderr) == (0, "")
+    assert_equal(process.network("saved", "unlearned"), process.network("whole", "unlearned"))
+
+
+def test_damage_is_one_line(process, whole):
+    """In a process of its own: nothing else, such as a library's log, may come with the line."""
+    shutil.copytree(process.folder / "whole", process.folder / "damaged")
+    workdir = process.folder / "damaged"
+    (workdir / "report.json").unlink()
+    for checkpoint in (workdir / "checkpoints" / "retrained").iterdir():
+        damage(checkpoint)
+    before = snapshot(workdir)
+    failed = process.run("damaged")
+    assert failed.returncode == 2
+    assert re.fullmatch(
+        r"delete-jax: error: no whole checkpoint [^\n]*, or delete [^\n]*retrained[^\n]*\n", failed.stderr
+    )
+    assert snapshot(workdir) == before
+
+
+# --------------------------------------------------------------------------------------------------- around the runs
+
+
+def test_help(capsys):
+    assert command.main(["delete-jax", "--help"]) == 0
+    out, error = capsys.readouterr()
+    assert error == ""
+    for words in ("--config=FILE", "--workdir=FOLDER", "--config.unlearn.forget=(0,)", "--config.data.name=digits"):
+        assert words in out
+
+
+def test_the_installed_command_exits_with_the_code(monkeypatch):
+    for argv, code in ((["delete-jax", "-h"], 0), (["delete-jax"], 2)):
+        monkeypatch.setattr(sys, "argv", argv)
+        with pytest.raises(SystemExit) as caught:
+            command.run()
+        assert caught.value.code == code
+
+
+def test_interrupted(monkeypatch, capsys, tmp_path):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "run_stages", interrupt)
+    argv = ["delete-jax", f"--config={ROOT}/configs/digits.py", f"--workdir={tmp_path / 'run'}"]
+    assert command.main(argv) == 130
+    assert capsys.readouterr() == ("", "delete-jax: interrupted; the same command resumes\n")
+    logging.disable(logging.NOTSET)
+
+
+def test_killed_before_it_has_a_config(tmp_path):
+    """The folder with a half-written config.json is the run's, too."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.tmp").write_text('{"data"')
+    stages._claim(tmp_path / "run", Config())
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
+    stages._claim(tmp_path / "run", Config())  # the same config resumes
+    with pytest.raises(ValueError, match=r"config\.seed was 0, now 1"):
+        stages._claim(tmp_path / "run", Config(seed=1))
+
+
+@pytest.mark.parametrize("caches", ["{tmp}/new", "{tmp}/file/below", "/proc/nope"])
+def test_compile_cache(tmp_path, monkeypatch, caches):
+    """A folder of the user's caches where that can be written, and otherwise none, without a word."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", caches.replace("{tmp}", str(tmp_path)))
+    jax.config.update("jax_compilation_cache_dir", None)
+    command.use_compilation_cache()
+    expected = str(tmp_path / "new" / "delete_jax" / "xla") if "new" in caches else None
+    assert jax.config.jax_compilation_cache_dir == expected
+    jax.config.update("jax_compilation_cache_dir", "/chosen/by/the/user")
+    command.use_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir == "/chosen/by/the/user"
+
+
+def test_a_damaged_compile_cache_is_harmless(tmp_path):
+    """In processes of their own, for jax opens its cache once: half of each entry is left by a killed run."""
+    code = (
+        "import jax, jax.numpy as jnp; from delete_jax.main import use_compilation_cache; use_compilation_cache()\n"
+        "print(jax.config.jax_compilation_cache_dir, jax.jit(lambda x: jnp.sin(x) @ x.T)(jnp.ones((9, 9))).sum())"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"PYTHONPATH": str(ROOT)}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+    def run() -> list[str]:
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.split()
+
+    folder, cold = run()
+    entries = [path for path in pathlib.Path(folder).iterdir() if path.name.endswith("-cache")]
+    assert entries
+    for path in entries:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert run() == [folder, cold]
+
+
+def test_progress_off_a_terminal():
+    file = io.StringIO()
+    with StageProgress("unlearned", Console(file=file, width=200), ("loss", "forgetting")) as progress:
+        for step in range(1, 7):
+            progress(step, 6, {"loss": 1 / step, "forgetting": 0.5, "grad_norm": 3.0}, 1234.5, epoch_done=step % 3 == 0)
+    lines = file.getvalue().splitlines()
+    assert [line.split("  ")[:4] for line in lines] == [
+        ["unlearned: step 3/6", "loss 0.3333", "forgetting 0.5000", "1,234 samples/s"],
+        ["unlearned: step 6/6", "loss 0.1667", "forgetting 0.5000", "1,234 samples/s"],
+    ]
+    assert re.search(r"  \d+ s left$", lines[0])
+    assert "\x1b" not in file.getvalue()
+
+
+def test_progress_on_a_terminal():
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=120, color_system=None)
+
+    def interrupted_stage() -> None:
+        with StageProgress("teacher", console) as progress:
+            for step in range(1, 5):
+                progress(step, 8, {"loss": 0.25}, 100.0, epoch_done=step == 4)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_stage()
+    shown = file.getvalue()
+    assert "teacher" in shown
+    assert "loss 0.2500" in shown
+    assert "━" in shown
+    assert "step 4/8" not in shown  # the bar says it
+    assert shown.endswith("\x1b[?25h")  # the cursor is back
