@@ -25,6 +25,7 @@ from rich.progress import track
 
 import delete_jax as dj
 from delete_jax import data, metrics, stages
+from delete_jax.arguments import load
 from delete_jax.config import validate
 from delete_jax.loop import make_predictor
 from delete_jax.step import sgd
@@ -64,7 +65,7 @@ def main() -> int:
 
 
 def compare(options: argparse.Namespace) -> None:
-    config = load_config(options.config)
+    config = load(options.config)
     validate(config)
     console = Console(soft_wrap=True)
     dataset = data.load(
@@ -102,16 +103,6 @@ def compare(options: argparse.Namespace) -> None:
             rows.append({"forget": label, "method": name, "rate": rates.get(name.split(",")[0]), **summary(figures)})
     write(options.out, rows, rates, options)
     console.print((options.out / "table.md").read_text(), highlight=False)
-
-
-def load_config(path: str):
-    """`FILE.py` or `FILE.py:VARIANT` -> its Config."""
-    file, _, variant = path.partition(":")
-    if not Path(file).is_file():
-        raise ValueError(f"--config={file}: no such file")
-    namespace: dict[str, Any] = {}
-    exec(compile(Path(file).read_text(), file, "exec"), namespace)
-    return namespace["get_config"](variant)
 
 
 class Bench:

@@ -11,7 +11,7 @@ def get_config(arg: str = "") -> Config:
         data=DataConfig(name="digits", validation=0.15),
         model=ModelConfig(name="resnet_tiny"),
         train=TrainConfig(epochs=15, lr=0.1, batch_size=64),
-        unlearn=UnlearnConfig(forget=(3,), epochs=10, lr=1e-3, batch_size=32),
+        unlearn=UnlearnConfig(forget=(3,), epochs=10, lr=3e-3, batch_size=32),
     )
     if arg == "quick":
         config.train.epochs = config.unlearn.epochs = 1
