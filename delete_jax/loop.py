@@ -106,6 +106,7 @@ def fit(
     seed: int,
     epochs: int,
     batch_size: int,
+    constants: Mapping[str, Any] | None = None,
     spent_seconds: float = 0.0,
     evaluate: Callable[[Variables], Row] | None = None,
     log: MetricsLog | None = None,
@@ -122,6 +123,7 @@ def fit(
       lr: learning rate, multiplies the optimiser's update.
       seed: of the data order, augmentation and dropout.
       batch_size: of each stream, over all devices.
+      constants: what the method prepared for all steps (`methods.base.Prepared`).
       spent_seconds: what preparing the streams took; counted with the steps.
       evaluate: variables -> numbers, called before training and after each epoch; its time does not count.
       log, store, progress: where rows, states and progress go.
@@ -140,7 +142,7 @@ def fit(
     history, evaluations = log.resume(first_epoch) if log is not None else ([], [])
     if first_epoch >= epochs:
         return Fit(state, history, evaluations, seconds, compile_seconds)
-    state, teacher, streams = trainer.replicate((state, teacher, dict(streams)))
+    state, teacher, streams, constants = trainer.replicate((state, teacher, dict(streams), dict(constants or {})))
     if evaluate is not None and first_epoch == 0:
         evaluations.append({"epoch": 0, "step": 0, **evaluate(state.variables)})
     compiled = False
@@ -150,7 +152,7 @@ def fit(
         started, compiling, parts, ready, done = time.perf_counter(), 0.0, [], 0, 0
         for begin, end in spans(num_steps, trainer.scan_steps):
             part = {name: tuple(values[begin:end] for values in pick) for name, pick in picks.items()}
-            state, metrics = trainer.steps(state, teacher, streams, part, lr, seed)
+            state, metrics = trainer.steps(state, teacher, streams, part, lr, seed, constants)
             if not compiled:  # dispatch returns once the step is compiled
                 compiled, compiling = True, time.perf_counter() - started
             if trainer.must_wait:

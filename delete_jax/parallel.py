@@ -33,7 +33,7 @@ how much each counts."""
 class Trainer(NamedTuple):
     """A compiled train step and how to bring arrays to its devices.
 
-    steps: `(state, teacher, streams, picks, lr, seed) -> (state, metrics)`: as many steps as `picks` holds; metrics are
+    steps: `(state, teacher, streams, picks, lr, seed, constants) -> (state, metrics)`: as many steps as `picks` holds; metrics are
         `{name: [steps]}`. The state, and only it, is donated.
     replicate: pytree of host or device arrays -> the same on every device.
     num_shards: the batch size must be a multiple of it.
@@ -85,12 +85,15 @@ def make_trainer(
         axis_name=AXIS if mode == "pmap" else None,
     )
 
-    def take_steps(state: TrainState, teacher, batches: Mapping[str, Stream], lr, seed) -> tuple[TrainState, Metrics]:
+    def take_steps(
+        state: TrainState, teacher, batches: Mapping[str, Stream], lr, seed, constants
+    ) -> tuple[TrainState, Metrics]:
         key = jax.random.key(seed)
         if jax.tree.leaves(batches)[0].shape[0] == 1:  # convolutions in a loop are many times slower on CPU: no loop
-            state, metrics = step(state, teacher, jax.tree.map(lambda column: column[0], batches), lr, key)
+            batch = jax.tree.map(lambda column: column[0], batches)
+            state, metrics = step(state, teacher, batch, lr, key, constants)
             return state, jax.tree.map(lambda value: value[None], metrics)
-        return jax.lax.scan(lambda carry, batch: step(carry, teacher, batch, lr, key), state, batches)
+        return jax.lax.scan(lambda carry, batch: step(carry, teacher, batch, lr, key, constants), state, batches)
 
     on_cpu = jax.default_backend() == "cpu"
     devices = jax.devices() if mode != "jit" else jax.local_devices()[:1]
@@ -122,9 +125,9 @@ def _jit(take_steps, devices: list[jax.Device]) -> tuple[Callable, Callable, Any
     compiled = jax.jit(take_steps, donate_argnums=0, out_shardings=replicated, compiler_options=options)
     gather = jax.jit(_gather, out_shardings=split)
 
-    def steps(state, teacher, streams, picks: Picks, lr, seed):
+    def steps(state, teacher, streams, picks: Picks, lr, seed, constants):
         batches = {name: gather(streams[name], *_put(pick, split)) for name, pick in picks.items()}
-        return compiled(state, teacher, batches, *_scalars(lr, seed))
+        return compiled(state, teacher, batches, *_scalars(lr, seed), constants)
 
     return steps, functools.partial(_put, sharding=replicated), compiled
 
@@ -134,7 +137,7 @@ def _pmap(take_steps) -> tuple[Callable, Callable, Any]:
     local = jax.local_devices()
     mesh = Mesh(np.array(local), (AXIS,), axis_types=(AxisType.Auto,))
     compiled = jax.pmap(
-        take_steps, axis_name=AXIS, in_axes=(None, None, 0, None, None), out_axes=None, donate_argnums=(0,)
+        take_steps, axis_name=AXIS, in_axes=(None, None, 0, None, None, None), out_axes=None, donate_argnums=(0,)
     )
     gather = jax.pmap(_gather, in_axes=(None, 0, 0), devices=local)
 
@@ -143,9 +146,9 @@ def _pmap(take_steps) -> tuple[Callable, Callable, Any]:
         shards = values.reshape(len(values), jax.device_count(), -1).swapaxes(0, 1)
         return np.ascontiguousarray(shards[jax.process_index() * len(local) :][: len(local)])
 
-    def steps(state, teacher, streams, picks: Picks, lr, seed):
+    def steps(state, teacher, streams, picks: Picks, lr, seed, constants):
         batches = {name: gather(streams[name], *map(rows, pick)) for name, pick in picks.items()}
-        return compiled(state, teacher, batches, *_scalars(lr, seed))
+        return compiled(state, teacher, batches, *_scalars(lr, seed), constants)
 
     return steps, functools.partial(_put, sharding=NamedSharding(mesh, P())), compiled
 

@@ -243,8 +243,9 @@ def train(run: Run, stage: str, without: tuple[int, ...]) -> Trained:
 def _unlearn(run: Run, original: Trained) -> Trained:
     stage, settings = "unlearned", run.config.unlearn
     store, log = _store(run, stage, settings.epochs), MetricsLog(run.workdir / "metrics.jsonl", stage)
+    method = methods.create(settings.method, **settings.hyperparameters)
     if (done := _finished(run, stage, settings.epochs, store, log)) is not None:
-        return done
+        return done._replace(variables=method.unwrap(done.variables))
     predict, held_out = make_predictor(run.model, run.preprocess), run.dataset.validation
 
     def evaluate(variables: Variables) -> Row:
@@ -258,7 +259,7 @@ def _unlearn(run: Run, original: Trained) -> Trained:
             run.dataset.train.images,
             run.dataset.train.labels,
             forget=run.forget,
-            method=methods.create(settings.method, **settings.hyperparameters),
+            method=method,
             epochs=settings.epochs,
             lr=settings.lr,
             batch_size=settings.batch_size,
@@ -344,7 +345,7 @@ def evaluate(
             "unlearn_seconds": unlearned.seconds,
             "unlearn_compile_seconds": unlearned.compile_seconds,
             "speedup": retrain_seconds / unlearned.seconds if retrain_seconds else None,
-            "samples_per_second": num_steps * settings.batch_size / unlearned.seconds,
+            "samples_per_second": num_steps * settings.batch_size / unlearned.seconds if num_steps else None,
         },
         "history": _columns(unlearned.history, ("step", "loss", "forgetting", "retention", "grad_norm")),
         "curve": _columns(unlearned.evaluations, ("step", "acc_f", "acc_r")),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import chex
@@ -13,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from delete_jax.methods.base import Method, Output, Stream
+from delete_jax.methods.base import ANCHOR, FORGET, Context, Method, Output, Stream
 from delete_jax.model import Model, Variables
 
 Metrics = dict[str, chex.Array]
 """Scalars of one step: `loss`, `grad_norm`, and, for methods with a target, `forgetting`, `within`, `retention`."""
 
 BATCH_NORM_MODES = ("train", "frozen")
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @flax.struct.dataclass
@@ -60,13 +62,15 @@ def make_train_step(
     batch_norm: str = "train",
     axis_name: str | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Builds the pure step `(state, teacher, batch, lr, key) -> (state, metrics)`.
+    """Builds the pure step `(state, teacher, batch, lr, key, constants) -> (state, metrics)`.
 
     * `teacher`: the frozen original's variables (None for a method that uses none); evaluation mode, no gradient.
     * `batch`: `{stream: columns [b, ...]}` for the method's streams. The student sees them in one forward pass, so that
       batch statistics are those of all streams together. With a `teacher_logits` column the teacher is not run.
     * `lr`: float scalar that multiplies the update of `tx`, which is therefore built for a rate of 1.
     * `key`: the run's PRNG key; the step folds its number in.
+    * `constants`: what the method prepared for all steps; its `update_mask` multiplies the updates, last, so that neither
+      momentum nor decay can move a masked weight.
 
     The loss is `sum over streams of sum(weight * loss) / sum(weight)`, both sums over all devices.
 
@@ -91,40 +95,52 @@ def make_train_step(
             (model.apply(variables, x), variables) if batch_norm == "frozen" else model.apply_train(variables, x, key)
         )
 
-    def step(state: TrainState, teacher, batch: Mapping[str, Stream], lr, key) -> tuple[TrainState, Metrics]:
-        augment_key, model_key = jax.random.split(jax.random.fold_in(key, state.step))
-        columns = [batch[name] for name in method.streams]
-        images = jnp.concatenate([column["image"] for column in columns])
+    run = make_eval_step(model, preprocess)
+
+    def step(
+        state: TrainState, teacher, batch: Mapping[str, Stream], lr, key, constants: Mapping[str, Any] = NOTHING
+    ) -> tuple[TrainState, Metrics]:
+        augment_key, model_key, anchor_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
+        streams = {name: batch[name] for name in method.streams}
         if augment is not None:
-            images = augment(images, _sample_keys(augment_key, columns, axis_name))
-        x = preprocess(images)
-        bounds = [sum(len(column["image"]) for column in columns[:i]) for i in range(1, len(columns))]
-        teacher_logits: list[Any] = [None] * len(columns)
-        if method.uses_teacher:
-            known = all("teacher_logits" in column for column in columns)
-            teacher_logits = (
-                [column["teacher_logits"] for column in columns]
-                if known
-                else jnp.split(_float(jax.lax.stop_gradient(model.apply(teacher, x))), bounds)
-            )
-        totals = [total(jnp.sum(column["weight"])) for column in columns]
+            streams = _with_images(streams, augment, augment_key, axis_name)
+        if method.reorient is not None:
+            anchors = {ANCHOR: _anchor_columns(streams[FORGET])}
+            streams |= _with_images(anchors, method.reorient, anchor_key, axis_name)
+        x = preprocess(jnp.concatenate([column["image"] for column in streams.values()]))
+        sizes = [len(column["image"]) for column in streams.values()]
+        teacher_logits = {name: column.get("teacher_logits") for name, column in streams.items()}
+        unknown = [name for name, logits in teacher_logits.items() if logits is None] if method.uses_teacher else []
+        if unknown:
+            parts = dict(zip(streams, _split(x, sizes), strict=True))
+            inputs = [parts[name] for name in unknown]
+            answers = _float(jax.lax.stop_gradient(model.apply(teacher, jnp.concatenate(inputs))))
+            teacher_logits |= dict(zip(unknown, _split(answers, [len(part) for part in inputs]), strict=True))
+        totals = {name: total(jnp.sum(column["weight"])) for name, column in streams.items()}
 
         def loss_fn(params):
             logits, variables = student({"params": params, **state.model_state}, x, model_key)
-            outputs = map(Output, columns, jnp.split(_float(logits), bounds), teacher_logits)
-            terms = method.loss(dict(zip(method.streams, outputs, strict=True)))
+            outputs = {
+                name: Output(streams[name], part, teacher_logits[name])
+                for name, part in zip(streams, _split(_float(logits), sizes), strict=True)
+            }
+            frozen = jax.lax.stop_gradient(dict(variables))
+            terms = method.loss(outputs, Context(constants, state.step, frozen | {"params": params}, run))
             means = [
-                jax.tree.map(lambda values: jnp.sum(column["weight"] * values) / weight, terms[name])
-                for name, column, weight in zip(method.streams, columns, totals, strict=True)
+                jax.tree.map(lambda values: jnp.sum(streams[name]["weight"] * values) / totals[name], term)
+                for name, term in terms.items()
             ]
             loss = sum(term.loss for term in means)
             parts = [term.parts._asdict() for term in means if term.parts is not None]
-            metrics = {"loss": loss, **(jax.tree.map(lambda *part: sum(part), *parts) if parts else {})}
+            whole = len(parts) == len(means)  # else they would not add up to the loss
+            metrics = {"loss": loss, **(jax.tree.map(lambda *part: sum(part), *parts) if whole else {})}
             return loss, (metrics, {name: leaf for name, leaf in variables.items() if name != "params"})
 
         grads, (metrics, model_state) = jax.grad(loss_fn, has_aux=True)(state.params)
         grads, metrics = total((grads, metrics))
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        if "update_mask" in constants:
+            updates = jax.tree.map(jnp.multiply, updates, constants["update_mask"])
         params = jax.tree.map(lambda p, u: p + (jnp.asarray(lr, u.dtype) * u).astype(p.dtype), state.params, updates)
         metrics["grad_norm"] = optax.tree.norm(grads)
         return TrainState(state.step + 1, params, model_state, opt_state), metrics
@@ -166,8 +182,18 @@ def _float(logits: chex.Array) -> chex.Array:
     return logits.astype(np.promote_types(logits.dtype, jnp.float32))
 
 
-def _sample_keys(key: chex.PRNGKey, columns: list[Stream], axis_name: str | None) -> chex.PRNGKey:
-    """One key per sample, from its place in the *global* batch: 1 and 8 devices augment alike."""
+def _split(values: chex.Array, sizes: Sequence[int]) -> list[chex.Array]:
+    """Cuts along the first axis into pieces of these lengths."""
+    return jnp.split(values, [sum(sizes[:i]) for i in range(1, len(sizes))])
+
+
+def _with_images(
+    streams: Mapping[str, Stream], change: Callable, key: chex.PRNGKey, axis_name: str | None
+) -> dict[str, Stream]:
+    """The streams with `change` applied to their images, each with a key of its own.
+
+    The key comes from a sample's place in the *global* batch: 1 and 8 devices augment alike.
+    """
 
     def stream_keys(stream: int, size: int) -> chex.PRNGKey:
         first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
@@ -175,4 +201,17 @@ def _sample_keys(key: chex.PRNGKey, columns: list[Stream], axis_name: str | None
             first + jnp.arange(size)
         )
 
-    return jnp.concatenate([stream_keys(i, len(column["image"])) for i, column in enumerate(columns)])
+    sizes = [len(column["image"]) for column in streams.values()]
+    keys = jnp.concatenate([stream_keys(i, size) for i, size in enumerate(sizes)])
+    images = change(jnp.concatenate([column["image"] for column in streams.values()]), keys)
+    parts = _split(images, sizes)
+    return {name: column | {"image": part} for (name, column), part in zip(streams.items(), parts, strict=True)}
+
+
+def _anchor_columns(forget: Stream) -> Stream:
+    """The forget batch as anchors: at each position the same classes are erased, and each counts as its sample does."""
+    weight, erase = forget["weight"], forget["erase"]
+    positions = tuple(range(1, weight.ndim))
+    weight = jnp.broadcast_to(jnp.max(weight, positions, keepdims=True), weight.shape)
+    erase = jnp.any(erase, positions, keepdims=True)
+    return {"image": forget["image"], "label": forget["label"], "weight": weight, "erase": erase}

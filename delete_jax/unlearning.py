@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import chex
+import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from delete_jax.loop import Fit, MetricsLog, Progress, Row, Store, fit, make_predictor
-from delete_jax.methods import FORGET, REMAIN, Method, Stream, delete
+from delete_jax.loop import Fit, MetricsLog, NonFiniteError, Progress, Row, Store, fit, make_predictor
+from delete_jax.methods import FORGET, REMAIN, Method, Setup, Stream, delete
 from delete_jax.model import Model, Variables
 from delete_jax.parallel import make_trainer
 from delete_jax.step import init_state, sgd
@@ -75,7 +76,7 @@ def unlearn(
       forget: the classes to erase.
       method: of `delete_jax.methods`; DELETE when None.
       epochs: passes over the forget set (over the remaining samples for a method that reads only those).
-      lr: learning rate.
+      lr: learning rate; the strength of a method that is computed at once.
       batch_size: of each stream, over all devices.
       seed: of the data order, augmentation, dropout and whatever the method draws.
       mask: erase "union", all classes of `forget`, at every sample, or "own", each sample's label only (the original
@@ -103,34 +104,84 @@ def unlearn(
     check_settings(lr=lr, epochs=epochs, mask=mask)
     started = time.perf_counter()
     streams = split_streams(images, labels, forget, num_classes, method.streams, mask)
-    if method.prepare is not None:
-        # a key of its own, apart from those of the steps
-        key = jax.random.fold_in(jax.random.key(seed), np.uint32(2**32 - 1))
-        added = method.prepare(model, variables, preprocess, streams, num_classes, key)
-        streams = {name: stream | added.get(name, {}) for name, stream in streams.items()}
+    tx = tx or sgd()
+    setup = Setup(
+        model,
+        variables,
+        preprocess,
+        streams,
+        num_classes,
+        forget,
+        key=jax.random.fold_in(jax.random.key(seed), np.uint32(2**32 - 1)),  # apart from those of the steps
+        strength=lr,
+        batch_size=batch_size,
+        num_steps=epochs * -(-len(streams.get(FORGET, streams[method.streams[0]])["label"]) // batch_size),
+    )
+    if method.edit is not None:
+        return _edit(method.name, method.edit, setup, tx, epochs, evaluate, log, store)
+    prepared = method.prepare(setup)
+    streams = {name: stream | prepared.columns.get(name, {}) for name, stream in streams.items()}
+    teacher_in_step = method.uses_teacher and (augment is not None or method.reorient is not None)
     if method.uses_teacher and augment is None:
         predict = make_predictor(model, preprocess)
         for stream in streams.values():
             stream["teacher_logits"] = predict(variables, stream["image"])
     seconds = time.perf_counter() - started
-    tx = tx or sgd()
-    trainer = make_trainer(model, method, tx, preprocess, augment, batch_norm, parallel)
+    student, start = model, variables
+    if method.wrap is not None:
+        student, start = method.wrap(model, variables, num_classes, setup.key)
+    trainer = make_trainer(student, method, tx, preprocess, augment, batch_norm, parallel)
     fitted: Fit = fit(
         trainer,
-        init_state(variables, tx),
-        variables if method.uses_teacher and augment is not None else None,
+        init_state(start, tx),
+        variables if teacher_in_step else None,
         streams,
         lr=lr,
         seed=seed,
         epochs=epochs,
         batch_size=batch_size,
+        constants=prepared.constants,
         spent_seconds=seconds,
-        evaluate=evaluate,
+        evaluate=None if evaluate is None else lambda variables: evaluate(method.unwrap(variables)),
         log=log,
         store=store,
         progress=progress,
     )
-    return Result(fitted.state.variables, *fitted[1:])
+    return Result(method.unwrap(fitted.state.variables), *fitted[1:])
+
+
+def _edit(name: str, edit: Callable, setup: Setup, tx, epochs: int, evaluate, log, store) -> Result:
+    """A method that is computed at once: what `fit` does for the others."""
+    state = init_state(setup.teacher, tx)
+    history, evaluations = log.resume(epochs) if log is not None else ([], [])
+    if store is not None and (saved := store.restore()) is not None:
+        tree, meta = saved
+        state = flax.serialization.from_state_dict(state, tree)
+        return Result(state.variables, history, evaluations, meta["seconds"], 0.0)
+    started = time.perf_counter()
+    state = init_state(jax.block_until_ready(edit(setup)), tx)
+    seconds = time.perf_counter() - started
+    if (leaf := not_finite(state.variables)) is not None:
+        raise NonFiniteError(f"{name} made {leaf} NaN or infinite at strength {setup.strength:g}: try a smaller one")
+    if evaluate is not None:
+        evaluations = [
+            {"epoch": epoch, "step": epoch, **evaluate(variables)}
+            for epoch, variables in ((0, setup.teacher), (epochs, state.variables))
+        ]
+    if log is not None:
+        log.append([], evaluations)
+    if store is not None:
+        meta = {"epoch": epochs, "seconds": seconds, "compile_seconds": 0.0}
+        store.save(epochs, flax.serialization.to_state_dict(jax.device_get(state)), meta)
+    return Result(state.variables, history, evaluations, seconds, 0.0)
+
+
+def not_finite(variables: Variables) -> str | None:
+    """The name of the first leaf with a NaN or infinite value; None if there is none."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
+        if not bool(jnp.all(jnp.isfinite(leaf))):
+            return jax.tree_util.keystr(path, simple=True, separator="/")
+    return None
 
 
 def split_streams(
@@ -190,12 +241,8 @@ def check_network(model: Model, variables: Variables, images: np.ndarray, prepro
         raise ValueError(
             "variables must be a dict with the trained weights under 'params', such as module.init() returns"
         )
-    for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
-        if not bool(jnp.all(jnp.isfinite(leaf))):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise ValueError(
-                f"the network's weights are not finite: {name} holds NaN or infinity; use another checkpoint"
-            )
+    if (name := not_finite(variables)) is not None:
+        raise ValueError(f"the network's weights are not finite: {name} holds NaN or infinity; use another checkpoint")
     try:
         shape = jax.eval_shape(lambda v, x: model.apply(v, preprocess(x)), variables, images[:1]).shape
     except Exception as error:  # frameworks raise their own kinds; the first line says which shapes disagree

@@ -12,6 +12,7 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_disable_most_optimizations", True)  # compiling takes most of the tests' time
 
 
 @pytest.fixture(params=["float32", "float64"])

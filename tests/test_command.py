@@ -186,7 +186,7 @@ BAD_INPUT = {
     "unknown augmentation": (None, ["--config.train.augment=flop"], ["config.train.augment", "flop", "'flip'"]),
     "unknown model": (None, ["--config.model.name=vgg"], ["'vgg'", "resnet_tiny, resnet_small, resnet18"]),
     "unknown dtype": (None, ["--config.model.dtype=float8"], ["'float8'", "bfloat16"]),
-    "unknown method": (None, ["--config.unlearn.method=deleet"], ["'deleet'", "delete, "]),
+    "unknown method": (None, ["--config.unlearn.method=deleet"], ["'deleet'", "delete, anchored"]),
     "unknown keyword": (None, ["--config.unlearn.hyperparameters={'heat': 2}"], ["delete", "'heat'"]),
     "keyword out of range": (
         None,

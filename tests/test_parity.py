@@ -11,6 +11,8 @@ import pytest
 
 import delete_jax as dj
 from delete_jax.data import normalize
+from delete_jax.methods import Setup
+from delete_jax.methods.salun import saliency_mask
 from delete_jax.models import BatchNorm
 from delete_jax.step import init_state, make_train_step, sgd
 from delete_jax.unlearning import split_streams
@@ -31,22 +33,36 @@ class GoldenNet(nn.Module):
         return nn.Dense(10, name="fc", param_dtype=x.dtype)(jnp.mean(x, (1, 2)))
 
 
-def to_jax(arrays, prefix: str, dtype):
+def to_jax(arrays, prefix: str, dtype, statistics: bool = True):
     """PyTorch's names and layouts -> flax variables."""
     get = lambda name: jnp.asarray(arrays[f"{prefix}.{name}"], dtype)  # noqa: E731
     norms = ("bn1", "bn2")
     params = {name: {"scale": get(f"{name}.weight"), "bias": get(f"{name}.bias")} for name in norms}
     params |= {name: {"kernel": get(f"{name}.weight").transpose(2, 3, 1, 0)} for name in ("conv1", "conv2")}
     params["fc"] = {"kernel": get("fc.weight").T, "bias": get("fc.bias")}
+    if not statistics:
+        return {"params": params}
     stats = {name: {"mean": get(f"{name}.running_mean"), "var": get(f"{name}.running_var")} for name in norms}
     return {"params": params, "batch_stats": stats}
+
+
+RUNS_HERE = [
+    "delete",
+    "delete_dbn",
+    "random_label",
+    "gradient_ascent",
+    "finetune",
+    "boundary_shrink",
+    "salun",
+    "bad_teacher",
+]
 
 
 def norm(tree) -> float:
     return float(jnp.sqrt(sum(jnp.sum(jnp.square(leaf.astype(jnp.float64))) for leaf in jax.tree.leaves(tree))))
 
 
-@pytest.mark.parametrize("run", ["delete", "delete_dbn", "random_label", "gradient_ascent", "finetune"])
+@pytest.mark.parametrize("run", RUNS_HERE)
 @pytest.mark.parametrize("precision", ["f32", "f64"])
 def test_run_agrees_with_the_original_code(run, precision, x64):
     dtype = {"f32": jnp.float32, "f64": jnp.float64}[precision]
@@ -54,8 +70,16 @@ def test_run_agrees_with_the_original_code(run, precision, x64):
     kind = settings["data"]
     images = np.repeat(COMMON[f"{kind}_u8"][..., None], 3, axis=-1)
     (stream,) = split_streams(images, COMMON[f"{kind}_y"], [1], 10, method.streams).values()
-    if run == "random_label":
-        stream["random_label"] = RUNS[f"{run}.{precision}.noise"]
+    given = lambda name: RUNS[f"{run}.{precision}.{name}"]  # noqa: E731
+    constants: dict = {}
+    if run in ("random_label", "salun"):
+        stream["random_label"] = given("noise")
+    if run == "salun":
+        constants["update_mask"] = to_jax(RUNS, f"{run}.{precision}.mask", dtype, statistics=False)["params"]
+    if run == "boundary_shrink":
+        stream["adversarial_label"] = given("fgsm_pred").astype(np.int32)
+    if run == "bad_teacher":
+        constants["bad_teacher"] = to_jax(COMMON, "wbad", dtype)
     teacher, tx = to_jax(COMMON, "w0", dtype), sgd()
     step = jax.jit(
         make_train_step(
@@ -71,7 +95,9 @@ def test_run_agrees_with_the_original_code(run, precision, x64):
         for begin in range(0, len(images), size):
             batch = jax.tree.map(lambda column: column[begin : begin + size], stream)
             batch["weight"] = batch["weight"].astype(dtype)
-            state, metrics = step(state, teacher, {method.streams[0]: batch}, settings["lr"], jax.random.key(0))
+            state, metrics = step(
+                state, teacher, {method.streams[0]: batch}, settings["lr"], jax.random.key(0), constants
+            )
             losses.append(float(metrics["loss"]))
             if len(losses) == 1:
                 first_norm = float(metrics["grad_norm"])
@@ -88,3 +114,18 @@ def test_run_agrees_with_the_original_code(run, precision, x64):
         grads = [leaf for key, leaf in RUNS.items() if key.startswith(f"{run}.{precision}.grad1.")]
         assert grads
         np.testing.assert_allclose(first_norm, norm(grads), rtol=1e-7 if exact else 1e-4)
+
+
+def test_salun_chooses_the_original_codes_weights(x64):
+    dtype = jnp.float64
+    images = np.repeat(COMMON["forget_u8"][..., None], 3, axis=-1)
+    streams = split_streams(images, COMMON["forget_y"], [1], 10, ["forget"])
+    streams["forget"]["weight"] = streams["forget"]["weight"].astype(np.float64)
+    teacher = to_jax(COMMON, "w0", dtype)
+    preprocess = normalize(COMMON["mean"], COMMON["std"], dtype=dtype)
+    model = dj.models.from_linen(GoldenNet())
+    setup = Setup(model, teacher, preprocess, streams, 10, (1,), jax.random.key(0), batch_size=SETTINGS["salun"]["bs"])
+    found = saliency_mask(setup, SETTINGS["salun"]["threshold_ratio"])
+    golden = to_jax(RUNS, "salun.f64.mask", dtype, statistics=False)["params"]
+    differ = sum(int(jnp.sum(a != b)) for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(golden), strict=True))
+    assert differ == 0

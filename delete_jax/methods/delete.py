@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 
 from delete_jax import losses
-from delete_jax.methods.base import FORGET, Method, Output, Term, check_positive, distill
+from delete_jax.methods.base import FORGET, Context, Method, Output, Term, check_positive, distill
 
 
 @functools.cache
@@ -21,7 +21,7 @@ def delete(temperature: float = 1.0) -> Method:
     """
     check_positive("delete", temperature=temperature)
 
-    def loss(outputs: Mapping[str, Output]) -> dict[str, Term]:
+    def loss(outputs: Mapping[str, Output], context: Context) -> dict[str, Term]:
         forget = outputs[FORGET]
         target = losses.masked_log_softmax(forget.teacher_logits / temperature, forget.batch["erase"])
         return {FORGET: distill(target, forget, temperature)}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
-from delete_jax.methods.base import FORGET, Method, Output, Term, towards_labels
+from delete_jax.methods.base import FORGET, Context, Method, Output, Term, towards_labels
 
 
 @functools.cache
 def gradient_ascent() -> Method:
     """Minimise `-CE(student, label)`. The loss has no lower bound: rates must be small, and there is no target."""
 
-    def loss(outputs: Mapping[str, Output]) -> dict[str, Term]:
+    def loss(outputs: Mapping[str, Output], context: Context) -> dict[str, Term]:
         forget = outputs[FORGET]
         return {FORGET: Term(-towards_labels(forget.batch["label"], forget).loss)}
 

@@ -5,10 +5,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
-import chex
 import jax
 
-from delete_jax.methods.base import FORGET, Method, Output, Stream, Term, towards_labels
+from delete_jax.methods.base import (
+    FORGET,
+    Context,
+    Method,
+    Output,
+    Prepared,
+    Setup,
+    Term,
+    check_flag,
+    towards_labels,
+)
 
 
 @functools.cache
@@ -21,18 +30,17 @@ def random_label(exclude_true: bool = False) -> Method:
     Raises:
       ValueError: exclude_true is not a bool.
     """
-    if not isinstance(exclude_true, bool):
-        raise ValueError(f"random_label: exclude_true must be True or False, got {exclude_true!r}")
+    check_flag("random_label", exclude_true=exclude_true)
 
-    def prepare(model, teacher, preprocess, streams, num_classes: int, key: chex.PRNGKey) -> dict[str, Stream]:
-        labels = streams[FORGET]["label"]
+    def prepare(setup: Setup) -> Prepared:
+        labels, k = setup.streams[FORGET]["label"], setup.num_classes
         if exclude_true:  # a shift by 1 … k-1 reaches each other class with the same probability
-            drawn = (labels + jax.random.randint(key, labels.shape, 1, num_classes, labels.dtype)) % num_classes
+            drawn = (labels + jax.random.randint(setup.key, labels.shape, 1, k, labels.dtype)) % k
         else:
-            drawn = jax.random.randint(key, labels.shape, 0, num_classes, labels.dtype)
-        return {FORGET: {"random_label": drawn}}
+            drawn = jax.random.randint(setup.key, labels.shape, 0, k, labels.dtype)
+        return Prepared({FORGET: {"random_label": drawn}})
 
-    def loss(outputs: Mapping[str, Output]) -> dict[str, Term]:
+    def loss(outputs: Mapping[str, Output], context: Context) -> dict[str, Term]:
         forget = outputs[FORGET]
         return {FORGET: towards_labels(forget.batch["random_label"], forget)}
 

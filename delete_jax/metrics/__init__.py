@@ -10,16 +10,33 @@ from delete_jax.metrics.accuracy import (
     per_class,
 )
 from delete_jax.metrics.distances import agreement, jensen_shannon, total_variation
+from delete_jax.metrics.membership import Attack, entropy, membership, modified_entropy
+from delete_jax.metrics.representation import (
+    linear_cka,
+    linear_probe,
+    nearest_class_mean,
+    prototype_attack,
+    relearn_steps,
+)
 
 __all__ = [
+    "Attack",
     "absorbed_by",
     "accuracy",
     "agreement",
     "aus",
     "confusion_matrix",
+    "entropy",
     "hmean_drop",
     "hmean_residual",
     "jensen_shannon",
+    "linear_cka",
+    "linear_probe",
+    "membership",
+    "modified_entropy",
+    "nearest_class_mean",
     "per_class",
+    "prototype_attack",
+    "relearn_steps",
     "total_variation",
 ]

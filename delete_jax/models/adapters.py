@@ -5,9 +5,36 @@ from __future__ import annotations
 import functools
 
 import flax.linen as nn
+import jax.numpy as jnp
 from flax import nnx
 
 from delete_jax.model import Model, Variables
+
+ACTIVATIONS = "intermediates"
+"""Flax's collection into which a Linen module sows what `features` returns: "features", the classifier's inputs, and layers."""
+
+
+@functools.cache
+def features(module: nn.Module, layer: str = "features") -> Model:
+    """A network of this package up to one of its layers: `apply` returns activations `[b, d]` in place of logits.
+
+    Args:
+      module: sows its activations, as `ResNet` does: "stem", "layer1" … and "features".
+      layer: which of them; activations with positions are averaged over these.
+
+    Raises:
+      ValueError: (by `apply`) the module sows no such layer.
+    """
+
+    def apply(variables, x):
+        _, sown = module.apply(variables, x, train=False, mutable=[ACTIVATIONS])
+        found = sown.get(ACTIVATIONS, {})
+        if layer not in found:
+            raise ValueError(f"the network has no layer {layer!r}: choose one of {', '.join(found) or 'none'}")
+        (value,) = found[layer]
+        return jnp.mean(value, tuple(range(1, value.ndim - 1)))
+
+    return Model(apply, lambda variables, x, key: (apply(variables, x), variables))
 
 
 @functools.cache

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from delete_jax.models.adapters import ACTIVATIONS
 from delete_jax.models.layers import BatchNorm
 
 
@@ -53,11 +54,14 @@ class ResNet(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = _conv(self.features[0], 3, self.stem_stride, self.dtype, "conv1")(x.astype(self.dtype))
         x = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train))
+        self.sow(ACTIVATIONS, "stem", x)
         for stage, (blocks, features) in enumerate(zip(self.stages, self.features, strict=True)):
             for block in range(blocks):
                 stride = 2 if stage and not block else 1
                 x = Block(features, stride, self.dtype, name=f"layer{stage + 1}_{block}")(x, train)
+            self.sow(ACTIVATIONS, f"layer{stage + 1}", x)
         x = jnp.mean(x, axis=(1, 2), dtype=np.promote_types(self.dtype, jnp.float32))
+        self.sow(ACTIVATIONS, "features", x)
         return nn.Dense(self.num_classes, name="fc")(x)
 
 

@@ -1,0 +1,102 @@
+"""Adversarial images: a few lines on `jax.grad`, in pixel space.
+
+Images are taken as they are stored: bytes span [0, 255], float images the range of their own values. Steps and radii are
+fractions of that span, and the gradient goes through the run's own normalisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from delete_jax import losses
+from delete_jax.methods.base import Setup, in_batches
+
+
+def fgsm(setup: Setup, images: chex.Array, labels: chex.Array, step: float) -> chex.Array:
+    """One step of `step` along the sign of the gradient away from `labels` (Goodfellow et al., arXiv 1412.6572).
+
+    Args:
+      images: stored images `[n, h, w, c]`, uint8 or float.
+      labels: int32 `[n]` or `[n, h, w]`.
+      step: fraction of the pixels' span.
+
+    Returns:
+      Images like those given: clipped to the span and, for bytes, rounded.
+    """
+    low, high = span(images)
+
+    def attack(x: chex.Array, y: chex.Array) -> chex.Array:
+        x = _as_float(x)
+        away = jnp.sign(jax.grad(_cross_entropy(setup))(x, y))
+        return _stored(jnp.clip(x + step * (high - low) * away, low, high), images.dtype)
+
+    return in_batches(attack, images, labels)
+
+
+def targeted_l2_pgd(
+    setup: Setup, images: chex.Array, targets: chex.Array, key: chex.PRNGKey, *, radius: float, step: float, steps: int
+) -> chex.Array:
+    """Projected gradient descent towards `targets` within an L2 ball (Madry et al., arXiv 1706.06083).
+
+    Args:
+      images, targets: as for `fgsm`.
+      radius: of the ball around each image, in units of the pixels' span.
+      step: length of each step, in the same units.
+      steps: how many; the start is random, uniform in direction, within the ball.
+    """
+    low, high = span(images)
+    keys = jax.random.split(key, len(images))
+
+    def attack(stored: chex.Array, y: chex.Array, keys: chex.PRNGKey) -> chex.Array:
+        x = _as_float(stored)
+        towards = jax.grad(_cross_entropy(setup))
+        shift = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], x.dtype))(keys)
+        shift = _shorten(shift * radius * (high - low) / 10, radius * (high - low))
+        for _ in range(steps):
+            gradient = towards(x + shift, y)
+            shift = _shorten(shift - step * (high - low) * _unit(gradient), radius * (high - low))
+            shift = jnp.clip(x + shift, low, high) - x
+        return _stored(x + shift, images.dtype)
+
+    return in_batches(attack, images, targets, keys)
+
+
+def span(images: chex.Array) -> tuple[float, float]:
+    """The smallest and largest value a pixel may have."""
+    return (0.0, 255.0) if images.dtype == jnp.uint8 else (float(jnp.min(images)), float(jnp.max(images)))
+
+
+def _cross_entropy(setup: Setup) -> Callable[[chex.Array, chex.Array], chex.Array]:
+    """Summed over the batch: each image's gradient is its own. Labels outside the classes do not count."""
+
+    def function(x: chex.Array, y: chex.Array) -> chex.Array:
+        log_q = jax.nn.log_softmax(setup.model.apply(setup.teacher, setup.preprocess(x)))
+        counts = (y >= 0) & (y < setup.num_classes)
+        log_p = losses.one_hot_log(jnp.where(counts, y, 0), setup.num_classes, log_q.dtype)
+        return jnp.sum(jnp.where(counts, losses.kl_divergence(log_p, log_q), 0))
+
+    return function
+
+
+def _norm(x: chex.Array) -> chex.Array:
+    return jnp.sqrt(jnp.sum(jnp.square(x), axis=(1, 2, 3), keepdims=True) + 1e-24)
+
+
+def _unit(x: chex.Array) -> chex.Array:
+    return x / _norm(x)
+
+
+def _shorten(x: chex.Array, length: float) -> chex.Array:
+    return x * jnp.minimum(1.0, length / _norm(x)).astype(x.dtype)
+
+
+def _as_float(images: chex.Array) -> chex.Array:
+    return images.astype(jnp.float32) if images.dtype == jnp.uint8 else images
+
+
+def _stored(images: chex.Array, dtype: jnp.dtype) -> chex.Array:
+    return jnp.round(images).astype(dtype) if dtype == jnp.uint8 else images.astype(dtype)

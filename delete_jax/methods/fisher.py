@@ -1,0 +1,37 @@
+"""Fisher forgetting: noise where the remaining data do not mind (Golatkar et al., CVPR 2020, arXiv 1911.04933)."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from delete_jax.methods.base import REMAIN, Method, Setup, find_classifier
+from delete_jax.methods.gradients import diagonal_fisher
+from delete_jax.model import Variables
+
+
+@functools.cache
+def fisher() -> Method:
+    """Adds Gaussian noise of variance `strength / (F + 1e-8)`, F the diagonal Fisher information on remaining data.
+
+    `1 / (F + 1e-8)` is at most 1e3, 1e2 in the classifier; the variance there and in normalisations is ten times as
+    large. No training: `strength` is the learning rate.
+    """
+    return Method("fisher", streams=(REMAIN,), edit=_edit)
+
+
+def _edit(setup: Setup) -> Variables:
+    params = setup.teacher["params"]
+    classifier = find_classifier(params, setup.num_classes)[:-1]
+    information = jax.tree.leaves(diagonal_fisher(setup, REMAIN))
+    leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+    noisy = []
+    for i, ((path, leaf), fisher) in enumerate(zip(leaves, information, strict=True)):
+        last = path[:-1] == classifier
+        variance = setup.strength * jnp.minimum(1 / (fisher + 1e-8), 1e2 if last else 1e3)
+        variance = variance * (10 if last or leaf.ndim == 1 else 1)
+        noise = jax.random.normal(jax.random.fold_in(setup.key, i), leaf.shape, leaf.dtype)
+        noisy.append(leaf + (jnp.sqrt(variance) * noise).astype(leaf.dtype))
+    return {**setup.teacher, "params": jax.tree.unflatten(tree, noisy)}

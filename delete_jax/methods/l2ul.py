@@ -1,0 +1,118 @@
+"""Learning to unlearn, with adversarial examples or weight importance as the brake (Cha et al., AAAI 2024, arXiv
+2301.11578)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from delete_jax.methods.attacks import targeted_l2_pgd
+from delete_jax.methods.base import (
+    FORGET,
+    Context,
+    Method,
+    Output,
+    Prepared,
+    Setup,
+    Term,
+    check_positive,
+    towards_labels,
+)
+
+RADIUS, STEP, STEPS = 0.4, 0.1, 10
+
+
+@functools.cache
+def l2ul_adv(strength: float = 0.1) -> Method:
+    """Ascent on the forget samples, and descent on adversarial examples of the original towards random labels.
+
+    The examples are made once (targeted L2-PGD, 10 steps of 0.1 within 0.4) and answered in evaluation mode, with the
+    running statistics that the step has just updated.
+
+    Args:
+      strength: lambda, the weight of the adversarial examples.
+
+    Raises:
+      ValueError: strength is not above 0.
+    """
+    check_positive("l2ul_adv", strength=strength)
+    return Method("l2ul_adv", functools.partial(_loss, strength=strength, pull=0.0), prepare=_adversarial)
+
+
+@functools.cache
+def l2ul_imp(strength: float = 0.1, pull: float = 1.0) -> Method:
+    """The same with `pull/2 sum (1 - importance) (theta - theta_0)^2`: what matters little for the samples stays put.
+
+    The importance of a weight is the mean absolute gradient of the logits' norm over the forget batches, scaled to
+    [0, 1] within each tensor.
+
+    Args:
+      strength: lambda, the weight of the adversarial examples.
+      pull: rho.
+
+    Raises:
+      ValueError: a value is not above 0.
+    """
+    check_positive("l2ul_imp", strength=strength, pull=pull)
+
+    def prepare(setup: Setup) -> Prepared:
+        constants = {"importance": importance(setup), "original": setup.teacher["params"]}
+        return _adversarial(setup)._replace(constants=constants)
+
+    return Method("l2ul_imp", functools.partial(_loss, strength=strength, pull=pull), prepare=prepare)
+
+
+def _adversarial(setup: Setup) -> Prepared:
+    stream = setup.streams[FORGET]
+    label_key, attack_key = jax.random.split(setup.key)
+    shape = stream["label"].shape
+    # any class but the sample's own, all alike
+    labels = (
+        stream["label"] + jax.random.randint(label_key, shape, 1, setup.num_classes, stream["label"].dtype)
+    ) % setup.num_classes
+    images = targeted_l2_pgd(setup, stream["image"], labels, attack_key, radius=RADIUS, step=STEP, steps=STEPS)
+    return Prepared({FORGET: {"adversarial": images, "adversarial_label": labels}})
+
+
+def _loss(outputs: Mapping[str, Output], context: Context, *, strength: float, pull: float) -> dict[str, Term]:
+    forget = outputs[FORGET]
+    answers = context.run(context.student, forget.batch["adversarial"])
+    towards = towards_labels(forget.batch["adversarial_label"], forget._replace(logits=answers)).loss
+    value = strength * towards - towards_labels(forget.batch["label"], forget).loss
+    if pull:  # the same at each position: the step's mean leaves it as it is
+        value += pull / 2 * _distance(context.student["params"], context.constants)
+    return {FORGET: Term(value)}
+
+
+def _distance(params, constants) -> chex.Array:
+    squares = jax.tree.map(
+        lambda weight, original, importance: jnp.sum((1 - importance) * jnp.square(weight - original)),
+        params, constants["original"], constants["importance"],
+    )  # fmt: skip
+    return sum(jax.tree.leaves(squares))
+
+
+def importance(setup: Setup) -> chex.ArrayTree:
+    """Mean over forget batches of the absolute gradient of the mean norm of the logits, each tensor scaled to [0, 1]."""
+    stream, params = setup.streams[FORGET], setup.teacher["params"]
+
+    def size(params, images):
+        logits = setup.model.apply({**setup.teacher, "params": params}, setup.preprocess(images))
+        return jnp.mean(jnp.sqrt(jnp.sum(jnp.square(logits), -1) + 1e-24))
+
+    gradient = jax.jit(jax.grad(size))
+    images = stream["image"]
+    batches = [images[begin : begin + setup.batch_size] for begin in range(0, len(images), setup.batch_size)]
+    whole = [batch for batch in batches if len(batch) == len(batches[0])]  # a smaller last one would weigh too much
+    gradients = [jax.tree.map(jnp.abs, gradient(params, jnp.asarray(batch))) for batch in whole]
+    total = functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), gradients)
+
+    def scale(leaf: chex.Array) -> chex.Array:
+        low, high = jnp.min(leaf), jnp.max(leaf)
+        return jnp.where(high > low, (leaf - low) / jnp.where(high > low, high - low, 1), 0)
+
+    return jax.tree.map(scale, total)

@@ -1,0 +1,43 @@
+"""POUR: take the class's direction out of the features, in closed form."""
+
+from __future__ import annotations
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from delete_jax.methods.base import FORGET, Method, Setup, find_classifier, replace_leaf
+from delete_jax.model import Variables
+
+
+@functools.cache
+def pour() -> Method:
+    """Projects the classifier's inputs onto the complement of the erased classes' rows, `w_u w_u^T / |w_u|^2`.
+
+    That is a change of the classifier's kernel alone, so no data are looked at; it can follow any other method
+    (`project`). No training, and the learning rate plays no part.
+    """
+
+    def edit(setup: Setup) -> Variables:
+        return project(setup.teacher, setup.forget, setup.num_classes)
+
+    return Method("pour", streams=(FORGET,), edit=edit)
+
+
+def project(variables: Variables, forget: tuple[int, ...], num_classes: int) -> Variables:
+    """The network whose classifier sees features without the span of the rows of `forget`.
+
+    Raises:
+      ValueError: the classifier cannot be found (see `methods.base.find_classifier`).
+    """
+
+    def change(kernel: chex.Array) -> chex.Array:
+        flat = kernel.reshape(-1, num_classes)
+        basis, _ = jnp.linalg.qr(flat[:, jnp.asarray(forget)])
+        with jax.default_matmul_precision("highest"):
+            return (flat - basis @ (basis.T @ flat)).reshape(kernel.shape).astype(kernel.dtype)
+
+    path = find_classifier(variables["params"], num_classes)
+    return {**variables, "params": replace_leaf(variables["params"], path, change)}

@@ -1,0 +1,63 @@
+"""SalUn: random labels on the weights that matter most for the class (Fan et al., ICLR 2024, arXiv 2310.12508)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from delete_jax.methods.base import (
+    FORGET,
+    REMAIN,
+    Context,
+    Method,
+    Output,
+    Prepared,
+    Setup,
+    Term,
+    check_flag,
+    towards_labels,
+)
+from delete_jax.methods.gradients import gradient_batches
+from delete_jax.methods.random_label import random_label
+
+
+@functools.cache
+def salun(fraction: float = 0.5, remain: bool = False) -> Method:
+    """Cross entropy to random labels, while only the most salient weights move.
+
+    Args:
+      fraction: of all weights; those with the largest absolute forget gradient move.
+      remain: also train on remaining data.
+
+    Raises:
+      ValueError: fraction is outside (0, 1], or remain is not a bool.
+    """
+    if not isinstance(fraction, (int, float)) or not 0 < fraction <= 1:
+        raise ValueError(f"salun: fraction must be above 0 and at most 1, got {fraction!r}")
+    check_flag("salun", remain=remain)
+    relabel = random_label()
+
+    def prepare(setup: Setup) -> Prepared:
+        return relabel.prepare(setup)._replace(constants={"update_mask": saliency_mask(setup, fraction)})
+
+    def loss(outputs: Mapping[str, Output], context: Context) -> dict[str, Term]:
+        terms = relabel.loss(outputs, context)
+        return terms | ({REMAIN: towards_labels(outputs[REMAIN].batch["label"], outputs[REMAIN])} if remain else {})
+
+    return Method("salun", loss, (FORGET, REMAIN) if remain else (FORGET,), prepare=prepare)
+
+
+def saliency_mask(setup: Setup, fraction: float) -> chex.ArrayTree:
+    """1 at the `fraction` of all weights with the largest absolute gradient of the forget loss, else 0; like the params.
+
+    The gradient is the sum over batches of the batch mean's, in evaluation mode.
+    """
+    total = functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), gradient_batches(setup, FORGET))
+    sizes = jax.tree.map(jnp.abs, total)
+    flat = jnp.sort(jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(sizes)]))
+    threshold = flat[len(flat) - max(round(fraction * len(flat)), 1)]
+    return jax.tree.map(lambda leaf: (leaf >= threshold).astype(leaf.dtype), sizes)

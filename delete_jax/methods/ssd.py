@@ -1,0 +1,44 @@
+"""Selective synaptic dampening (Foster et al., AAAI 2024, arXiv 2308.07707)."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from delete_jax.methods.base import FORGET, REMAIN, Method, Setup, check_positive
+from delete_jax.methods.gradients import diagonal_fisher
+from delete_jax.model import Variables
+
+
+@functools.cache
+def ssd(alpha: float = 10.0, dampening: float = 1.0) -> Method:
+    """Shrinks the weights that matter much more for the forget samples than for all data.
+
+    `theta_i * min(dampening I_D / I_f, 1)` where `I_f > alpha I_D`, with the diagonal Fisher information of all data and
+    of the forget samples. Reads remaining data once; no training, and the learning rate plays no part.
+
+    Args:
+      alpha: how much more a weight must matter.
+      dampening: lambda.
+
+    Raises:
+      ValueError: a value is not above 0.
+    """
+    check_positive("ssd", alpha=alpha, dampening=dampening)
+
+    def edit(setup: Setup) -> Variables:
+        forgotten, kept = (diagonal_fisher(setup, name) for name in (FORGET, REMAIN))
+        n_forgotten, n_kept = (len(setup.streams[name]["label"]) for name in (FORGET, REMAIN))
+
+        def dampen(weight, on_forgotten, on_kept):
+            on_all = (n_forgotten * on_forgotten + n_kept * on_kept) / (n_forgotten + n_kept)
+            chosen = on_forgotten > alpha * on_all
+            factor = jnp.minimum(dampening * on_all / jnp.where(chosen, on_forgotten, 1), 1)
+            return jnp.where(chosen, factor * weight, weight)
+
+        params = jax.tree.map(dampen, setup.teacher["params"], forgotten, kept)
+        return {**setup.teacher, "params": params}
+
+    return Method("ssd", streams=(FORGET, REMAIN), edit=edit)

@@ -1,0 +1,67 @@
+"""Influence unlearning with WoodFisher (Izzo et al., arXiv 2002.10077; Singh and Alistarh, arXiv 2004.14340)."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from delete_jax.methods.base import FORGET, REMAIN, Method, Setup, check_flag
+from delete_jax.methods.gradients import gradient_batches
+from delete_jax.model import Variables
+
+SAMPLES, BYTES = 1000, 2**30
+
+
+@functools.cache
+def wood_fisher(remain: bool = True) -> Method:
+    """One Newton step, `theta + strength H^-1 gradient`, with the inverse Fisher information as `H^-1`.
+
+    The Fisher information is that of up to 1000 single remaining samples, as many as have room in 1 GiB. The gradient is
+    that of the forget samples' part of the training loss less that of the remaining ones. No training: `strength` is
+    the learning rate.
+
+    Args:
+      remain: False takes one ascent step on the forget samples instead.
+
+    Raises:
+      ValueError: remain is not a bool.
+    """
+    check_flag("wood_fisher", remain=remain)
+    return Method(
+        "wood_fisher",
+        streams=(FORGET, REMAIN) if remain else (FORGET,),
+        edit=functools.partial(_edit, remain=remain),
+    )
+
+
+def _edit(setup: Setup, remain: bool) -> Variables:
+    params, restore = ravel_pytree(setup.teacher["params"])
+    direction = _mean_gradient(setup, FORGET)
+    if remain:
+        forgotten, kept = (len(setup.streams[name]["label"]) for name in (FORGET, REMAIN))
+        share = forgotten / (forgotten + kept)
+        direction = inverse_fisher(setup, share * (direction - _mean_gradient(setup, REMAIN)))
+    return {**setup.teacher, "params": restore(params + setup.strength * direction)}
+
+
+def _mean_gradient(setup: Setup, stream: str) -> jax.Array:
+    gradients = [ravel_pytree(gradient)[0] for gradient in gradient_batches(setup, stream)]
+    return sum(gradients[1:], gradients[0]) / len(gradients)
+
+
+def inverse_fisher(setup: Setup, vector: jax.Array) -> jax.Array:
+    """`(I + G^T G / n)^-1 v` for a vector `[p]` like the flattened parameters; the rows of `G` are n single gradients.
+
+    By the Woodbury identity, `v - G^T (n I + G G^T)^-1 G v`: exact. The published recursion over samples, which keeps one
+    vector instead of `G`, is not.
+    """
+    n = min(SAMPLES, len(setup.streams[REMAIN]["label"]), max(BYTES // vector.nbytes, 1))
+    some = {name: column[:n] for name, column in setup.streams[REMAIN].items()}
+    batches = gradient_batches(setup._replace(streams={REMAIN: some}), REMAIN, batch_size=1)
+    gradients = jnp.stack([ravel_pytree(gradient)[0] for gradient in batches])
+    with jax.default_matmul_precision("highest"):
+        inner = n * jnp.eye(n, dtype=gradients.dtype) + gradients @ gradients.T
+        return vector - gradients.T @ jnp.linalg.solve(inner, gradients @ vector)

@@ -1,0 +1,110 @@
+"""Does the network still know the class inside? Figures on its features, float `[n, d]`: the inputs of its last layer.
+
+A network trained without the class scores high on these too: what counts is the gap to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def linear_probe(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    test_labels: np.ndarray,
+    classes: Sequence[int],
+) -> float:
+    """Accuracy of a logistic regression (L2, C = 1) on standardised features; nearer to the retrained network's is better.
+
+    Args:
+      train_features, train_labels: `[n, d]` and int `[n]`: training samples of all classes, the forgotten ones too.
+      test_features, test_labels: `[m, d]` and int `[m]`.
+      classes: whose test samples count. NaN where there are none.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    probe.fit(train_features.astype(np.float64), train_labels)
+    return _accuracy(probe.predict(test_features.astype(np.float64)), test_labels, classes)
+
+
+def nearest_class_mean(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    test_labels: np.ndarray,
+    classes: Sequence[int],
+) -> float:
+    """Accuracy of the nearest (Euclidean) mean of a class's training features; arguments and direction of `linear_probe`."""
+    known = np.unique(train_labels)
+    means = np.stack([train_features[train_labels == class_].mean(0, dtype=np.float64) for class_ in known])
+    # ‖x - mean‖² without ‖x‖², which is the same for all means
+    distances = np.sum(means**2, axis=-1) - 2 * test_features @ means.T
+    return _accuracy(known[distances.argmin(-1)], test_labels, classes)
+
+
+def prototype_attack(
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    prototype_features: np.ndarray,
+    class_: int,
+    test_features: np.ndarray,
+    test_labels: np.ndarray,
+) -> float:
+    """Accuracy on a class after a few of its samples have rewritten its part of the last layer; lower is better.
+
+    The class's column becomes the mean feature of the samples, scaled to the mean norm of the other classes' columns, and
+    its bias the mean of theirs: nothing of what unlearning did to the last layer's answer for the class stays.
+    Where all features are positive (after a ReLU) such a column may well win for every class, and the figure is 1 for
+    any network: compare it with the retrained network's.
+
+    Args:
+      kernel, bias: `[d, k]` and `[k]`: the last layer, logits = features @ kernel + bias.
+      prototype_features: `[n, d]`, of n samples of the class.
+      class_: the forgotten class.
+      test_features, test_labels: `[m, d]` and int `[m]`; only the class's samples count. NaN where there are none.
+    """
+    others = np.arange(len(bias)) != class_
+    prototype = prototype_features.mean(0, dtype=np.float64)
+    kernel, bias = kernel.astype(np.float64), bias.astype(np.float64)
+    norm = np.linalg.norm(kernel[:, others], axis=0).mean()
+    kernel[:, class_] = prototype * norm / max(np.linalg.norm(prototype), 1e-30)
+    bias[class_] = bias[others].mean()
+    return _accuracy((test_features @ kernel + bias).argmax(-1), test_labels, [class_])
+
+
+def linear_cka(a: np.ndarray, b: np.ndarray) -> float:
+    """`‖bᵀa‖² / (‖aᵀa‖ ‖bᵀb‖)` with Frobenius norms, on centred features (arXiv 1905.00414).
+
+    In [0, 1]: 1 where the features are the same up to rotation and one scale. `a`, `b`: `[n, d1]` and `[n, d2]`, of the
+    same samples. NaN where either does not vary.
+    """
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    a, b = a - a.mean(0), b - b.mean(0)
+    norms = np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b)
+    return float(np.linalg.norm(b.T @ a) ** 2 / norms) if norms else float("nan")
+
+
+def relearn_steps(accuracies: Sequence[float], steps: Sequence[int], original: float) -> int | None:
+    """Steps of fine-tuning on a few forgotten samples until the class is half back; nearer to retrained's is better.
+
+    Args:
+      accuracies: float `[t + 1]`, acc_ft before and during the fine-tuning.
+      steps: int `[t + 1]`, rising: the steps at which they were measured.
+      original: acc_ft of the network before unlearning.
+
+    Returns:
+      The first of `steps` with at least half of the original's accuracy; None if there is none.
+    """
+    measured = zip(steps, accuracies, strict=True)
+    return next((int(step) for step, accuracy in measured if accuracy >= original / 2), None)
+
+
+def _accuracy(predictions: np.ndarray, labels: np.ndarray, classes: Sequence[int]) -> float:
+    counted = np.isin(labels, list(classes))
+    return float(np.mean(predictions[counted] == labels[counted])) if counted.any() else float("nan")

@@ -1,0 +1,435 @@
+"""What is special about each method, on cases with known answers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import delete_jax as dj
+from delete_jax.methods import ANCHOR, FORGET, REMAIN, Context, Output, Setup, attacks, gradients
+from delete_jax.methods.anchored import reorientation
+from delete_jax.methods.bad_teacher import reinitialised
+from delete_jax.methods.base import find_classifier, in_batches
+from delete_jax.methods.boundary_expand import UNIT
+from delete_jax.methods.l2ul import importance
+from delete_jax.methods.pour import project
+from delete_jax.methods.salun import saliency_mask
+from delete_jax.methods.wood_fisher import inverse_fisher
+from delete_jax.model import Model
+from delete_jax.step import init_state, make_train_step, sgd
+from delete_jax.unlearning import split_streams
+from tests import tiny
+
+K = tiny.NUM_CLASSES
+
+
+def same(images):
+    return images
+
+
+def linear_model(seed=0):
+    """Logits `x W + b` of flattened 6x6 images: gradients are known in closed form."""
+    kernel = jnp.asarray(np.random.default_rng(seed).normal(size=(36, K)) / 6)
+    variables = {"params": {"kernel": kernel, "bias": jnp.zeros_like(kernel[0])}}
+
+    def apply(variables, x):
+        return x.reshape(len(x), -1) @ variables["params"]["kernel"] + variables["params"]["bias"][None]
+
+    return Model(apply, lambda variables, x, key: (apply(variables, x), variables)), variables
+
+
+def setup_of(model, variables, n=32, **settings) -> Setup:
+    images, labels = tiny.samples(n)
+    dtype = jax.tree.leaves(variables)[0].dtype
+    streams = split_streams(images.astype(dtype), labels, [1], K, [FORGET, REMAIN])
+    for stream in streams.values():
+        stream["weight"] = stream["weight"].astype(dtype)
+    return Setup(model, variables, same, streams, K, (1,), jax.random.key(0), **{"batch_size": 8, **settings})
+
+
+def softmax(z):
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+# ------------------------------------------------------------------------------------------------------------- attacks
+
+
+def test_fgsm_is_one_signed_step(x64):
+    model, variables = linear_model()
+    setup = setup_of(model, variables)
+    stream = setup.streams[FORGET]
+    x, y = stream["image"], stream["label"]
+    kernel = np.asarray(variables["params"]["kernel"])
+    gradient = (softmax(x.reshape(len(x), -1) @ kernel) - np.eye(K)[y]) @ kernel.T
+    low, high = x.min(), x.max()
+    expected = np.clip(x + 0.1 * (high - low) * np.sign(gradient).reshape(x.shape), low, high)
+    np.testing.assert_allclose(attacks.fgsm(setup, x, y, 0.1), expected, rtol=1e-12)
+
+
+def test_fgsm_of_bytes():
+    model, variables = linear_model()
+    setup = setup_of(model, variables)._replace(preprocess=dj.data.normalize(np.array([0.4]), np.array([0.2])))
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (10, 6, 6, 1), dtype=np.uint8), np.arange(10) % K
+    found = np.asarray(attacks.fgsm(setup, images, labels.astype(np.int32), 0.1))
+    assert found.dtype == np.uint8
+    moved = found.astype(int) - images
+    inside = (images > 26) & (images < 229)
+    assert set(np.abs(moved[inside])) <= {25, 26}, "0.1 of 255, rounded"
+    assert np.abs(moved).max() <= 26
+    before, after = (np.asarray(model.apply(variables, setup.preprocess(jnp.asarray(i)))) for i in (images, found))
+    rows = np.arange(10)
+    assert (np.log(softmax(after))[rows, labels] < np.log(softmax(before))[rows, labels]).all()
+
+
+def test_pgd_stays_in_its_ball_and_reaches_its_target(x64):
+    model, variables = linear_model()
+    setup = setup_of(model, variables)
+    x = setup.streams[FORGET]["image"]
+    targets = jnp.full(len(x), 3, jnp.int32)
+    span = x.max() - x.min()
+    found = attacks.targeted_l2_pgd(setup, x, targets, jax.random.key(0), radius=0.4, step=0.1, steps=10)
+    distance = np.sqrt(np.sum(np.square(np.asarray(found) - x), (1, 2, 3)))
+    assert distance.max() <= 0.4 * span * (1 + 1e-9)
+    assert distance.max() > 0.39 * span
+    assert float(found.min()) >= x.min()
+    assert float(found.max()) <= x.max()
+    before, after = (softmax(np.asarray(model.apply(variables, i)))[:, 3] for i in (jnp.asarray(x), found))
+    assert (after > before).all()
+
+
+def test_in_batches_pads_and_cuts():
+    x = jnp.arange(10.0)
+    doubled = in_batches(lambda x: 2 * x, x, size=4)
+    np.testing.assert_array_equal(doubled, 2 * x)
+
+
+# ----------------------------------------------------------------------------------------------------- trained methods
+
+
+def test_salun_moves_only_the_most_salient_half(x64):
+    model, variables = linear_model()
+    method = dj.methods.salun(fraction=0.25)
+    setup = setup_of(model, variables)
+    mask = saliency_mask(setup, 0.25)
+    stream = setup.streams[FORGET]
+    x = stream["image"].reshape(len(stream["image"]), -1)
+    error = softmax(x @ np.asarray(variables["params"]["kernel"])) - np.eye(K)[stream["label"]]
+    sizes = np.concatenate([np.abs(error.mean(0)), np.abs(x.T @ error / len(x)).ravel()])  # one batch of 8
+    chosen = np.concatenate([np.asarray(mask["bias"]), np.asarray(mask["kernel"]).ravel()]) > 0
+    assert chosen.sum() == round(0.25 * sizes.size)
+    assert sizes[chosen].min() >= sizes[~chosen].max()
+    columns, constants = method.prepare(setup)
+    batch = {FORGET: stream | columns[FORGET]}
+    tx = sgd(0.9, weight_decay=0.1)  # neither may move a masked weight
+    step = jax.jit(make_train_step(model, method, tx, preprocess=same))
+    state = init_state(variables, tx)
+    for _ in range(3):
+        state, _ = step(state, None, batch, 0.1, jax.random.key(0), constants)
+    for new, old, kept in zip(*map(jax.tree.leaves, (state.params, variables["params"], mask)), strict=True):
+        assert (np.asarray(new == old) == (np.asarray(kept) == 0)).all()
+
+
+def test_boundary_shrink_trains_towards_the_adversarial_answer(x64):
+    model, variables = linear_model()
+    setup = setup_of(model, variables)
+    labels = dj.methods.boundary_shrink().prepare(setup).columns[FORGET]["adversarial_label"]
+    stream = setup.streams[FORGET]
+    adversarial = attacks.fgsm(setup, stream["image"], stream["label"], 0.1)
+    np.testing.assert_array_equal(labels, np.asarray(model.apply(variables, adversarial)).argmax(-1))
+
+
+def test_boundary_expand_adds_a_class_and_drops_it():
+    model, variables = tiny.network()
+    method = dj.methods.boundary_expand()
+    wide, start = method.wrap(model, variables, K, jax.random.key(0))
+    images, labels = map(jnp.asarray, tiny.samples(16))
+    logits, expanded = model.apply(variables, images), wide.apply(start, images)
+    assert expanded.shape == (16, K + 1)
+    np.testing.assert_allclose(expanded[:, :K], logits, rtol=1e-6)
+    train, updated = wide.apply_train(start, images, jax.random.key(0))
+    np.testing.assert_allclose(train[:, :K], model.apply_train(variables, images, jax.random.key(0))[0], rtol=1e-6)
+    assert jax.tree.structure(method.unwrap(updated)) == jax.tree.structure(variables)
+    result = dj.unlearn(
+        model, variables, images, labels, forget=[1], method=method, epochs=4, lr=0.1, batch_size=4, parallel="jit"
+    )
+    assert UNIT not in result.variables["params"]
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+def test_bad_teacher_is_another_network():
+    _, variables = tiny.network()
+    bad = reinitialised(variables, jax.random.key(1))
+    assert jax.tree.map(jnp.shape, bad) == jax.tree.map(jnp.shape, variables)
+    np.testing.assert_array_equal(bad["batch_stats"]["BatchNorm_0"]["var"], 1)
+    np.testing.assert_array_equal(bad["params"]["BatchNorm_0"]["scale"], 1)
+    np.testing.assert_array_equal(bad["params"]["Dense_0"]["bias"], 0)
+    wide = reinitialised({"kernel": jnp.zeros((3, 3, 64, 128))}, jax.random.key(0))["kernel"]
+    np.testing.assert_allclose(wide.std(), (2 / (9 * 64)) ** 0.5, rtol=0.02)
+    method = dj.methods.bad_teacher(remain=True)
+    assert method.streams == (FORGET, REMAIN)
+    assert method.uses_teacher
+
+
+def test_negative_gradient_plus_weighs_both(x64):
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, K)))
+    labels = jnp.array([0, 1, 2])
+    outputs = {
+        name: Output({"label": labels, "erase": jnp.zeros((3, K), bool)}, part, None)
+        for name, part in zip((FORGET, REMAIN), logits, strict=True)
+    }
+    terms = dj.methods.negative_gradient_plus(0.9).loss(outputs, Context())
+    cross = [-np.log(softmax(np.asarray(part)))[np.arange(3), labels] for part in logits]
+    np.testing.assert_allclose(terms[FORGET].loss, -0.1 * cross[0], rtol=1e-12)
+    np.testing.assert_allclose(terms[REMAIN].loss, 0.9 * cross[1], rtol=1e-12)
+
+
+def test_scrub_takes_turns():
+    rng = np.random.default_rng(0)
+    labels = jnp.array([0, 1, 2])
+    outputs = {
+        name: Output({"label": labels, "erase": jnp.zeros((3, K), bool)}, *jnp.asarray(rng.normal(size=(2, 3, K))))
+        for name in (FORGET, REMAIN)
+    }
+    method = dj.methods.scrub()
+    constants = method.prepare(Setup(None, None, None, {}, K, (1,), None, num_steps=9)).constants
+    active = []
+    for step in range(9):
+        terms = method.loss(outputs, Context(constants, step))
+        assert (terms[FORGET].loss <= 0).all()
+        active.append([name for name in (FORGET, REMAIN) if bool((terms[name].loss != 0).any())])
+    assert active == [[FORGET], [REMAIN]] * 3 + [[REMAIN]] * 3
+
+
+def test_tilted_leans_towards_similar_classes(x64):
+    model, variables = linear_model()
+    setup = setup_of(model, variables)
+    similarity = dj.methods.tilted().prepare(setup).constants["similarity"]
+    rows = np.asarray(variables["params"]["kernel"]).T
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    np.testing.assert_allclose(similarity, rows @ rows.T, rtol=1e-10)
+    rng = np.random.default_rng(0)
+    teacher, student = jnp.asarray(rng.normal(size=(2, 3, K)))
+    batch = {"label": jnp.array([1, 1, 1]), "erase": jnp.arange(K)[None] == 1}
+    context = Context({"similarity": similarity})
+
+    def loss(method):
+        return method.loss({FORGET: Output(batch, student, teacher)}, context)[FORGET].loss
+
+    np.testing.assert_allclose(loss(dj.methods.tilted(beta=0.0)), loss(dj.methods.delete()), rtol=1e-10)
+    target = softmax(np.where(np.arange(K) == 1, -np.inf, np.asarray(teacher + 2 * similarity[1][None])))
+    p = target[:, [0, 2, 3]]
+    q = softmax(np.asarray(student))[:, [0, 2, 3]]
+    np.testing.assert_allclose(loss(dj.methods.tilted()), np.sum(p * np.log(p / q), -1), rtol=1e-10)
+
+
+def test_importance_is_scaled_within_each_tensor(x64):
+    model, variables = linear_model()
+    setup = setup_of(model, variables)
+    found = importance(setup)
+    for leaf in jax.tree.leaves(found):
+        assert (float(leaf.min()), float(leaf.max())) == (0, 1)
+    x = setup.streams[FORGET]["image"].reshape(8, -1)
+    z = x @ np.asarray(variables["params"]["kernel"])
+    gradient = np.abs(x.T @ (z / np.linalg.norm(z, axis=1, keepdims=True)) / 8)
+    expected = (gradient - gradient.min()) / (gradient.max() - gradient.min())
+    np.testing.assert_allclose(found["kernel"], expected, rtol=1e-8, atol=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------------------- anchors
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (4, 8, 3)])
+def test_reorientation_keeps_the_pixels(shape):
+    images = jnp.arange(5 * np.prod(shape), dtype=jnp.int32).reshape(5, *shape)
+    keys = jax.random.split(jax.random.key(0), 5)
+    found = jax.jit(reorientation(("turn", "flip", "shift")))(images, keys)
+    assert found.shape == images.shape
+    assert found.dtype == images.dtype
+    for before, after in zip(images, found, strict=True):
+        np.testing.assert_array_equal(jnp.sort(before.ravel()), jnp.sort(after.ravel()))
+    assert bool((found != images).any())
+    mirrored = reorientation(("flip",))(images, keys)
+    for before, after in zip(images, mirrored, strict=True):
+        assert any(bool((after == option).all()) for option in (before, before[:, ::-1]))
+
+
+def test_anchors_are_distilled_with_the_mask():
+    """With frozen statistics: the gradient is that of DELETE on the forget batch plus that on its reoriented copy."""
+    model, variables = tiny.network()
+    setup = setup_of(model, variables)
+    stream = jax.tree.map(jnp.asarray, setup.streams[FORGET])
+    seen = []
+    method = dj.methods.anchored(weight=0.5)
+
+    def spy(outputs, context):
+        jax.debug.callback(seen.append, outputs[ANCHOR].batch)
+        return method.loss(outputs, context)
+
+    spied = method._replace(loss=spy)
+    step = make_train_step(model, spied, sgd(), preprocess=same, batch_norm="frozen")
+    start = init_state(jax.tree.map(lambda leaf: 1.1 * leaf, variables), sgd())
+    state, metrics = jax.jit(step)(start, variables, {FORGET: stream}, 1.0, jax.random.key(0))
+    jax.effects_barrier()
+    anchors = jax.tree.map(jnp.asarray, seen[0])
+    assert anchors["image"].shape == stream["image"].shape
+    assert bool((anchors["image"] != stream["image"]).any())
+    plain = jax.jit(make_train_step(model, dj.methods.delete(), sgd(), preprocess=same, batch_norm="frozen"))
+
+    def update(batch):
+        new, metrics = plain(start, variables, {FORGET: batch}, 1.0, jax.random.key(0))
+        return ravel_pytree(new.params)[0] - ravel_pytree(start.params)[0], float(metrics["loss"])
+
+    (on_forget, first), (on_anchors, second) = update(stream), update(anchors)
+    moved = ravel_pytree(state.params)[0] - ravel_pytree(start.params)[0]
+    np.testing.assert_allclose(moved, on_forget + 0.5 * on_anchors, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(metrics["loss"], first + 0.5 * second, rtol=1e-5)
+
+
+@pytest.mark.parametrize("base", ["random_label", "gradient_ascent", "salun", "bad_teacher"])
+def test_any_forget_only_method_takes_anchors(base):
+    model, variables = tiny.network()
+    images, labels = tiny.samples(32)
+    result = dj.unlearn(
+        model, variables, images, labels, forget=[1], method=dj.methods.create("anchored", method=base), epochs=1,
+        lr=0.05, batch_size=4, parallel="jit",
+    )  # fmt: skip
+    assert np.isfinite(result.history[-1]["loss"])
+
+
+@pytest.mark.parametrize("base", ["finetune", "scrub", "pour", "anchored", "nope"])
+def test_others_do_not(base):
+    with pytest.raises(ValueError, match=r"anchored: method must|unknown method"):
+        dj.methods.create("anchored", method=base)
+
+
+# ---------------------------------------------------------------------------------------------------- computed at once
+
+
+def test_diagonal_fisher_of_single_samples(x64):
+    model, variables = linear_model()
+    setup = setup_of(model, variables, batch_size=1)
+    stream = setup.streams[FORGET]
+    x = stream["image"].reshape(len(stream["image"]), -1)
+    error = softmax(x @ np.asarray(variables["params"]["kernel"])) - np.eye(K)[stream["label"]]
+    found = gradients.diagonal_fisher(setup, FORGET)
+    np.testing.assert_allclose(found["kernel"], (x**2).T @ error**2 / len(x), rtol=1e-10)
+    np.testing.assert_allclose(found["bias"], (error**2).mean(0), rtol=1e-10)
+
+
+def test_the_last_batch_counts_its_own_samples(x64):
+    model, variables = linear_model()
+    setup = setup_of(model, variables, batch_size=5)  # 8 samples: 5 and 3
+    batches = list(gradients.gradient_batches(setup, FORGET))
+    whole = next(gradients.gradient_batches(setup._replace(batch_size=8), FORGET))
+    np.testing.assert_allclose((5 * batches[0]["kernel"] + 3 * batches[1]["kernel"]) / 8, whole["kernel"], rtol=1e-10)
+
+
+def test_inverse_fisher_is_exact(x64):
+    model, variables = linear_model()
+    setup = setup_of(model, variables)
+    rows = [ravel_pytree(g)[0] for g in gradients.gradient_batches(setup, REMAIN, batch_size=1)]
+    matrix = np.eye(rows[0].size) + np.stack(rows).T @ np.stack(rows) / len(rows)
+    vector = jnp.asarray(np.random.default_rng(0).normal(size=rows[0].size))
+    np.testing.assert_allclose(inverse_fisher(setup, vector), np.linalg.solve(matrix, vector), rtol=1e-9)
+
+
+def test_wood_fisher_steps_uphill_on_the_forget_samples(x64):
+    model, variables = linear_model()
+    setup = setup_of(model, variables, strength=0.1, batch_size=8)
+    (gradient,) = gradients.gradient_batches(setup, FORGET)
+    ascent = dj.methods.wood_fisher(remain=False).edit(setup)
+    np.testing.assert_allclose(
+        ascent["params"]["kernel"], variables["params"]["kernel"] + 0.1 * gradient["kernel"], rtol=1e-12
+    )
+    newton = dj.methods.wood_fisher().edit(setup)
+    moved = ravel_pytree(newton["params"])[0] - ravel_pytree(variables["params"])[0]
+    assert float(moved @ ravel_pytree(gradient)[0]) > 0
+
+
+def test_ssd_dampens_what_matters_more_for_the_forget_samples(x64):
+    model, variables = linear_model()
+    setup = setup_of(model, variables)
+    forgotten, kept = (np.asarray(gradients.diagonal_fisher(setup, name)["kernel"]) for name in (FORGET, REMAIN))
+    on_all = (8 * forgotten + 24 * kept) / 32
+    weight = np.asarray(variables["params"]["kernel"])
+    expected = np.where(forgotten > 1.5 * on_all, np.minimum(0.8 * on_all / forgotten, 1) * weight, weight)
+    found = dj.methods.ssd(alpha=1.5, dampening=0.8).edit(setup)["params"]["kernel"]
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    assert 0 < np.mean(expected != weight) < 1
+
+
+def test_fisher_noise_has_the_stated_variance():
+    """Where the information is 0 the variance is strength times its limit."""
+    model, variables = tiny.network(tiny.Net(features=256))
+    setup = setup_of(model, variables, strength=1e-4)
+    flat = {name: {**stream, "weight": np.zeros_like(stream["weight"])} for name, stream in setup.streams.items()}
+    noisy = dj.methods.fisher().edit(setup._replace(streams=flat))
+    moved = jax.tree.map(lambda a, b: np.asarray(a - b), noisy["params"], variables["params"])
+    np.testing.assert_allclose(moved["Conv_0"]["kernel"].std(), (1e-4 * 1e3) ** 0.5, rtol=0.05)
+    np.testing.assert_allclose(moved["BatchNorm_0"]["scale"].std(), (1e-4 * 1e3 * 10) ** 0.5, rtol=0.15)
+    np.testing.assert_allclose(moved["Dense_0"]["kernel"].std(), (1e-4 * 1e2 * 10) ** 0.5, rtol=0.1)
+    np.testing.assert_array_equal(
+        noisy["batch_stats"]["BatchNorm_0"]["mean"], variables["batch_stats"]["BatchNorm_0"]["mean"]
+    )
+
+
+def test_pour_leaves_the_bias_of_the_class_alone(x64):
+    model, variables = linear_model()
+    bias = jnp.asarray(np.random.default_rng(1).normal(size=K))
+    variables = {"params": {**variables["params"], "bias": bias}}
+    for forget in ((1,), (0, 2)):
+        projected = project(variables, forget, K)
+        x = jnp.asarray(tiny.samples(16)[0], jnp.float64)
+        logits = model.apply(projected, x)
+        for class_ in forget:
+            np.testing.assert_allclose(logits[:, class_], bias[class_], atol=1e-12)
+        kernel, new = (np.asarray(v["params"]["kernel"]) for v in (variables, projected))
+        rows = kernel[:, list(forget)]
+        complement = np.eye(36) - rows @ np.linalg.solve(rows.T @ rows, rows.T)
+        np.testing.assert_allclose(new, complement @ kernel, atol=1e-12)
+
+
+def test_the_classifier_is_found_or_asked_for():
+    assert find_classifier({"a": jnp.zeros((5, K)), "b": jnp.zeros((K, 5))}, K)[0].key == "a"
+    two = {"conv": {"kernel": jnp.zeros((3, K))}, "fc": {"kernel": jnp.zeros((8, K)), "bias": jnp.zeros(K)}}
+    assert find_classifier(two, K)[0].key == "fc"
+    for params in ({"a": jnp.zeros((5, 3))}, {"a": jnp.zeros((5, K)), "b": jnp.zeros((5, K))}):
+        with pytest.raises(ValueError, match=r"one kernel \[d, 4\]; found"):
+            find_classifier(params, K)
+
+
+@pytest.mark.parametrize(
+    ("name", "hyperparameters", "words"),
+    [
+        ("salun", {"fraction": 0}, "above 0 and at most 1"),
+        ("salun", {"remain": 1}, "True or False"),
+        ("negative_gradient_plus", {"alpha": 1}, "below 1"),
+        ("tilted", {"beta": "much"}, "a number"),
+        ("ssd", {"alpha": 0}, "above 0"),
+        ("anchored", {"transformations": ("zoom",)}, "turn, flip, shift"),
+        ("anchored", {"weight": 0}, "above 0"),
+        ("boundary_shrink", {"step": -1}, "above 0"),
+        ("l2ul_imp", {"pull": 0}, "above 0"),
+        ("wood_fisher", {"remain": "no"}, "True or False"),
+    ],
+)
+def test_wrong_settings_are_named(name, hyperparameters, words):
+    with pytest.raises(ValueError, match=words):
+        dj.methods.create(name, **hyperparameters)
+
+
+def test_a_method_computed_at_once_evaluates_and_diverges_like_the_others():
+    model, variables = tiny.network()
+    images, labels = tiny.samples(32)
+    settings = {"forget": [1], "batch_size": 8, "parallel": "jit", "epochs": 3}
+    result = dj.unlearn(
+        model, variables, images, labels, method=dj.methods.pour(), evaluate=lambda v: {"size": len(v)}, **settings
+    )
+    assert [(row["epoch"], row["size"]) for row in result.evaluations] == [(0, 2), (3, 2)]
+    assert result.history == []
+    broken = dj.methods.pour()._replace(edit=lambda setup: jax.tree.map(lambda leaf: leaf * jnp.nan, setup.teacher))
+    with pytest.raises(dj.NonFiniteError, match="pour made batch_stats/BatchNorm_0/mean NaN"):
+        dj.unlearn(model, variables, images, labels, method=broken, **settings)
