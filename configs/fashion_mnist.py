@@ -14,7 +14,7 @@ def get_config(arg: str = "") -> Config:
         data=DataConfig(name="fashion_mnist"),
         model=ModelConfig(name="resnet_small"),
         train=TrainConfig(epochs=3, lr=0.1, batch_size=128),
-        unlearn=UnlearnConfig(forget=(9,), epochs=5, lr=5e-3, batch_size=128),
+        unlearn=UnlearnConfig(forget=(9,), epochs=5, lr=1e-2, batch_size=128),
     )
     if arg == "quick":
         config.train.epochs = config.unlearn.epochs = 1

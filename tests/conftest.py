@@ -1,18 +1,21 @@
 """Eight fake CPU devices, strict types, no network; set before jax starts."""
 
 import os
+import pathlib
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["NPROC"] = "32"  # several fake devices deadlock on few threads
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Compiling takes most of the tests' time, and many of them compile the same.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(pathlib.Path(__file__).parent.parent / ".cache" / "xla")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_disable_most_optimizations", True)  # compiling takes most of the tests' time
 
 
 @pytest.fixture(params=["float32", "float64"])
@@ -20,6 +23,14 @@ def precision(request):
     """Runs a test in float32 and in float64; gives the name."""
     with jax.enable_x64(request.param == "float64"):
         yield request.param
+
+
+@pytest.fixture
+def fast_compile():
+    """For tests that compile much and compute little."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

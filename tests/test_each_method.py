@@ -22,6 +22,7 @@ from delete_jax.unlearning import split_streams
 from tests import tiny
 
 K = tiny.NUM_CLASSES
+pytestmark = pytest.mark.usefixtures("fast_compile")
 
 
 def same(images):

@@ -7,6 +7,8 @@ import pytest
 
 from delete_jax.data import augmentation, normalize
 
+pytestmark = pytest.mark.usefixtures("fast_compile")
+
 
 @pytest.fixture(autouse=True)
 def strict():
