@@ -1,6 +1,7 @@
 # make demo    run the shipped example in runs/digits; again: says that it is done
 # make check   linter, formatter, types
-# make test    the tests, with the coverage of the core
+# make test    the tests
+# make coverage  the tests, with the coverage of the core: a quarter slower
 #
 # Each makes .venv and installs what it needs there, once. Needed: make and Python 3.11 or newer with venv and pip.
 
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 # Quiet but for errors; Python compiles what is imported, at its first import.
 INSTALL := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo check test format clean
+.PHONY: demo check test coverage format clean
 .NOTPARALLEL:  # two pips in one environment get in each other's way
 
 demo: $(VENV)/installed
@@ -22,8 +23,11 @@ check: $(VENV)/installed-test
 	@$(BIN)/ruff format --check -q
 	@$(BIN)/mypy
 
-# The coverage's limit is in pyproject.toml.
 test: $(VENV)/installed-test
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+
+# The limit is in pyproject.toml.
+coverage: $(VENV)/installed-test
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --cov --cov-report=term
 
 format: $(VENV)/installed-test
