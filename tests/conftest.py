@@ -1,5 +1,6 @@
 """Eight fake CPU devices, strict types, no network; set before jax starts."""
 
+import gc
 import os
 import pathlib
 
@@ -14,6 +15,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 import jax
 import pytest
 
+gc.set_threshold(100_000, 20, 100)  # tracing makes many small objects, and jax hooks into each collection
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
