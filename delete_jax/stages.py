@@ -10,7 +10,7 @@ import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,10 +24,12 @@ from delete_jax.loop import MetricsLog, Row, check_batch_size, fit, make_predict
 from delete_jax.model import Model, Variables
 from delete_jax.parallel import make_trainer
 from delete_jax.progress import StageProgress
-from delete_jax.report import Examples, write_report
 from delete_jax.step import init_state, sgd
 from delete_jax.tasks import classification
 from delete_jax.unlearning import check_forget, check_network, split_streams, unlearn
+
+if TYPE_CHECKING:
+    from delete_jax.report import Examples
 
 
 class Trained(NamedTuple):
@@ -95,6 +97,8 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
     retrained = train(run, "retrained", forget) if config.retrain else None
     unlearned = _unlearn(run, original)
     record, examples = evaluate(run, original, retrained, unlearned)
+    from delete_jax.report import write_report  # here, because matplotlib takes long to import
+
     record = {"format": 1, "created": _now(), "command": command, "versions": versions(), **record}
     write_report(record, examples, workdir)
     figures = record["networks"]["unlearned"]["metrics"]
@@ -355,6 +359,8 @@ def evaluate(
 
 def _examples(dataset: data.Dataset, forget: tuple[int, ...], before: np.ndarray, after: np.ndarray) -> Examples:
     """Four test samples of forgotten classes and one of each of up to eight others, the first in the test set."""
+    from delete_jax.report import Examples
+
     labels = dataset.test.labels
     erased = np.flatnonzero(np.isin(labels, forget))[:4]
     others = [class_ for class_ in range(dataset.num_classes) if class_ not in forget and np.any(labels == class_)][:8]
