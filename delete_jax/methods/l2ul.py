@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import chex
 import jax
 import jax.numpy as jnp
+import optax
 
 from delete_jax.methods.attacks import targeted_l2_pgd
 from delete_jax.methods.base import (
@@ -109,7 +110,7 @@ def importance(setup: Setup) -> chex.ArrayTree:
     batches = [images[begin : begin + setup.batch_size] for begin in range(0, len(images), setup.batch_size)]
     whole = [batch for batch in batches if len(batch) == len(batches[0])]  # a smaller last one would weigh too much
     gradients = [jax.tree.map(jnp.abs, gradient(params, jnp.asarray(batch))) for batch in whole]
-    total = functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), gradients)
+    total = functools.reduce(optax.tree.add, gradients)
 
     def scale(leaf: chex.Array) -> chex.Array:
         low, high = jnp.min(leaf), jnp.max(leaf)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import chex
 import jax
 import jax.numpy as jnp
+import optax
 
 from delete_jax.methods.base import (
     FORGET,
@@ -56,7 +57,7 @@ def saliency_mask(setup: Setup, fraction: float) -> chex.ArrayTree:
 
     The gradient is the sum over batches of the batch mean's, in evaluation mode.
     """
-    total = functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), gradient_batches(setup, FORGET))
+    total = functools.reduce(optax.tree.add, gradient_batches(setup, FORGET))
     sizes = jax.tree.map(jnp.abs, total)
     flat = jnp.sort(jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(sizes)]))
     threshold = flat[len(flat) - max(round(fraction * len(flat)), 1)]
