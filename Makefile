@@ -9,7 +9,8 @@ PYTHON ?= python3
 WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
-# Quiet but for errors; Python compiles what is imported, at its first import.
+# Quiet but for errors; Python compiles what is imported, at its first import, and keeps that: the tests start it often.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo check test coverage format clean

@@ -324,14 +324,19 @@ def test_the_last_batch_counts_its_own_samples(x64):
     model, variables = linear_model()
     setup = setup_of(model, variables, batch_size=5)  # 8 samples: 5 and 3
     batches = list(gradients.gradient_batches(setup, FORGET))
-    whole = next(gradients.gradient_batches(setup._replace(batch_size=8), FORGET))
-    np.testing.assert_allclose((5 * batches[0]["kernel"] + 3 * batches[1]["kernel"]) / 8, whole["kernel"], rtol=1e-10)
+    whole, _ = next(gradients.gradient_batches(setup._replace(batch_size=8), FORGET))
+    assert [samples for _, samples in batches] == [5, 3]
+    sum_ = sum(samples * gradient["kernel"] for gradient, samples in batches)
+    np.testing.assert_allclose(sum_ / 8, whole["kernel"], rtol=1e-10)
+    np.testing.assert_allclose(gradients.mean_gradient(setup, FORGET)["kernel"], whole["kernel"], rtol=1e-10)
+    squares = sum(samples**2 * np.square(gradient["kernel"]) for gradient, samples in batches)
+    np.testing.assert_allclose(gradients.diagonal_fisher(setup, FORGET)["kernel"], squares / 8, rtol=1e-10)
 
 
 def test_inverse_fisher_is_exact(x64):
     model, variables = linear_model()
     setup = setup_of(model, variables)
-    rows = [ravel_pytree(g)[0] for g in gradients.gradient_batches(setup, REMAIN, batch_size=1)]
+    rows = [ravel_pytree(g)[0] for g, _ in gradients.gradient_batches(setup, REMAIN, batch_size=1)]
     matrix = np.eye(rows[0].size) + np.stack(rows).T @ np.stack(rows) / len(rows)
     vector = jnp.asarray(np.random.default_rng(0).normal(size=rows[0].size))
     np.testing.assert_allclose(inverse_fisher(setup, vector), np.linalg.solve(matrix, vector), rtol=1e-9)
@@ -340,7 +345,7 @@ def test_inverse_fisher_is_exact(x64):
 def test_wood_fisher_steps_uphill_on_the_forget_samples(x64):
     model, variables = linear_model()
     setup = setup_of(model, variables, strength=0.1, batch_size=8)
-    (gradient,) = gradients.gradient_batches(setup, FORGET)
+    gradient = gradients.mean_gradient(setup, FORGET)
     ascent = dj.methods.wood_fisher(remain=False).edit(setup)
     np.testing.assert_allclose(
         ascent["params"]["kernel"], variables["params"]["kernel"] + 0.1 * gradient["kernel"], rtol=1e-12
@@ -394,9 +399,11 @@ def test_pour_leaves_the_bias_of_the_class_alone(x64):
 
 
 def test_the_classifier_is_found_or_asked_for():
-    assert find_classifier({"a": jnp.zeros((5, K)), "b": jnp.zeros((K, 5))}, K)[0].key == "a"
+    path, kernel = find_classifier({"a": jnp.ones((5, K)), "b": jnp.zeros((K, 5))}, K)
+    assert path[0].key == "a"
+    assert float(kernel.sum()) == 5 * K
     two = {"conv": {"kernel": jnp.zeros((3, K))}, "fc": {"kernel": jnp.zeros((8, K)), "bias": jnp.zeros(K)}}
-    assert find_classifier(two, K)[0].key == "fc"
+    assert find_classifier(two, K)[0][0].key == "fc"
     for params in ({"a": jnp.zeros((5, 3))}, {"a": jnp.zeros((5, K)), "b": jnp.zeros((5, K))}):
         with pytest.raises(ValueError, match=r"one kernel \[d, 4\]; found"):
             find_classifier(params, K)

@@ -151,20 +151,20 @@ def in_batches(function: Callable[..., Any], *columns: chex.Array, size: int = 2
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:n], *parts)
 
 
-def find_classifier(params: Any, num_classes: int) -> tuple[Any, ...]:
-    """The path of the classifier's kernel `[..., d, k]`: the one leaf of that shape, with a bias `[k]` if several are.
+def find_classifier(params: Any, num_classes: int) -> tuple[tuple[Any, ...], chex.Array]:
+    """The classifier's kernel, its path and value `[..., d, k]`: the one of that shape, with a bias `[k]` if several are.
 
     Raises:
       ValueError: there is none, or there are several.
     """
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    kernels = [path for path, leaf in leaves if leaf.ndim >= 2 and leaf.shape[-1] == num_classes]
+    kernels = {path: leaf for path, leaf in leaves if leaf.ndim >= 2 and leaf.shape[-1] == num_classes}
     biased = {path[:-1] for path, leaf in leaves if leaf.shape == (num_classes,)}
-    found = kernels if len(kernels) == 1 else [path for path in kernels if path[:-1] in biased]
+    found = list(kernels) if len(kernels) == 1 else [path for path in kernels if path[:-1] in biased]
     if len(found) != 1:
         names = ", ".join(jax.tree_util.keystr(path) for path in kernels) or "none"
         raise ValueError(f"the method needs the network's classifier, one kernel [d, {num_classes}]; found {names}")
-    return found[0]
+    return found[0], kernels[found[0]]
 
 
 def replace_leaf(tree: Any, path: tuple[Any, ...], change: Callable[[chex.Array], chex.Array]) -> Any:

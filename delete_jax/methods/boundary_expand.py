@@ -31,10 +31,9 @@ def boundary_expand() -> Method:
 
 
 def _wrap(model: Model, variables: Variables, num_classes: int, key: chex.PRNGKey) -> tuple[Model, Variables]:
-    path = find_classifier(variables["params"], num_classes)
-    leaves = dict(jax.tree_util.tree_flatten_with_path(variables["params"])[0])
+    path, kernel = find_classifier(variables["params"], num_classes)
+    kernel = kernel[..., :1]
     # A classifier's row like PyTorch's new ones: uniform within 1 / sqrt(inputs).
-    kernel = leaves[path][..., :1]
     bound = float(kernel.size) ** -0.5
     unit = jax.random.uniform(key, kernel.shape, kernel.dtype, -bound, bound)
     return _expanded(model, path), {**variables, "params": {**variables["params"], UNIT: unit}}

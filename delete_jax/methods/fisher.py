@@ -24,12 +24,12 @@ def fisher() -> Method:
 
 def _edit(setup: Setup) -> Variables:
     params = setup.teacher["params"]
-    classifier = find_classifier(params, setup.num_classes)[:-1]
+    classifier, _ = find_classifier(params, setup.num_classes)
     information = jax.tree.leaves(diagonal_fisher(setup, REMAIN))
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
     noisy = []
     for i, ((path, leaf), fisher) in enumerate(zip(leaves, information, strict=True)):
-        last = path[:-1] == classifier
+        last = path[:-1] == classifier[:-1]
         variance = setup.strength * jnp.minimum(1 / (fisher + 1e-8), 1e2 if last else 1e3)
         variance = variance * (10 if last or leaf.ndim == 1 else 1)
         noise = jax.random.normal(jax.random.fold_in(setup.key, i), leaf.shape, leaf.dtype)

@@ -1,50 +1,75 @@
-"""Gradients of the whole cross entropy with respect to the parameters, and the diagonal Fisher information."""
+"""Gradients over whole streams with respect to the parameters, and the diagonal Fisher information."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 
 import chex
 import jax
 import jax.numpy as jnp
+import optax
 
-from delete_jax.methods.base import Output, Setup, towards_labels
+from delete_jax.methods.base import Output, Setup, Stream, towards_labels
 
 
-def gradient_batches(setup: Setup, stream: str, batch_size: int | None = None) -> Iterator[chex.ArrayTree]:
-    """The gradient of each batch's mean cross entropy to the labels, evaluation mode, in the stream's order.
+def cross_entropy(logits: chex.Array, batch: Stream) -> chex.Array:
+    """To the batch's labels, per position."""
+    return towards_labels(batch["label"], Output(batch, logits, None)).loss
+
+
+def gradient_batches(
+    setup: Setup,
+    stream: str,
+    batch_size: int | None = None,
+    value: Callable[[chex.Array, Stream], chex.Array] = cross_entropy,
+) -> Iterator[tuple[chex.ArrayTree, int]]:
+    """The gradient of each batch's weighted mean, and how many samples the batch has; evaluation mode, in order.
 
     Args:
       batch_size: `setup.batch_size` when None; the last batch has what is left.
+      value: `(logits [*b, k], batch) -> [*b]`, whose mean it is.
     """
-    columns = setup.streams[stream]
+    columns = {name: jnp.asarray(column) for name, column in setup.streams[stream].items()}
     params = setup.teacher["params"]
 
     def loss(params, batch):
         logits = setup.model.apply({**setup.teacher, "params": params}, setup.preprocess(batch["image"]))
-        values = towards_labels(batch["label"], Output(batch, logits, None)).loss
-        return jnp.sum(batch["weight"] * values) / jnp.maximum(jnp.sum(batch["weight"]), 1)
+        return jnp.sum(batch["weight"] * value(logits, batch)) / jnp.maximum(jnp.sum(batch["weight"]), 1)
 
     gradient = jax.jit(jax.grad(loss))
     size = batch_size or setup.batch_size
     n = len(columns["label"])
     for begin in range(0, n, size):
         index = jnp.minimum(jnp.arange(begin, begin + size), n - 1)  # one shape: what is filled up weighs nothing
-        batch = {name: jnp.asarray(column)[index] for name, column in columns.items()}
+        batch = {name: column[index] for name, column in columns.items()}
         counts = (jnp.arange(begin, begin + size) < n).astype(batch["weight"].dtype)
         weight = batch["weight"] * jnp.expand_dims(counts, tuple(range(1, batch["weight"].ndim)))
-        yield gradient(params, batch | {"weight": weight})
+        yield gradient(params, batch | {"weight": weight}), min(size, n - begin)
+
+
+def mean_gradient(setup: Setup, stream: str) -> chex.ArrayTree:
+    """The gradient of the cross entropy's mean over all samples of the stream."""
+    return _mean((gradient, samples) for gradient, samples in gradient_batches(setup, stream))
 
 
 def diagonal_fisher(setup: Setup, stream: str) -> chex.ArrayTree:
-    """Mean over batches of `b` times the squared gradient of the batch mean, like the parameters.
+    """Mean over samples of `b` times the squared gradient of their batch's mean, `b` its size; like the parameters.
 
     With gradients of mean zero, as at the end of training, this estimates the mean squared gradient of single samples
     (the empirical Fisher information's diagonal), at the cost of one pass.
     """
-    total, batches = None, 0
-    for gradient in gradient_batches(setup, stream):
-        squared = jax.tree.map(lambda leaf: setup.batch_size * jnp.square(leaf), gradient)
-        total = squared if total is None else jax.tree.map(jnp.add, total, squared)
-        batches += 1
-    return jax.tree.map(lambda leaf: leaf / batches, total)
+    return _mean(
+        (jax.tree.map(lambda leaf, b=samples: b * jnp.square(leaf), gradient), samples)
+        for gradient, samples in gradient_batches(setup, stream)
+    )
+
+
+def _mean(batches: Iterable[tuple[chex.ArrayTree, int]]) -> chex.ArrayTree:
+    """Of trees, each with the number of samples that it stands for; no two of them are held at a time."""
+
+    def add(a: tuple[chex.ArrayTree, int], b: tuple[chex.ArrayTree, int]) -> tuple[chex.ArrayTree, int]:
+        return optax.tree.add(a[0], b[0]), a[1] + b[1]
+
+    total, samples = functools.reduce(add, ((optax.tree.scale(n, tree), n) for tree, n in batches))
+    return optax.tree.scale(1 / samples, total)

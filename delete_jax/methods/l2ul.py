@@ -23,6 +23,7 @@ from delete_jax.methods.base import (
     check_positive,
     towards_labels,
 )
+from delete_jax.methods.gradients import gradient_batches
 
 RADIUS, STEP, STEPS = 0.4, 0.1, 10
 
@@ -99,18 +100,13 @@ def _distance(params, constants) -> chex.Array:
 
 def importance(setup: Setup) -> chex.ArrayTree:
     """Mean over forget batches of the absolute gradient of the mean norm of the logits, each tensor scaled to [0, 1]."""
-    stream, params = setup.streams[FORGET], setup.teacher["params"]
 
-    def size(params, images):
-        logits = setup.model.apply({**setup.teacher, "params": params}, setup.preprocess(images))
-        return jnp.mean(jnp.sqrt(jnp.sum(jnp.square(logits), -1) + 1e-24))
+    def norm(logits: chex.Array, _) -> chex.Array:
+        return jnp.sqrt(jnp.sum(jnp.square(logits), -1) + 1e-24)
 
-    gradient = jax.jit(jax.grad(size))
-    images = stream["image"]
-    batches = [images[begin : begin + setup.batch_size] for begin in range(0, len(images), setup.batch_size)]
-    whole = [batch for batch in batches if len(batch) == len(batches[0])]  # a smaller last one would weigh too much
-    gradients = [jax.tree.map(jnp.abs, gradient(params, jnp.asarray(batch))) for batch in whole]
-    total = functools.reduce(optax.tree.add, gradients)
+    gradients = gradient_batches(setup, FORGET, value=norm)
+    absolute = [jax.tree.map(lambda leaf, n=n: n * jnp.abs(leaf), gradient) for gradient, n in gradients]
+    total = functools.reduce(optax.tree.add, absolute)
 
     def scale(leaf: chex.Array) -> chex.Array:
         low, high = jnp.min(leaf), jnp.max(leaf)

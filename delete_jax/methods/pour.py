@@ -39,5 +39,5 @@ def project(variables: Variables, forget: tuple[int, ...], num_classes: int) -> 
         with jax.default_matmul_precision("highest"):
             return (flat - basis @ (basis.T @ flat)).reshape(kernel.shape).astype(kernel.dtype)
 
-    path = find_classifier(variables["params"], num_classes)
+    path, _ = find_classifier(variables["params"], num_classes)
     return {**variables, "params": replace_leaf(variables["params"], path, change)}

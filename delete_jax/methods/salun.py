@@ -57,7 +57,7 @@ def saliency_mask(setup: Setup, fraction: float) -> chex.ArrayTree:
 
     The gradient is the sum over batches of the batch mean's, in evaluation mode.
     """
-    total = functools.reduce(optax.tree.add, gradient_batches(setup, FORGET))
+    total = functools.reduce(optax.tree.add, (gradient for gradient, _ in gradient_batches(setup, FORGET)))
     sizes = jax.tree.map(jnp.abs, total)
     flat = jnp.sort(jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(sizes)]))
     threshold = flat[len(flat) - max(round(fraction * len(flat)), 1)]

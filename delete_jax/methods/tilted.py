@@ -37,8 +37,7 @@ def tilted(beta: float = 2.0) -> Method:
         raise ValueError(f"tilted: beta must be a number, got {beta!r}")
 
     def prepare(setup: Setup) -> Prepared:
-        path = find_classifier(setup.teacher["params"], setup.num_classes)
-        kernel = dict(jax.tree_util.tree_flatten_with_path(setup.teacher["params"])[0])[path]
+        _, kernel = find_classifier(setup.teacher["params"], setup.num_classes)
         rows = kernel.reshape(-1, setup.num_classes).T
         rows = rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
         return Prepared(constants={"similarity": rows @ rows.T})

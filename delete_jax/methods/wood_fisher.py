@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from delete_jax.methods.base import FORGET, REMAIN, Method, Setup, check_flag
-from delete_jax.methods.gradients import gradient_batches
+from delete_jax.methods.gradients import gradient_batches, mean_gradient
 from delete_jax.model import Variables
 
 SAMPLES, BYTES = 1000, 2**30
@@ -39,17 +39,13 @@ def wood_fisher(remain: bool = True) -> Method:
 
 def _edit(setup: Setup, remain: bool) -> Variables:
     params, restore = ravel_pytree(setup.teacher["params"])
-    direction = _mean_gradient(setup, FORGET)
+    direction = ravel_pytree(mean_gradient(setup, FORGET))[0]
     if remain:
         forgotten, kept = (len(setup.streams[name]["label"]) for name in (FORGET, REMAIN))
         share = forgotten / (forgotten + kept)
-        direction = inverse_fisher(setup, share * (direction - _mean_gradient(setup, REMAIN)))
+        kept_direction = ravel_pytree(mean_gradient(setup, REMAIN))[0]
+        direction = inverse_fisher(setup, share * (direction - kept_direction))
     return {**setup.teacher, "params": restore(params + setup.strength * direction)}
-
-
-def _mean_gradient(setup: Setup, stream: str) -> jax.Array:
-    gradients = [ravel_pytree(gradient)[0] for gradient in gradient_batches(setup, stream)]
-    return sum(gradients[1:], gradients[0]) / len(gradients)
 
 
 def inverse_fisher(setup: Setup, vector: jax.Array) -> jax.Array:
@@ -61,7 +57,7 @@ def inverse_fisher(setup: Setup, vector: jax.Array) -> jax.Array:
     n = min(SAMPLES, len(setup.streams[REMAIN]["label"]), max(BYTES // vector.nbytes, 1))
     some = {name: column[:n] for name, column in setup.streams[REMAIN].items()}
     batches = gradient_batches(setup._replace(streams={REMAIN: some}), REMAIN, batch_size=1)
-    gradients = jnp.stack([ravel_pytree(gradient)[0] for gradient in batches])
+    gradients = jnp.stack([ravel_pytree(gradient)[0] for gradient, _ in batches])
     with jax.default_matmul_precision("highest"):
         inner = n * jnp.eye(n, dtype=gradients.dtype) + gradients @ gradients.T
         return vector - gradients.T @ jnp.linalg.solve(inner, gradients @ vector)
