@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 
 from delete_jax import losses
