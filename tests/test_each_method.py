@@ -103,8 +103,8 @@ def test_pgd_stays_in_its_ball_and_reaches_its_target(x64):
 
 def test_in_batches_pads_and_cuts():
     x = jnp.arange(10.0)
-    doubled = in_batches(lambda x: 2 * x, x, size=4)
-    np.testing.assert_array_equal(doubled, 2 * x)
+    scaled = in_batches(lambda factor, x: factor * x, 2, x, size=4)
+    np.testing.assert_array_equal(scaled, 2 * x)
 
 
 # ----------------------------------------------------------------------------------------------------- trained methods

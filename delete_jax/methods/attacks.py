@@ -6,6 +6,7 @@ fractions of that span, and the gradient goes through the run's own normalisatio
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import chex
@@ -14,6 +15,9 @@ import jax.numpy as jnp
 
 from delete_jax import losses
 from delete_jax.methods.base import Setup, in_batches
+from delete_jax.model import Model, Variables
+
+Answer = Callable[[Variables, chex.Array], chex.Array]
 
 
 def fgsm(setup: Setup, images: chex.Array, labels: chex.Array, step: float) -> chex.Array:
@@ -27,14 +31,19 @@ def fgsm(setup: Setup, images: chex.Array, labels: chex.Array, step: float) -> c
     Returns:
       Images like those given: clipped to the span and, for bytes, rounded.
     """
-    low, high = span(images)
+    attack = _fgsm(answers(setup.model, setup.preprocess), step)
+    return in_batches(attack, (setup.teacher, *span(images)), images, labels)
 
-    def attack(x: chex.Array, y: chex.Array) -> chex.Array:
-        x = _as_float(x)
-        away = jnp.sign(jax.grad(_cross_entropy(setup))(x, y))
-        return _stored(jnp.clip(x + step * (high - low) * away, low, high), images.dtype)
 
-    return in_batches(attack, images, labels)
+@functools.lru_cache(maxsize=16)
+def _fgsm(answer: Answer, step: float) -> Callable:
+    def attack(shared, stored: chex.Array, y: chex.Array) -> chex.Array:
+        variables, low, high = shared
+        x = _as_float(stored)
+        away = jnp.sign(jax.grad(_cross_entropy(answer), 1)(variables, x, y))
+        return _stored(jnp.clip(x + step * (high - low) * away, low, high), stored.dtype)
+
+    return attack
 
 
 def targeted_l2_pgd(
@@ -48,21 +57,26 @@ def targeted_l2_pgd(
       step: length of each step, in the same units.
       steps: how many; the start is random, uniform in direction, within the ball.
     """
-    low, high = span(images)
+    attack = _targeted_l2_pgd(answers(setup.model, setup.preprocess), radius, step, steps)
     keys = jax.random.split(key, len(images))
+    return in_batches(attack, (setup.teacher, *span(images)), images, targets, keys)
 
-    def attack(stored: chex.Array, y: chex.Array, keys: chex.PRNGKey) -> chex.Array:
+
+@functools.lru_cache(maxsize=16)
+def _targeted_l2_pgd(answer: Answer, radius: float, step: float, steps: int) -> Callable:
+    def attack(shared, stored: chex.Array, y: chex.Array, keys: chex.PRNGKey) -> chex.Array:
+        variables, low, high = shared
         x = _as_float(stored)
-        towards = jax.grad(_cross_entropy(setup))
+        towards = jax.grad(_cross_entropy(answer), 1)
         shift = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], x.dtype))(keys)
         shift = _shorten(shift * radius * (high - low) / 10, radius * (high - low))
         for _ in range(steps):
-            gradient = towards(x + shift, y)
+            gradient = towards(variables, x + shift, y)
             shift = _shorten(shift - step * (high - low) * _unit(gradient), radius * (high - low))
             shift = jnp.clip(x + shift, low, high) - x
-        return _stored(x + shift, images.dtype)
+        return _stored(x + shift, stored.dtype)
 
-    return in_batches(attack, images, targets, keys)
+    return attack
 
 
 def span(images: chex.Array) -> tuple[float, float]:
@@ -70,13 +84,19 @@ def span(images: chex.Array) -> tuple[float, float]:
     return (0.0, 255.0) if images.dtype == jnp.uint8 else (float(jnp.min(images)), float(jnp.max(images)))
 
 
-def _cross_entropy(setup: Setup) -> Callable[[chex.Array, chex.Array], chex.Array]:
+@functools.lru_cache(maxsize=16)
+def answers(model: Model, preprocess: Callable[[chex.Array], chex.Array]) -> Answer:
+    """`(variables, images [b, h, w, c]) -> logits [*b, k]`, evaluation mode; the same function for the same network."""
+    return lambda variables, x: model.apply(variables, preprocess(x))
+
+
+def _cross_entropy(answer: Answer) -> Callable[[Variables, chex.Array, chex.Array], chex.Array]:
     """Summed over the batch: each image's gradient is its own. Labels outside the classes do not count."""
 
-    def function(x: chex.Array, y: chex.Array) -> chex.Array:
-        log_q = jax.nn.log_softmax(setup.model.apply(setup.teacher, setup.preprocess(x)))
-        counts = (y >= 0) & (y < setup.num_classes)
-        log_p = losses.one_hot_log(jnp.where(counts, y, 0), setup.num_classes, log_q.dtype)
+    def function(variables: Variables, x: chex.Array, y: chex.Array) -> chex.Array:
+        log_q = jax.nn.log_softmax(answer(variables, x))
+        counts = (y >= 0) & (y < log_q.shape[-1])
+        log_p = losses.one_hot_log(jnp.where(counts, y, 0), log_q.shape[-1], log_q.dtype)
         return jnp.sum(jnp.where(counts, losses.kl_divergence(log_p, log_q), 0))
 
     return function

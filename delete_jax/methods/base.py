@@ -138,16 +138,17 @@ def scaled(term: Term, factor: chex.Numeric) -> Term:
     return jax.tree.map(lambda values: factor * values, term)
 
 
-def in_batches(function: Callable[..., Any], *columns: chex.Array, size: int = 256) -> Any:
-    """`function` of the columns `[n, ...]`, compiled, in batches; results are joined along their first axis.
+def in_batches(function: Callable[..., Any], shared: Any, *columns: chex.Array, size: int = 256) -> Any:
+    """`function(shared, *batch)` of the columns `[n, ...]`, compiled, in batches; results are joined along their first axis.
 
-    The last batch is filled up by repeating its last sample, and what that added is cut off: one compilation.
+    The last batch is filled up by repeating its last sample, and what that added is cut off: one compilation, also of
+    several calls with the same function.
     """
     compiled, n, parts = jax.jit(function), len(columns[0]), []
     size = min(size, n)
     for begin in range(0, n, size):
         index = jnp.minimum(jnp.arange(begin, begin + size), n - 1)
-        parts.append(compiled(*(jnp.asarray(column)[index] for column in columns)))
+        parts.append(compiled(shared, *(jnp.asarray(column)[index] for column in columns)))
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:n], *parts)
 
 

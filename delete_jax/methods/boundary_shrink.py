@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 
-from delete_jax.methods.attacks import fgsm
+from delete_jax.methods.attacks import answers, fgsm
 from delete_jax.methods.base import (
     FORGET,
     Context,
@@ -37,7 +37,7 @@ def boundary_shrink(step: float = 0.1) -> Method:
     def prepare(setup: Setup) -> Prepared:
         stream = setup.streams[FORGET]
         adversarial = fgsm(setup, stream["image"], stream["label"], step)
-        logits = in_batches(lambda x: setup.model.apply(setup.teacher, setup.preprocess(x)), adversarial)
+        logits = in_batches(answers(setup.model, setup.preprocess), setup.teacher, adversarial)
         return Prepared({FORGET: {"adversarial_label": jnp.argmax(logits, -1).astype(jnp.int32)}})
 
     def loss(outputs: Mapping[str, Output], context: Context) -> dict[str, Term]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from delete_jax.methods.base import Output, Setup, Stream, towards_labels
+from delete_jax.model import Model, Variables
 
 
 def cross_entropy(logits: chex.Array, batch: Stream) -> chex.Array:
@@ -31,13 +32,8 @@ def gradient_batches(
       value: `(logits [*b, k], batch) -> [*b]`, whose mean it is.
     """
     columns = {name: jnp.asarray(column) for name, column in setup.streams[stream].items()}
-    params = setup.teacher["params"]
-
-    def loss(params, batch):
-        logits = setup.model.apply({**setup.teacher, "params": params}, setup.preprocess(batch["image"]))
-        return jnp.sum(batch["weight"] * value(logits, batch)) / jnp.maximum(jnp.sum(batch["weight"]), 1)
-
-    gradient = jax.jit(jax.grad(loss))
+    gradient = _gradient(setup.model, setup.preprocess, value)
+    params, rest = setup.teacher["params"], {name: leaf for name, leaf in setup.teacher.items() if name != "params"}
     size = batch_size or setup.batch_size
     n = len(columns["label"])
     for begin in range(0, n, size):
@@ -45,7 +41,18 @@ def gradient_batches(
         batch = {name: column[index] for name, column in columns.items()}
         counts = (jnp.arange(begin, begin + size) < n).astype(batch["weight"].dtype)
         weight = batch["weight"] * jnp.expand_dims(counts, tuple(range(1, batch["weight"].ndim)))
-        yield gradient(params, batch | {"weight": weight}), min(size, n - begin)
+        yield gradient(params, rest, batch | {"weight": weight}), min(size, n - begin)
+
+
+@functools.lru_cache(maxsize=16)
+def _gradient(model: Model, preprocess: Callable, value: Callable[[chex.Array, Stream], chex.Array]) -> Callable:
+    """`(params, other variables, batch) -> gradient`, compiled once for a network."""
+
+    def loss(params, rest: Variables, batch: Stream) -> chex.Array:
+        logits = model.apply({**rest, "params": params}, preprocess(batch["image"]))
+        return jnp.sum(batch["weight"] * value(logits, batch)) / jnp.maximum(jnp.sum(batch["weight"]), 1)
+
+    return jax.jit(jax.grad(loss))
 
 
 def mean_gradient(setup: Setup, stream: str) -> chex.ArrayTree:

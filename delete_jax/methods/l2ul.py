@@ -19,6 +19,7 @@ from delete_jax.methods.base import (
     Output,
     Prepared,
     Setup,
+    Stream,
     Term,
     check_positive,
     towards_labels,
@@ -100,11 +101,7 @@ def _distance(params, constants) -> chex.Array:
 
 def importance(setup: Setup) -> chex.ArrayTree:
     """Mean over forget batches of the absolute gradient of the mean norm of the logits, each tensor scaled to [0, 1]."""
-
-    def norm(logits: chex.Array, _) -> chex.Array:
-        return jnp.sqrt(jnp.sum(jnp.square(logits), -1) + 1e-24)
-
-    gradients = gradient_batches(setup, FORGET, value=norm)
+    gradients = gradient_batches(setup, FORGET, value=_norm)
     absolute = [jax.tree.map(lambda leaf, n=n: n * jnp.abs(leaf), gradient) for gradient, n in gradients]
     total = functools.reduce(optax.tree.add, absolute)
 
@@ -113,3 +110,7 @@ def importance(setup: Setup) -> chex.ArrayTree:
         return jnp.where(high > low, (leaf - low) / jnp.where(high > low, high - low, 1), 0)
 
     return jax.tree.map(scale, total)
+
+
+def _norm(logits: chex.Array, _: Stream) -> chex.Array:
+    return jnp.sqrt(jnp.sum(jnp.square(logits), -1) + 1e-24)
