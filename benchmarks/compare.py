@@ -2,9 +2,11 @@
 
     python benchmarks/compare.py --config=configs/fashion_mnist.py --out=runs/compare
 
-Each method's rate is chosen once, for all classes, among the same candidates: the one with the best mean H-Mean
-(residual) on held-out training samples, for the first seed's network. Test data are used for the final figures only.
-The same command again continues; every finished cell is a file under OUT/cells.
+Each method's rate (the strength of one that is computed at once; alpha of ssd) is chosen once, for all classes: first among
+every other candidate, then between the best of these and its neighbours. The best is the one with the highest mean H-Mean
+(residual) on held-out training samples, for the first seed's network; every score is in `table.json`. Test data are used
+for the final figures only. A run that fails is shown as failed. The same command again continues, also with more classes,
+methods or seeds: every finished cell is a file under OUT/cells.
 """
 
 from __future__ import annotations
@@ -12,49 +14,72 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 
 import delete_jax as dj
-from delete_jax import data, metrics, stages
+from delete_jax import data, metrics, models, stages
 from delete_jax.arguments import load
 from delete_jax.config import validate
-from delete_jax.loop import make_predictor
-from delete_jax.step import sgd
+from delete_jax.loop import fit, make_predictor
+from delete_jax.methods import METHODS, REMAIN
+from delete_jax.parallel import make_trainer
+from delete_jax.step import init_state, sgd
 from delete_jax.tasks import classification
+from delete_jax.unlearning import split_streams
 
-RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-COLUMNS = {  # figure -> (heading, direction)
-    "acc_ft": ("forgotten, test", "↓"),
-    "any_forgotten": ("any forgotten", "↓"),
-    "acc_rt": ("others, test", "↑"),
-    "acc_f": ("forgotten, train", "↓"),
-    "acc_r": ("others, train", "↑"),
-    "hmean_residual": ("H-Mean", "↑"),
-    "tv_forget": ("TV to retrained, forgotten", "↓"),
-    "tv_remain": ("TV to retrained, others", "↓"),
-    "seconds": ("seconds", "↓"),
-    "speedup": ("× faster than retraining", "↑"),
+RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+STRENGTHS = {  # where the learning rate is something else
+    "fisher": (1e-8, 3e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4),
+    "wood_fisher": (0.3, 1, 3, 10, 30, 100, 300, 1000, 3000),
+    "ssd": (1, 1.5, 2, 3, 5, 10, 20, 50, 100),
+    "pour": (1,),  # has none
 }
-NOT_PERCENT = ("seconds", "speedup")
+DEFAULT_METHODS = (
+    "delete", "anchored", "random_label", "gradient_ascent", "boundary_shrink", "boundary_expand", "salun", "bad_teacher",
+    "l2ul_adv", "l2ul_imp", "pour", "negative_gradient_plus", "scrub", "ssd",
+)  # fmt: skip
+COLUMNS = {  # figure -> (heading, direction, factor)
+    "acc_ft": ("forgotten, test", "↓", 100),
+    "any_forgotten": ("any forgotten", "↓", 100),
+    "acc_rt": ("others, test", "↑", 100),
+    "acc_f": ("forgotten, train", "↓", 100),
+    "acc_r": ("others, train", "↑", 100),
+    "hmean_residual": ("H-Mean, residual", "↑", 100),
+    "hmean_drop": ("H-Mean, drop", "↑", 100),
+    "aus": ("AUS", "↑", 100),
+    "tv_forget": ("TV to retrained, forgotten", "↓", 100),
+    "tv_remain": ("TV to retrained, others", "↓", 100),
+    "js_forget": ("JS to retrained, forgotten (nats)", "↓", 1),
+    "agreement_forget": ("same answer as retrained, forgotten", "↑", 100),
+    "probe": ("probe on features, forgotten", "", 100),
+    "probe_gap": ("probe less retrained's", "→ 0", 100),
+    "relearn_steps": ("steps to relearn half", "", 1),
+    "mia": ("called members", "↓", 100),
+    "mia_accuracy": ("that attack is right", "", 100),
+    "seconds": ("seconds", "↓", 1),
+    "speedup": ("× faster than retraining", "↑", 1),
+}
+SHADOW_SAMPLES, PROBE_SAMPLES = 1000, 5000
+RELEARN_SAMPLES, RELEARN_STEPS, RELEARN_LR, RELEARN_ASKED = 10, 50, 1e-3, 256
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="config file, optionally FILE:VARIANT")
     parser.add_argument("--out", type=Path, required=True, help="folder of results")
-    parser.add_argument("--classes", nargs="+", default=["1", "6", "9", "0+6"], help="classes; several at once as 0+6")
-    parser.add_argument("--methods", nargs="+", default=["delete", "random_label", "gradient_ascent"])
+    parser.add_argument("--classes", nargs="+", default=["1", "6", "9"], help="classes; several at once as 0+6")
+    parser.add_argument("--methods", nargs="+", default=DEFAULT_METHODS, help="names, or: all")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="candidates, the same for every method")
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="candidates, rising")
     options = parser.parse_args()
     try:
         compare(options)
@@ -67,6 +92,9 @@ def main() -> int:
 def compare(options: argparse.Namespace) -> None:
     config = load(options.config)
     validate(config)
+    names = list(METHODS) if options.methods == ["all"] else options.methods
+    for name in names:
+        dj.methods.create(name)
     console = Console(soft_wrap=True)
     dataset = data.load(
         config.data.name, data_dir=config.data.data_dir, source=config.data.source, validation=config.data.validation
@@ -75,34 +103,48 @@ def compare(options: argparse.Namespace) -> None:
     bench = Bench(config, dataset, options.out, console)
     networks = [bench.networks(seed, sets) for seed in range(options.seeds)]
 
-    rates = {}
-    for name in options.methods:
-        scores = {
-            rate: np.mean([bench.search(networks[0], name, classes, rate) for classes in sets])
-            for rate in options.rates
-        }
-        rates[name] = max(scores, key=scores.get)
-        listed = ", ".join(f"{rate:g}: {score:.3f}" for rate, score in scores.items())
-        console.print(f"{name}: rate {rates[name]:g} (validation H-Mean {listed})", highlight=False)
-
+    searches: dict[str, dict[float, float]] = {}
+    rates: dict[str, float] = {}
+    found: dict[tuple[tuple[int, ...], str], list[dict[str, Any]]] = {}  # method by method: each is compiled once
+    for name in names:
+        candidates = STRENGTHS.get(name, tuple(options.rates))
+        searches[name] = search(
+            candidates, lambda rate, name=name: float(np.mean([bench.score(networks[0], name, c, rate) for c in sets]))
+        )
+        rates[name] = max(searches[name], key=lambda rate: searches[name][rate])
+        listed = ", ".join(f"{rate:g}: {score:.3f}" for rate, score in sorted(searches[name].items()))
+        console.print(f"{name}: {rates[name]:g} (validation H-Mean {listed})", highlight=False)
+        for classes in sets:
+            for mask in ("union", "own") if len(classes) > 1 and name == "delete" else ("union",):
+                row = name if mask == "union" else f"{name}, own mask"
+                found[classes, row] = [
+                    bench.final(networks, seed, name, classes, rates[name], mask) for seed in range(options.seeds)
+                ]
     rows = []
     for classes in sets:
+        references = ["original", "retrained", *(["retrained, another seed"] if options.seeds > 1 else [])]
+        for name in references:
+            found[classes, name] = [bench.reference(networks, seed, name, classes) for seed in range(options.seeds)]
         label = " + ".join(dataset.class_names[class_] for class_ in classes)
-        cells: dict[str, Callable[[int], dict[str, Any]]] = {
-            "original": lambda seed: bench.reference(networks[seed], "original", classes),
-            "retrained": lambda seed: bench.reference(networks[seed], "retrained", classes),
-        }
-        for name in options.methods:
-            cells[name] = lambda seed, name=name: bench.final(networks[seed], name, classes, rates[name], "union")
-            if len(classes) > 1 and name == "delete":
-                cells["delete, own mask"] = lambda seed, name=name: bench.final(
-                    networks[seed], name, classes, rates[name], "own"
-                )
-        for name, cell in cells.items():
-            figures = [cell(seed) for seed in track(range(options.seeds), f"{label}: {name}", console=console)]
-            rows.append({"forget": label, "method": name, "rate": rates.get(name.split(",")[0]), **summary(figures)})
-    write(options.out, rows, rates, options)
+        for name in references + [name for of, name in found if of == classes and name not in references]:
+            rate = rates.get(name.removesuffix(", own mask"))
+            rows.append({"forget": label, "method": name, "rate": rate, **summary(found[classes, name])})
+    write(options.out, rows, searches, rates, options)
     console.print((options.out / "table.md").read_text(), highlight=False)
+
+
+def search(candidates: tuple[float, ...], score: Callable[[float], float]) -> dict[float, float]:
+    """The scores of every other candidate, from the second, and of the neighbours of the best of these."""
+    scores = {rate: score(rate) for rate in candidates[1::2] or candidates}
+    best = candidates.index(max(scores, key=lambda rate: scores[rate]))
+    return scores | {rate: score(rate) for rate in candidates[max(best - 1, 0) : best + 2] if rate not in scores}
+
+
+class Probabilities(NamedTuple):
+    """A network's answers to all training and test samples, `[n, k]`."""
+
+    train: np.ndarray
+    test: np.ndarray
 
 
 class Bench:
@@ -113,6 +155,7 @@ class Bench:
         (out / "cells").mkdir(parents=True, exist_ok=True)
         run = stages.describe(config, out, console, dataset, (), None)
         self.run, self.predict = run, make_predictor(run.model, run.preprocess)
+        self.features = make_predictor(models.features(run.module), run.preprocess)
         self.augment = data.augmentation(config.unlearn.augment)
         self.tx = sgd(config.unlearn.momentum)
 
@@ -134,7 +177,7 @@ class Bench:
             self.dataset.train.images,
             self.dataset.train.labels,
             forget=classes,
-            method=dj.methods.create(name),
+            method=dj.methods.create(name, **({"alpha": rate} if name == "ssd" else {})),
             epochs=settings.epochs,
             lr=rate,
             batch_size=settings.batch_size,
@@ -147,14 +190,14 @@ class Bench:
             parallel=self.config.parallel,
         )
 
-    def search(self, networks, name: str, classes: tuple[int, ...], rate: float) -> float:
+    def score(self, networks, name: str, classes: tuple[int, ...], rate: float) -> float:
         """Validation H-Mean of one candidate; a run that diverges scores 0."""
 
         def compute() -> dict[str, float]:
             try:
                 result = self.unlearn(networks, name, classes, rate, "union")
-            except dj.NonFiniteError:
-                return {"score": 0.0}
+            except dj.NonFiniteError as error:
+                return {"score": 0.0, "failed": str(error)}
             held_out = self.dataset.validation
             logits = self.predict(result.variables, held_out.images)
             accuracies = classification.validation_accuracy(logits, held_out.labels, classes)
@@ -162,44 +205,107 @@ class Bench:
 
         return self._cell(f"search-{name}-{_key(classes)}-{rate:g}", compute)["score"]
 
-    def final(self, networks, name: str, classes: tuple[int, ...], rate: float, mask: str) -> dict[str, Any]:
+    def final(self, networks, seed: int, name: str, classes: tuple[int, ...], rate: float, mask: str) -> dict[str, Any]:
         """Test figures of one method."""
+        mine = networks[seed]
 
         def compute() -> dict[str, Any]:
-            result = self.unlearn(networks, name, classes, rate, mask)
-            figures = self._figures(networks, result.variables, classes)
-            retrain_seconds = networks[classes].seconds
-            return figures | {"seconds": result.seconds, "speedup": retrain_seconds / result.seconds}
+            try:
+                result = self.unlearn(mine, name, classes, rate, mask)
+            except dj.NonFiniteError as error:
+                return {"failed": str(error)}
+            figures = self._figures(networks, seed, result.variables, classes)
+            return figures | {"seconds": result.seconds, "speedup": mine[classes].seconds / result.seconds}
 
-        return self._cell(f"{name}-{mask}-{_key(classes)}-{rate:g}-seed{networks['seed']}", compute)
+        return self._cell(f"{name}-{mask}-{_key(classes)}-{rate:g}-seed{seed}", compute)
 
-    def reference(self, networks, kind: str, classes: tuple[int, ...]) -> dict[str, Any]:
-        """Test figures of the original or of the retrained network."""
-        network = networks["original" if kind == "original" else classes]
+    def reference(self, networks, seed: int, kind: str, classes: tuple[int, ...]) -> dict[str, Any]:
+        """Test figures of the original, of the retrained network, or of the one retrained with the next seed.
+
+        The last is what is attainable: a network that never saw the class, measured as if it were a method's.
+        """
+        network = {
+            "original": networks[seed]["original"],
+            "retrained": networks[seed][classes],
+            "retrained, another seed": networks[(seed + 1) % len(networks)][classes],
+        }[kind]
 
         def compute() -> dict[str, Any]:
-            figures = self._figures(networks, network.variables, classes)
-            return figures if kind == "original" else figures | {"seconds": network.seconds}
+            figures = self._figures(networks, seed, network.variables, classes)
+            return figures | ({"seconds": network.seconds} if kind == "retrained" else {})
 
-        return self._cell(f"{kind}-{_key(classes)}-seed{networks['seed']}", compute)
+        return self._cell(f"{kind.replace(', ', '-').replace(' ', '-')}-{_key(classes)}-seed{seed}", compute)
 
-    def _figures(self, networks, variables, classes: tuple[int, ...]) -> dict[str, Any]:
-        train, test = self.dataset.train, self.dataset.test
-        probabilities = classification.probabilities(self.predict(variables, test.images))
-        retrained = classification.probabilities(self.predict(networks[classes].variables, test.images))
-        own = classification.measure(
-            classification.probabilities(self.predict(variables, train.images)),
-            probabilities,
-            train.labels,
-            test.labels,
-            classes,
+    def _answers(self, variables) -> Probabilities:
+        return Probabilities(
+            *(
+                classification.probabilities(self.predict(variables, split.images))
+                for split in (self.dataset.train, self.dataset.test)
+            )
         )
-        hit = np.isin(test.labels, classes)
-        return own | {
-            "hmean_residual": metrics.hmean_residual(own["acc_rt"], own["acc_ft"]),
-            "tv_forget": metrics.total_variation(probabilities[hit], retrained[hit]),
-            "tv_remain": metrics.total_variation(probabilities[~hit], retrained[~hit]),
-        }
+
+    def _figures(self, networks, seed: int, variables, classes: tuple[int, ...]) -> dict[str, Any]:
+        train, test = self.dataset.train, self.dataset.test
+        original, retrained = networks[seed]["original"], networks[seed][classes]
+        answers = self._answers(variables)
+        ideal = classification.probabilities(self.predict(retrained.variables, test.images))
+        before = classification.probabilities(self.predict(original.variables, test.images))
+        own = classification.measure(answers.train, answers.test, train.labels, test.labels, classes)
+        confusion = metrics.confusion_matrix(test.labels, before.argmax(-1), self.dataset.num_classes)
+        others = [class_ for class_ in range(self.dataset.num_classes) if class_ not in classes]
+        was = {"acc_ft": metrics.accuracy(confusion, classes), "acc_rt": metrics.accuracy(confusion, others)}
+        relative = classification.measure_against(was, own, answers.test, ideal, test.labels, classes)
+        distances = relative.pop("distance_to_retrained")
+        attack = self._membership(answers, classes)["confidence"]
+        probe = self._probe(variables, classes)
+        return own | relative | {
+            "tv_forget": distances["forget"]["total_variation"],
+            "tv_remain": distances["remain"]["total_variation"],
+            "js_forget": distances["forget"]["jensen_shannon"],
+            "agreement_forget": distances["forget"]["agreement"],
+            "probe": probe,
+            "probe_gap": probe - self._cell(
+                f"probe-{_key(classes)}-seed{seed}", lambda: {"probe": self._probe(retrained.variables, classes)}
+            )["probe"],
+            "relearn_steps": self._relearn(variables, classes, was["acc_ft"]),
+            "mia": attack.called_members,
+            "mia_accuracy": attack.accuracy,
+        }  # fmt: skip
+
+    def _membership(self, answers: Probabilities, classes: tuple[int, ...]) -> dict[str, metrics.Attack]:
+        train, test = self.dataset.train.labels, self.dataset.test.labels
+        hit, hit_test = np.isin(train, classes), np.isin(test, classes)
+        return metrics.membership(
+            answers.train[~hit], train[~hit], answers.test[~hit_test], test[~hit_test], answers.train[hit], train[hit],
+            most=SHADOW_SAMPLES,
+        )  # fmt: skip
+
+    def _probe(self, variables, classes: tuple[int, ...]) -> float:
+        train, test = self.dataset.train, self.dataset.test
+        some = np.random.default_rng(0).permutation(len(train.labels))[:PROBE_SAMPLES]
+        return metrics.linear_probe(
+            self.features(variables, train.images[some]), train.labels[some],
+            self.features(variables, test.images), test.labels, classes,
+        )  # fmt: skip
+
+    def _relearn(self, variables, classes: tuple[int, ...], original: float) -> int | None:
+        """Steps of fine-tuning on ten samples of each class, statistics frozen; None where they do not suffice."""
+        train, test = self.dataset.train, self.dataset.test
+        few = np.concatenate([np.flatnonzero(train.labels == class_)[:RELEARN_SAMPLES] for class_ in classes])
+        asked = np.flatnonzero(np.isin(test.labels, classes))[:RELEARN_ASKED]
+        images, labels = test.images[asked], test.labels[asked]
+        streams = split_streams(train.images[few], train.labels[few], (), self.dataset.num_classes, [REMAIN])
+        trainer = make_trainer(self.run.model, dj.methods.finetune(), sgd(), self.run.preprocess, None, "frozen", "jit")
+
+        def accuracy(variables) -> dict[str, float]:
+            return {"acc_ft": float(np.mean(self.predict(variables, images).argmax(-1) == labels))}
+
+        fitted = fit(
+            trainer, init_state(variables, sgd()), None, streams, lr=RELEARN_LR, seed=0, epochs=RELEARN_STEPS,
+            batch_size=len(few), evaluate=accuracy,
+        )  # fmt: skip
+        accuracies, steps = ([row[name] for row in fitted.evaluations] for name in ("acc_ft", "step"))
+        return metrics.relearn_steps(accuracies, steps, original)
 
     def _cell(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         path = self.out / "cells" / f"{name}.json"
@@ -214,25 +320,33 @@ def _key(classes: tuple[int, ...]) -> str:
     return "+".join(map(str, classes))
 
 
-def summary(figures: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation (n - 1) over seeds of every column."""
-    found = {name: [cell[name] for cell in figures] for name in COLUMNS if name in figures[0]}
-    return {name: (float(np.mean(v)), float(np.std(v, ddof=1)) if len(v) > 1 else 0.0) for name, v in found.items()}
+def summary(figures: list[dict[str, Any]]) -> dict[str, Any]:
+    """Every column's values by seed, and why where a seed's run failed."""
+    if failed := [cell["failed"] for cell in figures if "failed" in cell]:
+        return {"failed": failed[0]}
+    return {name: [cell[name] for cell in figures] for name in COLUMNS if name in figures[0]}
 
 
-def write(out: Path, rows: list[dict[str, Any]], rates: dict[str, float], options: argparse.Namespace) -> None:
+def mean_std(values: list[float | None]) -> tuple[float, float]:
+    """Over seeds (n - 1); infinite where there is a seed without a value (a class that did not come back)."""
+    if None in values:
+        return math.inf, 0.0
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def write(out: Path, rows: list[dict[str, Any]], searches, rates: dict[str, float], options) -> None:
     """table.md, table.csv and table.json."""
-    heads = ["forget", "method", *(f"{heading} {arrow}" for heading, arrow in COLUMNS.values())]
+    heads = ["forget", "method", *(f"{heading} {arrow}".strip() for heading, arrow, _ in COLUMNS.values())]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for row in rows:
-        cells = []
-        for name in COLUMNS:
-            if name not in row:
-                cells.append("")
-                continue
-            scale, digits = (1, 1) if name in NOT_PERCENT else (100, 1)
-            mean, deviation = row[name]
-            cells.append(f"{scale * mean:.{digits}f} ± {scale * deviation:.{digits}f}")
+        cells = ["failed" if "failed" in row else "" for _ in COLUMNS]
+        for i, (name, (_, _, factor)) in enumerate(COLUMNS.items()):
+            if name in row:
+                mean, deviation = mean_std(row[name])
+                digits = 2 if name == "js_forget" else 1
+                cells[i] = f"{factor * mean:.{digits}f} ± {factor * deviation:.{digits}f}"
+                if math.isinf(mean):
+                    cells[i] = f"> {RELEARN_STEPS}"
         lines.append(f"| {row['forget']} | {row['method']} | " + " | ".join(cells) + " |")
     chosen = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
     lines += ["", f"Percent, mean ± std over {options.seeds} seeds. Rates chosen on validation data: {chosen}."]
@@ -243,9 +357,9 @@ def write(out: Path, rows: list[dict[str, Any]], rates: dict[str, float], option
             ["forget", "method", "rate", *(f"{name}_{part}" for name in COLUMNS for part in ("mean", "std"))]
         )
         for row in rows:
-            values = [value for name in COLUMNS for value in row.get(name, ("", ""))]
+            values = [value for name in COLUMNS for value in (mean_std(row[name]) if name in row else ("", ""))]
             writer.writerow([row["forget"], row["method"], row["rate"], *values])
-    record = {"rows": rows, "rates": rates, "candidates": list(options.rates), "versions": stages.versions()}
+    record = {"rows": rows, "rates": rates, "searches": searches, "versions": stages.versions()}
     record["device"] = jax.devices()[0].device_kind
     (out / "table.json").write_text(json.dumps(record, indent=2) + "\n")
 
