@@ -62,12 +62,38 @@ def norm(tree) -> float:
     return float(jnp.sqrt(sum(jnp.sum(jnp.square(leaf.astype(jnp.float64))) for leaf in jax.tree.leaves(tree))))
 
 
+def compare_with_the_original_code(run, precision, images, stream, constants, preprocess, columns=lambda step: {}):
+    """Replays the run; returns the errors of its losses, of the final parameters (relative to how far they moved) and of
+    the running statistics, and the first gradient's norm. `columns`: of the stream, those that change with every step."""
+    dtype = {"f32": jnp.float32, "f64": jnp.float64}[precision]
+    settings, method = SETTINGS[run], dj.methods.create(run.removesuffix("_dbn"))
+    teacher, tx = to_jax(COMMON, "w0", dtype), sgd()
+    batch_norm = "frozen" if settings["disable_bn"] else "train"
+    model = dj.models.from_linen(GoldenNet())
+    step = jax.jit(make_train_step(model, method, tx, preprocess=preprocess, batch_norm=batch_norm))
+    state, losses, norms, size = init_state(teacher, tx), [], [], settings["bs"]
+    for _ in range(settings["epochs"]):
+        for begin in range(0, len(images), size):
+            batch = jax.tree.map(lambda column: column[begin : begin + size], stream) | columns(len(losses))
+            batch["weight"] = batch["weight"].astype(dtype)
+            batches = {method.streams[0]: batch}
+            state, metrics = step(state, teacher, batches, settings["lr"], jax.random.key(0), constants)
+            losses.append(float(metrics["loss"]))
+            norms.append(float(metrics["grad_norm"]))
+    golden = to_jax(RUNS, f"{run}.{precision}.final", dtype)
+    difference = jax.tree.map(jnp.subtract, state.variables, golden)
+    moved = norm(jax.tree.map(jnp.subtract, golden["params"], teacher["params"]))
+    assert moved > 0
+    statistics = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(difference["batch_stats"]))
+    wrong = float(np.abs(losses - RUNS[f"{run}.{precision}.losses"]).max())
+    return wrong, norm(difference["params"]) / moved, statistics, norms[0]
+
+
 @pytest.mark.parametrize("run", RUNS_HERE)
 @pytest.mark.parametrize("precision", ["f32", "f64"])
 def test_run_agrees_with_the_original_code(run, precision, x64):
     dtype = {"f32": jnp.float32, "f64": jnp.float64}[precision]
-    settings, method = SETTINGS[run], dj.methods.create(run.removesuffix("_dbn"))
-    kind = settings["data"]
+    method, kind = dj.methods.create(run.removesuffix("_dbn")), SETTINGS[run]["data"]
     images = np.repeat(COMMON[f"{kind}_u8"][..., None], 3, axis=-1)
     (stream,) = split_streams(images, COMMON[f"{kind}_y"], [1], 10, method.streams).values()
     given = lambda name: RUNS[f"{run}.{precision}.{name}"]  # noqa: E731
@@ -80,40 +106,63 @@ def test_run_agrees_with_the_original_code(run, precision, x64):
         stream["adversarial_label"] = given("fgsm_pred").astype(np.int32)
     if run == "bad_teacher":
         constants["bad_teacher"] = to_jax(COMMON, "wbad", dtype)
-    teacher, tx = to_jax(COMMON, "w0", dtype), sgd()
-    step = jax.jit(
-        make_train_step(
-            dj.models.from_linen(GoldenNet()),
-            method,
-            tx,
-            preprocess=normalize(COMMON["mean"], COMMON["std"], dtype=dtype),
-            batch_norm="frozen" if settings["disable_bn"] else "train",
-        )
+    preprocess = normalize(COMMON["mean"], COMMON["std"], dtype=dtype)
+    losses, params, statistics, first_norm = compare_with_the_original_code(
+        run, precision, images, stream, constants, preprocess
     )
-    state, losses, size = init_state(teacher, tx), [], settings["bs"]
-    for _ in range(settings["epochs"]):
-        for begin in range(0, len(images), size):
-            batch = jax.tree.map(lambda column: column[begin : begin + size], stream)
-            batch["weight"] = batch["weight"].astype(dtype)
-            state, metrics = step(
-                state, teacher, {method.streams[0]: batch}, settings["lr"], jax.random.key(0), constants
-            )
-            losses.append(float(metrics["loss"]))
-            if len(losses) == 1:
-                first_norm = float(metrics["grad_norm"])
     exact = precision == "f64"
-    np.testing.assert_allclose(losses, RUNS[f"{run}.{precision}.losses"], rtol=0, atol=1e-9 if exact else 2e-5)
-    golden = to_jax(RUNS, f"{run}.{precision}.final", dtype)
-    difference = jax.tree.map(jnp.subtract, state.variables, golden)
-    moved = norm(jax.tree.map(jnp.subtract, golden["params"], teacher["params"]))
-    assert moved > 0
-    assert norm(difference["params"]) / moved < (1e-7 if exact else 2e-3)
-    statistics = [float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(difference["batch_stats"])]
-    assert max(statistics) < (1e-7 if exact else 2e-5)
+    assert losses < (1e-9 if exact else 2e-5)
+    assert params < (1e-7 if exact else 2e-3)
+    assert statistics < (1e-7 if exact else 2e-5)
     if run in ("delete", "delete_dbn"):
         grads = [leaf for key, leaf in RUNS.items() if key.startswith(f"{run}.{precision}.grad1.")]
         assert grads
         np.testing.assert_allclose(first_norm, norm(grads), rtol=1e-7 if exact else 1e-4)
+
+
+@pytest.mark.parametrize("precision", ["f32", "f64"])
+def test_l2ul_agrees_with_the_original_code(precision, x64):
+    """With the original's attack, which clips *normalised* images to [0, 1] and so moves them by 57 to 83 instead of 0.4.
+
+    The golden run keeps its targets and the size of the perturbation, not the adversarial images: they are made here, and
+    agree to about 1e-5 a pixel, which is what float64 can be compared to.
+    """
+    dtype = {"f32": jnp.float32, "f64": jnp.float64}[precision]
+    images = normalize(COMMON["mean"], COMMON["std"], dtype=dtype)(
+        np.repeat(COMMON["forget_u8"][..., None], 3, axis=-1)
+    )
+    (stream,) = split_streams(np.asarray(images), COMMON["forget_y"], [1], 10, ["forget"]).values()
+    model, teacher = dj.models.from_linen(GoldenNet()), to_jax(COMMON, "w0", dtype)
+    targets, sizes = RUNS[f"l2ul_adv.{precision}.y_adv"].astype(np.int32), RUNS[f"l2ul_adv.{precision}.adv_l2"]
+
+    def length(x):
+        return jnp.sqrt(jnp.sum(jnp.square(x), (1, 2, 3), keepdims=True))
+
+    @jax.jit
+    def legacy_attack(x, y):
+        def log_likelihood(adversarial):
+            logits, _ = model.apply_train(teacher, adversarial, jax.random.key(0))
+            return jnp.sum(jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], 1))
+
+        adversarial = jnp.clip(x, 0, 1)
+        for _ in range(10):
+            gradient = jax.grad(log_likelihood)(adversarial)
+            shift = adversarial + 0.1 * gradient / length(gradient) - x
+            adversarial = jnp.clip(x + shift * jnp.minimum(SETTINGS["l2ul_adv"]["adv_eps"] / length(shift), 1), 0, 1)
+        return adversarial, length(adversarial - x).ravel()
+
+    def columns(step):
+        begin = step * 64 % len(images)
+        adversarial, size = legacy_attack(images[begin : begin + 64], targets[step])
+        np.testing.assert_allclose(size, sizes[step], rtol=1e-5 if precision == "f32" else 1e-9)
+        return {"adversarial": np.asarray(adversarial), "adversarial_label": targets[step]}
+
+    losses, params, statistics, _ = compare_with_the_original_code(
+        "l2ul_adv", precision, images, stream, {}, lambda x: x, columns
+    )
+    assert losses < (5e-6 if precision == "f64" else 2e-5)
+    assert params < (1e-5 if precision == "f64" else 2e-3)
+    assert statistics < (1e-6 if precision == "f64" else 2e-5)
 
 
 def test_salun_chooses_the_original_codes_weights(x64):
