@@ -15,7 +15,6 @@ import argparse
 import csv
 import json
 import math
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,13 +22,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from rich.console import Console
+from bench import Bench
 
 import delete_jax as dj
-from delete_jax import data, metrics, models, stages
-from delete_jax.arguments import load
-from delete_jax.config import validate
-from delete_jax.loop import fit, make_predictor
+from delete_jax import metrics, stages
+from delete_jax.loop import fit
 from delete_jax.methods import METHODS, REMAIN
 from delete_jax.parallel import make_trainer
 from delete_jax.step import init_state, sgd
@@ -90,17 +87,12 @@ def main() -> int:
 
 
 def compare(options: argparse.Namespace) -> None:
-    config = load(options.config)
-    validate(config)
     names = list(METHODS) if options.methods == ["all"] else options.methods
     for name in names:
         dj.methods.create(name)
-    console = Console(soft_wrap=True)
-    dataset = data.load(
-        config.data.name, data_dir=config.data.data_dir, source=config.data.source, validation=config.data.validation
-    )
+    bench = Comparison(options.config, options.out)
+    dataset, console = bench.dataset, bench.console
     sets = [tuple(int(class_) for class_ in text.split("+")) for text in options.classes]
-    bench = Bench(config, dataset, options.out, console)
     networks = [bench.networks(seed, sets) for seed in range(options.seeds)]
 
     searches: dict[str, dict[float, float]] = {}
@@ -109,7 +101,8 @@ def compare(options: argparse.Namespace) -> None:
     for name in names:
         candidates = STRENGTHS.get(name, tuple(options.rates))
         searches[name] = search(
-            candidates, lambda rate, name=name: float(np.mean([bench.score(networks[0], name, c, rate) for c in sets]))
+            candidates,
+            lambda rate, name=name: float(np.mean([bench.candidate(networks[0], name, c, rate) for c in sets])),
         )
         rates[name] = max(searches[name], key=lambda rate: searches[name][rate])
         listed = ", ".join(f"{rate:g}: {score:.3f}" for rate, score in sorted(searches[name].items()))
@@ -147,63 +140,19 @@ class Probabilities(NamedTuple):
     test: np.ndarray
 
 
-class Bench:
-    """The cells of a comparison; each is computed once and kept as a file."""
+class Comparison(Bench):
+    """The cells of the table."""
 
-    def __init__(self, config, dataset: data.Dataset, out: Path, console: Console):
-        self.config, self.dataset, self.out, self.console = config, dataset, out, console
-        (out / "cells").mkdir(parents=True, exist_ok=True)
-        run = stages.describe(config, out, console, dataset, (), None)
-        self.run, self.predict = run, make_predictor(run.model, run.preprocess)
-        self.features = make_predictor(models.features(run.module), run.preprocess)
-        self.augment = data.augmentation(config.unlearn.augment)
-        self.tx = sgd(config.unlearn.momentum)
-
-    def networks(self, seed: int, sets: list[tuple[int, ...]]) -> dict[Any, Any]:
-        """The seed's original network and those retrained without each set of classes."""
-        self.config.seed = seed
-        run = self.run._replace(workdir=self.out / f"seed{seed}")
-        run.workdir.mkdir(exist_ok=True)
-        trained = {"seed": seed, "original": stages.train(run, "teacher", ())}
-        for classes in sets:
-            trained[classes] = stages.train(run, "retrained-" + "+".join(map(str, classes)), classes)
-        return trained
-
-    def unlearn(self, networks, name: str, classes: tuple[int, ...], rate: float, mask: str) -> dj.Result:
-        settings = self.config.unlearn
-        return dj.unlearn(
-            self.run.model,
-            networks["original"].variables,
-            self.dataset.train.images,
-            self.dataset.train.labels,
-            forget=classes,
-            method=dj.methods.create(name, **({"alpha": rate} if name == "ssd" else {})),
-            epochs=settings.epochs,
-            lr=rate,
-            batch_size=settings.batch_size,
-            seed=networks["seed"],
-            mask=mask,
-            batch_norm=settings.batch_norm,
-            preprocess=self.run.preprocess,
-            augment=self.augment,
-            tx=self.tx,
-            parallel=self.config.parallel,
-        )
-
-    def score(self, networks, name: str, classes: tuple[int, ...], rate: float) -> float:
+    def candidate(self, networks, name: str, classes: tuple[int, ...], rate: float) -> float:
         """Validation H-Mean of one candidate; a run that diverges scores 0."""
 
-        def compute() -> dict[str, float]:
+        def compute() -> dict[str, Any]:
             try:
-                result = self.unlearn(networks, name, classes, rate, "union")
+                return self.score(self.unlearn(networks, create(name, rate), classes, rate).variables, classes)
             except dj.NonFiniteError as error:
                 return {"score": 0.0, "failed": str(error)}
-            held_out = self.dataset.validation
-            logits = self.predict(result.variables, held_out.images)
-            accuracies = classification.validation_accuracy(logits, held_out.labels, classes)
-            return accuracies | {"score": metrics.hmean_residual(accuracies["acc_r"], accuracies["acc_f"])}
 
-        return self._cell(f"search-{name}-{_key(classes)}-{rate:g}", compute)["score"]
+        return self.cell(f"search-{name}-{_key(classes)}-{rate:g}", compute)["score"]
 
     def final(self, networks, seed: int, name: str, classes: tuple[int, ...], rate: float, mask: str) -> dict[str, Any]:
         """Test figures of one method."""
@@ -211,13 +160,13 @@ class Bench:
 
         def compute() -> dict[str, Any]:
             try:
-                result = self.unlearn(mine, name, classes, rate, mask)
+                result = self.unlearn(mine, create(name, rate), classes, rate, mask)
             except dj.NonFiniteError as error:
                 return {"failed": str(error)}
             figures = self._figures(networks, seed, result.variables, classes)
             return figures | {"seconds": result.seconds, "speedup": mine[classes].seconds / result.seconds}
 
-        return self._cell(f"{name}-{mask}-{_key(classes)}-{rate:g}-seed{seed}", compute)
+        return self.cell(f"{name}-{mask}-{_key(classes)}-{rate:g}-seed{seed}", compute)
 
     def reference(self, networks, seed: int, kind: str, classes: tuple[int, ...]) -> dict[str, Any]:
         """Test figures of the original, of the retrained network, or of the one retrained with the next seed.
@@ -234,7 +183,7 @@ class Bench:
             figures = self._figures(networks, seed, network.variables, classes)
             return figures | ({"seconds": network.seconds} if kind == "retrained" else {})
 
-        return self._cell(f"{kind.replace(', ', '-').replace(' ', '-')}-{_key(classes)}-seed{seed}", compute)
+        return self.cell(f"{kind.replace(', ', '-').replace(' ', '-')}-{_key(classes)}-seed{seed}", compute)
 
     def _answers(self, variables) -> Probabilities:
         return Probabilities(
@@ -264,7 +213,7 @@ class Bench:
             "js_forget": distances["forget"]["jensen_shannon"],
             "agreement_forget": distances["forget"]["agreement"],
             "probe": probe,
-            "probe_gap": probe - self._cell(
+            "probe_gap": probe - self.cell(
                 f"probe-{_key(classes)}-seed{seed}", lambda: {"probe": self._probe(retrained.variables, classes)}
             )["probe"],
             "relearn_steps": self._relearn(variables, classes, was["acc_ft"]),
@@ -307,13 +256,10 @@ class Bench:
         accuracies, steps = ([row[name] for row in fitted.evaluations] for name in ("acc_ft", "step"))
         return metrics.relearn_steps(accuracies, steps, original)
 
-    def _cell(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        path = self.out / "cells" / f"{name}.json"
-        if not path.exists():
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(compute()))
-            os.replace(temporary, path)
-        return json.loads(path.read_text())
+
+def create(name: str, rate: float) -> dj.methods.Method:
+    """The method with its defaults; for one without a learning rate, `rate` is what is searched in its place."""
+    return dj.methods.create(name, **({"alpha": rate} if name == "ssd" else {}))
 
 
 def _key(classes: tuple[int, ...]) -> str:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from delete_jax.model import Model, Variables
 from delete_jax.models.adapters import features, from_linen, from_nnx
+from delete_jax.models.gradcam import grad_cam
 from delete_jax.models.layers import BatchNorm
 from delete_jax.models.resnet import ResNet
 
@@ -56,4 +57,16 @@ def init(module: nn.Module, image_shape: tuple[int, int, int], seed: int) -> Var
     return jax.jit(lambda key: module.init(key, x, train=False))(jax.random.key(seed))
 
 
-__all__ = ["DTYPES", "MODELS", "BatchNorm", "Model", "ResNet", "create", "features", "from_linen", "from_nnx", "init"]
+__all__ = [
+    "DTYPES",
+    "MODELS",
+    "BatchNorm",
+    "Model",
+    "ResNet",
+    "create",
+    "features",
+    "from_linen",
+    "from_nnx",
+    "grad_cam",
+    "init",
+]

@@ -1,0 +1,84 @@
+"""What the benchmarks share: a config's dataset and networks, one way to unlearn, and results kept as files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import delete_jax as dj
+from delete_jax import data, metrics, models, stages
+from delete_jax.arguments import load
+from delete_jax.config import validate
+from delete_jax.loop import make_predictor
+from delete_jax.methods import Method
+from delete_jax.step import sgd
+from delete_jax.tasks import classification
+
+
+class Bench:
+    """A config's dataset, networks and settings; every result is computed once and kept as a file under OUT/cells."""
+
+    def __init__(self, config_file: str, out: Path):
+        self.config, self.out, self.console = load(config_file), out, Console(soft_wrap=True)
+        validate(self.config)
+        where = self.config.data
+        self.dataset = data.load(where.name, data_dir=where.data_dir, source=where.source, validation=where.validation)
+        (out / "cells").mkdir(parents=True, exist_ok=True)
+        self.run = stages.describe(self.config, out, self.console, self.dataset, (), None)
+        self.predict = make_predictor(self.run.model, self.run.preprocess)
+        self.features = make_predictor(models.features(self.run.module), self.run.preprocess)
+        self.augment = data.augmentation(self.config.unlearn.augment)  # once: another function would compile again
+
+    def networks(self, seed: int, sets: list[tuple[int, ...]]) -> dict[Any, Any]:
+        """The seed's original network and those retrained without each set of classes."""
+        self.config.seed = seed
+        run = self.run._replace(workdir=self.out / f"seed{seed}")
+        run.workdir.mkdir(exist_ok=True)
+        trained = {"seed": seed, "original": stages.train(run, "teacher", ())}
+        for classes in sets:
+            trained[classes] = stages.train(run, "retrained-" + "+".join(map(str, classes)), classes)
+        return trained
+
+    def unlearn(
+        self, networks: dict[Any, Any], method: Method, classes: tuple[int, ...], rate: float, mask: str = "union"
+    ) -> dj.Result:
+        """From `networks["original"]`, with the config's settings."""
+        settings = self.config.unlearn
+        return dj.unlearn(
+            self.run.model,
+            networks["original"].variables,
+            self.dataset.train.images,
+            self.dataset.train.labels,
+            forget=classes,
+            method=method,
+            epochs=settings.epochs,
+            lr=rate,
+            batch_size=settings.batch_size,
+            seed=networks["seed"],
+            mask=mask,
+            batch_norm=settings.batch_norm,
+            preprocess=self.run.preprocess,
+            augment=self.augment,
+            tx=sgd(settings.momentum),
+            parallel=self.config.parallel,
+        )
+
+    def score(self, variables, classes: tuple[int, ...]) -> dict[str, float]:
+        """`acc_f`, `acc_r` and their H-Mean (residual), the `score`, on held-out training samples."""
+        held_out = self.dataset.validation
+        logits = self.predict(variables, held_out.images)
+        accuracies = classification.validation_accuracy(logits, held_out.labels, classes)
+        return accuracies | {"score": metrics.hmean_residual(accuracies["acc_r"], accuracies["acc_f"])}
+
+    def cell(self, name: str, compute: Callable[[], Any]) -> Any:
+        path = self.out / "cells" / f"{name}.json"
+        if not path.exists():
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(compute()))
+            os.replace(temporary, path)
+        return json.loads(path.read_text())

@@ -1,0 +1,209 @@
+"""Pictures of a comparison: the paper's Figures 2 to 5, on data that anyone can get.
+
+    python benchmarks/figures.py --config=configs/fashion_mnist.py --out=runs/compare
+
+`--out` is the folder of a finished `benchmarks/compare.py` with the same config. Written there:
+
+* `boxes.png`: accuracy on forgotten and on other classes, by method, over seeds;
+* `classes.png`: the same for each class of the dataset, erased alone with the one rate that the comparison chose;
+* `tsne.png`: features of test samples in the original, the retrained and the unlearned (DELETE) network;
+* `gradcam.png`: where these networks look, for forgotten and for other samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+from bench import Bench
+from matplotlib.figure import Figure
+
+import delete_jax as dj
+from delete_jax import models
+from delete_jax.report import COLORS, STYLE
+from delete_jax.tasks import classification
+
+REFERENCES = ("original", "retrained")
+SHOWN = ("delete", "anchored", "random_label", "gradient_ascent", "boundary_shrink", "bad_teacher")
+TSNE_SAMPLES = 1500
+NETWORKS = ("original", "retrained", "unlearned")
+INK = {name: light for name, (light, _) in COLORS.items()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="config file, optionally FILE:VARIANT")
+    parser.add_argument("--out", type=Path, required=True, help="folder of a finished comparison")
+    parser.add_argument(
+        "--forget", type=int, help="the class of tsne.png and gradcam.png; the last compared when left out"
+    )
+    options = parser.parse_args()
+    try:
+        draw(options)
+    except (ValueError, OSError) as error:
+        print(f"figures: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def draw(options: argparse.Namespace) -> None:
+    table = json.loads((options.out / "table.json").read_text())
+    bench = Bench(options.config, options.out)
+    dataset = bench.dataset
+    compared = [
+        class_ for class_, name in enumerate(dataset.class_names) if name in {r["forget"] for r in table["rows"]}
+    ]
+    forget = options.forget if options.forget is not None else compared[-1]
+    networks = bench.networks(0, [(forget,)])
+    unlearned = bench.unlearn(networks, dj.methods.delete(), (forget,), table["rates"]["delete"]).variables
+    variables = dict(
+        zip(NETWORKS, (networks["original"].variables, networks[forget,].variables, unlearned), strict=True)
+    )
+    figures = {
+        "boxes.png": lambda: boxes(table["rows"]),
+        "classes.png": lambda: by_class(bench, networks, table["rates"]),
+        "tsne.png": lambda: tsne(bench, variables, forget),
+        "gradcam.png": lambda: gradcam(bench, variables, forget),
+    }
+    with matplotlib.rc_context(STYLE):
+        for name, figure in figures.items():
+            figure().savefig(options.out / name, dpi=150)
+            print(options.out / name)
+
+
+def boxes(rows: list[dict[str, Any]]) -> Figure:
+    """Rows of panels: forgotten and other test accuracy; columns: what was forgotten; one box per method over seeds."""
+    forgotten = list(dict.fromkeys(row["forget"] for row in rows))
+    methods = [name for name in dict.fromkeys(row["method"] for row in rows) if name != "retrained, another seed"]
+    figure = Figure((2.6 * len(forgotten) + 1.6, 0.22 * len(methods) * 2 + 1.4), layout="constrained")
+    axes = figure.subplots(2, len(forgotten), sharey=True, squeeze=False)
+    for row_axes, (figure_name, title) in zip(
+        axes, (("acc_ft", "recognised, of"), ("acc_rt", "accuracy on the others without")), strict=True
+    ):
+        for ax, label in zip(row_axes, forgotten, strict=True):
+            values = {row["method"]: row.get(figure_name) for row in rows if row["forget"] == label}
+            for place, name in enumerate(methods):
+                color = INK.get(name, INK["unlearned"])
+                if values.get(name) is None:
+                    ax.text(0.5, place, "failed", transform=ax.get_yaxis_transform(), va="center", color=INK["muted"])
+                    continue
+                percent = 100 * np.array(values[name])
+                ax.boxplot(
+                    percent, positions=[place], orientation="horizontal", widths=0.6, whis=(0, 100), showcaps=False,
+                    boxprops={"color": color}, whiskerprops={"color": color}, medianprops={"color": color},
+                )  # fmt: skip
+                ax.plot(percent, np.full(len(percent), place), ".", color=color, markersize=3)
+            if values.get("retrained"):
+                ax.axvline(100 * np.mean(values["retrained"]), color=INK["retrained"], linewidth=0.8, linestyle="--")
+            ax.set_yticks(range(len(methods)), methods)
+            ax.set_ylim(len(methods) - 0.4, -0.6)
+            ax.set_title(f"{title} {label}")
+            ax.set_xlabel("percent of test samples")
+            ax.grid(axis="x")
+    return figure
+
+
+def by_class(bench: Bench, networks: dict[Any, Any], rates: dict[str, float]) -> Figure:
+    """Each class erased alone, one rate per method: what a rate that suits some classes does to the others."""
+    dataset = bench.dataset
+    shown = [name for name in SHOWN if name in rates]
+    figure = Figure((7.6, 4.6), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    classes = range(dataset.num_classes)
+
+    def accuracies(variables, class_: int) -> dict[str, float]:
+        logits = bench.predict(variables, dataset.test.images)
+        return classification.validation_accuracy(logits, dataset.test.labels, (class_,))
+
+    def cell(name: str, class_: int) -> dict[str, float]:
+        def compute() -> dict[str, float]:
+            if name == "original":
+                return accuracies(networks["original"].variables, class_)
+            try:
+                result = bench.unlearn(networks, dj.methods.create(name), (class_,), rates[name])
+            except dj.NonFiniteError:
+                return {"acc_f": float("nan"), "acc_r": float("nan")}
+            return accuracies(result.variables, class_)
+
+        return bench.cell(f"class-{name}-{class_}-{rates.get(name, 0):g}", compute)
+
+    for i, name in enumerate(("original", *shown)):
+        found = [cell(name, class_) for class_ in classes]
+        style = {"color": INK["original"], "linestyle": "--"} if name == "original" else {"color": f"C{i - 1}"}
+        for ax, key in ((above, "acc_r"), (below, "acc_f")):
+            ax.plot(classes, [100 * values[key] for values in found], "o-", markersize=3, label=name, **style)
+    above.set_title("One rate for all classes: accuracy on the nine others")
+    below.set_title("… and on the erased class")
+    below.set_xticks(classes, dataset.class_names, rotation=30, ha="right")
+    for ax in (above, below):
+        ax.set_ylabel("percent of test samples")
+        ax.grid(axis="y")
+    figure.legend(*above.get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
+def tsne(bench: Bench, variables: dict[str, Any], forget: int) -> Figure:
+    """Features of the same test samples in each network, each embedded by itself; the forgotten class in red."""
+    from sklearn.manifold import TSNE
+
+    test, names = bench.dataset.test, bench.dataset.class_names
+    some = np.random.default_rng(0).permutation(len(test.labels))[:TSNE_SAMPLES]
+    labels, others = test.labels[some], [class_ for class_ in range(len(names)) if class_ != forget]
+    figure = Figure((9.4, 3.5), layout="constrained")
+    for ax, (name, network) in zip(figure.subplots(1, 3), variables.items(), strict=True):
+        points = TSNE(random_state=0).fit_transform(bench.features(network, test.images[some]))
+        for i, class_ in enumerate([*others, forget]):
+            rows = labels == class_
+            look = {"color": INK["forget"], "marker": "x", "s": 14} if class_ == forget else {
+                "color": matplotlib.colormaps["tab20c"](2 * i), "marker": ".", "s": 12}  # fmt: skip
+            label = f"{names[class_]} (erased)" if class_ == forget else names[class_]
+            ax.scatter(*points[rows].T, linewidths=0.8, label=label, **look)
+        ax.set_title(name if name != "unlearned" else "unlearned (delete)")
+        ax.set_xticks([])
+        ax.set_yticks([])
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside right center", markerscale=1.5)
+    return figure
+
+
+def gradcam(bench: Bench, variables: dict[str, Any], forget: int) -> Figure:
+    """Columns: four test samples of the forgotten and four of other classes; rows: the image, then each network's reasons
+    for the sample's true class."""
+    test, module = bench.dataset.test, bench.run.module
+    first = [np.flatnonzero(test.labels == class_) for class_ in range(bench.dataset.num_classes)]
+    others = [class_ for class_ in range(bench.dataset.num_classes) if class_ != forget][:4]
+    rows = np.concatenate([first[forget][:4], [first[class_][0] for class_ in others]])
+    layer = f"layer{len(module.stages)}_{module.stages[-1] - 1}"
+    cam = models.grad_cam(module, layer)
+    images, labels = test.images[rows], test.labels[rows]
+    figure = Figure((8.6, 4.6), layout="constrained")
+    axes = figure.subplots(4, len(rows))
+    height, width = images.shape[1:3]
+    for column, label in enumerate(labels):
+        axes[0, column].set_title(bench.dataset.class_names[label], fontsize=7)
+    for row_axes, name in zip(axes, ("image", *variables), strict=True):
+        if name != "image":
+            x, classes = bench.run.preprocess(images), jnp.asarray(labels, jnp.int32)
+            maps = np.asarray(cam(variables[name], x, classes))
+            answers = bench.predict(variables[name], images).argmax(-1)
+        for column, ax in enumerate(row_axes):
+            shown = images[column] if images.shape[-1] == 3 else images[column, ..., 0]
+            ax.imshow(shown, cmap="gray", vmin=0, vmax=255)
+            if name != "image":
+                scaled = maps[column] / max(maps[column].max(), 1e-12)
+                extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+                ax.imshow(scaled, cmap="inferno", alpha=0.6, vmin=0, vmax=1, extent=extent, interpolation="bilinear")
+                ax.set_xlabel(f"says {bench.dataset.class_names[answers[column]]}", fontsize=6)
+            ax.set_xticks([])
+            ax.set_yticks([])
+        row_axes[0].set_ylabel(name)
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(main())
