@@ -149,7 +149,7 @@ def by_class(bench: Bench, networks: dict[Any, Any], rates: dict[str, float]) ->
 
 
 def tsne(bench: Bench, variables: dict[str, Any], forget: int) -> Figure:
-    """Features of the same test samples in each network, each embedded by itself; the forgotten class in red."""
+    """Features of the same test samples in each network, each embedded by itself; the forgotten class in black."""
     from sklearn.manifold import TSNE
 
     test, names = bench.dataset.test, bench.dataset.class_names
@@ -160,7 +160,7 @@ def tsne(bench: Bench, variables: dict[str, Any], forget: int) -> Figure:
         points = TSNE(random_state=0).fit_transform(bench.features(network, test.images[some]))
         for i, class_ in enumerate([*others, forget]):
             rows = labels == class_
-            look = {"color": INK["forget"], "marker": "x", "s": 14} if class_ == forget else {
+            look = {"color": INK["ink"], "marker": "x", "s": 14} if class_ == forget else {
                 "color": matplotlib.colormaps["tab20c"](2 * i), "marker": ".", "s": 12}  # fmt: skip
             label = f"{names[class_]} (erased)" if class_ == forget else names[class_]
             ax.scatter(*points[rows].T, linewidths=0.8, label=label, **look)
@@ -202,6 +202,7 @@ def gradcam(bench: Bench, variables: dict[str, Any], forget: int) -> Figure:
             ax.set_xticks([])
             ax.set_yticks([])
         row_axes[0].set_ylabel(name)
+    figure.supxlabel("bright: what speaks for the sample's true class; dark: nothing does", fontsize=8)
     return figure
 
 

@@ -396,6 +396,7 @@ def test_pour_leaves_the_bias_of_the_class_alone(x64):
         rows = kernel[:, list(forget)]
         complement = np.eye(36) - rows @ np.linalg.solve(rows.T @ rows, rows.T)
         np.testing.assert_allclose(new, complement @ kernel, atol=1e-12)
+        np.testing.assert_allclose(project(projected, forget, K)["params"]["kernel"], new, atol=1e-12)
 
 
 def test_the_classifier_is_found_or_asked_for():

@@ -35,7 +35,9 @@ def project(variables: Variables, forget: tuple[int, ...], num_classes: int) -> 
 
     def change(kernel: chex.Array) -> chex.Array:
         flat = kernel.reshape(-1, num_classes)
-        basis, _ = jnp.linalg.qr(flat[:, jnp.asarray(forget)])
+        basis, sizes, _ = jnp.linalg.svd(flat[:, jnp.asarray(forget)], full_matrices=False)
+        # a row that is 0, such as one projected before, spans nothing
+        basis = jnp.where(sizes > 1e-6 * jnp.linalg.norm(flat), basis, 0)
         with jax.default_matmul_precision("highest"):
             return (flat - basis @ (basis.T @ flat)).reshape(kernel.shape).astype(kernel.dtype)
 
