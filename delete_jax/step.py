@@ -58,7 +58,7 @@ def make_train_step(
     tx: optax.GradientTransformation,
     *,
     preprocess: Callable[[chex.Array], chex.Array],
-    augment: Callable[[chex.Array, chex.PRNGKey], chex.Array] | None = None,
+    augment: Callable[..., Any] | None = None,
     batch_norm: str = "train",
     axis_name: str | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
@@ -76,7 +76,9 @@ def make_train_step(
 
     Args:
       preprocess: stored images `[b, h, w, c]` -> the network's input.
-      augment: stored images and one key per sample -> stored images; teacher and student see the same.
+      augment: `(stored images, a key per sample) -> stored images`; teacher and student see the same. Where labels are
+        maps: `(images, keys, maps) -> (images, maps)`, maps being a tuple of `[b, h, w, ...]` that move with the image,
+        0 where nothing was (`data.paired_augmentation`).
       batch_norm: "train" (batch statistics; running averages drift, the original's default) or "frozen" (the student runs
         in evaluation mode). Parameters of the normalisation train in both.
       axis_name: the mapped axis when the step runs under `pmap`; None under `jit`, on any number of devices.
@@ -106,7 +108,7 @@ def make_train_step(
             streams = _with_images(streams, augment, augment_key, axis_name)
         if method.reorient is not None:
             anchors = {ANCHOR: _anchor_columns(streams[FORGET])}
-            streams |= _with_images(anchors, method.reorient, anchor_key, axis_name)
+            streams |= _with_images(anchors, method.reorient, anchor_key, axis_name, with_maps=False)
         x = preprocess(jnp.concatenate([column["image"] for column in streams.values()]))
         sizes = [len(column["image"]) for column in streams.values()]
         teacher_logits = {name: column.get("teacher_logits") for name, column in streams.items()}
@@ -117,6 +119,7 @@ def make_train_step(
             answers = _float(jax.lax.stop_gradient(model.apply(teacher, jnp.concatenate(inputs))))
             teacher_logits |= dict(zip(unknown, _split(answers, [len(part) for part in inputs]), strict=True))
         totals = {name: total(jnp.sum(column["weight"])) for name, column in streams.items()}
+        totals = {name: jnp.where(value > 0, value, 1) for name, value in totals.items()}  # all cropped away: no loss
 
         def loss_fn(params):
             logits, variables = student({"params": params, **state.model_state}, x, model_key)
@@ -188,9 +191,9 @@ def _split(values: chex.Array, sizes: Sequence[int]) -> list[chex.Array]:
 
 
 def _with_images(
-    streams: Mapping[str, Stream], change: Callable, key: chex.PRNGKey, axis_name: str | None
+    streams: Mapping[str, Stream], change: Callable, key: chex.PRNGKey, axis_name: str | None, with_maps: bool = True
 ) -> dict[str, Stream]:
-    """The streams with `change` applied to their images, each with a key of its own.
+    """The streams with `change` applied to their images, each with a key of its own; label maps move along.
 
     The key comes from a sample's place in the *global* batch: 1 and 8 devices augment alike.
     """
@@ -203,9 +206,26 @@ def _with_images(
 
     sizes = [len(column["image"]) for column in streams.values()]
     keys = jnp.concatenate([stream_keys(i, size) for i, size in enumerate(sizes)])
-    images = change(jnp.concatenate([column["image"] for column in streams.values()]), keys)
-    parts = _split(images, sizes)
-    return {name: column | {"image": part} for (name, column), part in zip(streams.items(), parts, strict=True)}
+    images = jnp.concatenate([column["image"] for column in streams.values()])
+    if not with_maps or next(iter(streams.values()))["label"].ndim == 1:
+        parts = [{"image": part} for part in _split(change(images, keys), sizes)]
+    else:
+        maps = [_maps(column) for column in streams.values()]
+        images, moved = change(images, keys, tuple(jnp.concatenate(columns) for columns in zip(*maps, strict=True)))
+        columns = zip(_split(images, sizes), *(_split(part, sizes) for part in moved), strict=True)
+        parts = [_from_maps(*column) for column in columns]
+    return {name: column | part for (name, column), part in zip(streams.items(), parts, strict=True)}
+
+
+def _maps(column: Stream) -> tuple[chex.Array, ...]:
+    """What moves with the images; labels from 1, so that 0 is free for what comes from outside."""
+    per_pixel = (column["erase"],) if column["erase"].shape[1] > 1 else ()
+    return column["label"] + 1, column["weight"], *per_pixel
+
+
+def _from_maps(image: chex.Array, label: chex.Array, weight: chex.Array, *erase: chex.Array) -> Stream:
+    label = jnp.where(label > 0, label - 1, 0)  # outside: any class, of weight 0
+    return {"image": image, "label": label, "weight": weight} | ({"erase": erase[0]} if erase else {})
 
 
 def _anchor_columns(forget: Stream) -> Stream:

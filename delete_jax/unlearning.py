@@ -19,7 +19,7 @@ from delete_jax.model import Model, Variables
 from delete_jax.parallel import make_trainer
 from delete_jax.step import init_state, sgd
 
-MASKS = ("union", "own")
+MASKS, PIXELS = ("union", "own"), ("all", "forget")
 IGNORE = 255
 """Label of positions that do not count, in segmentation."""
 
@@ -55,9 +55,10 @@ def unlearn(
     batch_size: int = 128,
     seed: int = 0,
     mask: str = "union",
+    pixels: str = "all",
     batch_norm: str = "train",
     preprocess: Callable[[chex.Array], chex.Array] | None = None,
-    augment: Callable[[chex.Array, chex.PRNGKey], chex.Array] | None = None,
+    augment: Callable[..., Any] | None = None,
     tx: optax.GradientTransformation | None = None,
     parallel: str = "auto",
     evaluate: Callable[[Variables], Row] | None = None,
@@ -81,10 +82,12 @@ def unlearn(
       seed: of the data order, augmentation, dropout and whatever the method draws.
       mask: erase "union", all classes of `forget`, at every sample, or "own", each sample's label only (the original
         code, which fails when forgotten classes resemble each other).
+      pixels: in segmentation, train at "all" pixels of the forget images, or at those of a "forget" class only.
       batch_norm: "train" or "frozen" statistics (see `step.make_train_step`).
       preprocess: stored images `[b, h, w, c]` -> the network's input, on the device; pass the same function each time, or
         the step is compiled again.
-      augment: stored images and one key per sample -> stored images. Without it the teacher's answers are computed once.
+      augment: stored images and one key per sample -> stored images (in segmentation with the label maps, see
+        `step.make_train_step`). Without it the teacher's answers are computed once.
       tx: optimiser, built for a rate of 1; SGD with momentum 0.9 when None.
       parallel: "auto", "jit", "pmap" or "sharding" (see `parallel.make_trainer`).
       evaluate, log, store, progress: see `loop.fit`.
@@ -101,9 +104,9 @@ def unlearn(
     num_classes = check_network(model, variables, images, preprocess)
     check_samples(images, labels, num_classes)
     forget = check_forget(forget, num_classes)
-    check_settings(lr=lr, epochs=epochs, mask=mask)
+    check_settings(lr=lr, epochs=epochs, mask=mask, pixels=pixels)
     started = time.perf_counter()
-    streams = split_streams(images, labels, forget, num_classes, method.streams, mask)
+    streams = split_streams(images, labels, forget, num_classes, method.streams, mask, pixels)
     tx = tx or sgd()
     setup = Setup(
         model,
@@ -191,8 +194,12 @@ def split_streams(
     num_classes: int,
     names: Sequence[str],
     mask: str = "union",
+    pixels: str = "all",
 ) -> dict[str, Stream]:
     """The streams `names` of a labelled set: "forget" has the samples with a class of `forget`, "remain" the others.
+
+    In segmentation a sample with any pixel of a forgotten class is a forget sample; its pixels count, all of them or, with
+    `pixels="forget"`, those of a forgotten class.
 
     Raises:
       ValueError: a class of `forget` has no samples, or a stream that is asked for would be empty.
@@ -212,10 +219,11 @@ def split_streams(
                 f"the method reads {name} samples, but none were given: pass images and labels of both kinds"
             )
         own = labels[chosen]
+        counts = np.isin(own, forget) if pixels == "forget" and name == FORGET else own != IGNORE
         streams[name] = {
             "image": images[chosen],
             "label": own.astype(np.int32),
-            "weight": (own != IGNORE).astype(np.float32) if labels.ndim > 1 else np.ones(own.shape, np.float32),
+            "weight": counts.astype(np.float32) if labels.ndim > 1 else np.ones(own.shape, np.float32),
             "erase": erase_mask(own, forget, num_classes, mask),
         }
     return streams
@@ -283,14 +291,16 @@ def check_forget(forget: Sequence[int], num_classes: int) -> tuple[int, ...]:
     return classes
 
 
-def check_settings(*, lr: float, epochs: int, mask: str) -> None:
-    """Raises ValueError for a rate or number of epochs that is not above 0, or an unknown mask."""
+def check_settings(*, lr: float, epochs: int, mask: str, pixels: str = "all") -> None:
+    """Raises ValueError for a rate or number of epochs that is not above 0, or an unknown mask or choice of pixels."""
     if not lr > 0 or not np.isfinite(lr):
         raise ValueError(f"the learning rate must be a number above 0, got {lr}")
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
     if mask not in MASKS:
         raise ValueError(f"unknown mask {mask!r}: choose one of {', '.join(MASKS)}")
+    if pixels not in PIXELS:
+        raise ValueError(f"unknown pixels {pixels!r}: choose one of {', '.join(PIXELS)}")
 
 
 def _as_is(images: Any) -> Any:

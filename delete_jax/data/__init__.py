@@ -5,7 +5,7 @@ Importing this package imports neither TFDS nor scikit-learn nor PIL: only loadi
 
 from delete_jax.data.dataset import Dataset, Split, forget_remain, split_digest
 from delete_jax.data.loading import load
-from delete_jax.data.transforms import augmentation, normalize
+from delete_jax.data.transforms import augmentation, normalize, paired_augmentation
 
 __all__ = [
     "Dataset",
@@ -14,5 +14,6 @@ __all__ = [
     "forget_remain",
     "load",
     "normalize",
+    "paired_augmentation",
     "split_digest",
 ]

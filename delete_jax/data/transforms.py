@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -67,6 +68,77 @@ def augmentation(names: Sequence[str], padding: int = 4) -> Callable[[jax.Array,
         return image
 
     return jax.vmap(one)
+
+
+def paired_augmentation(
+    names: Sequence[str], low: float = 0.5, high: float = 2.0
+) -> Callable[[jax.Array, jax.Array, tuple[jax.Array, ...]], tuple[jax.Array, tuple[jax.Array, ...]]] | None:
+    """Returns the function that augments images and their label maps alike, or None when `names` is empty.
+
+    Args:
+        names: of "flip" (mirrors left and right with probability 1/2), "scale" (by a factor between `low` and `high`, its
+            logarithm uniform) and "crop" (where the window lies in the larger image, or the smaller image in the window;
+            without it the centres coincide).
+        low, high: factors of "scale".
+
+    Returns:
+        A function of images, uint8 `[b, h, w, c]`, typed PRNG keys `[b]` and maps `[b, h, w, ...]` that returns images and
+        maps of the same shapes: images by bilinear interpolation, maps by the nearest pixel, and 0 where nothing was.
+
+    Raises:
+        ValueError: an unknown or repeated name, or factors that are not 0 < low <= high.
+    """
+    if isinstance(names, str) or len(set(names)) != len(names) or not {"flip", "scale", "crop"} >= set(names):
+        raise ValueError(
+            f"augmentation {names!r}: give a list of 'flip', 'scale' and 'crop', each at most once, or an empty one"
+        )
+    if not 0 < low <= high:
+        raise ValueError(f"scale factors {low} and {high}: give 0 < low <= high")
+    if not names:
+        return None
+
+    def one(image: jax.Array, key: jax.Array, maps: tuple[jax.Array, ...]):
+        flip_key, scale_key, crop_key = jax.random.split(key, 3)
+        size = jnp.array(image.shape[:2], jnp.float32)
+        factor, place = jnp.float32(1), jnp.full(2, 0.5)
+        if "scale" in names:
+            factor = jnp.exp(jax.random.uniform(scale_key, (), jnp.float32, math.log(low), math.log(high)))
+        if "crop" in names:
+            place = jax.random.uniform(crop_key, (2,))
+        offset = place * size * (factor - 1)  # of the window in the scaled image; negative: of the image in the window
+        rows, columns = (
+            ((jnp.arange(n, dtype=jnp.float32) + 0.5 + offset[axis]) / factor - 0.5)
+            for axis, n in enumerate(image.shape[:2])
+        )
+        if "flip" in names:
+            columns = jnp.where(jax.random.bernoulli(flip_key), size[1] - 1 - columns, columns)
+        return _bilinear(image, rows, columns), tuple(_nearest(values, rows, columns) for values in maps)
+
+    return jax.vmap(one)
+
+
+def _bilinear(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Bytes `[h, w, c]` at the grid of fractional positions; black outside."""
+    values = image.astype(jnp.float32)
+    for axis, places in enumerate((rows, columns)):
+        n = values.shape[axis]
+        places = jnp.where((places > -0.5) & (places < n - 0.5), jnp.clip(places, 0, n - 1), -2)  # the rim is the rim's
+        floor = jnp.floor(places)
+        before, part = floor.astype(jnp.int32), jnp.expand_dims(places - floor, [1 - axis, 2])
+        near, far = (jnp.take(values, before + i, axis, mode="fill", fill_value=0) for i in (0, 1))
+        inside = jnp.expand_dims(before >= 0, [1 - axis, 2])  # negative indices count from the end
+        last = jnp.expand_dims(before + 1 >= n, [1 - axis, 2])
+        values = jnp.where(inside, (1 - part) * near + part * jnp.where(last, near, far), 0)
+    return jnp.round(values).astype(image.dtype)
+
+
+def _nearest(values: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """A map `[h, w, ...]` at the nearest pixels; 0 outside."""
+    for axis, places in enumerate((rows, columns)):
+        inside = (places > -0.5) & (places < values.shape[axis] - 0.5)
+        nearest = jnp.where(inside, jnp.round(places), values.shape[axis]).astype(jnp.int32)
+        values = jnp.take(values, nearest, axis, mode="fill", fill_value=0)
+    return values
 
 
 def _flip(image: jax.Array, key: jax.Array) -> jax.Array:

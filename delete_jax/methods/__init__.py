@@ -34,12 +34,14 @@ from delete_jax.methods.salun import salun
 from delete_jax.methods.scrub import scrub
 from delete_jax.methods.ssd import ssd
 from delete_jax.methods.tilted import tilted
+from delete_jax.methods.to_background import to_background
 from delete_jax.methods.wood_fisher import wood_fisher
 
 METHODS: dict[str, Callable[..., Method]] = {
     "delete": delete,
     "anchored": anchored,
     "tilted": tilted,
+    "to_background": to_background,
     "random_label": random_label,
     "gradient_ascent": gradient_ascent,
     "boundary_shrink": boundary_shrink,
@@ -105,6 +107,7 @@ __all__ = [
     "scrub",
     "ssd",
     "tilted",
+    "to_background",
     "towards_labels",
     "wood_fisher",
 ]

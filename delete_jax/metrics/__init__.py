@@ -18,6 +18,7 @@ from delete_jax.metrics.representation import (
     prototype_attack,
     relearn_steps,
 )
+from delete_jax.metrics.segmentation import iou, mean_iou, predicted_fraction, without_rows
 
 __all__ = [
     "Attack",
@@ -29,14 +30,18 @@ __all__ = [
     "entropy",
     "hmean_drop",
     "hmean_residual",
+    "iou",
     "jensen_shannon",
     "linear_cka",
     "linear_probe",
+    "mean_iou",
     "membership",
     "modified_entropy",
     "nearest_class_mean",
     "per_class",
+    "predicted_fraction",
     "prototype_attack",
     "relearn_steps",
     "total_variation",
+    "without_rows",
 ]

@@ -1,0 +1,45 @@
+"""Segmentation: the erased class becomes background. A target of this project, apart from DELETE's."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from delete_jax import losses
+from delete_jax.methods.base import FORGET, Context, Method, Output, Prepared, Setup, Term, distill
+
+
+@functools.cache
+def to_background(background: int = 0) -> Method:
+    """KL to the background at the pixels of an erased class, and to the original's masked answer at all others.
+
+    DELETE leaves it to the original what an erased pixel becomes, which is the class that it resembles most. This needs the
+    pixels' labels, DELETE only needs to know which images hold the class.
+
+    Args:
+      background: the class that erased pixels become.
+
+    Raises:
+      ValueError: background is not a class number; (when it is run) is no class of the network, or is to be erased.
+    """
+    if not isinstance(background, int) or isinstance(background, bool) or background < 0:
+        raise ValueError(f"to_background: background must be a class number, got {background!r}")
+
+    def prepare(setup: Setup) -> Prepared:
+        if background >= setup.num_classes or background in setup.forget:
+            raise ValueError(f"to_background: class {background} cannot be the background: it is erased, or not there")
+        return Prepared()
+
+    def loss(outputs: Mapping[str, Output], context: Context) -> dict[str, Term]:
+        forget = outputs[FORGET]
+        erase, label = forget.batch["erase"], forget.batch["label"]
+        num_classes = forget.logits.shape[-1]
+        gone = jnp.any(jax.nn.one_hot(label, num_classes, dtype=bool) & erase, axis=-1, keepdims=True)
+        to_one = losses.one_hot_log(jnp.full(label.shape, background), num_classes, forget.logits.dtype)
+        target = jnp.where(gone, to_one, losses.masked_log_softmax(forget.teacher_logits, erase))
+        return {FORGET: distill(target, forget)}
+
+    return Method("to_background", loss, uses_teacher=True, prepare=prepare)

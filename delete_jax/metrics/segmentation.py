@@ -1,0 +1,39 @@
+"""Intersection over union from a confusion matrix of pixels, which is a count and so can be added up over images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def iou(confusion: np.ndarray) -> np.ndarray:
+    """Of each class, float64 `[k]`: right pixels over those that are the class or called so; NaN where there are none.
+
+    Args:
+      confusion: int `[k, k]`, rows the true class, columns the predicted one (`accuracy.confusion_matrix`), without
+        ignored pixels.
+    """
+    right = np.diag(confusion).astype(np.float64)
+    union = confusion.sum(0) + confusion.sum(1) - right
+    return np.divide(right, union, out=np.full(len(right), np.nan), where=union > 0)
+
+
+def mean_iou(confusion: np.ndarray, classes: Sequence[int]) -> float:
+    """Mean over those of `classes` that occur, in truth or in prediction; NaN where none does."""
+    found = iou(confusion)[list(classes)]
+    return float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
+
+
+def without_rows(confusion: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """The confusion matrix with the pixels of `classes` left out, whatever is predicted there.
+
+    After unlearning these pixels must become something else; whether that counts against the classes that they become is
+    a choice, so both figures are given.
+    """
+    return np.where(np.isin(np.arange(len(confusion)), list(classes))[:, None], 0, confusion)
+
+
+def predicted_fraction(confusion: np.ndarray, classes: Sequence[int]) -> float:
+    """Fraction of all pixels that are predicted as one of `classes`; lower is better for erased ones."""
+    return float(confusion[:, list(classes)].sum() / max(confusion.sum(), 1))
