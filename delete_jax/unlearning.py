@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -105,6 +106,11 @@ def unlearn(
     check_samples(images, labels, num_classes)
     forget = check_forget(forget, num_classes)
     check_settings(lr=lr, epochs=epochs, mask=mask, pixels=pixels)
+    if augment is not None and labels.ndim > 1:
+        try:
+            inspect.signature(augment).bind(images, "keys", "maps")
+        except TypeError:
+            raise ValueError("augment must move label maps too: use delete_jax.data.paired_augmentation") from None
     started = time.perf_counter()
     streams = split_streams(images, labels, forget, num_classes, method.streams, mask, pixels)
     tx = tx or sgd()

@@ -29,7 +29,7 @@ from delete_jax.config import Config, DataConfig
 from delete_jax.progress import StageProgress
 from delete_jax.step import init_state, sgd
 from tests.test_checkpoint import assert_equal, damage
-from tests.tiny import Net, network, samples
+from tests.tiny import Net, Segmenter, network, samples
 
 ROOT = pathlib.Path(__file__).parent.parent
 CLASSES = ("ant", "bee", "cat")
@@ -382,6 +382,16 @@ BAD_ARGUMENTS = {
     ),
     "weights alone": (lambda: {"variables": network()[1]["params"]}, ["'params'"]),
     "other architecture": (lambda: {"variables": network(Net(features=4))[1]}, ["cannot take images", "shape"]),
+    "augment without maps": (
+        lambda: {
+            "labels": np.repeat(LABELS, 36).reshape(32, 6, 6),
+            "model": network(Segmenter())[0],
+            "variables": network(Segmenter())[1],
+            "augment": data.augmentation(("flip",)),
+        },
+        ["paired_augmentation"],
+    ),
+    "unknown pixels": (lambda: {"pixels": "some"}, ["'some'", "all, forget"]),
     "no remaining samples": (
         lambda: {"images": IMAGES[LABELS == 1], "labels": LABELS[LABELS == 1], "method": dj.methods.finetune()},
         ["remain", "both kinds"],

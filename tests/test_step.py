@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import delete_jax as dj
-from delete_jax.data import augmentation, normalize
+from delete_jax.data import augmentation, normalize, paired_augmentation
 from delete_jax.loop import make_predictor
 from delete_jax.step import init_state, make_eval_step, make_train_step, sgd
 from delete_jax.unlearning import split_streams
@@ -105,7 +105,8 @@ def test_lowers_for_cpu_cuda_and_tpu(module):
     labels = np.arange(8) % 4 if isinstance(module, tiny.Net) else np.arange(8 * 36).reshape(8, 6, 6) % 4
     images = np.zeros((8, 6, 6, 1), np.uint8)
     batch = batch_of(images, labels)
-    preprocess, augment = normalize(np.array([0.5]), np.array([0.2])), augmentation(("flip", "crop"), padding=1)
+    preprocess = normalize(np.array([0.5]), np.array([0.2]))
+    augment = augmentation(("flip", "crop"), padding=1) if labels.ndim == 1 else paired_augmentation(("flip", "scale"))
     step = make_train_step(model, dj.methods.delete(), sgd(), preprocess=preprocess, augment=augment)
     arguments = (init_state(variables, sgd()), variables, batch, jnp.float32(0.1), jax.random.key(0))
     exported = jax.export.export(jax.jit(step, donate_argnums=0), platforms=("cpu", "cuda", "tpu"))(*arguments)
