@@ -82,7 +82,7 @@ def study(options: argparse.Namespace) -> None:
 
     def measured(variables, classes: tuple[int, ...]) -> dict[str, float]:
         found = classification.validation_accuracy(
-            bench.predict(variables, dataset.test.images), dataset.test.labels, classes
+            bench.predict(variables, dataset.test.images).argmax(-1), dataset.test.labels, classes
         )
         return {"acc_ft": found["acc_f"], "acc_rt": found["acc_r"]}
 

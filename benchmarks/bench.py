@@ -39,9 +39,10 @@ class Bench:
         self.config.seed = seed
         run = self.run._replace(workdir=self.out / f"seed{seed}")
         run.workdir.mkdir(exist_ok=True)
-        trained = {"seed": seed, "original": stages.train(run, "teacher", ())}
+        trained = {"seed": seed, "original": stages.train(run, "teacher", self.dataset.train)}
         for classes in sets:
-            trained[classes] = stages.train(run, "retrained-" + "+".join(map(str, classes)), classes)
+            without = data.forget_remain(self.dataset.train, classes)[1]
+            trained[classes] = stages.train(run, "retrained-" + "+".join(map(str, classes)), without)
         return trained
 
     def unlearn(
@@ -71,8 +72,8 @@ class Bench:
     def score(self, variables, classes: tuple[int, ...]) -> dict[str, float]:
         """`acc_f`, `acc_r` and their H-Mean (residual), the `score`, on held-out training samples."""
         held_out = self.dataset.validation
-        logits = self.predict(variables, held_out.images)
-        accuracies = classification.validation_accuracy(logits, held_out.labels, classes)
+        answers = self.predict(variables, held_out.images).argmax(-1)
+        accuracies = classification.validation_accuracy(answers, held_out.labels, classes)
         return accuracies | {"score": metrics.hmean_residual(accuracies["acc_r"], accuracies["acc_f"])}
 
     def cell(self, name: str, compute: Callable[[], Any]) -> Any:

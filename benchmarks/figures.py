@@ -118,8 +118,8 @@ def by_class(bench: Bench, networks: dict[Any, Any], rates: dict[str, float]) ->
     classes = range(dataset.num_classes)
 
     def accuracies(variables, class_: int) -> dict[str, float]:
-        logits = bench.predict(variables, dataset.test.images)
-        return classification.validation_accuracy(logits, dataset.test.labels, (class_,))
+        answers = bench.predict(variables, dataset.test.images).argmax(-1)
+        return classification.validation_accuracy(answers, dataset.test.labels, (class_,))
 
     def cell(name: str, class_: int) -> dict[str, float]:
         def compute() -> dict[str, float]:

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from delete_jax import methods, models
-from delete_jax.data import augmentation
 from delete_jax.parallel import MODES
 from delete_jax.step import BATCH_NORM_MODES
-from delete_jax.unlearning import MASKS
+from delete_jax.unlearning import MASKS, PIXELS
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -22,6 +21,7 @@ class DataConfig:
     data_dir: str | None = None
     source: str | None = None
     validation: float = 0.1
+    size: int = 256
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -56,6 +56,7 @@ class UnlearnConfig:
     batch_size: int = 128
     momentum: float = 0.9
     mask: str = "union"
+    pixels: str = "all"
     batch_norm: str = "train"
     augment: tuple[str, ...] = ()
 
@@ -96,16 +97,16 @@ def validate(config: Config) -> None:
         _require(0 < part.lr < float("inf"), f"config.{name}.lr", part.lr, "a number above 0")
         _require(part.batch_size >= 1, f"config.{name}.batch_size", part.batch_size, "at least 1")
         _require(0 <= part.momentum < 1, f"config.{name}.momentum", part.momentum, "at least 0 and below 1")
-        try:
-            augmentation(part.augment)
-        except ValueError as error:
-            raise ValueError(f"config.{name}.augment: {error}") from None
+        known = set(part.augment) <= {"flip", "crop", "scale"} and len(set(part.augment)) == len(part.augment)
+        _require(known, f"config.{name}.augment", part.augment, "some of 'flip', 'crop' and (for label maps) 'scale'")
     decay = config.train.weight_decay
     _require(0 <= decay < float("inf"), "config.train.weight_decay", decay, "a number of at least 0")
     _require(0 < config.data.validation < 1, "config.data.validation", config.data.validation, "above 0 and below 1")
     _require(0 <= config.seed < 2**31, "config.seed", config.seed, "at least 0 and below 2^31")
     _choose(config.parallel, "config.parallel", MODES)
+    _require(config.data.size >= 1, "config.data.size", config.data.size, "at least 1")
     _choose(config.unlearn.mask, "config.unlearn.mask", MASKS)
+    _choose(config.unlearn.pixels, "config.unlearn.pixels", PIXELS)
     _choose(config.unlearn.batch_norm, "config.unlearn.batch_norm", BATCH_NORM_MODES)
     _choose(config.model.name, "config.model.name", models.MODELS)
     _choose(config.model.dtype, "config.model.dtype", models.DTYPES)

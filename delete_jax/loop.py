@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import chex
 import flax.serialization
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from delete_jax.methods.base import FORGET, Stream
@@ -21,7 +22,7 @@ from delete_jax.model import Model, Variables
 from delete_jax.parallel import Picks, Trainer, compiler_options
 from delete_jax.step import TrainState, make_eval_step
 
-EVAL_BATCH = 512
+EVAL_BATCH, EVAL_PIXELS = 512, 64 * 64 * 3  # larger images in small batches
 Row = dict[str, Any]
 """One line of a history: `step`, `epoch` and the step's metrics, or the evaluation after an epoch."""
 
@@ -188,23 +189,32 @@ def fit(
 
 @functools.lru_cache(maxsize=16)
 def make_predictor(
-    model: Model, preprocess: Callable[[chex.Array], chex.Array]
+    model: Model, preprocess: Callable[[chex.Array], chex.Array], classes: bool = False
 ) -> Callable[[Variables, np.ndarray], np.ndarray]:
     """Compiles the eval step on one device: `(variables, images [n, h, w, c]) -> logits [n, *, k]` on the host.
 
+    With `classes` the most probable class, int32 `[n, *]`, in place of the logits: label maps would not fit into memory.
+
     Batches are filled up by repeating the last image, and what that added is cut off: two shapes at most are compiled.
     """
-    step = jax.jit(make_eval_step(model, preprocess), compiler_options=compiler_options())
+    run = make_eval_step(model, preprocess)
+
+    def answer(variables: Variables, batch: chex.Array) -> chex.Array:
+        logits = run(variables, batch)
+        return jnp.argmax(logits, -1).astype(jnp.int32) if classes else logits
+
+    step = jax.jit(answer, compiler_options=compiler_options())
 
     def predict(variables: Variables, images: np.ndarray) -> np.ndarray:
         size = EVAL_BATCH if len(images) >= EVAL_BATCH else 64
+        size = size if np.prod(images.shape[1:]) <= EVAL_PIXELS else 16
         variables = jax.device_put(variables, jax.local_devices()[0])
-        logits = []
+        answers = []
         for begin in range(0, len(images), size):
             batch = images[begin : begin + size]
             padding = ((0, size - len(batch)), *[(0, 0)] * (images.ndim - 1))
-            logits.append(np.asarray(step(variables, np.pad(batch, padding, mode="edge"))))
-        return np.concatenate(logits)[: len(images)]
+            answers.append(np.asarray(step(variables, np.pad(batch, padding, mode="edge"))))
+        return np.concatenate(answers)[: len(images)]
 
     return predict
 

@@ -40,7 +40,8 @@ MAX_IMAGES = 12  # sample images shown of the forgotten, and of the remaining cl
 # Blue, orange and grey also differ in lightness, so they stay apart for colour-blind readers and in grey print.
 COLORS = {
     "ink": ("#1b2430", "#e7ebf1"), "muted": ("#556070", "#a3adbb"), "line": ("#d8dde5", "#353e4b"),
-    "original": ("#97a1b0", "#7d8796"), "retrained": ("#dd8f0b", "#e9a53a"), "unlearned": ("#0b62a4", "#4aa3e6"),
+    "original": ("#97a1b0", "#7d8796"), "retrained": ("#dd8f0b", "#e9a53a"),
+    "retrained_background": ("#7a5c9e", "#ab90cc"), "unlearned": ("#0b62a4", "#4aa3e6"),
     "forget": ("#bf4010", "#f0814d"), "remain": ("#0e746c", "#3dbbaf"),
 }  # fmt: skip
 PAGE_COLORS = {
@@ -81,14 +82,14 @@ class Verdict(NamedTuple):
     notes: list[str]
 
 
-class _Card(NamedTuple):
+class Card(NamedTuple):
     label: str
     value: str
     direction: str  # key of DIRECTIONS
     details: list[str]
 
 
-class _Panel(NamedTuple):
+class Panel(NamedTuple):
     section: str
     title: str
     caption: str
@@ -96,6 +97,21 @@ class _Panel(NamedTuple):
     height: float  # inches, at a width of PANEL_WIDTH
     draw: Callable[[Axes], None]
 
+
+class Parts(NamedTuple):
+    """What a kind of report puts into the common page; HTML except for the first three and the last."""
+
+    verdict: Verdict
+    cards: list[Card]
+    panels: list[Panel]
+    comparison: str
+    per_class: str
+    samples: str
+    limits: list[tuple[str, str]]
+
+
+Measures = dict[str, list[tuple[str, str, str, Callable[[Any], str], tuple[str, ...]]]]
+"""group -> measures: name, explanation, direction, how it is shown, path in the metrics"""
 
 PANEL_WIDTH = 4.4  # inches; small, so that 8 pt type is still readable where the page is 400 px wide
 
@@ -123,9 +139,16 @@ def write_report(record: dict[str, Any], examples: Examples, directory: Path) ->
     """
     record = _plain(record, "record")
     _check(record, examples)
+    write_files(record, directory, lambda record: _parts(record, examples))
+
+
+def write_files(record: dict[str, Any], directory: Path, make_parts: Callable[[dict[str, Any]], Parts]) -> None:
+    """What `write_report` says of the files, for reports of any kind."""
+    record = _plain(record, "record")
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # names in other scripts: the browser has the font
-        page, png = _page(record, examples).encode(), _png(record)
+        parts = make_parts(record)
+        page, png = _page(record, parts).encode(), _png(parts)
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     content = {"report.html": page, "report.png": png, "report.json": text.encode()}
     directory = Path(directory)
@@ -144,6 +167,14 @@ def write_report(record: dict[str, Any], examples: Examples, directory: Path) ->
             path.unlink(missing_ok=True)
 
 
+def _parts(record: dict[str, Any], examples: Examples) -> Parts:
+    present = _present(record)
+    return Parts(
+        verdict(record), _cards(record), _panels(record), measures_table(record, MEASURES, {name: name for name in present}),
+        _per_class(record), _samples(record, examples), _limits(record, examples),
+    )  # fmt: skip
+
+
 def verdict(record: dict[str, Any]) -> Verdict:
     """Say in plain words, from the numbers alone, whether the run did what it should; plain text, nothing escaped.
 
@@ -160,7 +191,7 @@ def verdict(record: dict[str, Any]) -> Verdict:
     before, after = networks["original"]["metrics"], networks["unlearned"]["metrics"]
     retrained = networks.get("retrained", {}).get("metrics", {})
     one, notes = len(forgotten) == 1, []
-    subject = f"Class {_quoted(record)}" if one else f"Classes {_quoted(record)}"
+    subject = f"Class {quoted(record)}" if one else f"Classes {quoted(record)}"
     was, are, its = ("was", "it is", "its") if one else ("were", "they are", "their")
 
     gone, still = after["acc_ft"], after.get("any_forgotten")
@@ -181,36 +212,36 @@ def verdict(record: dict[str, Any]) -> Verdict:
         said = f"Whether {subject[0].lower()}{subject[1:]} {was} erased could not be checked: there are no test images"
     else:
         again = "still " if gone > TOLERATED else ""
-        said = f"{subject} {what}: {are} {again}recognised in {_percent(gone)} of {its} test images "
-        said += f"({_percent(before['acc_ft'])} before)"
-        said += f", and {_percent(still)} are answered with one of the erased classes" if swapped else ""
+        said = f"{subject} {what}: {are} {again}recognised in {percent(gone)} of {its} test images "
+        said += f"({percent(before['acc_ft'])} before)"
+        said += f", and {percent(still)} are answered with one of the erased classes" if swapped else ""
     others = len(names) - len(forgotten)
     many = f"the other {_word(others)} classes are" if others > 1 else "the other class is"
-    reference = f"; {_percent(retrained['acc_rt'])} retrained from scratch" if retrained else ""
-    headline = f"{said}; {many} recognised in {_percent(after['acc_rt'])} "
-    headline += f"({_percent(before['acc_rt'])} before{reference})."
+    reference = f"; {percent(retrained['acc_rt'])} retrained from scratch" if retrained else ""
+    headline = f"{said}; {many} recognised in {percent(after['acc_rt'])} "
+    headline += f"({percent(before['acc_rt'])} before{reference})."
 
     if residual > TOLERATED:
-        notes.append(f"Erasing is not complete: {_percent(residual)} of the test images of what was erased are still "
+        notes.append(f"Erasing is not complete: {percent(residual)} of the test images of what was erased are still "
                      "answered with it. Do not present this network as one that forgot.")  # fmt: skip
     if swapped:
-        notes.append(f"The erased classes stand in for each other: {_percent(gone)} are answered with their own class, "
-                     f"{_percent(still)} with any erased one. Masking all of them together avoids that.")  # fmt: skip
+        notes.append(f"The erased classes stand in for each other: {percent(gone)} are answered with their own class, "
+                     f"{percent(still)} with any erased one. Masking all of them together avoids that.")  # fmt: skip
     if costly:
         notes.append(f"The accuracy on the other classes fell by {100 * drop:.1f} points. A smaller learning rate, "
                      "fewer steps or the other batch norm setting may keep it.")  # fmt: skip
     if before["acc_ft"] is not None and before["acc_ft"] <= PARTLY:
-        notes.append(f"The original recognised only {_percent(before['acc_ft'])} of these: there was little to erase.")
-    counts = np.sum(_floats(before["confusion"]), axis=1)
-    p, q = _floats(before["per_class"]), _floats(after["per_class"])
+        notes.append(f"The original recognised only {percent(before['acc_ft'])} of these: there was little to erase.")
+    counts = np.sum(floats(before["confusion"]), axis=1)
+    p, q = floats(before["per_class"]), floats(after["per_class"])
     noise = 3 * np.sqrt((p * (1 - p) + q * (1 - q)) / np.maximum(counts, 1))  # a few test images fewer are no loss yet
     losses = np.where((p - q > CLASS_COST) & (p - q > noise), p - q, 0)
     losses[forgotten] = 0
     for c in [c for c in np.argsort(-losses, kind="stable") if losses[c]][:3]:
-        also = f"; retrained {_percent(retrained['per_class'][c])}" if retrained else ""
-        notes.append(f"“{names[c]}” lost {100 * losses[c]:.1f} points, from {_percent(p[c])} to {_percent(q[c])}{also} "
+        also = f"; retrained {percent(retrained['per_class'][c])}" if retrained else ""
+        notes.append(f"“{names[c]}” lost {100 * losses[c]:.1f} points, from {percent(p[c])} to {percent(q[c])}{also} "
                      f"({counts[c]:.0f} test images).")  # fmt: skip
-    broken = int(np.sum(~np.isfinite(_floats(record.get("history", {}).get("loss", [])))))
+    broken = int(np.sum(~np.isfinite(floats(record.get("history", {}).get("loss", [])))))
     if broken:
         notes.append(f"Training diverged: the loss was not finite at {broken} of the recorded steps.")
     if not retrained:
@@ -263,8 +294,8 @@ def _check(record: dict[str, Any], examples: Examples) -> None:
         if name not in NETWORKS or missing:
             raise ValueError(f"record['networks'][{name!r}]: known are {NETWORKS}; metrics missing: {missing}")
         for key, shape in (("per_class", (k,)), ("confusion", (k, k)), ("absorbed_by", (k,))):
-            if _floats(metrics[key]).shape != shape:
-                raise ValueError(f"{key} of the {name} network has shape {_floats(metrics[key]).shape}, not {shape}")
+            if floats(metrics[key]).shape != shape:
+                raise ValueError(f"{key} of the {name} network has shape {floats(metrics[key]).shape}, not {shape}")
     images, (m, *_) = examples.images, (*np.shape(examples.labels), 0)
     if np.ndim(images) != 4 or images.dtype != np.uint8 or len(images) != m:
         raise ValueError(f"examples.images is {images.dtype} {np.shape(images)}: give uint8 [{m}, h, w, c]")
@@ -273,7 +304,7 @@ def _check(record: dict[str, Any], examples: Examples) -> None:
         raise ValueError(f"examples.before and examples.after have shapes {shapes}: give {(m, k)}")
 
 
-def _floats(values: Any) -> np.ndarray:
+def floats(values: Any) -> np.ndarray:
     return np.array(values, dtype=float)  # None becomes NaN
 
 
@@ -291,7 +322,7 @@ def _present(record: dict[str, Any]) -> list[str]:
 # ------------------------------------------------------------------------------------------------------------ in words
 
 
-def _percent(value: Any) -> str:
+def percent(value: Any) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     if 0 < value < 0.0005:  # neither "none" nor "all" may be the work of rounding
@@ -299,11 +330,11 @@ def _percent(value: Any) -> str:
     return ">99.9 %" if 0.9995 <= value < 1 else f"{100 * value:.1f} %"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _seconds(value: float | None) -> str:
+def seconds(value: float | None) -> str:
     if value is None:
         return "–"
     if value < 100:
@@ -317,19 +348,19 @@ def _word(number: int) -> str:
     return words[number] if number < len(words) else str(number)
 
 
-def _quoted(record: dict[str, Any]) -> str:
+def quoted(record: dict[str, Any]) -> str:
     names = [f"“{record['dataset']['class_names'][c]}”" for c in record["forget"]["classes"]]
     if len(names) > 4:
         names[3:] = [f"{_word(len(names) - 3)} more"]
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def _short(name: str, length: int = 16) -> str:
+def short(name: str, length: int = 16) -> str:
     name = " ".join(name.split())
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
-def _cards(record: dict[str, Any]) -> list[_Card]:
+def _cards(record: dict[str, Any]) -> list[Card]:
     def beside(show: Callable[[Any], str], *path: str) -> list[str]:
         return [f"{show(_metric(record, name, *path))} {name}" for name in _present(record)[:-1]]
 
@@ -337,55 +368,54 @@ def _cards(record: dict[str, Any]) -> list[_Card]:
     second = ("Answered with any erased class", "any_forgotten")
     second = ("Probability given to the erased class", "forget_mass") if one else second
     distance, cost = ("distance_to_retrained", "forget", "total_variation"), record["cost"]
-    same = [*beside(_number, *distance)[:1], "0 = same answers"] if "retrained" in record["networks"] else []
+    same = [*beside(number, *distance)[:1], "0 = same answers"] if "retrained" in record["networks"] else []
     ratio = f"{cost['speedup']:.1f}× faster than retraining" if cost.get("speedup") else "no retraining to compare with"
     compiling = cost.get("unlearn_compile_seconds")
-    compiled = [f"and {_seconds(compiling)} compilation"] if compiling else []
+    compiled = [f"and {seconds(compiling)} compilation"] if compiling else []
     return [
-        _Card(f"Erased class{'' if one else 'es'} still recognised", _percent(_metric(record, "unlearned", "acc_ft")),
-              "down", beside(_percent, "acc_ft")),
-        _Card(second[0], _percent(_metric(record, "unlearned", second[1])), "down", beside(_percent, second[1])),
-        _Card("Other classes recognised", _percent(_metric(record, "unlearned", "acc_rt")), "up",
-              beside(_percent, "acc_rt")),
-        _Card("Distance to the retrained network", _number(_metric(record, "unlearned", *distance)), "down",
+        Card(f"Erased class{'' if one else 'es'} still recognised", percent(_metric(record, "unlearned", "acc_ft")),
+              "down", beside(percent, "acc_ft")),
+        Card(second[0], percent(_metric(record, "unlearned", second[1])), "down", beside(percent, second[1])),
+        Card("Other classes recognised", percent(_metric(record, "unlearned", "acc_rt")), "up",
+              beside(percent, "acc_rt")),
+        Card("Distance to the retrained network", number(_metric(record, "unlearned", *distance)), "down",
               same or ["no retrained reference was made"]),
-        _Card("Time to unlearn", _seconds(cost["unlearn_seconds"]), "down", [ratio, *compiled]),
+        Card("Time to unlearn", seconds(cost["unlearn_seconds"]), "down", [ratio, *compiled]),
     ]  # fmt: skip
 
 
-# group -> measures: name, explanation, direction, how it is shown, path in the metrics
-MEASURES: dict[str, list[tuple[str, str, str, Callable[[Any], str], tuple[str, ...]]]] = {
+MEASURES: Measures = {
     "The erased class": [
         ("Recognised, test images", "Test images of what was erased that are still answered with their own class.",
-         "down", _percent, ("acc_ft",)),
+         "down", percent, ("acc_ft",)),
         ("Recognised, training images", "The same on the training images, the ones to be forgotten.",
-         "down", _percent, ("acc_f",)),
+         "down", percent, ("acc_f",)),
         ("Answered with any erased class", "Counts it too when one erased class stands in for another.",
-         "down", _percent, ("any_forgotten",)),
+         "down", percent, ("any_forgotten",)),
         ("Probability left", "Mean probability given to what was erased, on its test images; finer than the answers.",
-         "down", _percent, ("forget_mass",)),
+         "down", percent, ("forget_mass",)),
     ],
     "Everything else": [
         ("Recognised, test images", "Test images of the other classes that are answered rightly.",
-         "up", _percent, ("acc_rt",)),
-        ("Recognised, training images", "The same on the training images.", "up", _percent, ("acc_r",)),
+         "up", percent, ("acc_rt",)),
+        ("Recognised, training images", "The same on the training images.", "up", percent, ("acc_r",)),
     ],
     "Both in one figure": [
         ("Harmonic mean, residual", "Balances what is kept with one minus what is left of the erased class.",
-         "up", _number, ("hmean_residual",)),
+         "up", number, ("hmean_residual",)),
         ("Harmonic mean, drop", "Balances what is kept with how far recognition of the erased class fell.",
-         "up", _number, ("hmean_drop",)),
+         "up", number, ("hmean_drop",)),
         ("Adaptive unlearning score", "One minus the accuracy lost elsewhere, divided by one plus what is left.",
-         "up", _number, ("aus",)),
+         "up", number, ("aus",)),
     ],
     "Distance to the retrained network": [
         (f"{name}, {title} images", text, direction, show, ("distance_to_retrained", part, key))
         for part, title in (("forget", "erased"), ("remain", "other"))
         for name, text, direction, show, key in (
             ("Total variation", "Probability that would have to move for the answers to be the same; 0 to 1.",
-             "down", _number, "total_variation"),
-            ("Jensen-Shannon", "The same question in nats; 0 to 0.693.", "down", _number, "jensen_shannon"),
-            ("Same answer", "Test images on which both networks name the same class.", "up", _percent, "agreement"),
+             "down", number, "total_variation"),
+            ("Jensen-Shannon", "The same question in nats; 0 to 0.693.", "down", number, "jensen_shannon"),
+            ("Same answer", "Test images on which both networks name the same class.", "up", percent, "agreement"),
         )
     ],
 }  # fmt: skip
@@ -394,11 +424,44 @@ MEASURES: dict[str, list[tuple[str, str, str, Callable[[Any], str], tuple[str, .
 # --------------------------------------------------------------------------------------------------------- the pictures
 
 
-def _panels(record: dict[str, Any]) -> list[_Panel]:
+def _panels(record: dict[str, Any]) -> list[Panel]:
     """Every picture that the record has the numbers for, in the order of the page."""
-    names, forgotten = [_short(name) for name in record["dataset"]["class_names"]], record["forget"]["classes"]
-    history, curve, k = record.get("history") or {}, record.get("curve") or {}, len(names)
-    present, panels = _present(record), []
+    names, forgotten = [short(name) for name in record["dataset"]["class_names"]], record["forget"]["classes"]
+    present, k = _present(record), len(names)
+    panels = process_panels(record, "Accuracy while unlearning")
+
+    absorbed = {name: floats(_metric(record, name, "absorbed_by")) for name in present[1:]}
+    top = np.argsort(-np.nanmax(np.nan_to_num(list(absorbed.values())), axis=0), kind="stable")[: min(k, 8)].tolist()
+    text = "The answers to the test images of what was erased" + (
+        ", beside those of the network that never saw it: the closer, the better." if len(absorbed) > 1 else "."
+    )
+    text += f" The {len(top)} most frequent of {k} classes." if k > len(top) else ""
+    panels.append(bars_panel("Where the erased images go", text, absorbed, top, names, forgotten))
+
+    accuracy = {name: floats(_metric(record, name, "per_class")) for name in present}
+    change = np.nan_to_num(np.abs(accuracy["unlearned"] - accuracy["original"]))
+    change[forgotten] += 2  # the erased ones first
+    shown = sorted(np.argsort(-change, kind="stable")[:MAX_BARS].tolist())
+    text = "Test images answered rightly, class by class; ✕ marks what was erased."
+    if k > len(shown):
+        text += f" Shown are what was erased and the classes that changed most, {len(shown)} of {k}."
+    panels.append(bars_panel("Accuracy of each class", text, accuracy, shown, names, forgotten))
+
+    for name, title in (("original", "Confusion before"), ("unlearned", "Confusion after")):
+        counts = floats(_metric(record, name, "confusion"))
+        total = counts.sum(1, keepdims=True)
+        share = np.divide(counts, total, out=np.full((k, k), np.nan), where=total > 0)
+        text = f"Answers of the {name} network to the test images; each row sums to 100 %."
+        alt = f"{percent(np.trace(counts) / max(counts.sum(), 1))} of all test images are on the diagonal"
+        panels.append(Panel("confusion", title, text, alt, PANEL_WIDTH,
+                             functools.partial(_draw_confusion, share=share, names=names, forgotten=forgotten)))  # fmt: skip
+    return panels
+
+
+def process_panels(record: dict[str, Any], curve_title: str) -> list[Panel]:
+    """The loss and its terms, and what is measured on validation data, over the steps."""
+    history, curve = record.get("history") or {}, record.get("curve") or {}
+    panels = []
 
     looks = (("forgetting", "forget", "-"), ("retention", "remain", "--"))
     terms = [(f"{key} term", history[key], color, line) for key, color, line in looks if history.get(key)]
@@ -409,46 +472,25 @@ def _panels(record: dict[str, Any]) -> list[_Panel]:
         text = "The loss; this method has no target that would split it into two terms."
         if both:
             text = "The loss is the sum of two terms: one pushes the class out, one holds the answers about all others."
-        ends = "; ".join(f"{label} {_number(v[0])} at first, {_number(v[-1])} at last" for label, v, *_ in terms)
-        panels.append(_Panel("process", "Forgetting and retention" if both else "Loss", text, ends, 2.6,
+        ends = "; ".join(f"{label} {number(v[0])} at first, {number(v[-1])} at last" for label, v, *_ in terms)
+        panels.append(Panel("process", "Forgetting and retention" if both else "Loss", text, ends, 2.6,
                              lambda ax: _draw_lines(ax, history["step"], terms, percent=False)))  # fmt: skip
     if curve.get("step"):
         lines = [("erased", curve["acc_f"], "forget", "-"), ("all others", curve["acc_r"], "remain", "--")]
-        ends = "; ".join(f"{label} {_percent(v[0])} at first, {_percent(v[-1])} at last" for label, v, *_ in lines)
+        ends = "; ".join(f"{label} {percent(v[0])} at first, {percent(v[-1])} at last" for label, v, *_ in lines)
         text = "Measured on validation images, never on the test set."
-        panels.append(_Panel("process", "Accuracy while unlearning", text, ends, 2.6,
+        panels.append(Panel("process", curve_title, text, ends, 2.6,
                              lambda ax: _draw_lines(ax, curve["step"], lines, percent=True)))  # fmt: skip
-
-    absorbed = {name: _floats(_metric(record, name, "absorbed_by")) for name in present[1:]}
-    top = np.argsort(-np.nanmax(np.nan_to_num(list(absorbed.values())), axis=0), kind="stable")[: min(k, 8)].tolist()
-    alt = "; ".join(f"{names[c]}: " + ", ".join(f"{n} {_percent(v[c])}" for n, v in absorbed.items()) for c in top)
-    text = "The answers to the test images of what was erased" + (
-        ", beside those of the network that never saw it: the closer, the better." if len(absorbed) > 1 else "."
-    )
-    text += f" The {len(top)} most frequent of {k} classes." if k > len(top) else ""
-    panels.append(_Panel("classes", "Where the erased images go", text, alt, 0.7 + 0.31 * len(top),
-                         lambda ax: _draw_bars(ax, absorbed, top, names, forgotten)))  # fmt: skip
-
-    accuracy = {name: _floats(_metric(record, name, "per_class")) for name in present}
-    change = np.nan_to_num(np.abs(accuracy["unlearned"] - accuracy["original"]))
-    change[forgotten] += 2  # the erased ones first
-    shown = sorted(np.argsort(-change, kind="stable")[:MAX_BARS].tolist())
-    text = "Test images answered rightly, class by class; ✕ marks what was erased."
-    if k > len(shown):
-        text += f" Shown are what was erased and the classes that changed most, {len(shown)} of {k}."
-    alt = "; ".join(f"{names[c]}: " + ", ".join(f"{n} {_percent(v[c])}" for n, v in accuracy.items()) for c in shown)
-    panels.append(_Panel("classes", "Accuracy of each class", text, alt, 0.7 + 0.31 * len(shown),
-                         lambda ax: _draw_bars(ax, accuracy, shown, names, forgotten)))  # fmt: skip
-
-    for name, title in (("original", "Confusion before"), ("unlearned", "Confusion after")):
-        counts = _floats(_metric(record, name, "confusion"))
-        total = counts.sum(1, keepdims=True)
-        share = np.divide(counts, total, out=np.full((k, k), np.nan), where=total > 0)
-        text = f"Answers of the {name} network to the test images; each row sums to 100 %."
-        alt = f"{_percent(np.trace(counts) / max(counts.sum(), 1))} of all test images are on the diagonal"
-        panels.append(_Panel("confusion", title, text, alt, PANEL_WIDTH,
-                             functools.partial(_draw_confusion, share=share, names=names, forgotten=forgotten)))  # fmt: skip
     return panels
+
+
+def bars_panel(
+    title: str, caption: str, series: dict[str, np.ndarray], shown: list[int], names: list[str], forgotten: list[int]
+) -> Panel:
+    """Fractions of classes, a bar for each network."""
+    alt = "; ".join(f"{names[c]}: " + ", ".join(f"{n} {percent(v[c])}" for n, v in series.items()) for c in shown)
+    return Panel("classes", title, caption, alt, 0.7 + 0.31 * len(shown),
+                 lambda ax: _draw_bars(ax, series, shown, names, forgotten))  # fmt: skip
 
 
 def _legend(ax: Axes) -> None:
@@ -456,7 +498,7 @@ def _legend(ax: Axes) -> None:
 
 
 def _draw_lines(ax: Axes, steps: list[float], lines: list[tuple[str, list[Any], str, str]], percent: bool) -> None:
-    values = np.concatenate([_floats(line[1]) for line in lines])
+    values = np.concatenate([floats(line[1]) for line in lines])
     values = values[np.isfinite(values)]
     if not percent and values.size and values.min() > 0 and values.max() > 20 * values.min():
         ax.set_yscale("log")
@@ -465,9 +507,7 @@ def _draw_lines(ax: Axes, steps: list[float], lines: list[tuple[str, list[Any], 
     for label, data, color, line in lines:
         keep = np.unique(np.linspace(0, len(data) - 1, 500).astype(int))  # long runs: more points than pixels
         marker = "o" if len(keep) <= 30 else None
-        ax.plot(
-            _floats(steps)[keep], _floats(data)[keep], line, color=COLORS[color][0], label=label, marker=marker, ms=3
-        )
+        ax.plot(floats(steps)[keep], floats(data)[keep], line, color=COLORS[color][0], label=label, marker=marker, ms=3)
     if percent:
         ax.set_ylim(-0.03, 1.03)
         ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %", decimals=0))
@@ -503,7 +543,7 @@ def _draw_confusion(ax: Axes, share: np.ndarray, names: list[str], forgotten: li
     ax.imshow(share, cmap=fade, norm=PowerNorm(0.5, 0, 1), interpolation="none")  # the root makes rare answers visible
     if k <= 30:
         size = 7.5 if k <= 12 else 5.5
-        labels = [f"✕ {_short(names[c], 11)}" if c in forgotten else _short(names[c], 11) for c in range(k)]
+        labels = [f"✕ {short(names[c], 11)}" if c in forgotten else short(names[c], 11) for c in range(k)]
         ax.set_xticks(range(k), labels, rotation=90, fontsize=size)
         ax.set_yticks(range(k), labels, fontsize=size)
         for c in forgotten:
@@ -524,7 +564,7 @@ def _draw_confusion(ax: Axes, share: np.ndarray, names: list[str], forgotten: li
     ax.set(xlabel=f"answer{number}", ylabel=f"true class{number}")
 
 
-def _svg(panel: _Panel, name: str) -> str:
+def _svg(panel: Panel, name: str) -> str:
     """The panel as inline SVG that follows the page's colours and font, with ids of its own and no namespaces."""
     figure = Figure(figsize=(PANEL_WIDTH, panel.height), layout="constrained")
     panel.draw(figure.add_subplot())
@@ -543,9 +583,9 @@ def _svg(panel: _Panel, name: str) -> str:
 _MARK = "@alt@"
 
 
-def _png(record: dict[str, Any]) -> bytes:
+def _png(parts: Parts) -> bytes:
     """The same panels on one sheet, under the headline and the main figures: bytes of a PNG."""
-    judged, panels = verdict(record), _panels(record)
+    judged, panels = parts.verdict, parts.panels
     figure = Figure(figsize=(13, 10.4), layout="constrained", facecolor="#ffffff")
     figure.get_layout_engine().set(w_pad=0.16, h_pad=0.12)
     head, body = figure.subfigures(2, 1, height_ratios=[1, 3.6])
@@ -554,7 +594,7 @@ def _png(record: dict[str, Any]) -> bytes:
         0.02, 0.92, judged.label.upper(), color=PAGE_COLORS[judged.level][0], fontsize=11, fontweight="bold", va="top"
     )
     head.text(0.02, 0.80, headline, fontsize=12.5, va="top", linespacing=1.4)
-    for i, card in enumerate(_cards(record)):
+    for i, card in enumerate(parts.cards):
         x = 0.02 + 0.196 * i
         head.text(x, 0.33, card.value, fontsize=19, fontweight="bold", va="baseline")
         head.text(x, 0.26, f"{card.label} {DIRECTIONS[card.direction][:1]}", fontsize=8.5, va="top")
@@ -575,17 +615,17 @@ def _png(record: dict[str, Any]) -> bytes:
 # ------------------------------------------------------------------------------------------------------------- the page
 
 
-def _page(record: dict[str, Any], examples: Examples) -> str:
+def _page(record: dict[str, Any], parts: Parts) -> str:
     """The whole HTML document."""
-    judged, panels = verdict(record), _panels(record)
-    title = f"Unlearning report: {_quoted(record)} of {record['dataset']['name']}"
+    judged, panels = parts.verdict, parts.panels
+    title = f"Unlearning report: {quoted(record)} of {record['dataset']['name']}"
     notes = "".join(f"<li>{escape(note)}</li>" for note in judged.notes)
     notes = f'<section class="notes" aria-label="Notes"><h2>Please note</h2><ul>{notes}</ul></section>' if notes else ""
     cards = "".join(
         f'<div class="card"><p class="label">{escape(c.label)}</p><p class="value">{escape(c.value)}</p>'
         f'<p class="direction">{DIRECTIONS[c.direction]}</p>'
         f'<p class="small">{"<br>".join(map(escape, c.details))}</p></div>'
-        for c in _cards(record)
+        for c in parts.cards
     )
     figures: dict[str, str] = {}
     for i, panel in enumerate(panels):
@@ -595,12 +635,15 @@ def _page(record: dict[str, Any], examples: Examples) -> str:
         )
     sections = [
         ("What was erased, from what, and how", _provenance(record)),
-        ("Original, retrained, unlearned", _comparison(record)),
+        ("Original, retrained, unlearned", parts.comparison),
         ("While unlearning", f'<div class="grid">{figures["process"]}</div>' if "process" in figures else ""),
-        ("Class by class", f'<div class="grid">{figures["classes"]}</div>{_per_class(record)}'),
-        ("Which class is taken for which", f'<div class="grid">{figures["confusion"]}</div>'),
-        ("Samples before and after", _samples(record, examples)),
-        ("Limits", _limits(record, examples)),
+        ("Class by class", f'<div class="grid">{figures["classes"]}</div>{parts.per_class}'),
+        (
+            "Which class is taken for which",
+            f'<div class="grid">{figures["confusion"]}</div>' if "confusion" in figures else "",
+        ),
+        ("Samples before and after", parts.samples),
+        ("Limits", _list(parts.limits)),
     ]
     body = "".join(f"<section><h2>{head}</h2>{content}</section>" for head, content in sections if content)
     body = re.sub(r"(?<=\d) %", "\u00a0%", f'<div class="cards">{cards}</div>{notes}{body}')  # no line break before "%"
@@ -649,16 +692,15 @@ def _provenance(record: dict[str, Any]) -> str:
     settings = "; ".join(f"{key} = {show(value)}" for key, value in method.items())
     parts = {"teacher_seconds": "training the original", "retrain_seconds": "retraining",
              "unlearn_seconds": "unlearning", "unlearn_compile_seconds": "its compilation"}  # fmt: skip
-    spent = [f"{name} {_seconds(cost[key])}" for key, name in parts.items() if cost.get(key) is not None]
+    spent = [f"{name} {seconds(cost[key])}" for key, name in parts.items() if cost.get(key) is not None]
     spent += [f"{cost['samples_per_second']:.0f} samples/s"] if cost.get("samples_per_second") else []
     about = [f"{key} = {many(v) if isinstance(v, int) else show(v)}" for key, v in model.items() if key != "name"]
     networks = []
-    for name in _present(record):
-        network = record["networks"][name]
+    for name, network in record["networks"].items():
         copied = [("", network.get("source")), ("sha256", network.get("digest"))]
-        networks.append((f"{name.capitalize()} network", copied))
+        networks.append((f"{name.replace('_', ', ').capitalize()} network", copied))
     rows: list[tuple[str, list[Any]]] = [
-        ("Erased", [f"{_quoted(record)} ({labels})"]),
+        ("Erased", [f"{quoted(record)} ({labels})"]),
         ("Forget samples", [f"{many(forget['num_samples'])} training samples", ("sha256", forget["digest"])]),
         ("Dataset", [f"{data['name']}: {', '.join(sizes)}", ("digest", data["digest"])]),
         ("Model", ["; ".join([show(model.get("name")), *about])]),
@@ -681,9 +723,10 @@ def _provenance(record: dict[str, Any]) -> str:
     return _table((), f"<tbody>{body}</tbody>", "Provenance", "provenance")
 
 
-def _comparison(record: dict[str, Any]) -> str:
-    present, body = _present(record), ""
-    for group, measures in MEASURES.items():
+def measures_table(record: dict[str, Any], measures_by_group: Measures, networks: dict[str, str]) -> str:
+    """Every measure of the networks (name -> what it is called) side by side."""
+    present, body = list(networks), ""
+    for group, measures in measures_by_group.items():
         rows = ""
         for name, text, direction, show, path in measures:
             values = [_metric(record, network, *path) for network in present]
@@ -698,15 +741,17 @@ def _comparison(record: dict[str, Any]) -> str:
     if "retrained" in present:
         text = ("Retrained: trained from scratch without the erased classes. It is the yardstick: the closer the "
                 "unlearned network is to it, the better, also where a figure could go further.")  # fmt: skip
-    return f"<p>{text}</p>" + _table(["Measure", *present], body, "All measures, side by side", "numbers compare")
+    return f"<p>{text}</p>" + _table(
+        ["Measure", *networks.values()], body, "All measures, side by side", "numbers compare"
+    )
 
 
 def _per_class(record: dict[str, Any]) -> str:
     names, present, rows = record["dataset"]["class_names"], _present(record), ""
-    counts = np.sum(_floats(_metric(record, "original", "confusion")), axis=1)
+    counts = np.sum(floats(_metric(record, "original", "confusion")), axis=1)
     for c, name in enumerate(names):
         mark = "✕ " if c in record["forget"]["classes"] else ""
-        cells = "".join(f'<td class="{n}">{escape(_percent(_metric(record, n, "per_class")[c]))}</td>' for n in present)
+        cells = "".join(f'<td class="{n}">{escape(percent(_metric(record, n, "per_class")[c]))}</td>' for n in present)
         rows += f'<tr><th scope="row">{mark}{escape(name)}</th><td>{counts[c]:.0f}</td>{cells}</tr>'
     table = _table(["Class", "Images", *present], f"<tbody>{rows}</tbody>", "Accuracy of each class", "numbers")
     opened = " open" if len(names) <= MAX_BARS else ""
@@ -722,14 +767,14 @@ def _samples(record: dict[str, Any], examples: Examples) -> str:
             answers = ""
             for when, p in (("before", examples.before[i]), ("after", examples.after[i])):
                 answers += f"<span>{when}: {escape(names[int(np.argmax(p))])} {100 * float(np.max(p)):.0f} %</span>"
-            true, source = escape(names[labels[i]]), _image(examples.images[i])
+            true, source = escape(names[labels[i]]), image(examples.images[i])
             shown += (f'<figure class="sample"><img src="{source}" alt="A test image of class {true}">'
                       f"<figcaption><strong>{true}</strong>{answers}</figcaption></figure>")  # fmt: skip
         content += f'<h3>{head}</h3><div class="samples">{shown}</div>' if shown else ""
     return f"<p>Test images with the first answer and its probability.</p>{content}" if content else ""
 
 
-def _image(image: np.ndarray) -> str:
+def image(image: np.ndarray) -> str:
     step = -(-max(image.shape[:2]) // 128)  # shown small, so a large photograph is thinned out
     pixels = np.asarray(image)[::step, ::step]
     pixels = pixels if pixels.shape[-1] == 3 else np.repeat(pixels[..., :1], 3, axis=-1)
@@ -738,8 +783,8 @@ def _image(image: np.ndarray) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _limits(record: dict[str, Any], examples: Examples) -> str:
-    rows = _floats(_metric(record, "unlearned", "confusion"))[record["forget"]["classes"]]
+def _limits(record: dict[str, Any], examples: Examples) -> list[tuple[str, str]]:
+    rows = floats(_metric(record, "unlearned", "confusion"))[record["forget"]["classes"]]
     n, rate = rows.sum(), _metric(record, "unlearned", "acc_ft")
     points = [
         ("The answers forget, the inside may not.",
@@ -752,8 +797,8 @@ def _limits(record: dict[str, Any], examples: Examples) -> str:
     if n > 0 and rate is not None:  # Wilson's upper bound, z = 1.96
         z2 = 1.96**2
         upper = (rate + z2 / (2 * n) + math.sqrt(z2 * (rate * (1 - rate) + z2 / (4 * n)) / n)) / (1 + z2 / n)
-        text = f"There are {n:.0f} test images of what was erased. With {_percent(rate)} of them recognised, the rate "
-        text += f"on further images of the same kind may be up to {_percent(upper)} (95 % confidence)."
+        text = f"There are {n:.0f} test images of what was erased. With {percent(rate)} of them recognised, the rate "
+        text += f"on further images of the same kind may be up to {percent(upper)} (95 % confidence)."
         points.append(("A finite sample.", text))
     seed = "" if record["method"].get("seed") is None else f" with seed {record['method']['seed']}"
     text = f"These are figures of one run{seed}: small differences may be chance; a claim about the method needs more."
@@ -769,6 +814,10 @@ def _limits(record: dict[str, Any], examples: Examples) -> str:
     if len(examples.labels):
         text = "Samples of the erased class may be among them: hand it on accordingly."
         points.append(("This page shows images.", text))
+    return points
+
+
+def _list(points: list[tuple[str, str]]) -> str:
     return '<ul class="limits">' + "".join(f"<li><strong>{a}</strong> {escape(b)}</li>" for a, b in points) + "</ul>"
 
 
@@ -817,6 +866,8 @@ details{margin-top:16px} summary{cursor:pointer;padding:6px 0;font-weight:600}
 .sample{margin:0;padding:12px} .sample strong,.sample span{display:block} .sample strong{color:var(--ink)}
 .sample img{width:96px;height:96px;object-fit:contain;display:block;background:#000;border-radius:4px}
 .limits{padding-left:20px;max-width:80ch} .limits li{margin-bottom:10px}
+.maps td,.maps th{padding:4px 6px;border:0;text-align:center} .map{width:112px;image-rendering:pixelated;display:block}
+.keys{display:flex;flex-wrap:wrap;gap:6px 16px} .dot{display:inline-block;width:.9em;height:.9em;margin-right:.4em}
 .hidden{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 @media screen and (max-width:720px){
 main{padding:20px 14px 48px} .grid{grid-template-columns:minmax(0,1fr)} .verdict{padding:14px 16px} .panel{padding:12px}

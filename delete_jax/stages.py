@@ -25,7 +25,7 @@ from delete_jax.model import Model, Variables
 from delete_jax.parallel import make_trainer
 from delete_jax.progress import StageProgress
 from delete_jax.step import init_state, sgd
-from delete_jax.tasks import classification
+from delete_jax.tasks import classification, segmentation
 from delete_jax.unlearning import check_forget, check_network, split_streams, unlearn
 
 if TYPE_CHECKING:
@@ -76,8 +76,14 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
         data_dir=config.data.data_dir,
         source=config.data.source,
         validation=config.data.validation,
+        size=config.data.size,
         seed=config.seed,
     )
+    for name, part in (("train", config.train), ("unlearn", config.unlearn)):
+        try:
+            augmentation(dataset, part.augment)
+        except ValueError as error:
+            raise ValueError(f"config.{name}.augment: {error}") from None
     forget = check_forget(config.unlearn.forget, dataset.num_classes)
     run = describe(config, workdir, console, dataset, forget, teacher[1]["network"] if teacher else None)
     if teacher is not None:
@@ -93,20 +99,38 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
         tree, _ = teacher
         original = Trained(_variables(tree), str(config.teacher), [], [])
     else:
-        original = train(run, "teacher", ())
-    retrained = train(run, "retrained", forget) if config.retrain else None
-    unlearned = _unlearn(run, original)
-    record, examples = evaluate(run, original, retrained, unlearned)
-    from delete_jax.report import write_report  # here, because matplotlib takes long to import
+        original = train(run, "teacher", dataset.train)
+    networks = {"original": original}
+    if config.retrain:
+        networks |= {name: train(run, name, split) for name, split in references(dataset, forget).items()}
+    networks["unlearned"] = _unlearn(run, original)
+    record, write, summary = (evaluate_maps if dataset.has_maps else evaluate)(run, networks)
+    write({"format": 1, "created": _now(), "command": command, "versions": versions(), **record})
+    console.print(f"{summary}. Report: {workdir / 'report.html'}", highlight=False)
 
-    record = {"format": 1, "created": _now(), "command": command, "versions": versions(), **record}
-    write_report(record, examples, workdir)
-    figures = record["networks"]["unlearned"]["metrics"]
-    console.print(
-        f"forgotten classes: {figures['acc_ft']:.1%} on test; the others: {figures['acc_rt']:.1%} "
-        f"(before: {record['networks']['original']['metrics']['acc_rt']:.1%}). Report: {workdir / 'report.html'}",
-        highlight=False,
-    )
+
+class Evaluation(NamedTuple):
+    """The figures of all networks side by side; what writes the report, given these and what else it says; one line."""
+
+    record: dict[str, Any]
+    write: Callable[[dict[str, Any]], None]
+    summary: str
+
+
+def augmentation(dataset: data.Dataset, names: tuple[str, ...]) -> Callable | None:
+    """The dataset's kind of it: label maps move along."""
+    return data.paired_augmentation(names) if dataset.has_maps else data.augmentation(names)
+
+
+def references(dataset: data.Dataset, forget: tuple[int, ...]) -> dict[str, data.Split]:
+    """What each reference that never saw the forgotten classes is trained on, by the name of its stage."""
+    if not dataset.has_maps:
+        return {"retrained": data.forget_remain(dataset.train, forget)[1]}
+    images, labels = dataset.train
+    return {
+        kind: data.Split(images, segmentation.reference_labels(labels, forget, kind))
+        for kind in segmentation.REFERENCES
+    }
 
 
 def describe(config: Config, workdir, console, dataset, forget, loaded: dict[str, Any] | None) -> Run:
@@ -214,19 +238,18 @@ def _variables(tree: dict[str, Any]) -> Variables:
     return {"params": tree["params"], **tree["model_state"]}
 
 
-def train(run: Run, stage: str, without: tuple[int, ...]) -> Trained:
-    """Trains the network from scratch on all classes but `without`."""
+def train(run: Run, stage: str, split: data.Split) -> Trained:
+    """Trains the network from scratch on a split."""
     settings = run.config.train
     store, log = _store(run, stage, settings.epochs), MetricsLog(run.workdir / "metrics.jsonl", stage)
     if (done := _finished(run, stage, settings.epochs, store, log)) is not None:
         return done
-    train = run.dataset.train
-    streams = split_streams(train.images, train.labels, without, run.dataset.num_classes, [methods.REMAIN])
+    streams = split_streams(split.images, split.labels, (), run.dataset.num_classes, [methods.REMAIN])
     steps = -(-len(streams[methods.REMAIN]["label"]) // settings.batch_size) * settings.epochs
     tx = sgd(settings.momentum, settings.weight_decay, cosine_steps=steps)
-    augment = data.augmentation(settings.augment)
+    augment = augmentation(run.dataset, settings.augment)
     trainer = make_trainer(run.model, methods.finetune(), tx, run.preprocess, augment, "train", run.config.parallel)
-    variables = models.init(run.module, tuple(train.images.shape[1:]), run.config.seed)
+    variables = models.init(run.module, tuple(split.images.shape[1:]), run.config.seed)
     with StageProgress(stage, run.console) as progress:
         fitted = fit(
             trainer,
@@ -250,11 +273,10 @@ def _unlearn(run: Run, original: Trained) -> Trained:
     method = methods.create(settings.method, **settings.hyperparameters)
     if (done := _finished(run, stage, settings.epochs, store, log)) is not None:
         return done._replace(variables=method.unwrap(done.variables))
-    predict, held_out = make_predictor(run.model, run.preprocess), run.dataset.validation
+    predict, held_out = make_predictor(run.model, run.preprocess, classes=True), run.dataset.validation
 
     def evaluate(variables: Variables) -> Row:
-        logits = predict(variables, held_out.images)
-        return classification.validation_accuracy(logits, held_out.labels, run.forget)
+        return classification.validation_accuracy(predict(variables, held_out.images), held_out.labels, run.forget)
 
     with StageProgress(stage, run.console, ("loss", "forgetting", "retention")) as progress:
         result = unlearn(
@@ -269,9 +291,10 @@ def _unlearn(run: Run, original: Trained) -> Trained:
             batch_size=settings.batch_size,
             seed=run.config.seed,
             mask=settings.mask,
+            pixels=settings.pixels,
             batch_norm=settings.batch_norm,
             preprocess=run.preprocess,
-            augment=data.augmentation(settings.augment),
+            augment=augmentation(run.dataset, settings.augment),
             tx=sgd(settings.momentum),
             parallel=run.config.parallel,
             evaluate=evaluate,
@@ -282,35 +305,66 @@ def _unlearn(run: Run, original: Trained) -> Trained:
     return Trained(jax.device_get(result.variables), str(store.directory), *result[1:])
 
 
-def evaluate(
-    run: Run, original: Trained, retrained: Trained | None, unlearned: Trained
-) -> tuple[dict[str, Any], Examples]:
-    """The figures of all networks side by side, as `report.write_report` takes them, and sample images."""
-    dataset, settings, forget = run.dataset, run.config.unlearn, run.forget
+def evaluate(run: Run, trained: dict[str, Trained]) -> Evaluation:
+    """Where every image has a class."""
+    from delete_jax.report import write_report  # here, because matplotlib takes long to import
+
+    dataset, forget = run.dataset, run.forget
     predict = make_predictor(run.model, run.preprocess)
-    trained = {"original": original, "retrained": retrained, "unlearned": unlearned}
-    networks: dict[str, dict[str, Any]] = {}
+    figures: dict[str, dict[str, Any]] = {}
     test: dict[str, np.ndarray] = {}
     for name, network in trained.items():
-        if network is None:
-            continue
         train = classification.probabilities(predict(network.variables, dataset.train.images))
         test[name] = classification.probabilities(predict(network.variables, dataset.test.images))
-        figures = classification.measure(train, test[name], dataset.train.labels, dataset.test.labels, forget)
+        own = classification.measure(train, test[name], dataset.train.labels, dataset.test.labels, forget)
         if name != "original":
-            figures |= classification.measure_against(
-                networks["original"]["metrics"],
-                figures,
-                test[name],
-                test.get("retrained") if name == "unlearned" else None,
-                dataset.test.labels,
-                forget,
+            ideal = test.get("retrained") if name == "unlearned" else None
+            own |= classification.measure_against(
+                figures["original"], own, test[name], ideal, dataset.test.labels, forget
             )
-        networks[name] = {"digest": digest(network.variables), "source": network.source, "metrics": figures}
+        figures[name] = own
+    examples = _examples(dataset, forget, test["original"], test["unlearned"])
+    before, after = figures["original"], figures["unlearned"]
+    summary = f"forgotten classes: {after['acc_ft']:.1%} on test; the others: {after['acc_rt']:.1%} "
+    return Evaluation(
+        _record(run, trained, figures),
+        lambda record: write_report(record, examples, run.workdir),
+        f"{summary}(before: {before['acc_rt']:.1%})",
+    )
+
+
+def evaluate_maps(run: Run, trained: dict[str, Trained]) -> Evaluation:
+    """Where every pixel has one."""
+    from delete_jax.report_segmentation import MapExamples, write_report
+
+    test, forget = run.dataset.test, run.forget
+    predict = make_predictor(run.model, run.preprocess, classes=True)
+    answers = {name: predict(network.variables, test.images) for name, network in trained.items()}
+    figures = {
+        name: segmentation.measure(segmentation.confusion_matrix(test.labels, maps, run.dataset.num_classes), forget)
+        for name, maps in answers.items()
+    }
+    hit = np.isin(test.labels, forget).any((1, 2))
+    some = np.concatenate([np.flatnonzero(hit)[:6], np.flatnonzero(~hit)[:2]])
+    chosen = {name: maps[some] for name, maps in answers.items()}
+    examples = MapExamples(test.images[some], test.labels[some], chosen)
+    before, after = figures["original"], figures["unlearned"]
+    summary = f"IoU of the forgotten classes: {after['iou_f']:.3f} on test; mIoU of the others: {after['miou_r']:.3f} "
+    return Evaluation(
+        _record(run, trained, figures),
+        lambda record: write_report(record, examples, run.workdir),
+        f"{summary}(before: {before['miou_r']:.3f})",
+    )
+
+
+def _record(run: Run, trained: dict[str, Trained], figures: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What every report says: about the data, the network, the method, what it cost, and the figures of each network."""
+    dataset, settings, forget = run.dataset, run.config.unlearn, run.forget
+    original, retrained, unlearned = trained["original"], trained.get("retrained"), trained["unlearned"]
     erased, _ = data.forget_remain(dataset.train, forget)
     retrain_seconds = retrained.seconds if retrained else None
     num_steps = len(unlearned.history)
-    record = {
+    return {
         "device": f"{jax.devices()[0].device_kind} × {jax.device_count()}, {os.cpu_count()} CPU cores",
         "dataset": {
             "name": dataset.name,
@@ -342,7 +396,10 @@ def evaluate(
             "seed": run.config.seed,
             "num_steps": num_steps,
         },
-        "networks": networks,
+        "networks": {
+            name: {"digest": digest(network.variables), "source": network.source, "metrics": figures[name]}
+            for name, network in trained.items()
+        },
         "cost": {
             "teacher_seconds": original.seconds or None,
             "retrain_seconds": retrain_seconds,
@@ -354,7 +411,6 @@ def evaluate(
         "history": _columns(unlearned.history, ("step", "loss", "forgetting", "retention", "grad_norm")),
         "curve": _columns(unlearned.evaluations, ("step", "acc_f", "acc_r")),
     }
-    return record, _examples(dataset, forget, test["original"], test["unlearned"])
 
 
 def _examples(dataset: data.Dataset, forget: tuple[int, ...], before: np.ndarray, after: np.ndarray) -> Examples:

@@ -16,7 +16,7 @@ class Split(NamedTuple):
 
     Attributes:
         images: uint8 `[n, h, w, c]`.
-        labels: int32 `[n]`, class numbers from 0.
+        labels: int32 `[n]`, class numbers from 0; in segmentation maps uint8 `[n, h, w]`, 255 where a pixel does not count.
     """
 
     images: np.ndarray
@@ -50,6 +50,11 @@ class Dataset:
         """Number of classes."""
         return len(self.class_names)
 
+    @property
+    def has_maps(self) -> bool:
+        """Whether labels are maps, one class per pixel."""
+        return self.train.labels.ndim == 3
+
     @functools.cached_property
     def digest(self) -> str:
         """sha256 (hex) over the images, labels and class names of all splits, in their order; computed once."""
@@ -68,6 +73,8 @@ def split_digest(split: Split) -> str:
 def forget_remain(split: Split, forget: Sequence[int]) -> tuple[Split, Split]:
     """Splits by class: what is to be forgotten, and the rest; each keeps the order of `split`.
 
+    In segmentation an image with any pixel of a class in `forget` is to be forgotten.
+
     Args:
         split: `n` samples.
         forget: class numbers; a class without a sample in `split` selects none.
@@ -80,7 +87,8 @@ def forget_remain(split: Split, forget: Sequence[int]) -> tuple[Split, Split]:
     """
     if not all(isinstance(c, int | np.integer) and not isinstance(c, bool) and c >= 0 for c in forget):
         raise ValueError(f"forget={forget!r}: give class numbers, that is integers from 0")
-    chosen = np.isin(split.labels, np.asarray(forget, np.int32))
+    hit = np.isin(split.labels, np.asarray(forget, np.int32)).reshape(len(split.labels), -1)
+    chosen: np.ndarray = np.any(hit, axis=1)
     return take(split, chosen), take(split, ~chosen)
 
 
@@ -93,6 +101,7 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """Takes `round(fraction * count)` samples of every class out of a split.
 
     A class with two samples or more gives at least one and keeps at least one; both results keep the order of `split`.
+    In segmentation images are taken, whatever they show.
 
     Args:
         split: `n` samples.
@@ -104,8 +113,9 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """
     held_out = np.zeros(len(split.labels), bool)
     if fraction > 0:
-        for label in np.unique(split.labels):
-            members = np.flatnonzero(split.labels == label)
+        groups = split.labels if split.labels.ndim == 1 else np.zeros(len(split.labels), np.int32)
+        for label in np.unique(groups):
+            members = np.flatnonzero(groups == label)
             count = min(max(round(fraction * len(members)), 1), len(members) - 1)
             # One stream per class: what is held out of one class does not depend on the other classes.
             held_out[np.random.default_rng([seed, int(label)]).permutation(members)[:count]] = True

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from delete_jax import metrics
+from delete_jax.unlearning import IGNORE
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
@@ -82,7 +83,11 @@ def measure_against(
     return figures
 
 
-def validation_accuracy(logits: np.ndarray, labels: np.ndarray, forget: Sequence[int]) -> dict[str, float]:
-    """`acc_f` and `acc_r` of logits `[n, k]` on held-out samples: what is plotted while a network forgets."""
-    right, hit = logits.argmax(-1) == labels, np.isin(labels, list(forget))
-    return {"acc_f": float(right[hit].mean()), "acc_r": float(right[~hit].mean())}
+def validation_accuracy(answers: np.ndarray, labels: np.ndarray, forget: Sequence[int]) -> dict[str, float]:
+    """`acc_f` and `acc_r` of answers, classes int `[n]`, on held-out samples: what is plotted while a network forgets.
+
+    With label maps `[n, h, w]` of pixels; those of the label 255 do not count.
+    """
+    right, hit = answers == labels, np.isin(labels, list(forget))
+    others = ~hit & (labels != IGNORE) if labels.ndim > 1 else ~hit
+    return {"acc_f": float(right[hit].mean()), "acc_r": float(right[others].mean())}

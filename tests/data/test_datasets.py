@@ -151,12 +151,12 @@ def test_unwritable_data_dir(tmp_path):
     [
         (
             {"name": "mnist"},
-            "unknown dataset 'mnist': give one of digits, fashion_mnist, cifar10, cifar100 or folder:PATH",
+            "unknown dataset 'mnist': give one of digits, fashion_mnist, cifar10, cifar100, scenes, oxford_iiit_pet, ",
         ),
         ({"name": "digits", "validation": 1.0}, r"validation=1.0: .* in \[0, 1\)"),
         ({"name": "digits", "validation": -0.1}, r"validation=-0.1: .* in \[0, 1\)"),
         ({"name": "digits", "seed": -1}, "seed=-1"),
-        ({"name": "digits", "source": "x"}, "source='x': only fashion_mnist has one"),
+        ({"name": "digits", "source": "x"}, "source='x': only fashion_mnist and scenes have one"),
     ],
 )
 def test_wrong_arguments(arguments, message):

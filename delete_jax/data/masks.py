@@ -1,0 +1,64 @@
+"""Images with masks: of any size on disk, of one size in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+IGNORE = 255
+
+
+def fit_pair(image: Any, mask: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shrinks or enlarges a PIL image and its mask so that the longer side has `size` pixels, and fills up to a square.
+
+    Args:
+        image: PIL, any mode.
+        mask: PIL, mode L or P, of class numbers; of the image's size.
+        size: in pixels.
+
+    Returns:
+        uint8 `[size, size, 3]` (bilinear, filled with black) and uint8 `[size, size]` (nearest, filled with 255).
+    """
+    from PIL import Image
+
+    factor = size / max(image.size)
+    shape = tuple(max(1, round(side * factor)) for side in image.size)
+    pixels = np.zeros((size, size, 3), np.uint8)
+    labels = np.full((size, size), IGNORE, np.uint8)
+    width, height = shape
+    pixels[:height, :width] = np.asarray(image.convert("RGB").resize(shape, Image.Resampling.BILINEAR))
+    labels[:height, :width] = np.asarray(mask.resize(shape, Image.Resampling.NEAREST))
+    return pixels, labels
+
+
+def check_mask(name: str | Path, mask: Any, image: Any, num_classes: int) -> None:
+    """Raises ValueError, naming the file, for a mask of another size or mode, or with labels outside the classes."""
+    if mask.mode not in ("L", "P"):
+        raise ValueError(f"{name}: has mode {mask.mode}; a mask has one class number per pixel (L or P)")
+    if mask.size != image.size:
+        raise ValueError(
+            f"{name}: is {mask.size[0]}x{mask.size[1]}, its image {image.size[0]}x{image.size[1]}; they must be of one size"
+        )
+    values = np.unique(np.asarray(mask))
+    wrong = values[(values >= num_classes) & (values != IGNORE)]
+    if len(wrong):
+        raise ValueError(
+            f"{name}: holds label {wrong[0]}; allowed are 0 to {num_classes - 1}, and 255 for pixels to ignore"
+        )
+
+
+def open_image(path: str | Path) -> Any:
+    """A decoded PIL image; ValueError, naming the file, where it is missing or damaged."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.copy()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file, and the split lists it") from None
+    # PIL says damaged in many ways: SyntaxError for PNG chunks, struct.error, its decompression bomb, ...
+    except Exception as error:
+        raise ValueError(f"{path}: cannot be read as an image ({error}); replace or remove it") from error
