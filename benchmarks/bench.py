@@ -27,26 +27,40 @@ class Bench:
         self.config, self.out, self.console = load(config_file), out, Console(soft_wrap=True)
         validate(self.config)
         where = self.config.data
-        self.dataset = data.load(where.name, data_dir=where.data_dir, source=where.source, validation=where.validation)
+        self.dataset = data.load(
+            where.name, data_dir=where.data_dir, source=where.source, validation=where.validation, size=where.size
+        )
         (out / "cells").mkdir(parents=True, exist_ok=True)
         self.run = stages.describe(self.config, out, self.console, self.dataset, (), None)
         self.predict = make_predictor(self.run.model, self.run.preprocess)
         self.features = make_predictor(models.features(self.run.module), self.run.preprocess)
-        self.augment = data.augmentation(self.config.unlearn.augment)  # once: another function would compile again
+        self.augment = stages.augmentation(
+            self.dataset, self.config.unlearn.augment
+        )  # once: another function would compile again
 
     def networks(self, seed: int, sets: list[tuple[int, ...]]) -> dict[Any, Any]:
-        """The seed's original network and those retrained without each set of classes."""
+        """The seed's original network, and the references retrained without each set of classes (`stages.references`).
+
+        Keys: "original", the set; with label maps, where there are several, (set, kind).
+        """
         self.config.seed = seed
         run = self.run._replace(workdir=self.out / f"seed{seed}")
         run.workdir.mkdir(exist_ok=True)
         trained = {"seed": seed, "original": stages.train(run, "teacher", self.dataset.train)}
         for classes in sets:
-            without = data.forget_remain(self.dataset.train, classes)[1]
-            trained[classes] = stages.train(run, "retrained-" + "+".join(map(str, classes)), without)
+            for kind, split in stages.references(self.dataset, classes).items():
+                key = (classes, kind) if self.dataset.has_maps else classes
+                trained[key] = stages.train(run, f"{kind}-" + "+".join(map(str, classes)), split)
         return trained
 
     def unlearn(
-        self, networks: dict[Any, Any], method: Method, classes: tuple[int, ...], rate: float, mask: str = "union"
+        self,
+        networks: dict[Any, Any],
+        method: Method,
+        classes: tuple[int, ...],
+        rate: float,
+        mask: str = "union",
+        pixels: str = "all",
     ) -> dj.Result:
         """From `networks["original"]`, with the config's settings."""
         settings = self.config.unlearn
@@ -62,6 +76,7 @@ class Bench:
             batch_size=settings.batch_size,
             seed=networks["seed"],
             mask=mask,
+            pixels=pixels,
             batch_norm=settings.batch_norm,
             preprocess=self.run.preprocess,
             augment=self.augment,
