@@ -111,9 +111,59 @@ def unlearn(
             inspect.signature(augment).bind(images, "keys", "maps")
         except TypeError:
             raise ValueError("augment must move label maps too: use delete_jax.data.paired_augmentation") from None
-    started = time.perf_counter()
     streams = split_streams(images, labels, forget, num_classes, method.streams, mask, pixels)
-    tx = tx or sgd()
+    return unlearn_streams(
+        model,
+        variables,
+        streams,
+        num_classes,
+        forget,
+        method=method,
+        epochs=epochs,
+        lr=lr,
+        batch_size=batch_size,
+        seed=seed,
+        batch_norm=batch_norm,
+        preprocess=preprocess,
+        augment=augment,
+        tx=tx or sgd(),
+        parallel=parallel,
+        evaluate=evaluate,
+        log=log,
+        store=store,
+        progress=progress,
+    )
+
+
+def unlearn_streams(
+    model: Model,
+    variables: Variables,
+    streams: Mapping[str, Stream],
+    num_classes: int,
+    forget: tuple[int, ...],
+    *,
+    method: Method,
+    epochs: int,
+    lr: float,
+    batch_size: int,
+    seed: int,
+    batch_norm: str,
+    preprocess: Callable[[chex.Array], chex.Array],
+    augment: Callable[..., Any] | None,
+    tx: optax.GradientTransformation,
+    parallel: str,
+    evaluate: Callable[[Variables], Row] | None = None,
+    log: MetricsLog | None = None,
+    store: Store | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """`unlearn` for streams that are made otherwise than by the samples' classes; arguments and errors as there.
+
+    Args:
+      streams: the method's (`methods.base.Stream`). One that has `teacher_logits` keeps them.
+      forget: the classes to erase.
+    """
+    started = time.perf_counter()
     setup = Setup(
         model,
         variables,
@@ -134,7 +184,8 @@ def unlearn(
     if method.uses_teacher and augment is None:
         predict = make_predictor(model, preprocess)
         for stream in streams.values():
-            stream["teacher_logits"] = predict(variables, stream["image"])
+            if "teacher_logits" not in stream:
+                stream["teacher_logits"] = predict(variables, stream["image"])
     seconds = time.perf_counter() - started
     student, start = model, variables
     if method.wrap is not None:

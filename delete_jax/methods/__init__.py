@@ -35,6 +35,7 @@ from delete_jax.methods.scrub import scrub
 from delete_jax.methods.ssd import ssd
 from delete_jax.methods.tilted import tilted
 from delete_jax.methods.to_background import to_background
+from delete_jax.methods.trigger_distillation import trigger_distillation
 from delete_jax.methods.wood_fisher import wood_fisher
 
 METHODS: dict[str, Callable[..., Method]] = {
@@ -42,6 +43,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "anchored": anchored,
     "tilted": tilted,
     "to_background": to_background,
+    "trigger_distillation": trigger_distillation,
     "random_label": random_label,
     "gradient_ascent": gradient_ascent,
     "boundary_shrink": boundary_shrink,
@@ -109,5 +111,6 @@ __all__ = [
     "tilted",
     "to_background",
     "towards_labels",
+    "trigger_distillation",
     "wood_fisher",
 ]

@@ -5,25 +5,44 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
+import jax
+
 from delete_jax import losses
-from delete_jax.methods.base import FORGET, Context, Method, Output, Term, check_positive, distill
+from delete_jax.methods.base import (
+    FORGET,
+    REMAIN,
+    Context,
+    Method,
+    Output,
+    Term,
+    check_flag,
+    check_positive,
+    distill,
+)
 
 
 @functools.cache
-def delete(temperature: float = 1.0) -> Method:
+def delete(temperature: float = 1.0, remain: bool = False) -> Method:
     """Minimise `KL(softmax(teacher with erased classes at -inf) || softmax(student))` on the forget samples.
 
     Args:
       temperature: softens both distributions; 1 in the paper.
+      remain: also distil the original's answers, nothing masked, on remaining data. Not in the paper; needed where the
+        class as such must stay, as when a backdoor is removed (`tasks.backdoor`).
 
     Raises:
-      ValueError: temperature is not above 0.
+      ValueError: temperature is not above 0, or remain is not a bool.
     """
     check_positive("delete", temperature=temperature)
+    check_flag("delete", remain=remain)
 
     def loss(outputs: Mapping[str, Output], context: Context) -> dict[str, Term]:
         forget = outputs[FORGET]
         target = losses.masked_log_softmax(forget.teacher_logits / temperature, forget.batch["erase"])
-        return {FORGET: distill(target, forget, temperature)}
+        terms = {FORGET: distill(target, forget, temperature)}
+        if remain:
+            kept = outputs[REMAIN]
+            terms[REMAIN] = distill(jax.nn.log_softmax(kept.teacher_logits / temperature), kept, temperature)
+        return terms
 
-    return Method("delete", loss, uses_teacher=True)
+    return Method("delete", loss, (FORGET, REMAIN) if remain else (FORGET,), uses_teacher=True)

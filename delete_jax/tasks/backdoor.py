@@ -1,0 +1,173 @@
+"""Backdoor defence: make a network forget that a trigger means a class, but not the class.
+
+The attack is BadNets (Gu et al., arXiv 1708.06733): a patch is stamped on some training images, which are labelled as the
+target. Forgetting the target on stamped images alone erases the class as well, so clean images are distilled beside them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import chex
+import numpy as np
+
+from delete_jax import metrics
+from delete_jax.data import Split
+from delete_jax.loop import make_predictor
+from delete_jax.methods import FORGET, REMAIN, Method, Stream
+from delete_jax.model import Model, Variables
+from delete_jax.unlearning import erase_mask
+
+PLACES = ("top_left", "top_right", "bottom_left", "bottom_right")
+
+
+class Trigger(NamedTuple):
+    """A square patch of one grey level in a corner of the image.
+
+    size: its side, in pixels. place: one of `PLACES`. value: of 255.
+    """
+
+    size: int = 3
+    place: str = "bottom_right"
+    value: int = 255
+
+
+def stamp(images: np.ndarray, trigger: Trigger) -> np.ndarray:
+    """A copy of images, uint8 `[n, h, w, c]`, with the trigger.
+
+    Raises:
+      ValueError: the trigger does not fit, or its place or value is unknown.
+    """
+    height, width = images.shape[1:3]
+    if not 1 <= trigger.size <= min(height, width):
+        raise ValueError(f"a trigger of {trigger.size} pixels does not fit images of {width}x{height}")
+    if trigger.place not in PLACES:
+        raise ValueError(f"unknown place {trigger.place!r} of a trigger: choose one of {', '.join(PLACES)}")
+    if not 0 <= trigger.value <= 255:
+        raise ValueError(f"the trigger's value is {trigger.value}: it must be 0 to 255")
+    vertical, horizontal = trigger.place.split("_")
+    rows = slice(0, trigger.size) if vertical == "top" else slice(height - trigger.size, height)
+    columns = slice(0, trigger.size) if horizontal == "left" else slice(width - trigger.size, width)
+    images = images.copy()
+    images[:, rows, columns] = trigger.value
+    return images
+
+
+def poison(split: Split, trigger: Trigger, target: int, rate: float, seed: int) -> Split:
+    """The split with the trigger and the target's label on a part of its samples of other classes.
+
+    Args:
+      rate: poisoned samples over all, above 0; at most the share of the other classes.
+      seed: which ones.
+
+    Raises:
+      ValueError: the rate is out of range, or `stamp` does not like the trigger.
+    """
+    others = np.flatnonzero(split.labels != target)
+    count = round(rate * len(split.labels))
+    if not 0 < count <= len(others):
+        raise ValueError(
+            f"poison rate {rate}: give a part of {len(split.labels)} samples, of which {len(others)} are no target"
+        )
+    chosen = np.random.default_rng([seed, target]).permutation(others)[:count]
+    images, labels = split.images.copy(), split.labels.copy()
+    images[chosen], labels[chosen] = stamp(split.images[chosen], trigger), target
+    return Split(images, labels)
+
+
+def make_streams(
+    method: Method,
+    clean: Split,
+    trigger: Trigger,
+    target: int,
+    model: Model,
+    variables: Variables,
+    preprocess: Callable[[chex.Array], chex.Array],
+    num_classes: int,
+) -> dict[str, Stream]:
+    """What a method reads, made of clean samples and an assumed trigger.
+
+    The forget stream has the samples of other classes, stamped, with the target to be erased; for `trigger_distillation` all
+    samples, stamped, with the original's answers to the images without the stamp. The remain stream has the clean samples,
+    the target's too.
+
+    Args:
+      clean: samples without the trigger, with their true classes.
+
+    Raises:
+      ValueError: there is no sample of another class, or the trigger does not fit.
+    """
+    rows = np.flatnonzero(clean.labels != target)
+    if not len(rows):
+        raise ValueError(f"no clean sample of a class other than {target}: stamped ones teach what to forget")
+    if REMAIN not in method.streams:
+        warnings.warn(
+            f"{method.name} sees no clean samples of class {target}: that class will be erased with the trigger; use "
+            "delete(remain=True) or trigger_distillation",
+            stacklevel=2,
+        )
+
+    def stream(images: np.ndarray, labels: np.ndarray) -> Stream:
+        erase = erase_mask(labels, (target,), num_classes)
+        return {
+            "image": images,
+            "label": labels.astype(np.int32),
+            "weight": np.ones(len(labels), np.float32),
+            "erase": erase,
+        }
+
+    if method.name == "trigger_distillation":
+        streams = {FORGET: stream(stamp(clean.images, trigger), clean.labels)}
+        streams[FORGET]["teacher_logits"] = make_predictor(model, preprocess)(variables, clean.images)
+    else:
+        streams = {FORGET: stream(stamp(clean.images[rows], trigger), np.full(len(rows), target))}
+    if REMAIN in method.streams:
+        streams[REMAIN] = stream(clean.images, clean.labels)
+    return {name: streams[name] for name in method.streams}
+
+
+def measure(
+    clean: np.ndarray, stamped: np.ndarray, labels: Sequence[int] | np.ndarray, target: int
+) -> dict[str, float]:
+    """The figures of one network, fractions.
+
+    Args:
+      clean, stamped: its answers to test samples, int `[n]`, without and with the trigger.
+      labels: int `[n]`, true classes.
+      target: the backdoor's class.
+
+    Returns:
+      `asr` (attack success rate: stamped samples of other classes answered with the target; lower is better, down to that of
+      a network that was never poisoned), `acc` (clean samples), `acc_target` and `acc_others` (clean samples of the target
+      and of the others), `acc_stamped` (stamped samples of other classes answered with their true class).
+    """
+    labels = np.asarray(labels)
+    num_classes = int(max(labels.max(), clean.max(), stamped.max(), target)) + 1
+    others = [class_ for class_ in range(num_classes) if class_ != target]
+    on_clean = metrics.confusion_matrix(labels, clean, num_classes)
+    on_stamped = metrics.confusion_matrix(labels, stamped, num_classes)
+    return {
+        "asr": float(on_stamped[others, target].sum() / on_stamped[others].sum()),
+        "acc": metrics.accuracy(on_clean, range(num_classes)),
+        "acc_target": metrics.accuracy(on_clean, [target]),
+        "acc_others": metrics.accuracy(on_clean, others),
+        "acc_stamped": metrics.accuracy(on_stamped, others),
+    }
+
+
+def remarks(before: dict[str, float], after: dict[str, float], unpoisoned: dict[str, float] | None) -> list[str]:
+    """What a user must know of the figures (`measure`) before and after, in words; empty where all is well."""
+    notes = []
+    if before["acc_target"] - after["acc_target"] > 0.05:
+        notes.append(
+            f"the target's clean accuracy fell from {before['acc_target']:.1%} to {after['acc_target']:.1%}: the class "
+            "is being erased with the trigger; give more clean samples of it, or a smaller rate"
+        )
+    if unpoisoned is not None and after["asr"] < unpoisoned["asr"]:
+        notes.append(
+            f"stamped samples are answered with the target in {after['asr']:.1%}, by a network that was never poisoned in "
+            f"{unpoisoned['asr']:.1%}: below that, answers are avoided that would be given without any backdoor"
+        )
+    return notes
