@@ -10,6 +10,7 @@ from typing import Any
 from delete_jax import methods, models
 from delete_jax.parallel import MODES
 from delete_jax.step import BATCH_NORM_MODES
+from delete_jax.tasks.backdoor import PLACES
 from delete_jax.unlearning import MASKS, PIXELS
 
 
@@ -62,6 +63,21 @@ class UnlearnConfig:
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
+class BackdoorConfig:
+    """A backdoor that is planted in the teacher and removed again (see `delete_jax.tasks.backdoor`), where rate is above 0.
+
+    Its target is the class of `unlearn.forget`. `clean` samples without it are at hand to remove it; the trigger that is
+    removed is the one that was planted.
+    """
+
+    rate: float = 0.0
+    size: int = 3
+    place: str = "bottom_right"
+    value: int = 255
+    clean: int = 3000
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
 class Config:
     """A run of the command.
 
@@ -73,6 +89,7 @@ class Config:
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     unlearn: UnlearnConfig = dataclasses.field(default_factory=UnlearnConfig)
+    backdoor: BackdoorConfig = dataclasses.field(default_factory=BackdoorConfig)
     teacher: str | None = None
     retrain: bool = True
     parallel: str = "auto"
@@ -112,6 +129,16 @@ def validate(config: Config) -> None:
     _choose(config.model.dtype, "config.model.dtype", models.DTYPES)
     _require(len(config.unlearn.forget) > 0, "config.unlearn.forget", config.unlearn.forget, "at least one class")
     methods.create(config.unlearn.method, **config.unlearn.hyperparameters)
+    backdoor = config.backdoor
+    _require(0 <= backdoor.rate < 1, "config.backdoor.rate", backdoor.rate, "at least 0 and below 1")
+    _require(backdoor.size >= 1, "config.backdoor.size", backdoor.size, "at least 1")
+    _choose(backdoor.place, "config.backdoor.place", PLACES)
+    _require(0 <= backdoor.value <= 255, "config.backdoor.value", backdoor.value, "at least 0 and at most 255")
+    _require(backdoor.clean >= 1, "config.backdoor.clean", backdoor.clean, "at least 1")
+    if backdoor.rate > 0:
+        forget = config.unlearn.forget
+        _require(len(forget) == 1, "config.unlearn.forget", forget, "one class, the backdoor's target")
+        _require(not config.unlearn.augment, "config.unlearn.augment", config.unlearn.augment, "empty with a backdoor")
 
 
 def _require(holds: bool, field: str, value: Any, allowed: str) -> None:

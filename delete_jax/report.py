@@ -171,7 +171,7 @@ def _parts(record: dict[str, Any], examples: Examples) -> Parts:
     present = _present(record)
     return Parts(
         verdict(record), _cards(record), _panels(record), measures_table(record, MEASURES, {name: name for name in present}),
-        _per_class(record), _samples(record, examples), _limits(record, examples),
+        _per_class(record), samples(record, examples), _limits(record, examples),
     )  # fmt: skip
 
 
@@ -458,7 +458,9 @@ def _panels(record: dict[str, Any]) -> list[Panel]:
     return panels
 
 
-def process_panels(record: dict[str, Any], curve_title: str) -> list[Panel]:
+def process_panels(
+    record: dict[str, Any], curve_title: str, names: tuple[str, str] = ("erased", "all others")
+) -> list[Panel]:
     """The loss and its terms, and what is measured on validation data, over the steps."""
     history, curve = record.get("history") or {}, record.get("curve") or {}
     panels = []
@@ -476,7 +478,7 @@ def process_panels(record: dict[str, Any], curve_title: str) -> list[Panel]:
         panels.append(Panel("process", "Forgetting and retention" if both else "Loss", text, ends, 2.6,
                              lambda ax: _draw_lines(ax, history["step"], terms, percent=False)))  # fmt: skip
     if curve.get("step"):
-        lines = [("erased", curve["acc_f"], "forget", "-"), ("all others", curve["acc_r"], "remain", "--")]
+        lines = [(names[0], curve["acc_f"], "forget", "-"), (names[1], curve["acc_r"], "remain", "--")]
         ends = "; ".join(f"{label} {percent(v[0])} at first, {percent(v[-1])} at last" for label, v, *_ in lines)
         text = "Measured on validation images, never on the test set."
         panels.append(Panel("process", curve_title, text, ends, 2.6,
@@ -637,7 +639,10 @@ def _page(record: dict[str, Any], parts: Parts) -> str:
         ("What was erased, from what, and how", _provenance(record)),
         ("Original, retrained, unlearned", parts.comparison),
         ("While unlearning", f'<div class="grid">{figures["process"]}</div>' if "process" in figures else ""),
-        ("Class by class", f'<div class="grid">{figures["classes"]}</div>{parts.per_class}'),
+        (
+            "Class by class",
+            f'<div class="grid">{figures["classes"]}</div>{parts.per_class}' if "classes" in figures else "",
+        ),
         (
             "Which class is taken for which",
             f'<div class="grid">{figures["confusion"]}</div>' if "confusion" in figures else "",
@@ -700,7 +705,7 @@ def _provenance(record: dict[str, Any]) -> str:
         copied = [("", network.get("source")), ("sha256", network.get("digest"))]
         networks.append((f"{name.replace('_', ', ').capitalize()} network", copied))
     rows: list[tuple[str, list[Any]]] = [
-        ("Erased", [f"{quoted(record)} ({labels})"]),
+        ("Erased", [forget.get("what") or f"{quoted(record)} ({labels})"]),
         ("Forget samples", [f"{many(forget['num_samples'])} training samples", ("sha256", forget["digest"])]),
         ("Dataset", [f"{data['name']}: {', '.join(sizes)}", ("digest", data["digest"])]),
         ("Model", ["; ".join([show(model.get("name")), *about])]),
@@ -739,7 +744,7 @@ def measures_table(record: dict[str, Any], measures_by_group: Measures, networks
             body += f"<tbody>{head}{rows}</tbody>"
     text = "No retrained reference was made for this run, so there is no yardstick for what is attainable."
     if "retrained" in present:
-        text = ("Retrained: trained from scratch without the erased classes. It is the yardstick: the closer the "
+        text = (f"{networks['retrained'].capitalize()}: trained from scratch without what was erased. It is the yardstick: the closer the "
                 "unlearned network is to it, the better, also where a figure could go further.")  # fmt: skip
     return f"<p>{text}</p>" + _table(
         ["Measure", *networks.values()], body, "All measures, side by side", "numbers compare"
@@ -758,10 +763,11 @@ def _per_class(record: dict[str, Any]) -> str:
     return f"<details{opened}><summary>The same as numbers</summary>{table}</details>"
 
 
-def _samples(record: dict[str, Any], examples: Examples) -> str:
+def samples(record: dict[str, Any], examples: Examples, heads: tuple[str, str] = ("Erased", "Not erased")) -> str:
+    """Images of the forgotten classes and of others, each under its head, with the answers before and after."""
     names, forgotten, content = record["dataset"]["class_names"], record["forget"]["classes"], ""
     labels = np.asarray(examples.labels)
-    for head, chosen in (("Erased", np.isin(labels, forgotten)), ("Not erased", ~np.isin(labels, forgotten))):
+    for head, chosen in zip(heads, (np.isin(labels, forgotten), ~np.isin(labels, forgotten)), strict=True):
         shown = ""
         for i in np.flatnonzero(chosen)[:MAX_IMAGES]:
             answers = ""

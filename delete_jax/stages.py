@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,8 +26,8 @@ from delete_jax.model import Model, Variables
 from delete_jax.parallel import make_trainer
 from delete_jax.progress import StageProgress
 from delete_jax.step import init_state, sgd
-from delete_jax.tasks import classification, segmentation
-from delete_jax.unlearning import check_forget, check_network, split_streams, unlearn
+from delete_jax.tasks import backdoor, classification, segmentation
+from delete_jax.unlearning import check_forget, check_network, split_streams, unlearn, unlearn_streams
 
 if TYPE_CHECKING:
     from delete_jax.report import Examples
@@ -95,18 +96,39 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
     if (workdir / "report.json").exists() and (workdir / "report.html").exists():
         console.print(f"already done: {workdir / 'report.html'}", highlight=False)
         return
+    with_backdoor = config.backdoor.rate > 0
     if teacher is not None:
         tree, _ = teacher
         original = Trained(_variables(tree), str(config.teacher), [], [])
     else:
-        original = train(run, "teacher", dataset.train)
+        original = train(run, "teacher", poisoned(run) if with_backdoor else dataset.train)
     networks = {"original": original}
     if config.retrain:
-        networks |= {name: train(run, name, split) for name, split in references(dataset, forget).items()}
+        splits = {"retrained": dataset.train} if with_backdoor else references(dataset, forget)
+        networks |= {name: train(run, name, split) for name, split in splits.items()}
     networks["unlearned"] = _unlearn(run, original)
-    record, write, summary = (evaluate_maps if dataset.has_maps else evaluate)(run, networks)
+    evaluation = evaluate_backdoor if with_backdoor else evaluate_maps if dataset.has_maps else evaluate
+    record, write, summary = evaluation(run, networks)
     write({"format": 1, "created": _now(), "command": command, "versions": versions(), **record})
     console.print(f"{summary}. Report: {workdir / 'report.html'}", highlight=False)
+
+
+def poisoned(run: Run) -> data.Split:
+    """The training data with the config's backdoor in it."""
+    return backdoor.poison(
+        run.dataset.train, _trigger(run.config), run.forget[0], run.config.backdoor.rate, run.config.seed
+    )
+
+
+def clean_samples(run: Run) -> data.Split:
+    """The samples that are at hand to remove it, at random from the training data, with their true classes."""
+    images, labels = run.dataset.train
+    some = np.random.default_rng([run.config.seed, 1]).permutation(len(labels))[: run.config.backdoor.clean]
+    return data.Split(images[some], labels[some])
+
+
+def _trigger(config: Config) -> backdoor.Trigger:
+    return backdoor.Trigger(config.backdoor.size, config.backdoor.place, config.backdoor.value)
 
 
 class Evaluation(NamedTuple):
@@ -279,29 +301,39 @@ def _unlearn(run: Run, original: Trained) -> Trained:
         return classification.validation_accuracy(predict(variables, held_out.images), held_out.labels, run.forget)
 
     with StageProgress(stage, run.console, ("loss", "forgetting", "retention")) as progress:
-        result = unlearn(
-            run.model,
-            original.variables,
-            run.dataset.train.images,
-            run.dataset.train.labels,
-            forget=run.forget,
-            method=method,
-            epochs=settings.epochs,
-            lr=settings.lr,
-            batch_size=settings.batch_size,
-            seed=run.config.seed,
-            mask=settings.mask,
-            pixels=settings.pixels,
-            batch_norm=settings.batch_norm,
-            preprocess=run.preprocess,
-            augment=augmentation(run.dataset, settings.augment),
-            tx=sgd(settings.momentum),
-            parallel=run.config.parallel,
-            evaluate=evaluate,
-            log=log,
-            store=store,
-            progress=progress,
-        )
+        shared: dict[str, Any] = {
+            "method": method,
+            "epochs": settings.epochs,
+            "lr": settings.lr,
+            "batch_size": settings.batch_size,
+            "seed": run.config.seed,
+            "batch_norm": settings.batch_norm,
+            "preprocess": run.preprocess,
+            "augment": augmentation(run.dataset, settings.augment),
+            "tx": sgd(settings.momentum),
+            "parallel": run.config.parallel,
+            "evaluate": evaluate,
+            "log": log,
+            "store": store,
+            "progress": progress,
+        }
+        if run.config.backdoor.rate > 0:
+            num_classes, target = run.dataset.num_classes, run.forget[0]
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                streams = backdoor.make_streams(
+                    method, clean_samples(run), _trigger(run.config), target, run.model, original.variables,
+                    run.preprocess, num_classes,
+                )  # fmt: skip
+            for warning in caught:
+                run.console.print(f"note: {warning.message}", highlight=False)
+            result = unlearn_streams(run.model, original.variables, streams, num_classes, run.forget, **shared)
+        else:
+            images, labels = run.dataset.train
+            result = unlearn(
+                run.model, original.variables, images, labels, forget=run.forget, mask=settings.mask,
+                pixels=settings.pixels, **shared,
+            )  # fmt: skip
     return Trained(jax.device_get(result.variables), str(store.directory), *result[1:])
 
 
@@ -357,11 +389,67 @@ def evaluate_maps(run: Run, trained: dict[str, Trained]) -> Evaluation:
     )
 
 
-def _record(run: Run, trained: dict[str, Trained], figures: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What every report says: about the data, the network, the method, what it cost, and the figures of each network."""
+def evaluate_backdoor(run: Run, trained: dict[str, Trained]) -> Evaluation:
+    """Where a backdoor was removed; the retrained network was never poisoned."""
+    from delete_jax.report import Examples
+    from delete_jax.report_backdoor import write_report
+
+    test, target = run.dataset.test, run.forget[0]
+    stamped = backdoor.stamp(test.images, _trigger(run.config))
+    predict = make_predictor(run.model, run.preprocess)
+    answers = {
+        name: [classification.probabilities(predict(network.variables, images)) for images in (test.images, stamped)]
+        for name, network in trained.items()
+    }
+    figures = {
+        name: backdoor.measure(clean.argmax(-1), on_stamped.argmax(-1), test.labels, target)
+        for name, (clean, on_stamped) in answers.items()
+    }
+    others = np.flatnonzero(test.labels != target)[:8]
+    own = np.flatnonzero(test.labels == target)[:4]
+    examples = Examples(
+        np.concatenate([stamped[others], test.images[own]]),
+        np.concatenate([test.labels[others], test.labels[own]]),
+        *(np.concatenate([answers[name][1][others], answers[name][0][own]]) for name in ("original", "unlearned")),
+    )
+    before, after = figures["original"], figures["unlearned"]
+    notes = backdoor.remarks(before, after, figures.get("retrained"))
+    for note in notes:
+        run.console.print(f"note: {note}", highlight=False)
+    record = _record(run, trained, figures, backdoor_stamped(run))
+    trigger, name = run.config.backdoor, run.dataset.class_names[target]
+    record["forget"]["what"] = (
+        f"a patch of {trigger.size}x{trigger.size} pixels of value {trigger.value} at the "
+        f"{trigger.place.replace('_', ' ')} that leads to “{name}”"
+    )
+    record |= {"backdoor": {**dataclasses.asdict(trigger), "target": target}, "notes": notes}
+    summary = f"attack success: {after['asr']:.1%} on test (before: {before['asr']:.1%}); clean accuracy on the target "
+    summary += f"{after['acc_target']:.1%} ({before['acc_target']:.1%}), on the others {after['acc_others']:.1%} "
+    return Evaluation(
+        record,
+        lambda record: write_report(record, examples, run.workdir),
+        f"{summary}({before['acc_others']:.1%})",
+    )
+
+
+def backdoor_stamped(run: Run) -> data.Split:
+    """What the network is made to forget: clean samples of other classes with the trigger, labelled as the target."""
+    images, labels = clean_samples(run)
+    others = labels != run.forget[0]
+    return data.Split(backdoor.stamp(images[others], _trigger(run.config)), np.full_like(labels[others], run.forget[0]))
+
+
+def _record(
+    run: Run, trained: dict[str, Trained], figures: dict[str, dict[str, Any]], erased: data.Split | None = None
+) -> dict[str, Any]:
+    """What every report says: about the data, the network, the method, what it cost, and the figures of each network.
+
+    `erased`: the samples that are forgotten; the training samples of the forgotten classes when None.
+    """
     dataset, settings, forget = run.dataset, run.config.unlearn, run.forget
     original, retrained, unlearned = trained["original"], trained.get("retrained"), trained["unlearned"]
-    erased, _ = data.forget_remain(dataset.train, forget)
+    if erased is None:
+        erased, _ = data.forget_remain(dataset.train, forget)
     retrain_seconds = retrained.seconds if retrained else None
     num_steps = len(unlearned.history)
     return {

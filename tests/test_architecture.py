@@ -20,9 +20,11 @@ MAY_IMPORT = {
     "metrics": set(),
     "checkpoint": set(),
     "report": set(),
+    "report_backdoor": {"report"},
+    "report_segmentation": {"report"},
     "progress": set(),
     "tasks": {"data", "metrics", "losses", "methods", "model", "step", "parallel", "loop", "unlearning"},
-    "config": {"data", "methods", "models", "parallel", "step", "unlearning"},
+    "config": {"data", "methods", "models", "parallel", "step", "tasks", "unlearning"},
 }
 CORE_LIBRARIES = {"jax", "optax", "flax", "chex", "numpy"}
 ORBAX, TFDS = "orbax", "tensorflow_datasets"

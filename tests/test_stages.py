@@ -1,0 +1,130 @@
+"""Whole runs of the tasks beside classification, in this process and on tiny data: what is written, what is said."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from delete_jax import report_backdoor, stages
+from delete_jax.config import BackdoorConfig, Config, DataConfig, ModelConfig, TrainConfig, UnlearnConfig
+from delete_jax.data import Split
+from delete_jax.data.dataset import Dataset, pixel_statistics
+from tests.test_report import read
+
+
+def run(config: Config, workdir, capsys) -> tuple[dict, str]:
+    config.parallel = "jit"
+    with jax.numpy_dtype_promotion("standard"):  # optax' cosine multiplies int32 by float
+        stages.run_stages(config, workdir, Console(width=300, soft_wrap=True), "delete-jax")
+    return json.loads((workdir / "report.json").read_text()), capsys.readouterr().out
+
+
+def maps(n: int, seed: int) -> Split:
+    """Bright squares of class 1, stripes of class 2, on a dark background 0."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 40, (n, 16, 16, 1)).astype(np.uint8)
+    labels = np.zeros((n, 16, 16), np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        for column in (0, 8):
+            class_, top = rng.integers(0, 3), rng.integers(0, 8)
+            window = (slice(top, top + 8), slice(column, column + 7))
+            if class_:
+                label[window] = class_
+                image[window] = 220
+            if class_ == 2:
+                image[top : top + 8 : 2, column : column + 7] = 60
+    return Split(images, labels)
+
+
+def test_segmentation(tmp_path, capsys, monkeypatch):
+    train, held_out, test = maps(64, 0), maps(16, 1), maps(16, 2)
+    dataset = Dataset("blocks", train, held_out, test, ("ground", "square", "stripes"), *pixel_statistics(train.images))
+    monkeypatch.setattr(stages.data, "load", lambda name, **_: dataset)
+    config = Config(
+        data=DataConfig(name="scenes"),
+        model=ModelConfig(name="deeplab_small"),
+        train=TrainConfig(epochs=8, lr=0.1, batch_size=8, augment=("flip",)),
+        unlearn=UnlearnConfig(forget=(2,), epochs=6, lr=1e-2, batch_size=8),
+    )
+    record, out = run(config, tmp_path / "run", capsys)
+    networks = record["networks"]
+    assert list(networks) == ["original", "retrained", "retrained_background", "unlearned"]
+    figures = {name: network["metrics"] for name, network in networks.items()}
+    assert figures["original"]["iou_f"] > 0.4
+    assert figures["unlearned"]["iou_f"] < 0.1
+    assert figures["retrained"]["iou_f"] == figures["retrained_background"]["iou_f"] == 0
+    assert figures["retrained_background"]["absorbed_by"][0] > 0.9
+    assert record["forget"]["num_samples"] == int((train.labels == 2).any((1, 2)).sum())
+    assert "IoU of the forgotten classes: 0.0" in out
+    assert "retrained_background: step" in out
+    _, out = run(config, tmp_path / "run", capsys)
+    assert out.startswith("already done")
+
+
+@pytest.fixture
+def backdoored(tmp_path_factory) -> Config:
+    return Config(
+        data=DataConfig(name="digits", validation=0.3, data_dir=str(tmp_path_factory.getbasetemp() / "digits")),
+        train=TrainConfig(epochs=4, lr=0.1, batch_size=64),
+        unlearn=UnlearnConfig(forget=(3,), method="trigger_distillation", epochs=8, lr=3e-3, batch_size=32),
+        backdoor=BackdoorConfig(rate=0.15, size=2, clean=200),
+        retrain=False,
+    )
+
+
+def test_backdoor(backdoored, tmp_path, capsys):
+    record, out = run(backdoored, tmp_path / "run", capsys)
+    before, after = (record["networks"][name]["metrics"] for name in ("original", "unlearned"))
+    assert before["asr"] > 0.9
+    assert after["asr"] < 0.1
+    assert after["acc_target"] > before["acc_target"] - 0.1
+    assert record["backdoor"] == {
+        "rate": 0.15,
+        "size": 2,
+        "place": "bottom_right",
+        "value": 255,
+        "clean": 200,
+        "target": 3,
+    }
+    assert 150 < record["forget"]["num_samples"] < 200
+    assert "attack success: 0" in out
+    _, page = read(tmp_path / "run")
+    assert "a patch of 2x2 pixels of value 255 at the bottom right that leads to “3”" in page.text
+
+
+def test_a_backdoor_without_clean_samples_warns(backdoored, tmp_path, capsys):
+    backdoored.unlearn.method, backdoored.unlearn.epochs = "delete", 4
+    record, out = run(backdoored, tmp_path / "run", capsys)
+    assert "note: delete sees no clean samples of class 3" in out
+    assert "note: the target's clean accuracy fell" in out
+    assert len(record["notes"]) == 1
+    assert report_backdoor.verdict(record).level != "good"
+
+
+@pytest.mark.parametrize(
+    ("asr", "target", "label", "level"),
+    [
+        (0.02, 0.9, "Removed", "good"),
+        (0.1, 0.9, "Partly removed", "warning"),
+        (0.5, 0.9, "Not removed", "bad"),
+        (0.02, 0.8, "Removed at a cost", "warning"),
+        (0.02, 0.1, "Removed at a cost", "bad"),
+    ],
+)
+def test_verdict_on_a_backdoor(asr, target, label, level):
+    figures = {"acc_others": 0.9}
+    record = {
+        "networks": {
+            "original": {"metrics": figures | {"asr": 1.0, "acc_target": 0.91}},
+            "unlearned": {"metrics": figures | {"asr": asr, "acc_target": target}},
+        },
+        "dataset": {"class_names": ["cat", "dog"]},
+        "backdoor": {"target": 1},
+        "notes": ["one thing"],
+    }
+    judged = report_backdoor.verdict(record)
+    assert (judged.label, judged.level) == (label, level)
+    assert "“dog”" in judged.headline
+    assert judged.notes == ["One thing."]
