@@ -19,15 +19,25 @@ from delete_jax.metrics.representation import (
     relearn_steps,
 )
 from delete_jax.metrics.segmentation import iou, mean_iou, predicted_fraction, without_rows
+from delete_jax.metrics.verification import (
+    Scores,
+    equal_error_rate,
+    pair_scores,
+    rank_one,
+    roc,
+    true_acceptance,
+)
 
 __all__ = [
     "Attack",
+    "Scores",
     "absorbed_by",
     "accuracy",
     "agreement",
     "aus",
     "confusion_matrix",
     "entropy",
+    "equal_error_rate",
     "hmean_drop",
     "hmean_residual",
     "iou",
@@ -38,10 +48,14 @@ __all__ = [
     "membership",
     "modified_entropy",
     "nearest_class_mean",
+    "pair_scores",
     "per_class",
     "predicted_fraction",
     "prototype_attack",
+    "rank_one",
     "relearn_steps",
+    "roc",
     "total_variation",
+    "true_acceptance",
     "without_rows",
 ]
