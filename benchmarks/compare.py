@@ -42,7 +42,7 @@ STRENGTHS = {  # where the learning rate is something else
 }
 DEFAULT_METHODS = (
     "delete", "anchored", "random_label", "gradient_ascent", "boundary_shrink", "boundary_expand", "salun", "bad_teacher",
-    "l2ul_adv", "l2ul_imp", "pour", "negative_gradient_plus", "scrub", "ssd",
+    "l2ul_adv", "pour", "negative_gradient_plus", "scrub", "ssd",
 )  # fmt: skip
 COLUMNS = {  # figure -> (heading, direction, factor)
     "acc_ft": ("forgotten, test", "↓", 100),

@@ -78,6 +78,20 @@ class BackdoorConfig:
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
+class FacesConfig:
+    """How many people to pretrain on, to teach and to leave unseen, where `data.name` is "faces:drawn", "faces:lfw" or
+    "faces:PATH" (see `delete_jax.data.faces.load_faces`); `train` is the pretraining, these the epochs and rate of teaching."""
+
+    pretrain: int = 100
+    people: int = 10
+    unseen: int = 10
+    train_images: int = 400
+    test_images: int = 100
+    epochs: int = 5
+    lr: float = 0.01
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
 class Config:
     """A run of the command.
 
@@ -90,6 +104,7 @@ class Config:
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     unlearn: UnlearnConfig = dataclasses.field(default_factory=UnlearnConfig)
     backdoor: BackdoorConfig = dataclasses.field(default_factory=BackdoorConfig)
+    faces: FacesConfig = dataclasses.field(default_factory=FacesConfig)
     teacher: str | None = None
     retrain: bool = True
     parallel: str = "auto"
@@ -129,6 +144,17 @@ def validate(config: Config) -> None:
     _choose(config.model.dtype, "config.model.dtype", models.DTYPES)
     _require(len(config.unlearn.forget) > 0, "config.unlearn.forget", config.unlearn.forget, "at least one class")
     methods.create(config.unlearn.method, **config.unlearn.hyperparameters)
+    for field, least in (
+        ("pretrain", 2),
+        ("people", 2),
+        ("unseen", 2),
+        ("train_images", 2),
+        ("test_images", 1),
+        ("epochs", 1),
+    ):
+        value = getattr(config.faces, field)
+        _require(value >= least, f"config.faces.{field}", value, f"at least {least}")
+    _require(0 < config.faces.lr < float("inf"), "config.faces.lr", config.faces.lr, "a number above 0")
     backdoor = config.backdoor
     _require(0 <= backdoor.rate < 1, "config.backdoor.rate", backdoor.rate, "at least 0 and below 1")
     _require(backdoor.size >= 1, "config.backdoor.size", backdoor.size, "at least 1")

@@ -108,6 +108,7 @@ class Parts(NamedTuple):
     per_class: str
     samples: str
     limits: list[tuple[str, str]]
+    sections: list[tuple[str, str]] = []  # noqa: RUF012
 
 
 Measures = dict[str, list[tuple[str, str, str, Callable[[Any], str], tuple[str, ...]]]]
@@ -139,7 +140,7 @@ def write_report(record: dict[str, Any], examples: Examples, directory: Path) ->
     """
     record = _plain(record, "record")
     _check(record, examples)
-    write_files(record, directory, lambda record: _parts(record, examples))
+    write_files(record, directory, lambda record: common_parts(record, examples))
 
 
 def write_files(record: dict[str, Any], directory: Path, make_parts: Callable[[dict[str, Any]], Parts]) -> None:
@@ -167,7 +168,7 @@ def write_files(record: dict[str, Any], directory: Path, make_parts: Callable[[d
             path.unlink(missing_ok=True)
 
 
-def _parts(record: dict[str, Any], examples: Examples) -> Parts:
+def common_parts(record: dict[str, Any], examples: Examples) -> Parts:
     present = _present(record)
     return Parts(
         verdict(record), _cards(record), _panels(record), measures_table(record, MEASURES, {name: name for name in present}),
@@ -566,7 +567,7 @@ def _draw_confusion(ax: Axes, share: np.ndarray, names: list[str], forgotten: li
     ax.set(xlabel=f"answer{number}", ylabel=f"true class{number}")
 
 
-def _svg(panel: Panel, name: str) -> str:
+def svg(panel: Panel, name: str) -> str:
     """The panel as inline SVG that follows the page's colours and font, with ids of its own and no namespaces."""
     figure = Figure(figsize=(PANEL_WIDTH, panel.height), layout="constrained")
     panel.draw(figure.add_subplot())
@@ -632,7 +633,7 @@ def _page(record: dict[str, Any], parts: Parts) -> str:
     figures: dict[str, str] = {}
     for i, panel in enumerate(panels):
         figures[panel.section] = figures.get(panel.section, "") + (
-            f'<figure class="panel"><h3>{escape(panel.title)}</h3>{_svg(panel, f"p{i}")}'
+            f'<figure class="panel"><h3>{escape(panel.title)}</h3>{svg(panel, f"p{i}")}'
             f"<figcaption>{escape(panel.caption)}</figcaption></figure>"
         )
     sections = [
@@ -648,6 +649,7 @@ def _page(record: dict[str, Any], parts: Parts) -> str:
             f'<div class="grid">{figures["confusion"]}</div>' if "confusion" in figures else "",
         ),
         ("Samples before and after", parts.samples),
+        *parts.sections,
         ("Limits", _list(parts.limits)),
     ]
     body = "".join(f"<section><h2>{head}</h2>{content}</section>" for head, content in sections if content)
@@ -667,7 +669,7 @@ def _page(record: dict[str, Any], parts: Parts) -> str:
     )
 
 
-def _table(head: Iterable[str], body: str, label: str, kind: str = "") -> str:
+def table(head: Iterable[str], body: str, label: str, kind: str = "") -> str:
     cells = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     head_row = f"<thead><tr>{cells}</tr></thead>" if cells else ""
     return (f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">'
@@ -725,7 +727,7 @@ def _provenance(record: dict[str, Any]) -> str:
 
     body = "".join(f'<tr><th scope="row">{escape(head)}</th><td>{"<br>".join(filter(None, map(line, items)))}</td></tr>'
                    for head, items in rows)  # fmt: skip
-    return _table((), f"<tbody>{body}</tbody>", "Provenance", "provenance")
+    return table((), f"<tbody>{body}</tbody>", "Provenance", "provenance")
 
 
 def measures_table(record: dict[str, Any], measures_by_group: Measures, networks: dict[str, str]) -> str:
@@ -746,7 +748,7 @@ def measures_table(record: dict[str, Any], measures_by_group: Measures, networks
     if "retrained" in present:
         text = (f"{networks['retrained'].capitalize()}: trained from scratch without what was erased. It is the yardstick: the closer the "
                 "unlearned network is to it, the better, also where a figure could go further.")  # fmt: skip
-    return f"<p>{text}</p>" + _table(
+    return f"<p>{text}</p>" + table(
         ["Measure", *networks.values()], body, "All measures, side by side", "numbers compare"
     )
 
@@ -758,9 +760,9 @@ def _per_class(record: dict[str, Any]) -> str:
         mark = "✕ " if c in record["forget"]["classes"] else ""
         cells = "".join(f'<td class="{n}">{escape(percent(_metric(record, n, "per_class")[c]))}</td>' for n in present)
         rows += f'<tr><th scope="row">{mark}{escape(name)}</th><td>{counts[c]:.0f}</td>{cells}</tr>'
-    table = _table(["Class", "Images", *present], f"<tbody>{rows}</tbody>", "Accuracy of each class", "numbers")
+    numbers = table(["Class", "Images", *present], f"<tbody>{rows}</tbody>", "Accuracy of each class", "numbers")
     opened = " open" if len(names) <= MAX_BARS else ""
-    return f"<details{opened}><summary>The same as numbers</summary>{table}</details>"
+    return f"<details{opened}><summary>The same as numbers</summary>{numbers}</details>"
 
 
 def samples(record: dict[str, Any], examples: Examples, heads: tuple[str, str] = ("Erased", "Not erased")) -> str:
@@ -853,7 +855,7 @@ h2{font-size:1.2rem;margin:44px 0 12px} h3{font-size:1rem;margin:0 0 8px}
 .card{padding:14px 16px} .card p{margin:0} .card .direction{margin-bottom:6px}
 .card .label{font-size:.9rem;font-weight:600;line-height:1.3;min-height:2.6em}
 .value{font-size:1.9rem;font-weight:650;line-height:1.3;font-variant-numeric:tabular-nums}
-.grid{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:16px;align-items:start}
+.scroll+.grid{margin-top:16px} .grid{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:16px;align-items:start}
 .panel{margin:0;padding:16px} .panel svg{display:block;width:100%;height:auto;overflow:visible}
 .panel text{font-family:var(--font)!important} .panel image,.sample img{image-rendering:pixelated}
 figcaption{margin-top:8px} .scroll{overflow-x:auto}

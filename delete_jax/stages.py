@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import importlib.metadata
 import json
 import os
@@ -11,51 +12,36 @@ import platform
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import jax
-import numpy as np
 from rich.console import Console
 
 import delete_jax
 from delete_jax import data, methods, models
-from delete_jax.checkpoint import CheckpointError, Checkpoints, digest
-from delete_jax.config import Config
+from delete_jax.checkpoint import CheckpointError, Checkpoints
+from delete_jax.config import Config, TrainConfig
+from delete_jax.data.faces import Faces, load_faces
+from delete_jax.evaluation import (
+    Run,
+    Trained,
+    clean_samples,
+    evaluate,
+    evaluate_backdoor,
+    evaluate_faces,
+    evaluate_maps,
+    poisoned,
+    trigger_of,
+)
 from delete_jax.loop import MetricsLog, Row, check_batch_size, fit, make_predictor
-from delete_jax.model import Model, Variables
+from delete_jax.model import Variables
 from delete_jax.parallel import make_trainer
 from delete_jax.progress import StageProgress
 from delete_jax.step import init_state, sgd
 from delete_jax.tasks import backdoor, classification, segmentation
 from delete_jax.unlearning import check_forget, check_network, split_streams, unlearn, unlearn_streams
 
-if TYPE_CHECKING:
-    from delete_jax.report import Examples
-
-
-class Trained(NamedTuple):
-    """A stage's outcome: the network's variables, where they lie, and what it took (0 for a network from elsewhere)."""
-
-    variables: Variables
-    source: str
-    history: list[Row]
-    evaluations: list[Row]
-    seconds: float = 0.0
-    compile_seconds: float = 0.0
-
-
-class Run(NamedTuple):
-    """What all stages share."""
-
-    config: Config
-    workdir: Path
-    console: Console
-    dataset: data.Dataset
-    forget: tuple[int, ...]
-    module: Any
-    model: Model
-    preprocess: Callable
-    network: dict[str, Any]
+FACES = "faces:"
 
 
 def run_stages(config: Config, workdir: Path, console: Console, command: str) -> None:
@@ -72,14 +58,8 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
             check_batch_size(part.batch_size, num_devices)
         except ValueError as error:
             raise ValueError(f"config.{name}.batch_size: {error}") from None
-    dataset = data.load(
-        config.data.name,
-        data_dir=config.data.data_dir,
-        source=config.data.source,
-        validation=config.data.validation,
-        size=config.data.size,
-        seed=config.seed,
-    )
+    people = _load_faces(config) if config.data.name.startswith(FACES) else None
+    dataset = people.people if people else load(config)
     for name, part in (("train", config.train), ("unlearn", config.unlearn)):
         try:
             augmentation(dataset, part.augment)
@@ -97,46 +77,67 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
         console.print(f"already done: {workdir / 'report.html'}", highlight=False)
         return
     with_backdoor = config.backdoor.rate > 0
+    train_on: Callable[[Run, str, data.Split], Trained] = train
+    if people is not None:
+        run = run._replace(unseen=people.unseen)
+        if teacher is None or config.retrain:
+            train_on = functools.partial(_fine_tune, pretrained=_pretrain(run, people.pretrain))
     if teacher is not None:
         tree, _ = teacher
         original = Trained(_variables(tree), str(config.teacher), [], [])
     else:
-        original = train(run, "teacher", poisoned(run) if with_backdoor else dataset.train)
+        original = train_on(run, "teacher", poisoned(run) if with_backdoor else dataset.train)
     networks = {"original": original}
     if config.retrain:
         splits = {"retrained": dataset.train} if with_backdoor else references(dataset, forget)
-        networks |= {name: train(run, name, split) for name, split in splits.items()}
+        networks |= {name: train_on(run, name, split) for name, split in splits.items()}
     networks["unlearned"] = _unlearn(run, original)
     evaluation = evaluate_backdoor if with_backdoor else evaluate_maps if dataset.has_maps else evaluate
-    record, write, summary = evaluation(run, networks)
+    record, write, summary, _ = (evaluate_faces if people else evaluation)(run, networks)
     write({"format": 1, "created": _now(), "command": command, "versions": versions(), **record})
     console.print(f"{summary}. Report: {workdir / 'report.html'}", highlight=False)
 
 
-def poisoned(run: Run) -> data.Split:
-    """The training data with the config's backdoor in it."""
-    return backdoor.poison(
-        run.dataset.train, _trigger(run.config), run.forget[0], run.config.backdoor.rate, run.config.seed
+def load(config: Config) -> data.Dataset:
+    """The dataset of a config."""
+    where = config.data
+    return data.load(
+        where.name, data_dir=where.data_dir, source=where.source, validation=where.validation, size=where.size,
+        seed=config.seed,
+    )  # fmt: skip
+
+
+def _load_faces(config: Config) -> Faces:
+    counts = config.faces
+    return load_faces(
+        config.data.name.removeprefix(FACES),
+        pretrain=counts.pretrain,
+        people=counts.people,
+        unseen=counts.unseen,
+        train_images=counts.train_images,
+        test_images=counts.test_images,
+        size=config.data.size,
+        data_dir=config.data.data_dir,
+        validation=config.data.validation,
+        seed=config.seed,
     )
 
 
-def clean_samples(run: Run) -> data.Split:
-    """The samples that are at hand to remove it, at random from the training data, with their true classes."""
-    images, labels = run.dataset.train
-    some = np.random.default_rng([run.config.seed, 1]).permutation(len(labels))[: run.config.backdoor.clean]
-    return data.Split(images[some], labels[some])
+def _pretrain(run: Run, dataset: data.Dataset) -> Trained:
+    """A network that tells many people apart."""
+    module = models.create(run.network["name"], dataset.num_classes, run.config.model.dtype)
+    network = run.network | {"class_names": list(dataset.class_names)}
+    wide = run._replace(dataset=dataset, module=module, model=models.from_linen(module), network=network)
+    return train(wide, "pretrained", dataset.train)
 
 
-def _trigger(config: Config) -> backdoor.Trigger:
-    return backdoor.Trigger(config.backdoor.size, config.backdoor.place, config.backdoor.value)
-
-
-class Evaluation(NamedTuple):
-    """The figures of all networks side by side; what writes the report, given these and what else it says; one line."""
-
-    record: dict[str, Any]
-    write: Callable[[dict[str, Any]], None]
-    summary: str
+def _fine_tune(run: Run, stage: str, split: data.Split, pretrained: Trained) -> Trained:
+    """The pretrained network with a new classifier, trained on other people."""
+    fresh = models.init(run.module, tuple(split.images.shape[1:]), run.config.seed)
+    body = {name: leaf for name, leaf in pretrained.variables["params"].items() if name != "fc"}
+    start = {**pretrained.variables, "params": {**body, "fc": fresh["params"]["fc"]}}
+    settings = dataclasses.replace(run.config.train, epochs=run.config.faces.epochs, lr=run.config.faces.lr)
+    return train(run, stage, split, settings, start)
 
 
 def augmentation(dataset: data.Dataset, names: tuple[str, ...]) -> Callable | None:
@@ -260,9 +261,11 @@ def _variables(tree: dict[str, Any]) -> Variables:
     return {"params": tree["params"], **tree["model_state"]}
 
 
-def train(run: Run, stage: str, split: data.Split) -> Trained:
-    """Trains the network from scratch on a split."""
-    settings = run.config.train
+def train(
+    run: Run, stage: str, split: data.Split, settings: TrainConfig | None = None, start: Variables | None = None
+) -> Trained:
+    """Trains the network on a split, from scratch or from `start`; settings are the config's when None."""
+    settings = settings or run.config.train
     store, log = _store(run, stage, settings.epochs), MetricsLog(run.workdir / "metrics.jsonl", stage)
     if (done := _finished(run, stage, settings.epochs, store, log)) is not None:
         return done
@@ -271,7 +274,7 @@ def train(run: Run, stage: str, split: data.Split) -> Trained:
     tx = sgd(settings.momentum, settings.weight_decay, cosine_steps=steps)
     augment = augmentation(run.dataset, settings.augment)
     trainer = make_trainer(run.model, methods.finetune(), tx, run.preprocess, augment, "train", run.config.parallel)
-    variables = models.init(run.module, tuple(split.images.shape[1:]), run.config.seed)
+    variables = start or models.init(run.module, tuple(split.images.shape[1:]), run.config.seed)
     with StageProgress(stage, run.console) as progress:
         fitted = fit(
             trainer,
@@ -322,7 +325,7 @@ def _unlearn(run: Run, original: Trained) -> Trained:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 streams = backdoor.make_streams(
-                    method, clean_samples(run), _trigger(run.config), target, run.model, original.variables,
+                    method, clean_samples(run), trigger_of(run.config), target, run.model, original.variables,
                     run.preprocess, num_classes,
                 )  # fmt: skip
             for warning in caught:
@@ -335,185 +338,6 @@ def _unlearn(run: Run, original: Trained) -> Trained:
                 pixels=settings.pixels, **shared,
             )  # fmt: skip
     return Trained(jax.device_get(result.variables), str(store.directory), *result[1:])
-
-
-def evaluate(run: Run, trained: dict[str, Trained]) -> Evaluation:
-    """Where every image has a class."""
-    from delete_jax.report import write_report  # here, because matplotlib takes long to import
-
-    dataset, forget = run.dataset, run.forget
-    predict = make_predictor(run.model, run.preprocess)
-    figures: dict[str, dict[str, Any]] = {}
-    test: dict[str, np.ndarray] = {}
-    for name, network in trained.items():
-        train = classification.probabilities(predict(network.variables, dataset.train.images))
-        test[name] = classification.probabilities(predict(network.variables, dataset.test.images))
-        own = classification.measure(train, test[name], dataset.train.labels, dataset.test.labels, forget)
-        if name != "original":
-            ideal = test.get("retrained") if name == "unlearned" else None
-            own |= classification.measure_against(
-                figures["original"], own, test[name], ideal, dataset.test.labels, forget
-            )
-        figures[name] = own
-    examples = _examples(dataset, forget, test["original"], test["unlearned"])
-    before, after = figures["original"], figures["unlearned"]
-    summary = f"forgotten classes: {after['acc_ft']:.1%} on test; the others: {after['acc_rt']:.1%} "
-    return Evaluation(
-        _record(run, trained, figures),
-        lambda record: write_report(record, examples, run.workdir),
-        f"{summary}(before: {before['acc_rt']:.1%})",
-    )
-
-
-def evaluate_maps(run: Run, trained: dict[str, Trained]) -> Evaluation:
-    """Where every pixel has one."""
-    from delete_jax.report_segmentation import MapExamples, write_report
-
-    test, forget = run.dataset.test, run.forget
-    predict = make_predictor(run.model, run.preprocess, classes=True)
-    answers = {name: predict(network.variables, test.images) for name, network in trained.items()}
-    figures = {
-        name: segmentation.measure(segmentation.confusion_matrix(test.labels, maps, run.dataset.num_classes), forget)
-        for name, maps in answers.items()
-    }
-    hit = np.isin(test.labels, forget).any((1, 2))
-    some = np.concatenate([np.flatnonzero(hit)[:6], np.flatnonzero(~hit)[:2]])
-    chosen = {name: maps[some] for name, maps in answers.items()}
-    examples = MapExamples(test.images[some], test.labels[some], chosen)
-    before, after = figures["original"], figures["unlearned"]
-    summary = f"IoU of the forgotten classes: {after['iou_f']:.3f} on test; mIoU of the others: {after['miou_r']:.3f} "
-    return Evaluation(
-        _record(run, trained, figures),
-        lambda record: write_report(record, examples, run.workdir),
-        f"{summary}(before: {before['miou_r']:.3f})",
-    )
-
-
-def evaluate_backdoor(run: Run, trained: dict[str, Trained]) -> Evaluation:
-    """Where a backdoor was removed; the retrained network was never poisoned."""
-    from delete_jax.report import Examples
-    from delete_jax.report_backdoor import write_report
-
-    test, target = run.dataset.test, run.forget[0]
-    stamped = backdoor.stamp(test.images, _trigger(run.config))
-    predict = make_predictor(run.model, run.preprocess)
-    answers = {
-        name: [classification.probabilities(predict(network.variables, images)) for images in (test.images, stamped)]
-        for name, network in trained.items()
-    }
-    figures = {
-        name: backdoor.measure(clean.argmax(-1), on_stamped.argmax(-1), test.labels, target)
-        for name, (clean, on_stamped) in answers.items()
-    }
-    others = np.flatnonzero(test.labels != target)[:8]
-    own = np.flatnonzero(test.labels == target)[:4]
-    examples = Examples(
-        np.concatenate([stamped[others], test.images[own]]),
-        np.concatenate([test.labels[others], test.labels[own]]),
-        *(np.concatenate([answers[name][1][others], answers[name][0][own]]) for name in ("original", "unlearned")),
-    )
-    before, after = figures["original"], figures["unlearned"]
-    notes = backdoor.remarks(before, after, figures.get("retrained"))
-    for note in notes:
-        run.console.print(f"note: {note}", highlight=False)
-    record = _record(run, trained, figures, backdoor_stamped(run))
-    trigger, name = run.config.backdoor, run.dataset.class_names[target]
-    record["forget"]["what"] = (
-        f"a patch of {trigger.size}x{trigger.size} pixels of value {trigger.value} at the "
-        f"{trigger.place.replace('_', ' ')} that leads to “{name}”"
-    )
-    record |= {"backdoor": {**dataclasses.asdict(trigger), "target": target}, "notes": notes}
-    summary = f"attack success: {after['asr']:.1%} on test (before: {before['asr']:.1%}); clean accuracy on the target "
-    summary += f"{after['acc_target']:.1%} ({before['acc_target']:.1%}), on the others {after['acc_others']:.1%} "
-    return Evaluation(
-        record,
-        lambda record: write_report(record, examples, run.workdir),
-        f"{summary}({before['acc_others']:.1%})",
-    )
-
-
-def backdoor_stamped(run: Run) -> data.Split:
-    """What the network is made to forget: clean samples of other classes with the trigger, labelled as the target."""
-    images, labels = clean_samples(run)
-    others = labels != run.forget[0]
-    return data.Split(backdoor.stamp(images[others], _trigger(run.config)), np.full_like(labels[others], run.forget[0]))
-
-
-def _record(
-    run: Run, trained: dict[str, Trained], figures: dict[str, dict[str, Any]], erased: data.Split | None = None
-) -> dict[str, Any]:
-    """What every report says: about the data, the network, the method, what it cost, and the figures of each network.
-
-    `erased`: the samples that are forgotten; the training samples of the forgotten classes when None.
-    """
-    dataset, settings, forget = run.dataset, run.config.unlearn, run.forget
-    original, retrained, unlearned = trained["original"], trained.get("retrained"), trained["unlearned"]
-    if erased is None:
-        erased, _ = data.forget_remain(dataset.train, forget)
-    retrain_seconds = retrained.seconds if retrained else None
-    num_steps = len(unlearned.history)
-    return {
-        "device": f"{jax.devices()[0].device_kind} × {jax.device_count()}, {os.cpu_count()} CPU cores",
-        "dataset": {
-            "name": dataset.name,
-            "digest": dataset.digest,
-            "num_train": len(dataset.train.labels),
-            "num_validation": len(dataset.validation.labels),
-            "num_test": len(dataset.test.labels),
-            "class_names": list(dataset.class_names),
-        },
-        "forget": {
-            "classes": list(forget),
-            "names": [dataset.class_names[class_] for class_ in forget],
-            "num_samples": len(erased.labels),
-            "digest": data.split_digest(erased),
-        },
-        "model": {
-            "name": run.network["name"],
-            "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(original.variables["params"])),
-        },
-        "method": {
-            "name": settings.method,
-            **{
-                key: value
-                for key, value in dataclasses.asdict(settings).items()
-                if key not in ("method", "forget", "hyperparameters")
-            },
-            **settings.hyperparameters,
-            "augment": list(settings.augment),
-            "seed": run.config.seed,
-            "num_steps": num_steps,
-        },
-        "networks": {
-            name: {"digest": digest(network.variables), "source": network.source, "metrics": figures[name]}
-            for name, network in trained.items()
-        },
-        "cost": {
-            "teacher_seconds": original.seconds or None,
-            "retrain_seconds": retrain_seconds,
-            "unlearn_seconds": unlearned.seconds,
-            "unlearn_compile_seconds": unlearned.compile_seconds,
-            "speedup": retrain_seconds / unlearned.seconds if retrain_seconds else None,
-            "samples_per_second": num_steps * settings.batch_size / unlearned.seconds if num_steps else None,
-        },
-        "history": _columns(unlearned.history, ("step", "loss", "forgetting", "retention", "grad_norm")),
-        "curve": _columns(unlearned.evaluations, ("step", "acc_f", "acc_r")),
-    }
-
-
-def _examples(dataset: data.Dataset, forget: tuple[int, ...], before: np.ndarray, after: np.ndarray) -> Examples:
-    """Four test samples of forgotten classes and one of each of up to eight others, the first in the test set."""
-    from delete_jax.report import Examples
-
-    labels = dataset.test.labels
-    erased = np.flatnonzero(np.isin(labels, forget))[:4]
-    others = [class_ for class_ in range(dataset.num_classes) if class_ not in forget and np.any(labels == class_)][:8]
-    rows = np.concatenate([erased, [np.flatnonzero(labels == class_)[0] for class_ in others]]).astype(int)
-    return Examples(dataset.test.images[rows], labels[rows], before[rows], after[rows])
-
-
-def _columns(rows: list[Row], names: tuple[str, ...]) -> dict[str, list[Any]]:
-    return {name: [row[name] for row in rows] for name in names if rows and name in rows[0]}
 
 
 def versions() -> dict[str, str]:

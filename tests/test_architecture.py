@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "checkpoint": set(),
     "report": set(),
     "report_backdoor": {"report"},
+    "report_faces": {"metrics", "report", "tasks"},
     "report_segmentation": {"report"},
     "progress": set(),
     "tasks": {"data", "metrics", "losses", "methods", "model", "step", "parallel", "loop", "unlearning"},

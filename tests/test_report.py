@@ -155,7 +155,7 @@ def read(directory):
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Drawing takes seconds: only the tests that look at pictures pay for it."""
-    monkeypatch.setattr(report, "_svg", lambda panel, name: "")
+    monkeypatch.setattr(report, "svg", lambda panel, name: "")
     monkeypatch.setattr(report, "_png", lambda record: b"")
 
 

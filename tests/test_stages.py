@@ -8,7 +8,15 @@ import pytest
 from rich.console import Console
 
 from delete_jax import report_backdoor, stages
-from delete_jax.config import BackdoorConfig, Config, DataConfig, ModelConfig, TrainConfig, UnlearnConfig
+from delete_jax.config import (
+    BackdoorConfig,
+    Config,
+    DataConfig,
+    FacesConfig,
+    ModelConfig,
+    TrainConfig,
+    UnlearnConfig,
+)
 from delete_jax.data import Split
 from delete_jax.data.dataset import Dataset, pixel_statistics
 from tests.test_report import read
@@ -101,6 +109,33 @@ def test_a_backdoor_without_clean_samples_warns(backdoored, tmp_path, capsys):
     assert "note: the target's clean accuracy fell" in out
     assert len(record["notes"]) == 1
     assert report_backdoor.verdict(record).level != "good"
+
+
+def test_faces(tmp_path, capsys):
+    config = Config(
+        data=DataConfig(name="faces:drawn", size=16),
+        model=ModelConfig(name="resnet_tiny"),
+        train=TrainConfig(epochs=3, lr=0.05, batch_size=8),
+        unlearn=UnlearnConfig(forget=(1,), epochs=6, lr=3e-3, batch_size=8),
+        faces=FacesConfig(pretrain=8, people=4, unseen=3, train_images=24, test_images=8, epochs=6, lr=0.02),
+    )
+    record, out = run(config, tmp_path / "run", capsys)
+    assert [line.split(":")[0] for line in out.splitlines() if ": step" in line] == (
+        ["pretrained"] * 3 + ["teacher"] * 6 + ["retrained"] * 6 + ["unlearned"] * 6
+    )
+    figures = {name: network["metrics"] for name, network in record["networks"].items()}
+    assert figures["original"]["acc_ft"] > 0.6
+    assert figures["unlearned"]["acc_ft"] < 0.3
+    assert figures["retrained"]["acc_ft"] == 0
+    for measured in figures.values():
+        assert set(measured["verification"]) == {"forgotten", "remaining", "unseen"}
+        assert measured["verification"]["remaining"]["genuine"] > measured["verification"]["remaining"]["impostor"]
+        assert 0 <= measured["verification"]["unseen"]["eer"] < 0.5
+    _, page = read(tmp_path / "run")
+    assert "never claim that a person cannot be verified" in page.text
+    assert page.tags.count("img") >= 8 * 4
+    _, out = run(config, tmp_path / "run", capsys)
+    assert out.startswith("already done")
 
 
 @pytest.mark.parametrize(
