@@ -65,6 +65,14 @@ COLUMNS = {  # figure -> (heading, direction, factor)
     "seconds": ("seconds", "↓", 1),
     "speedup": ("× faster than retraining", "↑", 1),
 }
+TABLES = {
+    "What it answers": (
+        "acc_ft", "any_forgotten", "acc_rt", "acc_f", "acc_r", "hmean_residual", "hmean_drop", "aus", "seconds", "speedup",
+    ),
+    "How far that is from the retrained network, and what is left inside": (
+        "tv_forget", "tv_remain", "js_forget", "agreement_forget", "probe", "probe_gap", "relearn_steps", "mia", "mia_accuracy",
+    ),
+}  # fmt: skip
 SHADOW_SAMPLES, PROBE_SAMPLES = 1000, 5000
 RELEARN_SAMPLES, RELEARN_STEPS, RELEARN_LR, RELEARN_ASKED = 10, 50, 1e-3, 256
 
@@ -280,22 +288,27 @@ def mean_std(values: list[float | None]) -> tuple[float, float]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
+def cell(row: dict[str, Any], name: str) -> str:
+    """Mean ± std of a figure, empty where the row has none."""
+    if name not in row:
+        return ""
+    mean, deviation = mean_std(row[name])
+    digits, factor = 2 if name == "js_forget" else 1, COLUMNS[name][2]
+    return f"> {RELEARN_STEPS}" if math.isinf(mean) else f"{factor * mean:.{digits}f} ± {factor * deviation:.{digits}f}"
+
+
 def write(out: Path, rows: list[dict[str, Any]], searches, rates: dict[str, float], options) -> None:
     """table.md, table.csv and table.json."""
-    heads = ["forget", "method", *(f"{heading} {arrow}".strip() for heading, arrow, _ in COLUMNS.values())]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for row in rows:
-        cells = ["failed" if "failed" in row else "" for _ in COLUMNS]
-        for i, (name, (_, _, factor)) in enumerate(COLUMNS.items()):
-            if name in row:
-                mean, deviation = mean_std(row[name])
-                digits = 2 if name == "js_forget" else 1
-                cells[i] = f"{factor * mean:.{digits}f} ± {factor * deviation:.{digits}f}"
-                if math.isinf(mean):
-                    cells[i] = f"> {RELEARN_STEPS}"
-        lines.append(f"| {row['forget']} | {row['method']} | " + " | ".join(cells) + " |")
+    lines = []
+    for title, names in TABLES.items():
+        heads = ["forget", "method", *(f"{COLUMNS[name][0]} {COLUMNS[name][1]}".strip() for name in names)]
+        lines += [f"**{title}**", "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+        for row in rows:
+            cells = ["failed" if "failed" in row else cell(row, name) for name in names]
+            lines.append(f"| {row['forget']} | {row['method']} | " + " | ".join(cells) + " |")
+        lines.append("")
     chosen = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
-    lines += ["", f"Percent, mean ± std over {options.seeds} seeds. Rates chosen on validation data: {chosen}."]
+    lines += [f"Percent, mean ± std over {options.seeds} seeds. Rates chosen on validation data: {chosen}."]
     (out / "table.md").write_text("\n".join(lines) + "\n")
     with (out / "table.csv").open("w", newline="") as file:
         writer = csv.writer(file)
