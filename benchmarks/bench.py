@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 import delete_jax as dj
-from delete_jax import data, metrics, models, stages
+from delete_jax import metrics, models, stages
 from delete_jax.arguments import load
 from delete_jax.config import validate
 from delete_jax.loop import make_predictor
@@ -26,10 +27,8 @@ class Bench:
     def __init__(self, config_file: str, out: Path):
         self.config, self.out, self.console = load(config_file), out, Console(soft_wrap=True)
         validate(self.config)
-        where = self.config.data
-        self.dataset = data.load(
-            where.name, data_dir=where.data_dir, source=where.source, validation=where.validation, size=where.size
-        )
+        self.people = stages.load_people(self.config)
+        self.dataset = self.people.people if self.people else stages.load(self.config)
         (out / "cells").mkdir(parents=True, exist_ok=True)
         self.run = stages.describe(self.config, out, self.console, self.dataset, (), None)
         self.predict = make_predictor(self.run.model, self.run.preprocess)
@@ -46,11 +45,14 @@ class Bench:
         self.config.seed = seed
         run = self.run._replace(workdir=self.out / f"seed{seed}")
         run.workdir.mkdir(exist_ok=True)
-        trained = {"seed": seed, "original": stages.train(run, "teacher", self.dataset.train)}
+        train = stages.train
+        if self.people:
+            train = functools.partial(stages.fine_tune, pretrained=stages.pretrain(run, self.people.pretrain))
+        trained = {"seed": seed, "original": train(run, "teacher", self.dataset.train)}
         for classes in sets:
             for kind, split in stages.references(self.dataset, classes).items():
                 key = (classes, kind) if self.dataset.has_maps else classes
-                trained[key] = stages.train(run, f"{kind}-" + "+".join(map(str, classes)), split)
+                trained[key] = train(run, f"{kind}-" + "+".join(map(str, classes)), split)
         return trained
 
     def unlearn(

@@ -58,7 +58,7 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
             check_batch_size(part.batch_size, num_devices)
         except ValueError as error:
             raise ValueError(f"config.{name}.batch_size: {error}") from None
-    people = _load_faces(config) if config.data.name.startswith(FACES) else None
+    people = load_people(config)
     dataset = people.people if people else load(config)
     for name, part in (("train", config.train), ("unlearn", config.unlearn)):
         try:
@@ -81,7 +81,7 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
     if people is not None:
         run = run._replace(unseen=people.unseen)
         if teacher is None or config.retrain:
-            train_on = functools.partial(_fine_tune, pretrained=_pretrain(run, people.pretrain))
+            train_on = functools.partial(fine_tune, pretrained=pretrain(run, people.pretrain))
     if teacher is not None:
         tree, _ = teacher
         original = Trained(_variables(tree), str(config.teacher), [], [])
@@ -107,7 +107,10 @@ def load(config: Config) -> data.Dataset:
     )  # fmt: skip
 
 
-def _load_faces(config: Config) -> Faces:
+def load_people(config: Config) -> Faces | None:
+    """The people of a config whose `data.name` is faces; None for another's."""
+    if not config.data.name.startswith(FACES):
+        return None
     counts = config.faces
     return load_faces(
         config.data.name.removeprefix(FACES),
@@ -123,7 +126,7 @@ def _load_faces(config: Config) -> Faces:
     )
 
 
-def _pretrain(run: Run, dataset: data.Dataset) -> Trained:
+def pretrain(run: Run, dataset: data.Dataset) -> Trained:
     """A network that tells many people apart."""
     module = models.create(run.network["name"], dataset.num_classes, run.config.model.dtype)
     network = run.network | {"class_names": list(dataset.class_names)}
@@ -131,7 +134,7 @@ def _pretrain(run: Run, dataset: data.Dataset) -> Trained:
     return train(wide, "pretrained", dataset.train)
 
 
-def _fine_tune(run: Run, stage: str, split: data.Split, pretrained: Trained) -> Trained:
+def fine_tune(run: Run, stage: str, split: data.Split, pretrained: Trained) -> Trained:
     """The pretrained network with a new classifier, trained on other people."""
     fresh = models.init(run.module, tuple(split.images.shape[1:]), run.config.seed)
     body = {name: leaf for name, leaf in pretrained.variables["params"].items() if name != "fc"}

@@ -1,0 +1,126 @@
+"""Forgetting a person: who is recognised, and who can still be verified.
+
+    python benchmarks/faces.py --config=configs/faces.py --out=runs/faces_compare
+
+Beside the original and the network that was fine-tuned without the person, from the same pretrained one. Each method's rate is
+chosen once, for all people: the one with the best mean H-Mean (residual) on held-out training images, for the first seed's
+network. Test images are used for the final figures only. The same command again continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bench import Bench
+
+import delete_jax as dj
+from delete_jax.tasks import faces
+
+RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+METHODS = ("delete", "anchored", "random_label")
+COLUMNS = {
+    "acc_f": "forgotten, train ↓",
+    "acc_ft": "forgotten, test ↓",
+    "acc_r": "others, train ↑",
+    "acc_rt": "others, test ↑",
+    **{
+        f"{key}_{group}": f"{text}, {group}"
+        for group in faces.GROUPS
+        for key, text in (("eer", "EER"), ("tar", "TAR at 1 %"))
+    },
+    "seconds": "seconds ↓",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="config file, optionally FILE:VARIANT")
+    parser.add_argument("--out", type=Path, required=True, help="folder of results")
+    parser.add_argument("--classes", type=int, nargs="+", default=[1, 3, 6])
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    try:
+        compare(options)
+    except ValueError as error:
+        print(f"faces: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def compare(options: argparse.Namespace) -> None:
+    bench = Bench(options.config, options.out)
+    if bench.people is None:
+        raise ValueError(f"{options.config}: data.name must be faces:drawn, faces:lfw or faces:PATH")
+    dataset, unseen = bench.dataset, bench.people.unseen
+    sets = [(class_,) for class_ in options.classes]
+    networks = [bench.networks(seed, sets) for seed in range(options.seeds)]
+
+    def figures(variables, classes: tuple[int, ...]) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for split, names in ((dataset.train, ("acc_f", "acc_r")), (dataset.test, ("acc_ft", "acc_rt"))):
+            right = bench.predict(variables, split.images).argmax(-1) == split.labels
+            hit = np.isin(split.labels, classes)
+            found |= {names[0]: float(right[hit].mean()), names[1]: float(right[~hit].mean())}
+        known, strange = (bench.features(variables, images) for images in (dataset.test.images, unseen.images))
+        groups = faces.verification_scores(known, dataset.test.labels, strange, unseen.labels, classes)
+        for group, pair in groups.items():
+            measured = faces.measure(*pair)
+            found |= {f"eer_{group}": measured["eer"], f"tar_{group}": measured["tar"]}
+        return found
+
+    def score(name: str, classes: tuple[int, ...], rate: float) -> float:
+        def compute() -> dict[str, float]:
+            try:
+                return bench.score(
+                    bench.unlearn(networks[0], dj.methods.create(name), classes, rate).variables, classes
+                )
+            except dj.NonFiniteError:
+                return {"score": 0.0}
+
+        return bench.cell(f"search-{name}-{classes[0]}-{rate:g}", compute)["score"]
+
+    def final(name: str, classes: tuple[int, ...], rate: float, seed: int) -> dict[str, float]:
+        def compute() -> dict[str, float]:
+            result = bench.unlearn(networks[seed], dj.methods.create(name), classes, rate)
+            return figures(result.variables, classes) | {"seconds": result.seconds}
+
+        return bench.cell(f"{name}-{classes[0]}-{rate:g}-seed{seed}", compute)
+
+    searches = {n: {rate: float(np.mean([score(n, c, rate) for c in sets])) for rate in RATES} for n in METHODS}
+    rates = {name: max(scores, key=lambda rate: scores[rate]) for name, scores in searches.items()}
+    rows: list[dict[str, Any]] = []
+    for classes in sets:
+        cells = {
+            name: [
+                figures(n["original" if name == "original" else classes].variables, classes)
+                | {"seconds": n["original" if name == "original" else classes].seconds}
+                for n in networks
+            ]
+            for name in ("original", "retrained")
+        }
+        cells |= {name: [final(name, classes, rates[name], s) for s in range(options.seeds)] for name in METHODS}
+        for name, found in cells.items():
+            values = {column: [cell[column] for cell in found] for column in COLUMNS}
+            rows.append({"forget": dataset.class_names[classes[0]], "network": name, **values})
+    lines = ["| forget | network | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
+    for row in rows:
+        shown = []
+        for column in COLUMNS:
+            values = np.array(row[column]) * (1 if column == "seconds" else 100)
+            shown.append(f"{values.mean():.1f} ± {values.std(ddof=1) if len(values) > 1 else 0:.1f}")
+        lines.append(f"| {row['forget']} | {row['network']} | " + " | ".join(shown) + " |")
+    chosen = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
+    lines += ["", f"Percent, mean ± std over {options.seeds} seeds. Rates chosen on validation images: {chosen}."]
+    (options.out / "faces.md").write_text("\n".join(lines) + "\n")
+    record = {"rows": rows, "rates": rates, "searches": searches}
+    (options.out / "faces.json").write_text(json.dumps(record, indent=2) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
