@@ -288,6 +288,18 @@ def mean_std(values: list[float | None]) -> tuple[float, float]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
+def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every method's values by seed, averaged over what was forgotten; without figures that some row lacks."""
+    averaged = []
+    for name in dict.fromkeys(row["method"] for row in rows):
+        mine = [row for row in rows if row["method"] == name]
+        common = [c for c in COLUMNS if all(c in row and None not in row[c] for row in mine)]
+        values = {column: np.mean([row[column] for row in mine], axis=0).tolist() for column in common}
+        failed = {"failed": "in some row"} if any("failed" in row for row in mine) else {}
+        averaged.append({"forget": "mean", "method": name, "rate": mine[0]["rate"], **values, **failed})
+    return averaged
+
+
 def cell(row: dict[str, Any], name: str) -> str:
     """Mean ± std of a figure, empty where the row has none."""
     if name not in row:
@@ -300,6 +312,8 @@ def cell(row: dict[str, Any], name: str) -> str:
 def write(out: Path, rows: list[dict[str, Any]], searches, rates: dict[str, float], options) -> None:
     """table.md, table.csv and table.json."""
     lines = []
+    if len({row["forget"] for row in rows}) > 1:
+        rows = [*rows, *means(rows)]
     for title, names in TABLES.items():
         heads = ["forget", "method", *(f"{COLUMNS[name][0]} {COLUMNS[name][1]}".strip() for name in names)]
         lines += [f"**{title}**", "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
