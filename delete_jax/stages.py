@@ -72,6 +72,7 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
             check_network(run.model, _variables(teacher[0]), dataset.train.images, run.preprocess)
         except ValueError as error:
             raise ValueError(f"--config.teacher={config.teacher}: {error}") from error
+    _check_task(run)
     _claim(workdir, config)
     if (workdir / "report.json").exists() and (workdir / "report.html").exists():
         console.print(f"already done: {workdir / 'report.html'}", highlight=False)
@@ -183,6 +184,29 @@ def describe(config: Config, workdir, console, dataset, forget, loaded: dict[str
     module = models.create(network["name"], len(network["class_names"]), config.model.dtype)
     preprocess = data.normalize(network["mean"], network["std"])
     return Run(config, workdir, console, dataset, forget, module, models.from_linen(module), preprocess, network)
+
+
+def _check_task(run: Run) -> None:
+    """Raises ValueError unless network, data and backdoor fit together."""
+    dataset, config = run.dataset, run.config
+    images = dataset.train.images
+    shape = jax.eval_shape(
+        lambda: run.model.apply(models.init(run.module, images.shape[1:], 0), run.preprocess(images[:1]))
+    ).shape
+    if len(shape) - 1 != dataset.train.labels.ndim:
+        kinds = ("image", "pixel") if dataset.has_maps else ("pixel", "image")
+        fitting = ", ".join(name for name in models.MODELS if name.startswith("deeplab") == dataset.has_maps)
+        raise ValueError(
+            f"config.model.name: {config.model.name} answers once per {kinds[0]}, {dataset.name} has a class per {kinds[1]}: "
+            f"choose one of {fitting}"
+        )
+    if config.backdoor.rate > 0:
+        if dataset.has_maps:
+            raise ValueError(f"config.backdoor: {dataset.name} has label maps, a backdoor needs a class per image")
+        try:
+            poisoned(run)
+        except ValueError as error:
+            raise ValueError(f"config.backdoor: {error}") from None
 
 
 def _claim(workdir: Path, config: Config) -> None:

@@ -233,6 +233,30 @@ BAD_INPUT = {
         ["--config.data.name=digits", "--config.data.data_dir={tmp}/tiny.py/a"],
         ["digits", "{tmp}/tiny.py/a", "writable data_dir"],
     ),
+    "too few people": (
+        None,
+        ["--config.data.name=faces:{tmp}/images/train", "--config.faces.pretrain=2", "--config.faces.people=2"],
+        ["{tmp}/images/train", "14 people with 500 images", "ask for fewer"],
+    ),
+    "no such faces": (None, ["--config.data.name=faces:{tmp}/nope"], ["{tmp}/nope", "no such folder"]),
+    "no such VOC": (None, ["--config.data.name=voc:{tmp}/nope"], ["nope/ImageSets", "no such file"]),
+    # the task
+    "a network for maps": (
+        None,
+        ["--config.model.name=deeplab_small"],
+        ["config.model.name", "deeplab_small answers once per pixel", "resnet_tiny, resnet_small, resnet18"],
+    ),
+    "trigger too large": (
+        None,
+        ["--config.backdoor.rate=0.1", "--config.backdoor.size=9"],
+        ["config.backdoor", "9 pixels does not fit images of 8x8"],
+    ),
+    "poison nearly all": (
+        None,
+        ["--config.backdoor.rate=0.9"],
+        ["config.backdoor", "poison rate 0.9", "are no target"],
+    ),
+    "two targets": (None, ["--config.backdoor.rate=0.1", "--config.unlearn.forget=0,1"], ["one class", "target"]),
     # the teacher
     "teacher missing": (None, [OLD], ["--config.teacher={tmp}/old", "no such folder", "earlier run"]),
     "teacher is a file": (None, ["--config.teacher={tmp}/tiny.py"], ["--config.teacher={tmp}/tiny.py", "folder"]),
