@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax.numpy as jnp
-from flax import nnx
 
 from delete_jax.model import Model, Variables
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 ACTIVATIONS = "intermediates"
 """Flax's collection into which a Linen module sows what `features` returns: "features", the classifier's inputs, and layers."""
@@ -59,6 +62,8 @@ def from_nnx(module: nnx.Module) -> tuple[Model, Variables]:
       the model, and the module's variables: `params` and, for everything else (running statistics), `state`. To write
       results back: `nnx.update(module, variables["params"], variables["state"])`.
     """
+    from flax import nnx  # here, because few need it and it takes long to import
+
     graph, *parts = nnx.split(module, nnx.Param, nnx.RngState, ...)
     params, rngs, state = parts
 
