@@ -66,10 +66,10 @@ def draw(options: argparse.Namespace) -> None:
         zip(NETWORKS, (networks["original"].variables, networks[forget,].variables, unlearned), strict=True)
     )
     figures = {
-        "boxes.png": lambda: boxes(table["rows"]),
-        "classes.png": lambda: by_class(bench, networks, table["rates"]),
+        "boxes.png": lambda: boxes([row for row in table["rows"] if row["forget"] != "mean"]),
         "tsne.png": lambda: tsne(bench, variables, forget),
         "gradcam.png": lambda: gradcam(bench, variables, forget),
+        "classes.png": lambda: by_class(bench, networks, table["rates"]),
     }
     with matplotlib.rc_context(STYLE):
         for name, figure in figures.items():
