@@ -84,7 +84,7 @@ def boxes(rows: list[dict[str, Any]]) -> Figure:
     figure = Figure((2.6 * len(forgotten) + 1.6, 0.22 * len(methods) * 2 + 1.4), layout="constrained")
     axes = figure.subplots(2, len(forgotten), sharey=True, squeeze=False)
     for row_axes, (figure_name, title) in zip(
-        axes, (("acc_ft", "recognised, of"), ("acc_rt", "accuracy on the others without")), strict=True
+        axes, (("acc_ft", "still recognised"), ("acc_rt", "the others")), strict=True
     ):
         for ax, label in zip(row_axes, forgotten, strict=True):
             values = {row["method"]: row.get(figure_name) for row in rows if row["forget"] == label}
@@ -103,7 +103,7 @@ def boxes(rows: list[dict[str, Any]]) -> Figure:
                 ax.axvline(100 * np.mean(values["retrained"]), color=INK["retrained"], linewidth=0.8, linestyle="--")
             ax.set_yticks(range(len(methods)), methods)
             ax.set_ylim(len(methods) - 0.4, -0.6)
-            ax.set_title(f"{title} {label}")
+            ax.set_title(f"{label}: {title}")
             ax.set_xlabel("percent of test samples")
             ax.grid(axis="x")
     return figure
@@ -137,7 +137,7 @@ def by_class(bench: Bench, networks: dict[Any, Any], rates: dict[str, float]) ->
         found = [cell(name, class_) for class_ in classes]
         style = {"color": INK["original"], "linestyle": "--"} if name == "original" else {"color": f"C{i - 1}"}
         for ax, key in ((above, "acc_r"), (below, "acc_f")):
-            ax.plot(classes, [100 * values[key] for values in found], "o-", markersize=3, label=name, **style)
+            ax.plot(classes, [100 * values[key] for values in found], marker="o", markersize=3, label=name, **style)
     above.set_title("One rate for all classes: accuracy on the nine others")
     below.set_title("… and on the erased class")
     below.set_xticks(classes, dataset.class_names, rotation=30, ha="right")
