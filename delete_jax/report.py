@@ -798,8 +798,8 @@ def _limits(record: dict[str, Any], examples: Examples) -> list[tuple[str, str]]
         ("The answers forget, the inside may not.",
          "This report is about what the network answers. Its inner features may still carry the class: in this "
          "project's measurements on Fashion-MNIST, a linear probe on frozen features recognised the erased class in "
-         "72 to 97 % of the images after unlearning and in 73 to 97 % before. A network retrained without the class "
-         "scores high as well (55 to 95 %), so the gap to it counts. No probe was run for this page."),
+         "70 to 97 % of the images after unlearning and in 71 to 97 % before. A network retrained without the class "
+         "scores high as well (57 to 94 %), so the gap to it counts. No probe was run for this page."),
         ("Measured on this test set.", "Other images, altered images or attacks may be answered differently."),
     ]  # fmt: skip
     if n > 0 and rate is not None:  # Wilson's upper bound, z = 1.96
