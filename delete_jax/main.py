@@ -13,6 +13,7 @@ values that they have when the config file does not set them:
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import shlex
@@ -67,7 +68,16 @@ def use_compilation_cache() -> None:
 
 
 def run() -> None:
+    sys.unraisablehook = _interrupt_all_the_same
     sys.exit(main(sys.argv))
+
+
+def _interrupt_all_the_same(unraisable) -> None:
+    """Ctrl-C while Python runs a callback that may not raise, such as a garbage collector's, would be lost."""
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        _thread.interrupt_main()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 if __name__ == "__main__":
