@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from delete_jax import methods, models
+from delete_jax.data import paired_augmentation
 from delete_jax.parallel import MODES
 from delete_jax.step import BATCH_NORM_MODES
 from delete_jax.tasks.backdoor import PLACES
@@ -129,8 +130,10 @@ def validate(config: Config) -> None:
         _require(0 < part.lr < float("inf"), f"config.{name}.lr", part.lr, "a number above 0")
         _require(part.batch_size >= 1, f"config.{name}.batch_size", part.batch_size, "at least 1")
         _require(0 <= part.momentum < 1, f"config.{name}.momentum", part.momentum, "at least 0 and below 1")
-        known = set(part.augment) <= {"flip", "crop", "scale"} and len(set(part.augment)) == len(part.augment)
-        _require(known, f"config.{name}.augment", part.augment, "some of 'flip', 'crop' and (for label maps) 'scale'")
+        try:
+            paired_augmentation(part.augment)  # knows the other's names, too; which it is depends on the data
+        except ValueError as error:
+            raise ValueError(f"config.{name}.augment: {error}") from None
     decay = config.train.weight_decay
     _require(0 <= decay < float("inf"), "config.train.weight_decay", decay, "a number of at least 0")
     _require(0 < config.data.validation < 1, "config.data.validation", config.data.validation, "above 0 and below 1")

@@ -72,12 +72,13 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
             check_network(run.model, _variables(teacher[0]), dataset.train.images, run.preprocess)
         except ValueError as error:
             raise ValueError(f"--config.teacher={config.teacher}: {error}") from error
-    _check_task(run)
+    _check_model(run)
+    with_backdoor = config.backdoor.rate > 0
+    to_learn = _with_backdoor(run) if with_backdoor else dataset.train
     _claim(workdir, config)
     if (workdir / "report.json").exists() and (workdir / "report.html").exists():
         console.print(f"already done: {workdir / 'report.html'}", highlight=False)
         return
-    with_backdoor = config.backdoor.rate > 0
     train_on: Callable[[Run, str, data.Split], Trained] = train
     if people is not None:
         run = run._replace(unseen=people.unseen)
@@ -87,7 +88,7 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
         tree, _ = teacher
         original = Trained(_variables(tree), str(config.teacher), [], [])
     else:
-        original = train_on(run, "teacher", poisoned(run) if with_backdoor else dataset.train)
+        original = train_on(run, "teacher", to_learn)
     networks = {"original": original}
     if config.retrain:
         splits = {"retrained": dataset.train} if with_backdoor else references(dataset, forget)
@@ -186,27 +187,26 @@ def describe(config: Config, workdir, console, dataset, forget, loaded: dict[str
     return Run(config, workdir, console, dataset, forget, module, models.from_linen(module), preprocess, network)
 
 
-def _check_task(run: Run) -> None:
-    """Raises ValueError unless network, data and backdoor fit together."""
-    dataset, config = run.dataset, run.config
-    images = dataset.train.images
-    shape = jax.eval_shape(
-        lambda: run.model.apply(models.init(run.module, images.shape[1:], 0), run.preprocess(images[:1]))
-    ).shape
-    if len(shape) - 1 != dataset.train.labels.ndim:
+def _check_model(run: Run) -> None:
+    """Raises ValueError unless the network answers as often as the data has classes: once per image, or per pixel."""
+    dataset, name = run.dataset, run.config.model.name
+    fitting = [known for known in models.MODELS if known.startswith("deeplab") == dataset.has_maps]
+    if name not in fitting:
         kinds = ("image", "pixel") if dataset.has_maps else ("pixel", "image")
-        fitting = ", ".join(name for name in models.MODELS if name.startswith("deeplab") == dataset.has_maps)
         raise ValueError(
-            f"config.model.name: {config.model.name} answers once per {kinds[0]}, {dataset.name} has a class per {kinds[1]}: "
-            f"choose one of {fitting}"
+            f"config.model.name: {name} answers once per {kinds[0]}, {dataset.name} has a class per {kinds[1]}: "
+            f"choose one of {', '.join(fitting)}"
         )
-    if config.backdoor.rate > 0:
-        if dataset.has_maps:
-            raise ValueError(f"config.backdoor: {dataset.name} has label maps, a backdoor needs a class per image")
-        try:
-            poisoned(run)
-        except ValueError as error:
-            raise ValueError(f"config.backdoor: {error}") from None
+
+
+def _with_backdoor(run: Run) -> data.Split:
+    """The training data with the backdoor; ValueError where it does not fit them."""
+    if run.dataset.has_maps:
+        raise ValueError(f"config.backdoor: {run.dataset.name} has label maps, a backdoor needs a class per image")
+    try:
+        return poisoned(run)
+    except ValueError as error:
+        raise ValueError(f"config.backdoor: {error}") from None
 
 
 def _claim(workdir: Path, config: Config) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 from delete_jax.data import tfds_dirs
 from delete_jax.data.dataset import Dataset, Split, hold_out, pixel_statistics
 from delete_jax.data.drawn_faces import draw_faces
+from delete_jax.data.folder import SUFFIXES, open_image
 
 DRAWN, LFW = "drawn", "lfw"
-_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class Faces(NamedTuple):
@@ -75,13 +75,14 @@ def load_faces(
             for j, position in enumerate(np.sort(chosen)):
                 images[i, j] = _square(found[identity][position](), size)
 
+    mean, std = pixel_statistics(images[:pretrain, :train_images].reshape(-1, size, size, 3))
+
     def dataset(kind: str, begin: int, end: int) -> Dataset:
         train, test = (
             Split(part.reshape(-1, size, size, 3), np.repeat(np.arange(end - begin, dtype=np.int32), part.shape[1]))
             for part in (images[begin:end, :train_images], images[begin:end, train_images:])
         )
         kept, held_out = hold_out(train, validation, seed)
-        mean, std = pixel_statistics(images[:pretrain, :train_images].reshape(-1, size, size, 3))
         return Dataset(f"faces {name}, {kind}", kept, held_out, test, tuple(names[begin:end]), mean, std)
 
     last = pretrain + people
@@ -97,13 +98,11 @@ Reader = Callable[[], Any]
 
 
 def _folders(root: Path) -> dict[str, list[Reader]]:
-    from delete_jax.data.masks import open_image
-
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; give a folder of IDENTITY/*.jpg, 'drawn' or 'lfw'")
     found: dict[str, list[Reader]] = {}
     for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
+        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
         found[folder.name] = [functools.partial(open_image, file) for file in files]
     if not found:
         raise ValueError(f"{root}: has no folders of people; images belong in IDENTITY/")
@@ -111,15 +110,9 @@ def _folders(root: Path) -> dict[str, list[Reader]]:
 
 
 def _lfw(data_dir: str | None) -> dict[str, list[Reader]]:
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    directory = tfds_dirs.prepared_dir(LFW, data_dir, None)
-    builder: Any = tfds.builder_from_directory(directory, file_format="array_record")
-    records = builder.as_data_source(split="train", deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    builder = tfds_dirs.open_prepared(tfds_dirs.prepared_dir(LFW, data_dir, None))
     found: dict[str, list[Reader]] = {}
-    for i in range(len(records)):
-        feature = tf_example_pb2.Example.FromString(records[i]).features.feature
+    for feature in tfds_dirs.read_records(builder, "train")[1]:
         name, content = feature["label"].bytes_list.value[0].decode(), feature["image"].bytes_list.value[0]
         found.setdefault(name, []).append(functools.partial(_decode, content))
     return found

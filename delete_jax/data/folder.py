@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from delete_jax.data.dataset import Split
 
-_SUFFIXES = (".png", ".jpg", ".jpeg")
+SUFFIXES = (".png", ".jpg", ".jpeg")
 _CHANNELS = {"L": 1, "RGB": 3}
 
 
@@ -55,9 +56,9 @@ def _class_names(folder: Path) -> set[str]:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in _SUFFIXES and not f.name.startswith("."))
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
     if not files:
-        raise ValueError(f"{folder}: has no images; put {', '.join(_SUFFIXES)} files in, or remove it")
+        raise ValueError(f"{folder}: has no images; put {', '.join(SUFFIXES)} files in, or remove it")
     return files
 
 
@@ -80,14 +81,23 @@ def _describe(shape: tuple[int, ...]) -> str:
 
 
 def _read_image(path: Path) -> np.ndarray:
+    image = open_image(path)
+    if image.mode not in _CHANNELS:
+        raise ValueError(f"{path}: has mode {image.mode}; convert it to grey (L) or RGB, 8 bits per channel")
+    pixels = np.asarray(image)
+    return pixels.reshape(*pixels.shape[:2], _CHANNELS[image.mode])
+
+
+def open_image(path: str | Path) -> Any:
+    """A decoded PIL image; ValueError, naming the file, where it is missing or damaged."""
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            pixels, mode = np.asarray(image), image.mode
+            image.load()
+            return image.copy()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file, and the split lists it") from None
     # PIL says damaged in many ways: SyntaxError for PNG chunks, struct.error, its decompression bomb, ...
     except Exception as error:
         raise ValueError(f"{path}: cannot be read as an image ({error}); replace or remove it") from error
-    if mode not in _CHANNELS:
-        raise ValueError(f"{path}: has mode {mode}; convert it to grey (L) or RGB, 8 bits per channel")
-    return pixels.reshape(*pixels.shape[:2], _CHANNELS[mode])

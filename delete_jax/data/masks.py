@@ -47,18 +47,3 @@ def check_mask(name: str | Path, mask: Any, image: Any, num_classes: int) -> Non
         raise ValueError(
             f"{name}: holds label {wrong[0]}; allowed are 0 to {num_classes - 1}, and 255 for pixels to ignore"
         )
-
-
-def open_image(path: str | Path) -> Any:
-    """A decoded PIL image; ValueError, naming the file, where it is missing or damaged."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image.copy()
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file, and the split lists it") from None
-    # PIL says damaged in many ways: SyntaxError for PNG chunks, struct.error, its decompression bomb, ...
-    except Exception as error:
-        raise ValueError(f"{path}: cannot be read as an image ({error}); replace or remove it") from error

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from delete_jax.data import tfds_dirs
 from delete_jax.data.dataset import Split
 from delete_jax.data.masks import IGNORE, fit_pair
 
@@ -27,19 +27,16 @@ def read_pets(directory: Path, size: int) -> tuple[Split, Split, tuple[str, ...]
     Raises:
         ValueError: an image and its mask differ in size, or the mask is no trimap; the message says which record.
     """
-    import tensorflow_datasets as tfds
     from PIL import Image
-    from tensorflow_datasets.proto import tf_example_pb2
 
-    builder: Any = tfds.builder_from_directory(directory, file_format="array_record")
+    builder = tfds_dirs.open_prepared(directory)
     breeds = tuple(builder.info.features["label"].names)
     splits = []
     for name in ("train", "test"):
-        records = builder.as_data_source(split=name, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-        images = np.empty((len(records), size, size, 3), np.uint8)
-        labels = np.empty((len(records), size, size), np.uint8)
-        for i in range(len(records)):
-            feature = tf_example_pb2.Example.FromString(records[i]).features.feature
+        count, records = tfds_dirs.read_records(builder, name)
+        images = np.empty((count, size, size, 3), np.uint8)
+        labels = np.empty((count, size, size), np.uint8)
+        for i, feature in enumerate(records):
             image, mask = (
                 Image.open(io.BytesIO(feature[key].bytes_list.value[0])) for key in ("image", "segmentation_mask")
             )

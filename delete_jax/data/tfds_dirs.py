@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,28 +61,45 @@ def read_prepared(directory: Path) -> tuple[Split, Split, tuple[str, ...]]:
     Returns:
         `(train, test, class_names)`, in the order of the files.
     """
-    import tensorflow_datasets as tfds
     from PIL import Image
-    from tensorflow_datasets.proto import tf_example_pb2
 
-    builder: Any = tfds.builder_from_directory(directory, file_format=_FORMAT)
+    builder = open_prepared(directory)
     features = builder.info.features
     splits = []
     for name in ("train", "test"):
-        # Raw records: TFDS' own decoding takes twice as long, and its DESERIALIZE_NO_DECODE needs TensorFlow.
-        records = builder.as_data_source(split=name, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-        images = np.empty((len(records), *features["image"].shape), np.uint8)
-        labels = np.empty(len(records), np.int32)
-        for start in range(0, len(records), 4096):  # in blocks: much faster than one by one
-            block = range(start, min(start + 4096, len(records)))
-            for i, record in zip(block, records.__getitems__(block), strict=True):
-                feature = tf_example_pb2.Example.FromString(record).features.feature
-                with Image.open(io.BytesIO(feature["image"].bytes_list.value[0])) as image:
-                    images[i] = np.frombuffer(image.tobytes(), np.uint8).reshape(images.shape[1:])
-                labels[i] = feature["label"].int64_list.value[0]
+        count, records = read_records(builder, name)
+        images = np.empty((count, *features["image"].shape), np.uint8)
+        labels = np.empty(count, np.int32)
+        for i, feature in enumerate(records):
+            with Image.open(io.BytesIO(feature["image"].bytes_list.value[0])) as image:
+                images[i] = np.frombuffer(image.tobytes(), np.uint8).reshape(images.shape[1:])
+            labels[i] = feature["label"].int64_list.value[0]
         splits.append(Split(images, labels))
     train, test = splits
     return train, test, tuple(features["label"].names)
+
+
+def open_prepared(directory: Path) -> Any:
+    """Returns the TFDS builder of a prepared directory."""
+    import tensorflow_datasets as tfds
+
+    return tfds.builder_from_directory(directory, file_format=_FORMAT)
+
+
+def read_records(builder: Any, split: str) -> tuple[int, Iterator[Any]]:
+    """Returns how many records a split has, and these: maps from a feature's name to its undecoded value."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    # Raw records: TFDS' own decoding takes twice as long, and its DESERIALIZE_NO_DECODE needs TensorFlow.
+    records = builder.as_data_source(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+
+    def features() -> Iterator[Any]:
+        for start in range(0, len(records), 4096):  # in blocks: much faster than one by one
+            for record in records.__getitems__(range(start, min(start + 4096, len(records)))):
+                yield tf_example_pb2.Example.FromString(record).features.feature
+
+    return len(records), features()
 
 
 def _find(root: Path, name: str) -> Path | None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from delete_jax.data.dataset import Split
-from delete_jax.data.masks import check_mask, fit_pair, open_image
+from delete_jax.data.folder import open_image
+from delete_jax.data.masks import check_mask, fit_pair
 
 CLASS_NAMES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",

@@ -57,7 +57,7 @@ def _gradient(model: Model, preprocess: Callable, value: Callable[[chex.Array, S
 
 def mean_gradient(setup: Setup, stream: str) -> chex.ArrayTree:
     """The gradient of the cross entropy's mean over all samples of the stream."""
-    return _mean((gradient, samples) for gradient, samples in gradient_batches(setup, stream))
+    return mean_over_samples(gradient_batches(setup, stream))
 
 
 def diagonal_fisher(setup: Setup, stream: str) -> chex.ArrayTree:
@@ -66,13 +66,13 @@ def diagonal_fisher(setup: Setup, stream: str) -> chex.ArrayTree:
     With gradients of mean zero, as at the end of training, this estimates the mean squared gradient of single samples
     (the empirical Fisher information's diagonal), at the cost of one pass.
     """
-    return _mean(
+    return mean_over_samples(
         (jax.tree.map(lambda leaf, b=samples: b * jnp.square(leaf), gradient), samples)
         for gradient, samples in gradient_batches(setup, stream)
     )
 
 
-def _mean(batches: Iterable[tuple[chex.ArrayTree, int]]) -> chex.ArrayTree:
+def mean_over_samples(batches: Iterable[tuple[chex.ArrayTree, int]]) -> chex.ArrayTree:
     """Of trees, each with the number of samples that it stands for; no two of them are held at a time."""
 
     def add(a: tuple[chex.ArrayTree, int], b: tuple[chex.ArrayTree, int]) -> tuple[chex.ArrayTree, int]:

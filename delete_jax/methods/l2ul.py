@@ -9,7 +9,6 @@ from collections.abc import Mapping
 import chex
 import jax
 import jax.numpy as jnp
-import optax
 
 from delete_jax.methods.attacks import targeted_l2_pgd
 from delete_jax.methods.base import (
@@ -24,7 +23,7 @@ from delete_jax.methods.base import (
     check_positive,
     towards_labels,
 )
-from delete_jax.methods.gradients import gradient_batches
+from delete_jax.methods.gradients import gradient_batches, mean_over_samples
 
 RADIUS, STEP, STEPS = 0.4, 0.1, 10
 
@@ -102,14 +101,13 @@ def _distance(params, constants) -> chex.Array:
 def importance(setup: Setup) -> chex.ArrayTree:
     """Mean over forget batches of the absolute gradient of the mean norm of the logits, each tensor scaled to [0, 1]."""
     gradients = gradient_batches(setup, FORGET, value=_norm)
-    absolute = [jax.tree.map(lambda leaf, n=n: n * jnp.abs(leaf), gradient) for gradient, n in gradients]
-    total = functools.reduce(optax.tree.add, absolute)
+    mean = mean_over_samples((jax.tree.map(jnp.abs, gradient), samples) for gradient, samples in gradients)
 
     def scale(leaf: chex.Array) -> chex.Array:
         low, high = jnp.min(leaf), jnp.max(leaf)
         return jnp.where(high > low, (leaf - low) / jnp.where(high > low, high - low, 1), 0)
 
-    return jax.tree.map(scale, total)
+    return jax.tree.map(scale, mean)
 
 
 def _norm(logits: chex.Array, _: Stream) -> chex.Array:
