@@ -361,6 +361,18 @@ def short(name: str, length: int = 16) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
+def faster(cost: dict[str, Any]) -> str:
+    """How the time to unlearn compares."""
+    return f"{cost['speedup']:.1f}× faster than retraining" if cost.get("speedup") else "no retraining to compare with"
+
+
+def most_changed(before: np.ndarray, after: np.ndarray, forgotten: list[int]) -> list[int]:
+    """What was erased and the classes whose figures changed most, as many as are drawn, in the order of the classes."""
+    change = np.nan_to_num(np.abs(after - before))
+    change[forgotten] += 2  # the erased ones first
+    return sorted(np.argsort(-change, kind="stable")[:MAX_BARS].tolist())
+
+
 def _cards(record: dict[str, Any]) -> list[Card]:
     def beside(show: Callable[[Any], str], *path: str) -> list[str]:
         return [f"{show(_metric(record, name, *path))} {name}" for name in _present(record)[:-1]]
@@ -370,7 +382,6 @@ def _cards(record: dict[str, Any]) -> list[Card]:
     second = ("Probability given to the erased class", "forget_mass") if one else second
     distance, cost = ("distance_to_retrained", "forget", "total_variation"), record["cost"]
     same = [*beside(number, *distance)[:1], "0 = same answers"] if "retrained" in record["networks"] else []
-    ratio = f"{cost['speedup']:.1f}× faster than retraining" if cost.get("speedup") else "no retraining to compare with"
     compiling = cost.get("unlearn_compile_seconds")
     compiled = [f"and {seconds(compiling)} compilation"] if compiling else []
     return [
@@ -381,7 +392,7 @@ def _cards(record: dict[str, Any]) -> list[Card]:
               beside(percent, "acc_rt")),
         Card("Distance to the retrained network", number(_metric(record, "unlearned", *distance)), "down",
               same or ["no retrained reference was made"]),
-        Card("Time to unlearn", seconds(cost["unlearn_seconds"]), "down", [ratio, *compiled]),
+        Card("Time to unlearn", seconds(cost["unlearn_seconds"]), "down", [faster(cost), *compiled]),
     ]  # fmt: skip
 
 
@@ -440,9 +451,7 @@ def _panels(record: dict[str, Any]) -> list[Panel]:
     panels.append(bars_panel("Where the erased images go", text, absorbed, top, names, forgotten))
 
     accuracy = {name: floats(_metric(record, name, "per_class")) for name in present}
-    change = np.nan_to_num(np.abs(accuracy["unlearned"] - accuracy["original"]))
-    change[forgotten] += 2  # the erased ones first
-    shown = sorted(np.argsort(-change, kind="stable")[:MAX_BARS].tolist())
+    shown = most_changed(accuracy["original"], accuracy["unlearned"], forgotten)
     text = "Test images answered rightly, class by class; ✕ marks what was erased."
     if k > len(shown):
         text += f" Shown are what was erased and the classes that changed most, {len(shown)} of {k}."
@@ -632,10 +641,7 @@ def _page(record: dict[str, Any], parts: Parts) -> str:
     )
     figures: dict[str, str] = {}
     for i, panel in enumerate(panels):
-        figures[panel.section] = figures.get(panel.section, "") + (
-            f'<figure class="panel"><h3>{escape(panel.title)}</h3>{svg(panel, f"p{i}")}'
-            f"<figcaption>{escape(panel.caption)}</figcaption></figure>"
-        )
+        figures[panel.section] = figures.get(panel.section, "") + figure(panel, f"p{i}")
     sections = [
         ("What was erased, from what, and how", _provenance(record)),
         ("Original, retrained, unlearned", parts.comparison),
@@ -666,6 +672,14 @@ def _page(record: dict[str, Any], parts: Parts) -> str:
         f"{escape(str(record['created']))}</p>"
         f'<div class="verdict {judged.level}"><p class="badge">{escape(judged.label)}</p>'
         f"<h1>{escape(headline)}</h1></div></header>{body}</main></body></html>\n"
+    )
+
+
+def figure(panel: Panel, name: str) -> str:
+    """The panel with its title and caption."""
+    return (
+        f'<figure class="panel"><h3>{escape(panel.title)}</h3>{svg(panel, name)}'
+        f"<figcaption>{escape(panel.caption)}</figcaption></figure>"
     )
 
 

@@ -63,7 +63,6 @@ def _parts(record: dict[str, Any], examples: Examples) -> Parts:
         beside = [f"{percent(networks[name]['metrics'][key])} {NAMES[name]}" for name in present if name != "unlearned"]
         return Card(title, percent(networks["unlearned"]["metrics"][key]), direction, beside)
 
-    ratio = f"{cost['speedup']:.1f}× faster than retraining" if cost.get("speedup") else "no retraining to compare with"
     trigger = record["backdoor"]
     assumed = f"It is {record['forget']['what']}, and was on {100 * trigger['rate']:g} % of the training images."
     return Parts(
@@ -73,7 +72,7 @@ def _parts(record: dict[str, Any], examples: Examples) -> Parts:
             card("Target class, clean", "acc_target", "up"),
             card("Other classes, clean", "acc_others", "up"),
             card("Right under the trigger", "acc_stamped", "up"),
-            Card("Time to unlearn", seconds(cost["unlearn_seconds"]), "down", [ratio]),
+            Card("Time to unlearn", seconds(cost["unlearn_seconds"]), "down", [report.faster(cost)]),
         ],
         report.process_panels(record, "Clean validation images while unlearning", ("target", "others")),
         report.measures_table(record, MEASURES, {name: NAMES[name] for name in present}),

@@ -127,11 +127,7 @@ def _panels(faces: FaceExamples) -> list[Panel]:
 
 
 def _grid(panels: list[Panel]) -> str:
-    figures = "".join(
-        f'<figure class="panel"><h3>{escape(p.title)}</h3>{report.svg(p, f"f{i}")}<figcaption>{escape(p.caption)}</figcaption>'
-        "</figure>"
-        for i, p in enumerate(panels)
-    )
+    figures = "".join(report.figure(panel, f"f{i}") for i, panel in enumerate(panels))
     return f'<div class="grid">{figures}</div>'
 
 

@@ -93,7 +93,6 @@ def _parts(record: dict[str, Any], examples: MapExamples) -> report.Parts:
     present = [name for name in NETWORKS if name in record["networks"]]
     cost = record["cost"]
     after = record["networks"]["unlearned"]["metrics"]
-    ratio = f"{cost['speedup']:.1f}× faster than retraining" if cost.get("speedup") else "no retraining to compare with"
 
     def beside(key: str, show) -> list[str]:
         return [f"{show(record['networks'][n]['metrics'][key])} {NETWORKS[n]}" for n in present if n != "unlearned"]
@@ -103,7 +102,7 @@ def _parts(record: dict[str, Any], examples: MapExamples) -> report.Parts:
         Card("Pixels called so", percent(after["predicted_f"]), "down", beside("predicted_f", percent)),
         Card("Mean IoU of the others", number(after["miou_r"]), "up", beside("miou_r", number)),
         Card("Pixels called rightly", percent(after["pixel_accuracy"]), "up", beside("pixel_accuracy", percent)),
-        Card("Time to unlearn", report.seconds(cost["unlearn_seconds"]), "down", [ratio]),
+        Card("Time to unlearn", report.seconds(cost["unlearn_seconds"]), "down", [report.faster(cost)]),
     ]
     forgotten, short = record["forget"]["classes"], [report.short(name) for name in names]
     panels = report.process_panels(record, "Pixels called rightly while unlearning")
@@ -113,9 +112,7 @@ def _parts(record: dict[str, Any], examples: MapExamples) -> report.Parts:
         "Where the erased pixels go", "What the test pixels of the erased class become. The two references were told different "
         "things about them: nothing, or that they are background.", absorbed, top, short, forgotten))  # fmt: skip
     per_class = {n: report.floats(record["networks"][n]["metrics"]["per_class"]) for n in present}
-    change = np.nan_to_num(np.abs(per_class["unlearned"] - per_class["original"]))
-    change[forgotten] += 2
-    shown = sorted(np.argsort(-change, kind="stable")[: report.MAX_BARS].tolist())
+    shown = report.most_changed(per_class["original"], per_class["unlearned"], forgotten)
     panels.append(report.bars_panel(
         "IoU of each class", "✕ marks what was erased.", per_class, shown, short, forgotten))  # fmt: skip
     return report.Parts(

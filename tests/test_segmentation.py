@@ -10,7 +10,7 @@ import delete_jax as dj
 from delete_jax import metrics, models
 from delete_jax.data import paired_augmentation
 from delete_jax.methods import FORGET, Context, Output
-from delete_jax.models import BasicBlock, DeepLabV3Plus
+from delete_jax.models import Block, DeepLabV3Plus
 from delete_jax.tasks import segmentation
 from delete_jax.unlearning import split_streams
 from tests import tiny
@@ -232,7 +232,7 @@ def test_deeplab_shapes(name, millions):
 def test_dilation_in_place_of_strides(output_stride, rows):
     """The same weights fit both output strides, as torchvision's and DeepLab's own do."""
     settings = {
-        "block": BasicBlock,
+        "block": Block,
         "stages": (1, 1, 1, 2),
         "features": (4, 5, 6, 7),
         "pyramid_features": 4,

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 
 from delete_jax.model import Model, Variables
 from delete_jax.models.adapters import features, from_linen, from_nnx
-from delete_jax.models.deeplab import ATROUS_RATES, BasicBlock, Bottleneck, DeepLabV3Plus
+from delete_jax.models.deeplab import ATROUS_RATES, Bottleneck, DeepLabV3Plus
 from delete_jax.models.gradcam import grad_cam
 from delete_jax.models.layers import BatchNorm
-from delete_jax.models.resnet import ResNet
+from delete_jax.models.resnet import Block, ResNet
 
 
 def resnet_tiny(num_classes: int, dtype: jnp.dtype = jnp.float32) -> ResNet:
@@ -37,7 +37,7 @@ def deeplab(num_classes: int, depth: int, output_stride: int, dtype: jnp.dtype =
     stages = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}[depth]
     return DeepLabV3Plus(
         num_classes,
-        block=BasicBlock if depth == 18 else Bottleneck,
+        block=Block if depth == 18 else Bottleneck,
         stages=stages,
         features=(64, 128, 256, 512),
         output_stride=output_stride,
@@ -50,7 +50,7 @@ def deeplab_small(num_classes: int, dtype: jnp.dtype = jnp.float32) -> DeepLabV3
     """The same design with three narrow stages, for images of 48 to 96 pixels: 0.1 M parameters; trains on a CPU."""
     return DeepLabV3Plus(
         num_classes,
-        block=BasicBlock,
+        block=Block,
         stages=(1, 1, 1),
         features=(16, 32, 48),
         stem=(3, 2, False),
@@ -97,8 +97,8 @@ def init(module: nn.Module, image_shape: tuple[int, int, int], seed: int) -> Var
 __all__ = [
     "DTYPES",
     "MODELS",
-    "BasicBlock",
     "BatchNorm",
+    "Block",
     "Bottleneck",
     "DeepLabV3Plus",
     "Model",

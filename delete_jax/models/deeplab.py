@@ -11,6 +11,7 @@ import numpy as np
 
 from delete_jax.models.adapters import ACTIVATIONS
 from delete_jax.models.layers import BatchNorm
+from delete_jax.models.resnet import conv
 
 ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}  # by output stride
 
@@ -34,30 +35,12 @@ class Bottleneck(nn.Module):
         return nn.relu(shortcut + y)
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
-
-    features: int
-    stride: int = 1
-    dilation: int = 1
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        shortcut = x
-        y = _conv_bn_relu(x, train, self.features, 3, self.dtype, "1", self.stride, self.dilation)
-        y = _conv_bn(y, train, self.features, 3, self.dtype, "2", 1, self.dilation)
-        if x.shape != y.shape:
-            shortcut = _conv_bn(x, train, self.features, 1, self.dtype, "_shortcut", self.stride)
-        return nn.relu(shortcut + y)
-
-
 class DeepLabV3Plus(nn.Module):
     """Images `[b, h, w, c]`, normalised, of any size -> logits `[b, h, w, num_classes]`.
 
     Attributes:
       num_classes: k.
-      block: `BasicBlock` or `Bottleneck`.
+      block: `resnet.Block` or `Bottleneck`.
       stages, features: blocks and channels of each of the four stages (three for the small network).
       stem: (size, stride) of the first convolution and whether a 3x3 pooling of stride 2 follows.
       output_stride: image pixels per position of the last stage: 8 or 16; later stages are dilated in place of strides.
@@ -121,12 +104,7 @@ class DeepLabV3Plus(nn.Module):
 def _conv_bn(
     x: jax.Array, train: bool, features: int, size: int, dtype: jnp.dtype, name: str, stride: int = 1, dilation: int = 1
 ) -> jax.Array:
-    init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-    padding = dilation * (size // 2)
-    x = nn.Conv(
-        features, (size, size), stride, padding, kernel_dilation=dilation, use_bias=False, dtype=dtype,
-        kernel_init=init, name=f"conv{name}",
-    )(x)  # fmt: skip
+    x = conv(features, size, stride, dtype, f"conv{name}", dilation)(x)
     return BatchNorm(dtype=dtype, name=f"bn{name}")(x, train)
 
 

@@ -18,17 +18,18 @@ class Block(nn.Module):
 
     features: int
     stride: int = 1
+    dilation: int = 1
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         shortcut = x
-        y = _conv(self.features, 3, self.stride, self.dtype, "conv1")(x)
+        y = conv(self.features, 3, self.stride, self.dtype, "conv1", self.dilation)(x)
         y = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(y, train))
-        y = _conv(self.features, 3, 1, self.dtype, "conv2")(y)
+        y = conv(self.features, 3, 1, self.dtype, "conv2", self.dilation)(y)
         y = BatchNorm(dtype=self.dtype, name="bn2")(y, train)
         if x.shape != y.shape:
-            shortcut = _conv(self.features, 1, self.stride, self.dtype, "shortcut_conv")(x)
+            shortcut = conv(self.features, 1, self.stride, self.dtype, "shortcut_conv")(x)
             shortcut = BatchNorm(dtype=self.dtype, name="shortcut_bn")(shortcut, train)
         return nn.relu(shortcut + y)
 
@@ -52,22 +53,24 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = _conv(self.features[0], 3, self.stem_stride, self.dtype, "conv1")(x.astype(self.dtype))
+        x = conv(self.features[0], 3, self.stem_stride, self.dtype, "conv1")(x.astype(self.dtype))
         x = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train))
         self.sow(ACTIVATIONS, "stem", x)
         for stage, (blocks, features) in enumerate(zip(self.stages, self.features, strict=True)):
             for block in range(blocks):
                 stride = 2 if stage and not block else 1
-                x = Block(features, stride, self.dtype, name=f"layer{stage + 1}_{block}")(x, train)
+                x = Block(features, stride, dtype=self.dtype, name=f"layer{stage + 1}_{block}")(x, train)
             self.sow(ACTIVATIONS, f"layer{stage + 1}", x)
         x = jnp.mean(x, axis=(1, 2), dtype=np.promote_types(self.dtype, jnp.float32))
         self.sow(ACTIVATIONS, "features", x)
         return nn.Dense(self.num_classes, name="fc")(x)
 
 
-def _conv(features: int, size: int, stride: int, dtype: jnp.dtype, name: str) -> nn.Conv:
-    # PyTorch pads both sides alike; "SAME" with stride 2 would not
+def conv(features: int, size: int, stride: int, dtype: jnp.dtype, name: str, dilation: int = 1) -> nn.Conv:
+    """A convolution without bias that keeps the resolution but for its stride, padded as PyTorch does: both sides alike,
+    which "SAME" with stride 2 would not."""
     init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
     return nn.Conv(
-        features, (size, size), stride, padding=size // 2, use_bias=False, dtype=dtype, kernel_init=init, name=name
-    )
+        features, (size, size), stride, padding=dilation * (size // 2), kernel_dilation=dilation, use_bias=False,
+        dtype=dtype, kernel_init=init, name=name,
+    )  # fmt: skip
