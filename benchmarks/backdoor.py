@@ -10,18 +10,15 @@ seed's network. Test data are used for the final figures only. The same command 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from bench import Bench
+from bench import Bench, choose, write_table
 
 import delete_jax as dj
-from delete_jax import data, stages
+from delete_jax import data, evaluation, stages
 from delete_jax.loop import make_predictor
-from delete_jax.step import sgd
 from delete_jax.tasks import backdoor
 from delete_jax.unlearning import unlearn_streams
 
@@ -61,22 +58,22 @@ def main() -> int:
 def compare(options: argparse.Namespace) -> None:
     bench = Bench(options.config, options.out)
     config, dataset = bench.config, bench.dataset
-    trigger = backdoor.Trigger(config.backdoor.size, config.backdoor.place, config.backdoor.value)
+    trigger = evaluation.trigger_of(config)
     predict = make_predictor(bench.run.model, bench.run.preprocess, classes=True)
 
-    def network(seed: int, target: int | None) -> stages.Trained:
+    def network(seed: int, target: int | None) -> evaluation.Trained:
         """The seed's network with the target's backdoor; without any for None."""
         config.seed, config.unlearn.forget = seed, (0 if target is None else target,)
         run = bench.run._replace(workdir=options.out / f"seed{seed}", forget=config.unlearn.forget)
         run.workdir.mkdir(exist_ok=True)
         if target is None:
             return stages.train(run, "clean", dataset.train)
-        return stages.train(run, f"poisoned-{target}", stages.poisoned(run))
+        return stages.train(run, f"poisoned-{target}", evaluation.poisoned(run))
 
-    def unlearn(original: stages.Trained, way: str, seed: int, target: int, rate: float) -> dj.Result:
-        (method, count), settings = WAYS[way], config.unlearn
-        some = np.random.default_rng([seed, 1]).permutation(len(dataset.train.labels))[:count]
-        clean = data.Split(dataset.train.images[some], dataset.train.labels[some])
+    def unlearn(original: evaluation.Trained, way: str, seed: int, target: int, rate: float) -> dj.Result:
+        method, config.backdoor.clean = WAYS[way]
+        config.seed = seed
+        clean = evaluation.clean_samples(bench.run)
         streams = backdoor.make_streams(
             method,
             clean,
@@ -87,12 +84,9 @@ def compare(options: argparse.Namespace) -> None:
             bench.run.preprocess,
             dataset.num_classes,
         )
-        return unlearn_streams(
-            bench.run.model, original.variables, streams, dataset.num_classes, (target,), method=method,
-            epochs=-(-settings.epochs * 3000 // count), lr=rate, batch_size=settings.batch_size, seed=seed,
-            batch_norm=settings.batch_norm, preprocess=bench.run.preprocess, augment=None, tx=sgd(settings.momentum),
-            parallel=config.parallel,
-        )  # fmt: skip
+        epochs = -(-config.unlearn.epochs * 3000 // config.backdoor.clean)  # as many steps with fewer samples
+        settings = bench.settings() | {"epochs": epochs, "method": method, "lr": rate, "seed": seed}
+        return unlearn_streams(bench.run.model, original.variables, streams, dataset.num_classes, (target,), **settings)
 
     def measure(variables, split: data.Split, target: int) -> dict[str, float]:
         answers = (predict(variables, images) for images in (split.images, backdoor.stamp(split.images, trigger)))
@@ -119,34 +113,23 @@ def compare(options: argparse.Namespace) -> None:
     seeds = range(options.seeds)
     poisoned = {(seed, target): network(seed, target) for seed in seeds for target in options.targets}
     never = [network(seed, None) for seed in seeds]
-    searches = {
-        way: {rate: float(np.mean([score(way, t, rate) for t in options.targets])) for rate in RATES} for way in WAYS
-    }
-    rates = {way: max(scores, key=lambda rate: scores[rate]) for way, scores in searches.items()}
-    rows: list[dict[str, Any]] = []
+    rates, searches = choose(
+        WAYS, RATES, lambda way, rate: float(np.mean([score(way, t, rate) for t in options.targets]))
+    )
+    rows = []
     for target in options.targets:
         references = {"poisoned": [poisoned[s, target] for s in seeds], "never poisoned": never}
-        cells = {
-            name: [measure(n.variables, dataset.test, target) | {"seconds": n.seconds} for n in found]
-            for name, found in references.items()
-        }
-        cells |= {way: [final(way, target, rates[way], s) for s in seeds] for way in WAYS}
-        for name, found in cells.items():
-            values = {column: [cell[column] for cell in found] for column in COLUMNS}
-            rows.append({"target": dataset.class_names[target], "network": name, **values})
-    lines = ["| target | network | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
-    for row in rows:
-        shown = []
-        for column in COLUMNS:
-            values = np.array(row[column]) * (1 if column == "seconds" else 100)
-            shown.append(f"{values.mean():.1f} ± {values.std(ddof=1) if len(values) > 1 else 0:.1f}")
-        lines.append(f"| {row['target']} | {row['network']} | " + " | ".join(shown) + " |")
+        for name in (*references, *WAYS):
+            if name in WAYS:
+                found = [final(name, target, rates[name], seed) for seed in seeds]
+            else:
+                trained = references[name]
+                found = [measure(n.variables, dataset.test, target) | {"seconds": n.seconds} for n in trained]
+            rows.append((dataset.class_names[target], name, found))
     chosen = ", ".join(f"{way} {rate:g}" for way, rate in rates.items())
-    lines += ["", f"Percent, mean ± std over {options.seeds} seeds. Rates chosen on validation samples: {chosen}."]
-    (options.out / "backdoor.md").write_text("\n".join(lines) + "\n")
-    record = {"rows": rows, "rates": rates, "searches": searches}
-    (options.out / "backdoor.json").write_text(json.dumps(record, indent=2) + "\n")
-    print("\n".join(lines))
+    note = f"Percent, mean ± std over {options.seeds} seeds. Rates chosen on validation samples: {chosen}."
+    record = {"rates": rates, "searches": searches}
+    write_table(options.out, "backdoor", ("target", "network"), COLUMNS, rows, record, note)
 
 
 if __name__ == "__main__":

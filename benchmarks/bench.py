@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 import delete_jax as dj
@@ -65,7 +67,6 @@ class Bench:
         pixels: str = "all",
     ) -> dj.Result:
         """From `networks["original"]`, with the config's settings."""
-        settings = self.config.unlearn
         return dj.unlearn(
             self.run.model,
             networks["original"].variables,
@@ -73,18 +74,25 @@ class Bench:
             self.dataset.train.labels,
             forget=classes,
             method=method,
-            epochs=settings.epochs,
             lr=rate,
-            batch_size=settings.batch_size,
             seed=networks["seed"],
             mask=mask,
             pixels=pixels,
-            batch_norm=settings.batch_norm,
-            preprocess=self.run.preprocess,
-            augment=self.augment,
-            tx=sgd(settings.momentum),
-            parallel=self.config.parallel,
+            **self.settings(),
         )
+
+    def settings(self) -> dict[str, Any]:
+        """What the config says of unlearning, but for the classes, the method and its rate."""
+        settings = self.config.unlearn
+        return {
+            "epochs": settings.epochs,
+            "batch_size": settings.batch_size,
+            "batch_norm": settings.batch_norm,
+            "preprocess": self.run.preprocess,
+            "augment": self.augment,
+            "tx": sgd(settings.momentum),
+            "parallel": self.config.parallel,
+        }
 
     def score(self, variables, classes: tuple[int, ...]) -> dict[str, float]:
         """`acc_f`, `acc_r` and their H-Mean (residual), the `score`, on held-out training samples."""
@@ -100,3 +108,54 @@ class Bench:
             temporary.write_text(json.dumps(compute()))
             os.replace(temporary, path)
         return json.loads(path.read_text())
+
+
+def choose(
+    ways: Sequence[str], rates: Sequence[float], score: Callable[[str, float], float]
+) -> tuple[dict[str, float], dict[str, dict[float, float]]]:
+    """The rate with the best score for each way, and all scores."""
+    searches = {way: {rate: score(way, rate) for rate in rates} for way in ways}
+    return {way: max(scores, key=lambda rate: scores[rate]) for way, scores in searches.items()}, searches
+
+
+def mean_std(values: Sequence[float | None]) -> tuple[float, float]:
+    """Over seeds (n - 1); infinite where there is a seed without a value (a class that did not come back)."""
+    if None in values:
+        return math.inf, 0.0
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def write_table(
+    out: Path,
+    name: str,
+    heads: tuple[str, str],
+    columns: dict[str, str],
+    rows: list[tuple[str, str, list[dict[str, float]]]],
+    record: dict[str, Any],
+    note: str,
+    factor: float = 100,
+    digits: int = 1,
+) -> None:
+    """Prints a table of means ± std and writes it to OUT/NAME.md, and to OUT/NAME.json with `record`.
+
+    Args:
+      columns: figure -> heading. All are multiplied by `factor` and shown with `digits`, but for `seconds`.
+      rows: what the first two columns say, and the figures of each seed.
+      note: a line below the table.
+    """
+    lines = ["| " + " | ".join((*heads, *columns.values())) + " |", "|---" * (len(columns) + 2) + "|"]
+    for *titles, figures in rows:
+        cells = []
+        for column in columns:
+            mean, deviation = mean_std([figure[column] for figure in figures])
+            scale, places = (1, 1) if column == "seconds" else (factor, digits)
+            cells.append(f"{scale * mean:.{places}f} ± {scale * deviation:.{places}f}")
+        lines.append("| " + " | ".join((*titles, *cells)) + " |")
+    lines += ["", note]
+    (out / f"{name}.md").write_text("\n".join(lines) + "\n")
+    values = [
+        {**dict(zip(heads, titles, strict=True)), **{c: [figure[c] for figure in figures] for c in columns}}
+        for *titles, figures in rows
+    ]
+    (out / f"{name}.json").write_text(json.dumps({"rows": values, **record}, indent=2) + "\n")
+    print("\n".join(lines))

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from bench import Bench
+from bench import Bench, mean_std
 
 import delete_jax as dj
 from delete_jax import metrics, stages
@@ -279,13 +279,6 @@ def summary(figures: list[dict[str, Any]]) -> dict[str, Any]:
     if failed := [cell["failed"] for cell in figures if "failed" in cell]:
         return {"failed": failed[0]}
     return {name: [cell[name] for cell in figures] for name in COLUMNS if name in figures[0]}
-
-
-def mean_std(values: list[float | None]) -> tuple[float, float]:
-    """Over seeds (n - 1); infinite where there is a seed without a value (a class that did not come back)."""
-    if None in values:
-        return math.inf, 0.0
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -10,16 +10,14 @@ network. Test images are used for the final figures only. The same command again
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from bench import Bench
+from bench import Bench, choose, write_table
 
 import delete_jax as dj
-from delete_jax.tasks import faces
+from delete_jax.tasks import classification, faces
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 METHODS = ("delete", "anchored", "random_label")
@@ -63,9 +61,9 @@ def compare(options: argparse.Namespace) -> None:
     def figures(variables, classes: tuple[int, ...]) -> dict[str, float]:
         found: dict[str, float] = {}
         for split, names in ((dataset.train, ("acc_f", "acc_r")), (dataset.test, ("acc_ft", "acc_rt"))):
-            right = bench.predict(variables, split.images).argmax(-1) == split.labels
-            hit = np.isin(split.labels, classes)
-            found |= {names[0]: float(right[hit].mean()), names[1]: float(right[~hit].mean())}
+            answers = bench.predict(variables, split.images).argmax(-1)
+            accuracies = classification.validation_accuracy(answers, split.labels, classes)
+            found |= dict(zip(names, accuracies.values(), strict=True))
         known, strange = (bench.features(variables, images) for images in (dataset.test.images, unseen.images))
         groups = faces.verification_scores(known, dataset.test.labels, strange, unseen.labels, classes)
         for group, pair in groups.items():
@@ -91,35 +89,20 @@ def compare(options: argparse.Namespace) -> None:
 
         return bench.cell(f"{name}-{classes[0]}-{rate:g}-seed{seed}", compute)
 
-    searches = {n: {rate: float(np.mean([score(n, c, rate) for c in sets])) for rate in RATES} for n in METHODS}
-    rates = {name: max(scores, key=lambda rate: scores[rate]) for name, scores in searches.items()}
-    rows: list[dict[str, Any]] = []
+    rates, searches = choose(METHODS, RATES, lambda name, rate: float(np.mean([score(name, c, rate) for c in sets])))
+    rows = []
     for classes in sets:
-        cells = {
-            name: [
-                figures(n["original" if name == "original" else classes].variables, classes)
-                | {"seconds": n["original" if name == "original" else classes].seconds}
-                for n in networks
-            ]
-            for name in ("original", "retrained")
-        }
-        cells |= {name: [final(name, classes, rates[name], s) for s in range(options.seeds)] for name in METHODS}
-        for name, found in cells.items():
-            values = {column: [cell[column] for cell in found] for column in COLUMNS}
-            rows.append({"forget": dataset.class_names[classes[0]], "network": name, **values})
-    lines = ["| forget | network | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
-    for row in rows:
-        shown = []
-        for column in COLUMNS:
-            values = np.array(row[column]) * (1 if column == "seconds" else 100)
-            shown.append(f"{values.mean():.1f} ± {values.std(ddof=1) if len(values) > 1 else 0:.1f}")
-        lines.append(f"| {row['forget']} | {row['network']} | " + " | ".join(shown) + " |")
+        for name in ("original", "retrained", *METHODS):
+            if name in METHODS:
+                found = [final(name, classes, rates[name], seed) for seed in range(options.seeds)]
+            else:
+                trained = [n["original" if name == "original" else classes] for n in networks]
+                found = [figures(network.variables, classes) | {"seconds": network.seconds} for network in trained]
+            rows.append((dataset.class_names[classes[0]], name, found))
     chosen = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
-    lines += ["", f"Percent, mean ± std over {options.seeds} seeds. Rates chosen on validation images: {chosen}."]
-    (options.out / "faces.md").write_text("\n".join(lines) + "\n")
-    record = {"rows": rows, "rates": rates, "searches": searches}
-    (options.out / "faces.json").write_text(json.dumps(record, indent=2) + "\n")
-    print("\n".join(lines))
+    note = f"Percent, mean ± std over {options.seeds} seeds. Rates chosen on validation images: {chosen}."
+    record = {"rates": rates, "searches": searches}
+    write_table(options.out, "faces", ("forget", "network"), COLUMNS, rows, record, note)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,12 @@ the first seed's network. Test images are used for the final figures only. The s
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench import Bench
+from bench import Bench, choose, write_table
 
 import delete_jax as dj
 from delete_jax import data, metrics
@@ -101,35 +100,21 @@ def run(options: argparse.Namespace) -> None:
             lambda: figures(network.variables, classes, seed) | {"seconds": network.seconds},
         )
 
-    searches = {way: {rate: float(np.mean([score(way, c, rate) for c in sets])) for rate in RATES} for way in WAYS}
-    rates = {way: max(scores, key=lambda rate: scores[rate]) for way, scores in searches.items()}
-    rows: list[dict[str, Any]] = []
+    rates, searches = choose(WAYS, RATES, lambda way, rate: float(np.mean([score(way, c, rate) for c in sets])))
+    rows = []
     for classes in sets:
-        cells = {
-            k: [reference(k, classes, s) for s in range(options.seeds)] for k in ("original", *segmentation.REFERENCES)
-        }
-        cells |= {way: [final(way, classes, rates[way], s) for s in range(options.seeds)] for way in WAYS}
-        for name, found in cells.items():
-            values = {column: [cell[column] for cell in found] for column in COLUMNS}
-            rows.append({"erased": dataset.class_names[classes[0]], "network": name, **values})
-    lines = ["| erased | network | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
-    for row in rows:
-        cells = []
-        for column in COLUMNS:
-            mean, deviation = np.mean(row[column]), np.std(row[column], ddof=1) if options.seeds > 1 else 0.0
-            digits = 1 if column == "seconds" else 3
-            cells.append(f"{mean:.{digits}f} ± {deviation:.{digits}f}")
-        name = segmentation.REFERENCES.get(row["network"])
-        lines.append(
-            f"| {row['erased']} | {f'retrained, {name}' if name else row['network']} | " + " | ".join(cells) + " |"
-        )
+        for name in ("original", *segmentation.REFERENCES, *WAYS):
+            seeds = range(options.seeds)
+            if name in WAYS:
+                found = [final(name, classes, rates[name], seed) for seed in seeds]
+            else:
+                found = [reference(name, classes, seed) for seed in seeds]
+            kind = segmentation.REFERENCES.get(name)
+            rows.append((dataset.class_names[classes[0]], f"retrained, {kind}" if kind else name, found))
     chosen = ", ".join(f"{way} {rate:g}" for way, rate in rates.items())
-    lines += ["", f"Mean ± std over {options.seeds} seeds. Rates chosen on validation images: {chosen}."]
-    (options.out / "segmentation.md").write_text("\n".join(lines) + "\n")
-    (options.out / "segmentation.json").write_text(
-        json.dumps({"rows": rows, "rates": rates, "searches": searches}, indent=2) + "\n"
-    )
-    print("\n".join(lines))
+    note = f"Mean ± std over {options.seeds} seeds. Rates chosen on validation images: {chosen}."
+    record = {"rates": rates, "searches": searches}
+    write_table(options.out, "segmentation", ("erased", "network"), COLUMNS, rows, record, note, factor=1, digits=3)
 
 
 if __name__ == "__main__":
