@@ -46,7 +46,8 @@ def main(argv: list[str]) -> int:
         print(f"delete-jax: error: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        logging.disable()  # a save that was under way fails in Orbax' threads, which log that at length
+        logging.disable()  # a save that was under way fails in Orbax' threads, which log that at length,
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # or was not begun
         print("delete-jax: interrupted; the same command resumes", file=sys.stderr)
         return 130
     return 0

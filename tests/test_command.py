@@ -16,6 +16,7 @@ import time
 
 import flax.serialization
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -91,7 +92,7 @@ def make_teacher(tmp: pathlib.Path, change=lambda variables: variables, meta=(),
         "std": dataset.std.tolist(),
     } | network
     module = models.create("resnet_tiny", 3)
-    shapes = jax.eval_shape(lambda: models.init(module, (8, 8, 1), 0))
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), train=False))
     rng = np.random.default_rng(0)  # not constant: a damaged bit has to hit the arrays, not what compresses them
     variables = change(jax.tree.map(lambda leaf: rng.uniform(0.1, 0.2, leaf.shape).astype(leaf.dtype), shapes))
     state = flax.serialization.to_state_dict(jax.device_get(init_state(variables, sgd())))

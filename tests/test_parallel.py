@@ -56,8 +56,7 @@ def test_eight_devices(mode, one_device):
     assert_same(jax.tree.leaves(five_steps(mode)), one_device)
 
 
-@pytest.mark.parametrize("mode", ["pmap", "sharding"])
-def test_two_processes(mode, one_device, tmp_path):
+def test_two_processes(one_device, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -66,7 +65,7 @@ def test_two_processes(mode, one_device, tmp_path):
     command = [sys.executable, "-m", "tests.two_processes"]
     processes = [
         subprocess.Popen(
-            [*command, str(i), str(port), mode, str(tmp_path / "params.npz")],
+            [*command, str(i), str(port), str(tmp_path)],
             env=environment,
             cwd=root,
             stdout=subprocess.PIPE,
@@ -81,8 +80,9 @@ def test_two_processes(mode, one_device, tmp_path):
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], outputs
-    saved = np.load(tmp_path / "params.npz")
-    assert_same([saved[f"arr_{i}"] for i in range(len(saved.files))], one_device)
+    for mode in ("pmap", "sharding"):
+        saved = np.load(tmp_path / f"{mode}.npz")
+        assert_same([saved[f"arr_{i}"] for i in range(len(saved.files))], one_device)
 
 
 def test_the_last_epoch_of_uneven_batches_is_the_weighted_mean(one_device):

@@ -144,11 +144,12 @@ def test_l2ul_agrees_with_the_original_code(precision, x64):
             logits, _ = model.apply_train(teacher, adversarial, jax.random.key(0))
             return jnp.sum(jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], 1))
 
-        adversarial = jnp.clip(x, 0, 1)
-        for _ in range(10):
+        def ascend(_, adversarial):
             gradient = jax.grad(log_likelihood)(adversarial)
             shift = adversarial + 0.1 * gradient / length(gradient) - x
-            adversarial = jnp.clip(x + shift * jnp.minimum(SETTINGS["l2ul_adv"]["adv_eps"] / length(shift), 1), 0, 1)
+            return jnp.clip(x + shift * jnp.minimum(SETTINGS["l2ul_adv"]["adv_eps"] / length(shift), 1), 0, 1)
+
+        adversarial = jax.lax.fori_loop(0, 10, ascend, jnp.clip(x, 0, 1))
         return adversarial, length(adversarial - x).ravel()
 
     def columns(step):

@@ -15,6 +15,8 @@ from delete_jax.tasks import segmentation
 from delete_jax.unlearning import split_streams
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("fast_compile")
+
 # ------------------------------------------------------------------------------------------------------------- measures
 
 
@@ -212,14 +214,18 @@ def test_a_batch_without_pixels_that_count_is_harmless():
 # -------------------------------------------------------------------------------------------------------------- networks
 
 
+def shapes(initialised: nn.Module, module: nn.Module, shape: tuple[int, ...]):
+    """Of the variables of one network, and of what the other makes with them of images: logits, activations."""
+    x = jnp.zeros(shape)
+    variables = jax.eval_shape(lambda: initialised.init(jax.random.key(0), x, train=False))
+    return variables, jax.eval_shape(lambda v: module.apply(v, x, train=False, mutable=["intermediates"]), variables)
+
+
 @pytest.mark.parametrize(("name", "millions"), [("deeplab_small", 0.1), ("deeplab_resnet50", 40.35)])
 def test_deeplab_shapes(name, millions):
     module = models.create(name, 21)
     size = (49, 66)
-    variables = jax.eval_shape(lambda: models.init(module, (*size, 3), 0))
-    logits, sown = jax.eval_shape(
-        lambda v: module.apply(v, jnp.zeros((2, *size, 3)), train=False, mutable=["intermediates"]), variables
-    )
+    variables, (logits, sown) = shapes(module, module, (2, *size, 3))
     assert (logits.shape, logits.dtype) == ((2, *size, 21), jnp.float32)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     assert parameters / 1e6 == pytest.approx(millions, rel=0.16 if name == "deeplab_small" else 1e-3)
@@ -239,9 +245,8 @@ def test_dilation_in_place_of_strides(output_stride, rows):
         "low_features": 4,
     }
     module = DeepLabV3Plus(3, output_stride=output_stride, atrous_rates=(1,), **settings)
-    variables = models.init(module, (64, 64, 1), 0)
     other = DeepLabV3Plus(3, output_stride=24 - output_stride, atrous_rates=(1,), **settings)
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 64, 64, 1)), jnp.float32)
-    logits, sown = module.apply(variables, x, train=False, mutable=["intermediates"])
-    assert sown["intermediates"]["layer4"][0].shape == (1, rows, rows, 7)
-    assert other.apply(variables, x, train=False).shape == logits.shape == (1, 64, 64, 3)
+    for initialised in (module, other):
+        _, (logits, sown) = shapes(initialised, module, (1, 64, 64, 1))
+        assert sown["intermediates"]["layer4"][0].shape == (1, rows, rows, 7)
+        assert logits.shape == (1, 64, 64, 3)

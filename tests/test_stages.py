@@ -1,5 +1,6 @@
 """Whole runs of the tasks beside classification, in this process and on tiny data: what is written, what is said."""
 
+import functools
 import json
 
 import jax
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from delete_jax import report_backdoor, stages
+from delete_jax import models, report_backdoor, stages
 from delete_jax.config import (
     BackdoorConfig,
     Config,
@@ -19,7 +20,16 @@ from delete_jax.config import (
 )
 from delete_jax.data import Split
 from delete_jax.data.dataset import Dataset, pixel_statistics
+from delete_jax.models import ResNet
+from tests import tiny
 from tests.test_report import read
+
+
+@pytest.fixture(autouse=True)
+def _small_networks(monkeypatch):
+    """They compile in a fraction of the time, and the networks that are shipped have tests of their own."""
+    monkeypatch.setitem(models.MODELS, "resnet_tiny", functools.partial(ResNet, stages=(1, 1), features=(12, 24)))
+    monkeypatch.setitem(models.MODELS, "deeplab_small", lambda num_classes, dtype: tiny.Segmenter(num_classes))
 
 
 def run(config: Config, workdir, capsys) -> tuple[dict, str]:
@@ -97,7 +107,7 @@ def test_backdoor(backdoored, tmp_path, capsys):
         "target": 3,
     }
     assert 150 < record["forget"]["num_samples"] < 200
-    assert "attack success: 0" in out
+    assert f"attack success: {after['asr']:.1%}" in out
     _, page = read(tmp_path / "run")
     assert "a patch of 2x2 pixels of value 255 at the bottom right that leads to “3”" in page.text
 
@@ -115,13 +125,13 @@ def test_faces(tmp_path, capsys):
     config = Config(
         data=DataConfig(name="faces:drawn", size=16),
         model=ModelConfig(name="resnet_tiny"),
-        train=TrainConfig(epochs=3, lr=0.05, batch_size=8),
-        unlearn=UnlearnConfig(forget=(1,), epochs=6, lr=3e-3, batch_size=8),
-        faces=FacesConfig(pretrain=8, people=4, unseen=3, train_images=24, test_images=8, epochs=6, lr=0.02),
+        train=TrainConfig(epochs=4, lr=0.1, batch_size=8),
+        unlearn=UnlearnConfig(forget=(2,), epochs=6, lr=3e-3, batch_size=8),
+        faces=FacesConfig(pretrain=8, people=4, unseen=3, train_images=24, test_images=8, epochs=8, lr=0.05),
     )
     record, out = run(config, tmp_path / "run", capsys)
     assert [line.split(":")[0] for line in out.splitlines() if ": step" in line] == (
-        ["pretrained"] * 3 + ["teacher"] * 6 + ["retrained"] * 6 + ["unlearned"] * 6
+        ["pretrained"] * 4 + ["teacher"] * 8 + ["retrained"] * 8 + ["unlearned"] * 6
     )
     figures = {name: network["metrics"] for name, network in record["networks"].items()}
     assert figures["original"]["acc_ft"] > 0.6

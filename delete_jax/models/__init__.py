@@ -89,9 +89,11 @@ def create(name: str, num_classes: int, dtype: str = "float32") -> nn.Module:
 
 
 def init(module: nn.Module, image_shape: tuple[int, int, int], seed: int) -> Variables:
-    """Fresh variables for images `[h, w, c]`."""
+    """Fresh variables for images `[h, w, c]`. It compiles by itself: inside `jax.jit` or `jax.eval_shape`, `module.init`."""
     x = jnp.zeros((1, *image_shape), jnp.float32)
-    return jax.jit(lambda key: module.init(key, x, train=False))(jax.random.key(seed))
+    # It runs once: XLA on CPU would optimise it for seconds.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(lambda key: module.init(key, x, train=False), compiler_options=options)(jax.random.key(seed))
 
 
 __all__ = [
