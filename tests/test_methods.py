@@ -83,15 +83,6 @@ def test_three_steps(trained, net):
     assert jax.tree.structure(trained.unwrap(state.variables)) == jax.tree.structure(teacher)
 
 
-def test_compiled_and_not_compiled_agree(net):
-    """Once, for DELETE: running op by op takes long."""
-    method = dj.methods.delete()
-    model, variables, batch, _ = prepared(method, *net)
-    step = make_train_step(model, method, sgd(), preprocess=identity)
-    arguments = (init_state(variables, sgd()), variables, batch, jnp.float32(0.01), jax.random.key(0))
-    assert largest_difference(step(*arguments)[0].params, jax.jit(step)(*arguments)[0].params) < 1e-6
-
-
 def test_weight_zero_counts_for_nothing(trained, net, x64):
     """With frozen statistics a sample of weight 0 may be anything; leaving it out gives the same parameters."""
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), net[1])

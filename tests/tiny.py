@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -51,5 +53,9 @@ def samples(n: int = 64, seed: int = 0, num_classes: int = NUM_CLASSES, size: in
 def network(module: nn.Module | None = None, seed: int = 0, size: int = 6):
     """A model and its untrained variables."""
     module = module or Net()
-    variables = module.init(jax.random.key(seed), jnp.zeros((1, size, size, 1), jnp.float32), train=False)
-    return dj.models.from_linen(module), variables
+    return dj.models.from_linen(module), _initial(module, size, seed)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _initial(module: nn.Module, size: int, seed):
+    return module.init(jax.random.key(seed), jnp.zeros((1, size, size, 1), jnp.float32), train=False)
