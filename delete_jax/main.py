@@ -46,8 +46,7 @@ def main(argv: list[str]) -> int:
         print(f"delete-jax: error: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        logging.disable()  # a save that was under way fails in Orbax' threads, which log that at length,
-        warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # or was not begun
+        _say_no_more()
         print("delete-jax: interrupted; the same command resumes", file=sys.stderr)
         return 130
     return 0
@@ -79,6 +78,13 @@ def _interrupt_all_the_same(unraisable) -> None:
         _thread.interrupt_main()
     else:
         sys.__unraisablehook__(unraisable)
+
+
+def _say_no_more() -> None:
+    """A save that Ctrl-C stopped fails in Orbax' threads, or leaves half of what it was about to use: each would tell."""
+    logging.disable()
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited")
+    sys.unraisablehook = lambda _: None
 
 
 if __name__ == "__main__":

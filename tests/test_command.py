@@ -648,6 +648,7 @@ def test_interrupted(monkeypatch, capsys, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command, "run_stages", interrupt)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # silenced, as logging is: restored afterwards
     argv = ["delete-jax", f"--config={ROOT}/configs/digits.py", f"--workdir={tmp_path / 'run'}"]
     assert command.main(argv) == 130
     assert capsys.readouterr() == ("", "delete-jax: interrupted; the same command resumes\n")
