@@ -163,10 +163,10 @@ def evaluate_backdoor(run: Run, trained: dict[str, Trained]) -> Evaluation:
     from delete_jax.report_backdoor import write_report
 
     test, target = run.dataset.test, run.forget[0]
-    stamped = backdoor.stamp(test.images, trigger_of(run.config))
+    triggered = backdoor.stamp(test.images, trigger_of(run.config))
     predict = make_predictor(run.model, run.preprocess)
     answers = {
-        name: [classification.probabilities(predict(network.variables, images)) for images in (test.images, stamped)]
+        name: [classification.probabilities(predict(network.variables, images)) for images in (test.images, triggered)]
         for name, network in trained.items()
     }
     figures = {
@@ -176,7 +176,7 @@ def evaluate_backdoor(run: Run, trained: dict[str, Trained]) -> Evaluation:
     others = np.flatnonzero(test.labels != target)[:8]
     own = np.flatnonzero(test.labels == target)[:4]
     examples = Examples(
-        np.concatenate([stamped[others], test.images[own]]),
+        np.concatenate([triggered[others], test.images[own]]),
         np.concatenate([test.labels[others], test.labels[own]]),
         *(np.concatenate([answers[name][1][others], answers[name][0][own]]) for name in ("original", "unlearned")),
     )
@@ -184,7 +184,8 @@ def evaluate_backdoor(run: Run, trained: dict[str, Trained]) -> Evaluation:
     notes = backdoor.remarks(before, after, figures.get("retrained"))
     for note in notes:
         run.console.print(f"note: {note}", highlight=False)
-    record = _record(run, trained, figures, backdoor_stamped(run))
+    stamped = backdoor.to_forget(run.config.unlearn.method, clean_samples(run), trigger_of(run.config), target)
+    record = _record(run, trained, figures, stamped)
     trigger, name = run.config.backdoor, run.dataset.class_names[target]
     record["forget"]["what"] = (
         f"a patch of {trigger.size}x{trigger.size} pixels of value {trigger.value} at the "
@@ -197,15 +198,6 @@ def evaluate_backdoor(run: Run, trained: dict[str, Trained]) -> Evaluation:
         record,
         lambda record: write_report(record, examples, run.workdir),
         f"{summary}({before['acc_others']:.1%})",
-    )
-
-
-def backdoor_stamped(run: Run) -> data.Split:
-    """What the network is made to forget: clean samples of other classes with the trigger, labelled as the target."""
-    images, labels = clean_samples(run)
-    others = labels != run.forget[0]
-    return data.Split(
-        backdoor.stamp(images[others], trigger_of(run.config)), np.full_like(labels[others], run.forget[0])
     )
 
 

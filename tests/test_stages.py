@@ -106,7 +106,7 @@ def test_backdoor(backdoored, tmp_path, capsys):
         "clean": 200,
         "target": 3,
     }
-    assert 150 < record["forget"]["num_samples"] < 200
+    assert record["forget"]["num_samples"] == 200
     assert f"attack success: {after['asr']:.1%}" in out
     _, page = read(tmp_path / "run")
     assert "a patch of 2x2 pixels of value 255 at the bottom right that leads to “3”" in page.text
@@ -118,6 +118,7 @@ def test_a_backdoor_without_clean_samples_warns(backdoored, tmp_path, capsys):
     assert "note: delete sees no clean samples of class 3" in out
     assert "note: the target's clean accuracy fell" in out
     assert len(record["notes"]) == 1
+    assert 150 < record["forget"]["num_samples"] < 200  # without the target's own
     assert report_backdoor.verdict(record).level != "good"
 
 

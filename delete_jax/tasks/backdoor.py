@@ -77,6 +77,24 @@ def poison(split: Split, trigger: Trigger, target: int, rate: float, seed: int) 
     return Split(images, labels)
 
 
+def to_forget(method: str, clean: Split, trigger: Trigger, target: int) -> Split:
+    """What a method is made to forget: samples of other classes, stamped, labelled as the target; for
+    `trigger_distillation` all of them, stamped, with their true classes.
+
+    Args:
+      clean: samples without the trigger, with their true classes.
+
+    Raises:
+      ValueError: there is no sample of another class, or the trigger does not fit.
+    """
+    rows = np.flatnonzero(clean.labels != target)
+    if not len(rows):
+        raise ValueError(f"no clean sample of a class other than {target}: stamped ones teach what to forget")
+    if method == "trigger_distillation":
+        return Split(stamp(clean.images, trigger), clean.labels)
+    return Split(stamp(clean.images[rows], trigger), np.full_like(clean.labels[rows], target))
+
+
 def make_streams(
     method: Method,
     clean: Split,
@@ -89,9 +107,8 @@ def make_streams(
 ) -> dict[str, Stream]:
     """What a method reads, made of clean samples and an assumed trigger.
 
-    The forget stream has the samples of other classes, stamped, with the target to be erased; for `trigger_distillation` all
-    samples, stamped, with the original's answers to the images without the stamp. The remain stream has the clean samples,
-    the target's too.
+    The forget stream has the samples `to_forget`, with the target to be erased; for `trigger_distillation` with the original's
+    answers to the images without the stamp. The remain stream has the clean samples, the target's too.
 
     Args:
       clean: samples without the trigger, with their true classes.
@@ -99,9 +116,7 @@ def make_streams(
     Raises:
       ValueError: there is no sample of another class, or the trigger does not fit.
     """
-    rows = np.flatnonzero(clean.labels != target)
-    if not len(rows):
-        raise ValueError(f"no clean sample of a class other than {target}: stamped ones teach what to forget")
+    stamped = to_forget(method.name, clean, trigger, target)
     if REMAIN not in method.streams:
         warnings.warn(
             f"{method.name} sees no clean samples of class {target}: that class will be erased with the trigger; use "
@@ -118,11 +133,9 @@ def make_streams(
             "erase": erase,
         }
 
+    streams = {FORGET: stream(*stamped)}
     if method.name == "trigger_distillation":
-        streams = {FORGET: stream(stamp(clean.images, trigger), clean.labels)}
         streams[FORGET]["teacher_logits"] = make_predictor(model, preprocess)(variables, clean.images)
-    else:
-        streams = {FORGET: stream(stamp(clean.images[rows], trigger), np.full(len(rows), target))}
     if REMAIN in method.streams:
         streams[REMAIN] = stream(clean.images, clean.labels)
     return {name: streams[name] for name in method.streams}
