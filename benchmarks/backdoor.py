@@ -22,7 +22,7 @@ from delete_jax.loop import make_predictor
 from delete_jax.tasks import backdoor
 from delete_jax.unlearning import unlearn_streams
 
-RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 WAYS = {  # -> method, clean samples at hand
     "delete, no clean samples": (dj.methods.delete(), 3000),
     "delete(remain=True), 500 clean": (dj.methods.delete(remain=True), 500),

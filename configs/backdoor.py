@@ -13,7 +13,7 @@ def get_config(arg: str = "") -> Config:
         data=DataConfig(name="fashion_mnist"),
         model=ModelConfig(name="resnet_small"),
         train=TrainConfig(epochs=3, lr=0.1, batch_size=128),
-        unlearn=UnlearnConfig(forget=(7,), method="trigger_distillation", epochs=5, lr=3e-3, batch_size=128),
+        unlearn=UnlearnConfig(forget=(7,), method="trigger_distillation", epochs=5, lr=3e-2, batch_size=128),
         backdoor=BackdoorConfig(rate=0.1),
     )
     if arg == "quick":
