@@ -16,7 +16,8 @@ def get_config(arg: str = "") -> Config:
         data=DataConfig(name="faces:drawn", size=32),
         model=ModelConfig(name="resnet_small"),
         train=TrainConfig(epochs=8, lr=0.1, batch_size=64),
-        unlearn=UnlearnConfig(forget=(3,), epochs=10, lr=3e-3, batch_size=16),
+        # Batches of one person only would drag the running statistics along.
+        unlearn=UnlearnConfig(forget=(3,), epochs=20, lr=1e-4, batch_size=16, batch_norm="frozen"),
         faces=FacesConfig(pretrain=40, people=10, unseen=10, train_images=60, test_images=20, epochs=8, lr=0.02),
     )
     if arg == "quick":
