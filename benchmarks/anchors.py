@@ -30,10 +30,8 @@ RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 SETS = (("turn",), ("flip",), ("shift",), ("turn", "flip"), ("turn", "shift"), ("turn", "flip", "shift"))
 CHOOSING_RATES = (1e-3, 1e-2)
 MODES = ("train", "frozen")
-ERASED, KEPT = (
-    0.005,
-    0.01,
-)  # a rate serves a class when acc_ft is at most this, and acc_rt at most this below the original's
+# A rate serves a class when acc_ft is at most ERASED, and acc_rt at most LOST below the original's.
+ERASED, LOST = 0.005, 0.01
 REFERENCES = ("original", "retrained")
 
 
@@ -140,14 +138,14 @@ def text(rows: list[dict[str, Any]], chosen: tuple[str, ...], seeds: int) -> str
                 lost = np.mean([original[r["class"]] - np.mean(r["acc_rt"]) for r in mine])
                 left = np.mean([r["acc_ft"] for r in mine])
                 served = sum(
-                    np.mean(r["acc_ft"]) <= ERASED and original[r["class"]] - np.mean(r["acc_rt"]) <= KEPT for r in mine
+                    np.mean(r["acc_ft"]) <= ERASED and original[r["class"]] - np.mean(r["acc_rt"]) <= LOST for r in mine
                 )
                 cells.append(f"{100 * left:.1f} / {-100 * lost:+.1f} / {served}")
             lines.append(f"| {mode} | {name} | " + " | ".join(cells) + " |")
     return "\n".join([
         *lines, "",
         "Each cell: still recognised / change of the accuracy on the others, in points / classes for which the rate serves"
-        f" (at most {100 * ERASED:g} % recognised, at most {100 * KEPT:g} point lost).",
+        f" (at most {100 * ERASED:g} % recognised, at most {100 * LOST:g} point lost).",
     ]) + "\n"  # fmt: skip
 
 

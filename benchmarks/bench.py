@@ -35,9 +35,8 @@ class Bench:
         self.run = stages.describe(self.config, out, self.console, self.dataset, (), None)
         self.predict = make_predictor(self.run.model, self.run.preprocess)
         self.features = make_predictor(models.features(self.run.module), self.run.preprocess)
-        self.augment = stages.augmentation(
-            self.dataset, self.config.unlearn.augment
-        )  # once: another function would compile again
+        # Once: another function would compile again.
+        self.augment = stages.augmentation(self.dataset, self.config.unlearn.augment)
 
     def networks(self, seed: int, sets: list[tuple[int, ...]]) -> dict[Any, Any]:
         """The seed's original network, and the references retrained without each set of classes (`stages.references`).
