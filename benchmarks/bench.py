@@ -101,7 +101,7 @@ class Bench:
         return accuracies | {"score": metrics.hmean_residual(accuracies["acc_r"], accuracies["acc_f"])}
 
     def cell(self, name: str, compute: Callable[[], Any]) -> Any:
-        path = self.out / "cells" / f"{name}.json"
+        path = self.out / "cells" / (name.replace(", ", "-").replace(" ", "-") + ".json")
         if not path.exists():
             temporary = path.with_suffix(".tmp")
             temporary.write_text(json.dumps(compute()))
@@ -115,6 +115,17 @@ def choose(
     """The rate with the best score for each way, and all scores."""
     searches = {way: {rate: score(way, rate) for rate in rates} for way in ways}
     return {way: max(scores, key=lambda rate: scores[rate]) for way, scores in searches.items()}, searches
+
+
+def create(name: str, rate: float) -> dj.methods.Method:
+    """The method with its defaults; for one without a learning rate, `rate` is what is searched in its place."""
+    return dj.methods.create(name, **({"alpha": rate} if name == "ssd" else {}))
+
+
+def compared_classes(table: dict[str, Any], dataset: Any) -> list[int]:
+    """The classes that were erased alone in a comparison's `table.json`."""
+    names = {row["forget"] for row in table["rows"]}
+    return [class_ for class_, name in enumerate(dataset.class_names) if name in names]
 
 
 def mean_std(values: Sequence[float | None]) -> tuple[float, float]:

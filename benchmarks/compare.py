@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from bench import Bench, mean_std
+from bench import Bench, create, mean_std
 
 import delete_jax as dj
 from delete_jax import metrics, stages
@@ -151,6 +151,10 @@ class Probabilities(NamedTuple):
 class Comparison(Bench):
     """The cells of the table."""
 
+    def __init__(self, config_file: str, out: Path):
+        super().__init__(config_file, out)
+        self.reference_answers: dict[Any, np.ndarray] = {}
+
     def candidate(self, networks, name: str, classes: tuple[int, ...], rate: float) -> float:
         """Validation H-Mean of one candidate; a run that diverges scores 0."""
 
@@ -191,7 +195,7 @@ class Comparison(Bench):
             figures = self._figures(networks, seed, network.variables, classes)
             return figures | ({"seconds": network.seconds} if kind == "retrained" else {})
 
-        return self.cell(f"{kind.replace(', ', '-').replace(' ', '-')}-{_key(classes)}-seed{seed}", compute)
+        return self.cell(f"{kind}-{_key(classes)}-seed{seed}", compute)
 
     def _answers(self, variables) -> Probabilities:
         return Probabilities(
@@ -201,12 +205,17 @@ class Comparison(Bench):
             )
         )
 
+    def _test_answers(self, networks, seed: int, key: Any) -> np.ndarray:
+        """The probabilities of an original or retrained network, computed once: every figure is relative to them."""
+        if (seed, key) not in self.reference_answers:
+            logits = self.predict(networks[seed][key].variables, self.dataset.test.images)
+            self.reference_answers[seed, key] = classification.probabilities(logits)
+        return self.reference_answers[seed, key]
+
     def _figures(self, networks, seed: int, variables, classes: tuple[int, ...]) -> dict[str, Any]:
         train, test = self.dataset.train, self.dataset.test
-        original, retrained = networks[seed]["original"], networks[seed][classes]
         answers = self._answers(variables)
-        ideal = classification.probabilities(self.predict(retrained.variables, test.images))
-        before = classification.probabilities(self.predict(original.variables, test.images))
+        ideal, before = (self._test_answers(networks, seed, key) for key in (classes, "original"))
         own = classification.measure(answers.train, answers.test, train.labels, test.labels, classes)
         confusion = metrics.confusion_matrix(test.labels, before.argmax(-1), self.dataset.num_classes)
         others = [class_ for class_ in range(self.dataset.num_classes) if class_ not in classes]
@@ -215,15 +224,17 @@ class Comparison(Bench):
         distances = relative.pop("distance_to_retrained")
         attack = self._membership(answers, classes)["confidence"]
         probe = self._probe(variables, classes)
+        retrained_probe = self.cell(
+            f"probe-{_key(classes)}-seed{seed}",
+            lambda: {"probe": self._probe(networks[seed][classes].variables, classes)},
+        )
         return own | relative | {
             "tv_forget": distances["forget"]["total_variation"],
             "tv_remain": distances["remain"]["total_variation"],
             "js_forget": distances["forget"]["jensen_shannon"],
             "agreement_forget": distances["forget"]["agreement"],
             "probe": probe,
-            "probe_gap": probe - self.cell(
-                f"probe-{_key(classes)}-seed{seed}", lambda: {"probe": self._probe(retrained.variables, classes)}
-            )["probe"],
+            "probe_gap": probe - retrained_probe["probe"],
             "relearn_steps": self._relearn(variables, classes, was["acc_ft"]),
             "mia": attack.called_members,
             "mia_accuracy": attack.accuracy,
@@ -263,11 +274,6 @@ class Comparison(Bench):
         )  # fmt: skip
         accuracies, steps = ([row[name] for row in fitted.evaluations] for name in ("acc_ft", "step"))
         return metrics.relearn_steps(accuracies, steps, original)
-
-
-def create(name: str, rate: float) -> dj.methods.Method:
-    """The method with its defaults; for one without a learning rate, `rate` is what is searched in its place."""
-    return dj.methods.create(name, **({"alpha": rate} if name == "ssd" else {}))
 
 
 def _key(classes: tuple[int, ...]) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-from bench import Bench
+from bench import Bench, compared_classes, create
 from matplotlib.figure import Figure
 
 import delete_jax as dj
@@ -55,11 +55,7 @@ def main() -> int:
 def draw(options: argparse.Namespace) -> None:
     table = json.loads((options.out / "table.json").read_text())
     bench = Bench(options.config, options.out)
-    dataset = bench.dataset
-    compared = [
-        class_ for class_, name in enumerate(dataset.class_names) if name in {r["forget"] for r in table["rows"]}
-    ]
-    forget = options.forget if options.forget is not None else compared[-1]
+    forget = options.forget if options.forget is not None else compared_classes(table, bench.dataset)[-1]
     networks = bench.networks(0, [(forget,)])
     unlearned = bench.unlearn(networks, dj.methods.delete(), (forget,), table["rates"]["delete"]).variables
     variables = dict(
@@ -126,7 +122,7 @@ def by_class(bench: Bench, networks: dict[Any, Any], rates: dict[str, float]) ->
             if name == "original":
                 return accuracies(networks["original"].variables, class_)
             try:
-                result = bench.unlearn(networks, dj.methods.create(name), (class_,), rates[name])
+                result = bench.unlearn(networks, create(name, rates[name]), (class_,), rates[name])
             except dj.NonFiniteError:
                 return {"acc_f": float("nan"), "acc_r": float("nan")}
             return accuracies(result.variables, class_)

@@ -64,7 +64,9 @@ def test_each_says_how_it_is_run(path):
     assert f"python benchmarks/{path.name}" in path.read_text().split('"""')[1]
 
 
-@pytest.mark.parametrize("name", ["compare", "figures", "sequential", "anchors", "segmentation", "backdoor", "faces"])
+@pytest.mark.parametrize(
+    "name", ["compare", "figures", "features", "sequential", "anchors", "segmentation", "backdoor", "faces"]
+)
 def test_bad_input_is_one_line(name, monkeypatch, capsys, tmp_path):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     script = __import__(name)
