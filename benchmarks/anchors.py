@@ -19,7 +19,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from bench import Bench
+from bench import Bench, run_script
 from matplotlib.figure import Figure
 
 import delete_jax as dj
@@ -41,13 +41,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of results")
     parser.add_argument("--classes", type=int, nargs="+", required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    options = parser.parse_args()
-    try:
-        study(options)
-    except ValueError as error:
-        print(f"anchors: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_script(parser, study)
 
 
 def study(options: argparse.Namespace) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,36 @@ from delete_jax.loop import make_predictor
 from delete_jax.methods import Method
 from delete_jax.step import sgd
 from delete_jax.tasks import classification
+
+ANOTHER = "retrained, another seed"
+REFERENCES = ("original", "retrained", ANOTHER)
+
+
+def run_script(
+    parser: argparse.ArgumentParser,
+    function: Callable[[argparse.Namespace], None],
+    errors: type[Exception] | tuple[type[Exception], ...] = ValueError,
+) -> int:
+    """Runs it with the command's arguments; 0, or 2 after one line for bad input."""
+    options = parser.parse_args()
+    try:
+        function(options)
+    except errors as error:
+        print(f"{Path(sys.argv[0]).stem}: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def reference_names(seeds: int) -> tuple[str, ...]:
+    """The networks that every method is compared with; another seed's only where there are several."""
+    return REFERENCES if seeds > 1 else REFERENCES[:2]
+
+
+def reference(networks: list[dict[Any, Any]], seed: int, kind: str, classes: tuple[int, ...]) -> Any:
+    """One of `REFERENCES`. The last is what is attainable: a network that never saw the class, as if it were a method's."""
+    if kind == "original":
+        return networks[seed]["original"]
+    return networks[(seed + (kind == ANOTHER)) % len(networks)][classes]
 
 
 class Bench:

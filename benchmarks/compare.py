@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from bench import Bench, create, mean_std
+from bench import Bench, create, mean_std, reference, reference_names, run_script
 
 import delete_jax as dj
 from delete_jax import metrics, stages
@@ -85,13 +85,7 @@ def main() -> int:
     parser.add_argument("--methods", nargs="+", default=DEFAULT_METHODS, help="names, or: all")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="candidates, rising")
-    options = parser.parse_args()
-    try:
-        compare(options)
-    except ValueError as error:
-        print(f"compare: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_script(parser, compare)
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -123,11 +117,11 @@ def compare(options: argparse.Namespace) -> None:
                 ]
     rows = []
     for classes in sets:
-        references = ["original", "retrained", *(["retrained, another seed"] if options.seeds > 1 else [])]
+        references = reference_names(options.seeds)
         for name in references:
             found[classes, name] = [bench.reference(networks, seed, name, classes) for seed in range(options.seeds)]
         label = " + ".join(dataset.class_names[class_] for class_ in classes)
-        for name in references + [name for of, name in found if of == classes and name not in references]:
+        for name in (*references, *(name for of, name in found if of == classes and name not in references)):
             rate = rates.get(name.removesuffix(", own mask"))
             rows.append({"forget": label, "method": name, "rate": rate, **summary(found[classes, name])})
     write(options.out, rows, searches, rates, options)
@@ -181,15 +175,8 @@ class Comparison(Bench):
         return self.cell(f"{name}-{mask}-{_key(classes)}-{rate:g}-seed{seed}", compute)
 
     def reference(self, networks, seed: int, kind: str, classes: tuple[int, ...]) -> dict[str, Any]:
-        """Test figures of the original, of the retrained network, or of the one retrained with the next seed.
-
-        The last is what is attainable: a network that never saw the class, measured as if it were a method's.
-        """
-        network = {
-            "original": networks[seed]["original"],
-            "retrained": networks[seed][classes],
-            "retrained, another seed": networks[(seed + 1) % len(networks)][classes],
-        }[kind]
+        """Test figures of one of `bench.REFERENCES`."""
+        network = reference(networks, seed, kind, classes)
 
         def compute() -> dict[str, Any]:
             figures = self._figures(networks, seed, network.variables, classes)

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from bench import Bench, choose, write_table
+from bench import Bench, choose, run_script, write_table
 
 import delete_jax as dj
 from delete_jax import data, metrics
@@ -43,13 +43,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of results")
     parser.add_argument("--classes", type=int, nargs="+", default=[1, 3, 6])
     parser.add_argument("--seeds", type=int, default=3)
-    options = parser.parse_args()
-    try:
-        compare(options)
-    except ValueError as error:
-        print(f"faces: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_script(parser, compare)
 
 
 def compare(options: argparse.Namespace) -> None:

@@ -21,7 +21,17 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from bench import Bench, compared_classes, create, write_table
+from bench import (
+    ANOTHER,
+    REFERENCES,
+    Bench,
+    compared_classes,
+    create,
+    reference,
+    reference_names,
+    run_script,
+    write_table,
+)
 from matplotlib.figure import Figure
 
 from delete_jax import metrics, models
@@ -29,7 +39,6 @@ from delete_jax.loop import make_predictor
 from delete_jax.report import COLORS, STYLE
 
 METHODS = ("delete", "anchored", "pour", "negative_gradient_plus")
-ANOTHER = "retrained, another seed"
 OTHERS = ("retrained", "original")
 PROTOTYPE_SAMPLES = 10
 
@@ -40,13 +49,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of a finished comparison")
     parser.add_argument("--methods", nargs="+", default=METHODS, help="some of the comparison's")
     parser.add_argument("--seeds", type=int, default=3)
-    options = parser.parse_args()
-    try:
-        run(options)
-    except (ValueError, OSError) as error:
-        print(f"features: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_script(parser, run, (ValueError, OSError))
 
 
 def run(options: argparse.Namespace) -> None:
@@ -61,10 +64,8 @@ def run(options: argparse.Namespace) -> None:
     predict = {layer: make_predictor(models.features(module, layer), bench.run.preprocess) for layer in layers}
 
     def variables(name: str, class_: int, seed: int) -> Any:
-        if name == "original":
-            return networks[seed]["original"].variables
-        if name in ("retrained", ANOTHER):
-            return networks[(seed + (name == ANOTHER)) % options.seeds][class_,].variables
+        if name in REFERENCES:
+            return reference(networks, seed, name, (class_,)).variables
         rate = table["rates"][name]
         return bench.unlearn(networks[seed], create(name, rate), (class_,), rate).variables
 
@@ -95,7 +96,7 @@ def run(options: argparse.Namespace) -> None:
             lambda: measure(variables(name, class_, seed), class_, seed),
         )
 
-    names = ("original", "retrained", *([ANOTHER] if options.seeds > 1 else []), *options.methods)
+    names = (*reference_names(options.seeds), *options.methods)
     found = {  # method by method: each is compiled once
         (class_, name): [cell(name, class_, seed) for seed in range(options.seeds)]
         for name in names
@@ -130,7 +131,7 @@ def draw(rows: list[tuple[str, str, list[dict[str, float]]]], layers: list[str])
     forgotten = list(dict.fromkeys(row[0] for row in rows))
     figure = Figure((2.5 * len(forgotten) + 2.2, 4.4), layout="constrained")
     axes = figure.subplots(2, len(forgotten), sharex=True, sharey=True, squeeze=False)
-    methods = [name for name in dict.fromkeys(row[1] for row in rows) if name not in (*OTHERS, ANOTHER)]
+    methods = [name for name in dict.fromkeys(row[1] for row in rows) if name not in REFERENCES]
     looks = {name: {"color": COLORS[name][0], "linestyle": "--"} for name in OTHERS}
     looks |= {ANOTHER: {"color": COLORS["retrained"][0], "linestyle": ":"}}
     looks |= {name: {"color": f"C{i}"} for i, name in enumerate(methods)}

@@ -21,7 +21,7 @@ from typing import Any
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-from bench import Bench, compared_classes, create
+from bench import ANOTHER, Bench, compared_classes, create, run_script
 from matplotlib.figure import Figure
 
 import delete_jax as dj
@@ -29,7 +29,6 @@ from delete_jax import models
 from delete_jax.report import COLORS, STYLE
 from delete_jax.tasks import classification
 
-REFERENCES = ("original", "retrained")
 SHOWN = ("delete", "anchored", "random_label", "gradient_ascent", "boundary_shrink", "bad_teacher")
 TSNE_SAMPLES = 1500
 NETWORKS = ("original", "retrained", "unlearned")
@@ -43,13 +42,7 @@ def main() -> int:
     parser.add_argument(
         "--forget", type=int, help="the class of tsne.png and gradcam.png; the last compared when left out"
     )
-    options = parser.parse_args()
-    try:
-        draw(options)
-    except (ValueError, OSError) as error:
-        print(f"figures: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_script(parser, draw, (ValueError, OSError))
 
 
 def draw(options: argparse.Namespace) -> None:
@@ -76,7 +69,7 @@ def draw(options: argparse.Namespace) -> None:
 def boxes(rows: list[dict[str, Any]]) -> Figure:
     """Rows of panels: forgotten and other test accuracy; columns: what was forgotten; one box per method over seeds."""
     forgotten = list(dict.fromkeys(row["forget"] for row in rows))
-    methods = [name for name in dict.fromkeys(row["method"] for row in rows) if name != "retrained, another seed"]
+    methods = [name for name in dict.fromkeys(row["method"] for row in rows) if name != ANOTHER]
     figure = Figure((2.6 * len(forgotten) + 1.6, 0.22 * len(methods) * 2 + 1.4), layout="constrained")
     axes = figure.subplots(2, len(forgotten), sharey=True, squeeze=False)
     for row_axes, (figure_name, title) in zip(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench import Bench, choose, write_table
+from bench import Bench, choose, run_script, write_table
 
 import delete_jax as dj
 from delete_jax import data, metrics
@@ -45,13 +45,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of results")
     parser.add_argument("--classes", type=int, nargs="+", default=[2, 5, 6])
     parser.add_argument("--seeds", type=int, default=3)
-    options = parser.parse_args()
-    try:
-        run(options)
-    except ValueError as error:
-        print(f"segmentation: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_script(parser, run)
 
 
 def run(options: argparse.Namespace) -> None:

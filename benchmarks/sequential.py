@@ -20,7 +20,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from bench import Bench
+from bench import Bench, run_script
 from matplotlib.figure import Figure
 
 import delete_jax as dj
@@ -39,13 +39,7 @@ def main() -> int:
     parser.add_argument("--classes", type=int, nargs="+", default=[1, 6, 9], help="the requests, in order")
     parser.add_argument("--rate", type=float, help="the config's when left out")
     parser.add_argument("--seeds", type=int, default=3)
-    options = parser.parse_args()
-    try:
-        run(options)
-    except ValueError as error:
-        print(f"sequential: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_script(parser, run)
 
 
 def run(options: argparse.Namespace) -> None:
