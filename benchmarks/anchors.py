@@ -24,7 +24,6 @@ from matplotlib.figure import Figure
 
 import delete_jax as dj
 from delete_jax.report import COLORS, STYLE
-from delete_jax.tasks import classification
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 SETS = (("turn",), ("flip",), ("shift",), ("turn", "flip"), ("turn", "shift"), ("turn", "flip", "shift"))
@@ -33,6 +32,8 @@ MODES = ("train", "frozen")
 # A rate serves a class when acc_ft is at most ERASED, and acc_rt at most LOST below the original's.
 ERASED, LOST = 0.005, 0.01
 REFERENCES = ("original", "retrained")
+# Percent; below it a network is of no use, and the picture would show nothing else.
+LOWEST = 80
 
 
 def main() -> int:
@@ -73,9 +74,7 @@ def study(options: argparse.Namespace) -> None:
     methods = {"delete": dj.methods.delete(), "anchored": dj.methods.anchored(transformations=chosen)}
 
     def measured(variables, classes: tuple[int, ...]) -> dict[str, float]:
-        found = classification.validation_accuracy(
-            bench.predict(variables, dataset.test.images).argmax(-1), dataset.test.labels, classes
-        )
+        found = bench.accuracies(variables, dataset.test, classes)
         return {"acc_ft": found["acc_f"], "acc_rt": found["acc_r"]}
 
     def cell(name: str, mode: str, classes: tuple[int, ...], rate: float, seed: int) -> dict[str, float]:
@@ -168,15 +167,18 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
                 ax.errorbar(rates, kept.mean(1), kept.std(1, ddof=1), color=color, marker="o", markersize=3, label=name)
                 left = np.array([np.mean(r["acc_ft"]) > ERASED for r in mine])
                 ax.plot(
-                    np.array(rates)[left], kept.mean(1)[left], "o", color="white", markeredgecolor=color, markersize=5
-                )
+                    np.array(rates)[left], kept.mean(1)[left], "o",
+                    color="white", markeredgecolor=color, markersize=4, zorder=5,
+                )  # fmt: skip
             ax.set_xscale("log")
+            ax.set_xticks(RATES[::2], [f"{rate:g}" for rate in RATES[::2]])
+            ax.set_ylim(LOWEST, 101)
             ax.set_title(f"{label}, {mode}")
             ax.grid(axis="y")
             ax.tick_params(labelbottom=True)
     for row_axes in axes:
         row_axes[0].set_ylabel("others, test, %")
-    figure.supxlabel("learning rate (hollow: more than 0.5 % of the class still recognised)", fontsize=8)
+    figure.supxlabel(f"learning rate (hollow: more than {100 * ERASED:g} % of the class still recognised)", fontsize=8)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=4)
     return figure
 

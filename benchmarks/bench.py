@@ -19,6 +19,7 @@ import delete_jax as dj
 from delete_jax import metrics, models, stages
 from delete_jax.arguments import load
 from delete_jax.config import validate
+from delete_jax.data import Split
 from delete_jax.loop import make_predictor
 from delete_jax.methods import Method
 from delete_jax.step import sgd
@@ -125,11 +126,14 @@ class Bench:
             "parallel": self.config.parallel,
         }
 
+    def accuracies(self, variables, split: Split, classes: tuple[int, ...]) -> dict[str, float]:
+        """`acc_f` and `acc_r`, on the split's samples."""
+        answers = self.predict(variables, split.images).argmax(-1)
+        return classification.validation_accuracy(answers, split.labels, classes)
+
     def score(self, variables, classes: tuple[int, ...]) -> dict[str, float]:
         """`acc_f`, `acc_r` and their H-Mean (residual), the `score`, on held-out training samples."""
-        held_out = self.dataset.validation
-        answers = self.predict(variables, held_out.images).argmax(-1)
-        accuracies = classification.validation_accuracy(answers, held_out.labels, classes)
+        accuracies = self.accuracies(variables, self.dataset.validation, classes)
         return accuracies | {"score": metrics.hmean_residual(accuracies["acc_r"], accuracies["acc_f"])}
 
     def cell(self, name: str, compute: Callable[[], Any]) -> Any:

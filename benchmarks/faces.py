@@ -19,7 +19,7 @@ from bench import Bench, choose, run_script, write_table
 
 import delete_jax as dj
 from delete_jax import data, metrics
-from delete_jax.tasks import classification, faces
+from delete_jax.tasks import faces
 
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 METHODS = ("delete", "anchored", "random_label")
@@ -57,9 +57,7 @@ def compare(options: argparse.Namespace) -> None:
     def figures(variables, classes: tuple[int, ...]) -> dict[str, float]:
         found: dict[str, float] = {}
         for split, names in ((dataset.train, ("acc_f", "acc_r")), (dataset.test, ("acc_ft", "acc_rt"))):
-            answers = bench.predict(variables, split.images).argmax(-1)
-            accuracies = classification.validation_accuracy(answers, split.labels, classes)
-            found |= dict(zip(names, accuracies.values(), strict=True))
+            found |= dict(zip(names, bench.accuracies(variables, split, classes).values(), strict=True))
         known, strange = (bench.features(variables, images) for images in (dataset.test.images, unseen.images))
         groups = faces.verification_scores(known, dataset.test.labels, strange, unseen.labels, classes)
         for group, pair in groups.items():

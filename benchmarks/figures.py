@@ -27,7 +27,6 @@ from matplotlib.figure import Figure
 import delete_jax as dj
 from delete_jax import models
 from delete_jax.report import COLORS, STYLE
-from delete_jax.tasks import classification
 
 SHOWN = ("delete", "anchored", "random_label", "gradient_ascent", "boundary_shrink", "bad_teacher")
 TSNE_SAMPLES = 1500
@@ -106,19 +105,15 @@ def by_class(bench: Bench, networks: dict[Any, Any], rates: dict[str, float]) ->
     above, below = figure.subplots(2, 1, sharex=True)
     classes = range(dataset.num_classes)
 
-    def accuracies(variables, class_: int) -> dict[str, float]:
-        answers = bench.predict(variables, dataset.test.images).argmax(-1)
-        return classification.validation_accuracy(answers, dataset.test.labels, (class_,))
-
     def cell(name: str, class_: int) -> dict[str, float]:
         def compute() -> dict[str, float]:
             if name == "original":
-                return accuracies(networks["original"].variables, class_)
+                return bench.accuracies(networks["original"].variables, dataset.test, (class_,))
             try:
                 result = bench.unlearn(networks, create(name, rates[name]), (class_,), rates[name])
             except dj.NonFiniteError:
                 return {"acc_f": float("nan"), "acc_r": float("nan")}
-            return accuracies(result.variables, class_)
+            return bench.accuracies(result.variables, dataset.test, (class_,))
 
         return bench.cell(f"class-{name}-{class_}-{rates.get(name, 0):g}", compute)
 

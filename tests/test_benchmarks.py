@@ -57,6 +57,25 @@ def test_a_failed_seed_fails_the_row(compare):
     assert compare.summary([{"acc_ft": 0.1}, {"acc_ft": 0.2}]) == {"acc_ft": [0.1, 0.2]}
 
 
+def test_anchors_counts_the_classes_that_a_rate_serves(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import anchors
+
+    def row(label, method, mode, rate, acc_ft, acc_rt):
+        return {"class": label, "method": method, "mode": mode, "rate": rate, "acc_ft": acc_ft, "acc_rt": acc_rt}
+
+    rows = [row(label, "original", "", None, [1.0, 1.0], [0.8, 1.0]) for label in "ab"]
+    for mode in anchors.MODES:
+        for rate in anchors.RATES:
+            rows.append(row("a", "delete", mode, rate, [0.01, 0.0], [0.885, 0.9]))  # 0.75 points lost: serves
+            rows.append(row("b", "delete", mode, rate, [0.0, 0.0], [0.85, 0.89]))  # three points lost
+            rows.append(row("a", "anchored", mode, rate, [0.01, 0.02], [0.9, 0.9]))  # 1.5 % left
+            rows.append(row("b", "anchored", mode, rate, [0.0, 0.0], [0.94, 0.94]))
+    lines = [line for line in anchors.text(rows, ("turn",), 2).splitlines() if line.startswith("| ")][1:]
+    cells = [line.split(" | ")[1:3] for line in lines]
+    assert cells == 2 * [["delete", "0.2 / -1.9 / 1"], ["anchored", "0.8 / +2.0 / 1"]]
+
+
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
 def test_each_says_how_it_is_run(path):
     if path.stem in ("bench", "torch_reference"):
