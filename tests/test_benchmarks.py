@@ -73,7 +73,7 @@ def test_anchors_counts_the_classes_that_a_rate_serves(monkeypatch):
             rows.append(row("b", "anchored", mode, rate, [0.0, 0.0], [0.94, 0.94]))
     lines = [line for line in anchors.text(rows, ("turn",), 2).splitlines() if line.startswith("| ")][1:]
     cells = [line.split(" | ")[1:3] for line in lines]
-    assert cells == 2 * [["delete", "0.2 / -1.9 / 1"], ["anchored", "0.8 / +2.0 / 1"]]
+    assert cells == 2 * [["delete", "0.2 / -1.9 (-3.0) / 1"], ["anchored", "0.8 / +2.0 (+0.0) / 1"]]
 
 
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
