@@ -19,7 +19,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from bench import Bench, run_script
+from bench import Bench, reference, run_script
 from matplotlib.figure import Figure
 
 import delete_jax as dj
@@ -91,7 +91,8 @@ def study(options: argparse.Namespace) -> None:
     for classes in sets:
         label = dataset.class_names[classes[0]]
         for name in REFERENCES:
-            found = [measured(n["original" if name == "original" else classes].variables, classes) for n in networks]
+            trained = [reference(networks, seed, name, classes) for seed in range(options.seeds)]
+            found = [measured(network.variables, classes) for network in trained]
             rows.append({"class": label, "method": name, "mode": "", "rate": None, **_columns(found)})
         for mode in MODES:
             for name in methods:

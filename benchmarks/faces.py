@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from bench import Bench, choose, run_script, write_table
+from bench import Bench, choose, reference, run_script, write_table
 
 import delete_jax as dj
 from delete_jax import data, metrics
@@ -92,7 +92,7 @@ def compare(options: argparse.Namespace) -> None:
             if name in METHODS:
                 found = [final(name, classes, rates[name], seed) for seed in range(options.seeds)]
             else:
-                trained = [n["original" if name == "original" else classes] for n in networks]
+                trained = [reference(networks, seed, name, classes) for seed in range(options.seeds)]
                 found = [figures(network.variables, classes) | {"seconds": network.seconds} for network in trained]
             rows.append((dataset.class_names[classes[0]], name, found))
     chosen = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
