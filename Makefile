@@ -2,6 +2,7 @@
 # make check   linter, formatter, types
 # make test    the tests
 # make coverage  the tests, with the coverage of the core: a quarter slower
+# make wheel   builds the wheel, installs it away from the checkout and runs the shipped example there, by its name
 #
 # Each makes .venv and installs what it needs there, once. Needed: make and Python 3.11 or newer with venv and pip.
 
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo check test coverage format clean
+.PHONY: demo check test coverage wheel format clean
 .NOTPARALLEL:  # two pips in one environment get in each other's way
 
 demo: $(VENV)/installed
@@ -30,6 +31,14 @@ test: $(VENV)/installed-test
 # The limit is in pyproject.toml.
 coverage: $(VENV)/installed-test
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --cov --cov-report=term
+
+wheel: $(BIN)/python
+	@rm -rf build/wheel && mkdir -p build/wheel/empty
+	@$(BIN)/python -m pip wheel -qq --disable-pip-version-check --no-deps -w build/wheel .
+	@$(PYTHON) -m venv build/wheel/venv
+	@build/wheel/venv/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt build/wheel/*.whl
+	@cd build/wheel/empty && ../venv/bin/delete-jax --config=digits:quick --workdir=run
+	@rm -r build/wheel
 
 format: $(VENV)/installed-test
 	@$(BIN)/ruff check -q --fix

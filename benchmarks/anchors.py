@@ -12,18 +12,17 @@ continues.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
+import bench
 import matplotlib
 import numpy as np
-from bench import Bench, reference, run_script
+from bench import Bench, Study, Way
 from matplotlib.figure import Figure
 
-import delete_jax as dj
-from delete_jax.report import COLORS, STYLE
+from delete_jax.report.style import COLORS, STYLE
+from delete_jax.tasks.base import ORIGINAL, RETRAINED
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 SETS = (("turn",), ("flip",), ("shift",), ("turn", "flip"), ("turn", "shift"), ("turn", "flip", "shift"))
@@ -31,116 +30,78 @@ CHOOSING_RATES = (1e-3, 1e-2)
 MODES = ("train", "frozen")
 # A rate serves a class when acc_ft is at most ERASED, and acc_rt at most LOST below the original's.
 ERASED, LOST = 0.005, 0.01
-REFERENCES = ("original", "retrained")
+REFERENCES = (ORIGINAL, RETRAINED)
+NAMES = ("acc_ft", "acc_rt")
 # Percent; below it a network is of no use, and the picture would show nothing else.
 LOWEST = 80
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="config file, optionally FILE:VARIANT")
-    parser.add_argument("--out", type=Path, required=True, help="folder of results")
-    parser.add_argument("--classes", type=int, nargs="+", required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    return run_script(parser, study)
+    return bench.run_script(bench.make_parser(__doc__, classes=[]), run)
 
 
-def study(options: argparse.Namespace) -> None:
-    bench = Bench(options.config, options.out)
-    dataset = bench.dataset
-    sets = [(class_,) for class_ in options.classes]
-    networks = [bench.networks(seed, sets) for seed in range(options.seeds)]
-
-    def unlearn(seed: int, method: dj.methods.Method, classes: tuple[int, ...], rate: float, mode: str):
-        bench.config.unlearn.batch_norm = mode
-        return bench.unlearn(networks[seed], method, classes, rate)
-
-    def score(transformations: tuple[str, ...], classes: tuple[int, ...], rate: float) -> float:
-        def compute() -> dict[str, float]:
-            try:
-                result = unlearn(0, dj.methods.anchored(transformations=transformations), classes, rate, "train")
-            except dj.NonFiniteError:
-                return {"score": 0.0}
-            return bench.score(result.variables, classes)
-
-        return bench.cell(f"choose-{'-'.join(transformations)}-{classes[0]}-{rate:g}", compute)["score"]
-
-    scores = {
-        transformations: float(np.mean([score(transformations, c, rate) for c in sets for rate in CHOOSING_RATES]))
-        for transformations in SETS
-    }
-    chosen = max(scores, key=lambda transformations: scores[transformations])
-    print("; ".join(f"{' + '.join(names)}: {value:.4f}" for names, value in scores.items()), flush=True)
-    methods = {"delete": dj.methods.delete(), "anchored": dj.methods.anchored(transformations=chosen)}
-
-    def measured(variables, classes: tuple[int, ...]) -> dict[str, float]:
-        found = bench.accuracies(variables, dataset.test, classes)
-        return {"acc_ft": found["acc_f"], "acc_rt": found["acc_r"]}
-
-    def cell(name: str, mode: str, classes: tuple[int, ...], rate: float, seed: int) -> dict[str, float]:
-        def compute() -> dict[str, float]:
-            try:
-                return measured(unlearn(seed, methods[name], classes, rate, mode).variables, classes)
-            except dj.NonFiniteError:  # the class is gone, and everything else
-                return {"acc_ft": 0.0, "acc_rt": 0.0}
-
-        key = name if name == "delete" else f"{name}-{'-'.join(chosen)}"
-        return bench.cell(f"{key}-{mode}-{classes[0]}-{rate:g}-seed{seed}", compute)
-
-    rows: list[dict[str, Any]] = []
-    for classes in sets:
-        label = dataset.class_names[classes[0]]
+def run(options: argparse.Namespace) -> None:
+    loaded = Bench(options, "classification", "faces")
+    study = Study(name="anchors", bench=loaded, requests=options.classes, seeds=options.seeds, names=NAMES)
+    scores = {names: choosing_score(study, names) for names in SETS}
+    chosen = max(scores, key=lambda names: scores[names])
+    listed = {" + ".join(names): score for names, score in scores.items()}
+    print("; ".join(f"{names}: {score:.4f}" for names, score in listed.items()), flush=True)
+    rows = []
+    for forget in study.requests:
         for name in REFERENCES:
-            trained = [reference(networks, seed, name, classes) for seed in range(options.seeds)]
-            found = [measured(network.variables, classes) for network in trained]
-            rows.append({"class": label, "method": name, "mode": "", "rate": None, **_columns(found)})
+            rows.append(row(loaded.label(forget), name, "", None, study.reference(name, forget)))
         for mode in MODES:
-            for name in methods:
-                for rate in RATES:
-                    found = [cell(name, mode, classes, rate, seed) for seed in range(options.seeds)]
-                    rows.append({"class": label, "method": name, "mode": mode, "rate": rate, **_columns(found)})
-    record = {
-        "transformations": list(chosen),
-        "scores": {" + ".join(names): value for names, value in scores.items()},
-        "rows": rows,
-    }
-    (options.out / "anchors.json").write_text(json.dumps(record, indent=1) + "\n")
-    (options.out / "anchors.md").write_text(text(rows, chosen, options.seeds))
+            for name in ("delete", "anchored"):
+                used = way(mode, chosen if name == "anchored" else ())
+                cells = ((rate, study.final(used, rate, forget)) for rate in RATES)
+                rows += [row(loaded.label(forget), name, mode, rate, found) for rate, found in cells]
+    record = {"transformations": list(chosen), "scores": listed, "rows": rows}
+    bench.write(options.out, "anchors", text(rows, chosen, options.seeds), record)
     with matplotlib.rc_context(STYLE):
         draw(rows).savefig(options.out / "anchors.png", dpi=150)
-    print((options.out / "anchors.md").read_text())
 
 
-def _columns(found: list[dict[str, float]]) -> dict[str, list[float]]:
-    return {name: [values[name] for values in found] for name in ("acc_ft", "acc_rt")}
+def way(mode: str, transformations: tuple[str, ...]) -> Way:
+    """`anchored` with these transformations; `delete` without any."""
+    if not transformations:
+        return Way(f"delete {mode}", {"method": "delete", "batch_norm": mode})
+    settings = {"method": "anchored", "hyperparameters": {"transformations": transformations}, "batch_norm": mode}
+    return Way(f"anchored {' '.join(transformations)} {mode}", settings)
 
 
-def text(rows: list[dict[str, Any]], chosen: tuple[str, ...], seeds: int) -> str:
+def choosing_score(study: Study, transformations: tuple[str, ...]) -> float:
+    return float(np.mean([study.held_out(way("train", transformations), rate) for rate in CHOOSING_RATES]))
+
+
+def row(label: str, method: str, mode: str, rate: float | None, cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """A row with every seed's figures. Where a run diverged, the class is gone, and everything else."""
+    values = {name: [cell.get(name, 0.0) for cell in cells] for name in NAMES}
+    return {"class": label, "method": method, "mode": mode, "rate": rate, **values}
+
+
+def text(rows: list[dict[str, Any]], chosen: tuple[str, ...], seeds: int) -> list[str]:
     """Means over classes and seeds by rate, the worst class, and how many of the classes each rate serves."""
-    original = {row["class"]: np.mean(row["acc_rt"]) for row in rows if row["method"] == "original"}
-    lines = [
+    original = {row["class"]: np.mean(row["acc_rt"]) for row in rows if row["method"] == ORIGINAL}
+
+    def cell(name: str, mode: str, rate: float) -> str:
+        mine = [r for r in rows if (r["method"], r["mode"], r["rate"]) == (name, mode, rate)]
+        left = np.array([np.mean(r["acc_ft"]) for r in mine])
+        change = np.array([np.mean(r["acc_rt"]) - original[r["class"]] for r in mine])
+        served = np.sum((left <= ERASED) & (change >= -LOST))
+        return f"{100 * left.mean():.1f} / {100 * change.mean():+.1f} ({100 * change.min():+.1f}) / {served}"
+
+    cells = [
+        [mode, name, *(cell(name, mode, rate) for rate in RATES)] for mode in MODES for name in ("delete", "anchored")
+    ]
+    return [
         f"Anchors: {' + '.join(chosen)}. Means over {len(original)} classes and {seeds} seeds, percent of test samples.",
         "",
-    ]
-    lines += ["| batch norm | method | " + " | ".join(f"{rate:g}" for rate in RATES) + " |"]
-    lines += ["|---" * (len(RATES) + 2) + "|"]
-    for mode in MODES:
-        for name in ("delete", "anchored"):
-            cells = []
-            for rate in RATES:
-                mine = [r for r in rows if (r["method"], r["mode"], r["rate"]) == (name, mode, rate)]
-                left = np.array([np.mean(r["acc_ft"]) for r in mine])
-                change = np.array([np.mean(r["acc_rt"]) - original[r["class"]] for r in mine])
-                served = np.sum((left <= ERASED) & (change >= -LOST))
-                cells.append(
-                    f"{100 * left.mean():.1f} / {100 * change.mean():+.1f} ({100 * change.min():+.1f}) / {served}"
-                )
-            lines.append(f"| {mode} | {name} | " + " | ".join(cells) + " |")
-    return "\n".join([
-        *lines, "",
+        *bench.markdown(["batch norm", "method", *(f"{rate:g}" for rate in RATES)], cells),
+        "",
         "Each cell: still recognised / change of the accuracy on the others, in points (worst class) / classes that the rate serves"
         f" (at most {100 * ERASED:g} % recognised, at most {100 * LOST:g} point lost).",
-    ]) + "\n"  # fmt: skip
+    ]
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
@@ -156,12 +117,9 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
         for m, mode in enumerate(MODES):
             ax = axes[m * lines + i // columns, i % columns]
             ax.set_visible(True)
-            for name in REFERENCES:
-                (row,) = [r for r in rows if (r["class"], r["method"]) == (label, name)]
-                style = "--" if name == "retrained" else ":"
-                ax.axhline(
-                    100 * np.mean(row["acc_rt"]), color=COLORS[name][0], linestyle=style, linewidth=1, label=name
-                )
+            for name, style in zip(REFERENCES, (":", "--"), strict=True):
+                (own,) = [100 * np.mean(r["acc_rt"]) for r in rows if (r["class"], r["method"]) == (label, name)]
+                ax.axhline(own, color=COLORS[name][0], linestyle=style, linewidth=1, label=name)
             for name, color in (("delete", COLORS["unlearned"][0]), ("anchored", COLORS["forget"][0])):
                 mine = [r for r in rows if (r["class"], r["method"], r["mode"]) == (label, name, mode)]
                 rates, kept = [r["rate"] for r in mine], 100 * np.array([r["acc_rt"] for r in mine])

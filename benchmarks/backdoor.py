@@ -11,119 +11,58 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-import numpy as np
-from bench import Bench, choose, run_script, write_table
+import bench
+from bench import Bench, Case, Study, Way
 
 import delete_jax as dj
-from delete_jax import data, evaluation, stages
-from delete_jax.loop import make_predictor
-from delete_jax.tasks import backdoor
-from delete_jax.unlearning import unlearn_streams
+from delete_jax import data, metrics
+from delete_jax.predict import make_predictor
+from delete_jax.tasks.backdoor.measures import TriggerEvidence, evidence
+from delete_jax.tasks.backdoor.trigger import stamp
+from delete_jax.tasks.base import ORIGINAL, RETRAINED
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+MOST_CLEAN = 3000
 WAYS = {  # -> method, clean samples at hand
-    "delete, no clean samples": (dj.methods.delete(), 3000),
-    "delete(remain=True), 500 clean": (dj.methods.delete(remain=True), 500),
-    "delete(remain=True), 3000 clean": (dj.methods.delete(remain=True), 3000),
-    "trigger_distillation, 500 clean": (dj.methods.trigger_distillation(), 500),
-    "trigger_distillation, 3000 clean": (dj.methods.trigger_distillation(), 3000),
+    "delete, no clean samples": ({"method": "delete"}, MOST_CLEAN),
+    "delete(remain=True), 500 clean": ({"method": "delete", "hyperparameters": {"remain": True}}, 500),
+    "delete(remain=True), 3000 clean": ({"method": "delete", "hyperparameters": {"remain": True}}, MOST_CLEAN),
+    "trigger_distillation, 500 clean": ({"method": "trigger_distillation"}, 500),
+    "trigger_distillation, 3000 clean": ({"method": "trigger_distillation"}, MOST_CLEAN),
 }
-COLUMNS = {
-    "asr": "attack success ↓",
-    "acc_target": "target, clean ↑",
-    "acc_others": "others, clean ↑",
-    "acc": "all, clean ↑",
-    "acc_stamped": "right under the trigger ↑",
-    "seconds": "seconds ↓",
-}
+NAMES = ("asr", "acc_target", "acc_others", "acc", "acc_stamped", "seconds")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="config file, optionally FILE:VARIANT")
-    parser.add_argument("--out", type=Path, required=True, help="folder of results")
-    parser.add_argument("--targets", type=int, nargs="+", default=[7, 0])
-    parser.add_argument("--seeds", type=int, default=3)
-    return run_script(parser, compare)
+    return bench.run_script(bench.make_parser(__doc__, classes=["7", "0"], flag="--targets"), compare)
 
 
 def compare(options: argparse.Namespace) -> None:
-    bench = Bench(options.config, options.out)
-    config, dataset = bench.config, bench.dataset
-    trigger = evaluation.trigger_of(config)
-    predict = make_predictor(bench.run.model, bench.run.preprocess, classes=True)
+    loaded = Bench(options, "backdoor", names={"teacher": "poisoned", "retrained": "clean"})
+    study = Study(
+        name="backdoor", bench=loaded, requests=options.targets, seeds=options.seeds, heads=("target", "network"), names=NAMES,
+        evidence=lambda case, result: look(case, loaded.dataset.test, result), score=score,
+    )  # fmt: skip
+    epochs = loaded.config.unlearn.epochs
+    ways = [  # as many steps with fewer samples
+        Way(name, {**method, "epochs": -(-epochs * MOST_CLEAN // clean)}, {"clean": clean}, RATES)
+        for name, (method, clean) in WAYS.items()
+    ]
+    study.report(ways, {"poisoned": ORIGINAL, "never poisoned": RETRAINED}, "validation samples")
 
-    def network(seed: int, target: int | None) -> evaluation.Trained:
-        """The seed's network with the target's backdoor; without any for None."""
-        config.seed, config.unlearn.forget = seed, (0 if target is None else target,)
-        run = bench.run._replace(workdir=options.out / f"seed{seed}", forget=config.unlearn.forget)
-        run.workdir.mkdir(exist_ok=True)
-        if target is None:
-            return stages.train(run, "clean", dataset.train)
-        return stages.train(run, f"poisoned-{target}", evaluation.poisoned(run))
 
-    def unlearn(original: evaluation.Trained, way: str, seed: int, target: int, rate: float) -> dj.Result:
-        method, config.backdoor.clean = WAYS[way]
-        config.seed = seed
-        clean = evaluation.clean_samples(bench.run)
-        streams = backdoor.make_streams(
-            method,
-            clean,
-            trigger,
-            target,
-            bench.run.model,
-            original.variables,
-            bench.run.preprocess,
-            dataset.num_classes,
-        )
-        epochs = -(-config.unlearn.epochs * 3000 // config.backdoor.clean)  # as many steps with fewer samples
-        settings = bench.settings() | {"epochs": epochs, "method": method, "lr": rate, "seed": seed}
-        return unlearn_streams(bench.run.model, original.variables, streams, dataset.num_classes, (target,), **settings)
+def look(case: Case, split: data.Split, result: dj.Result) -> TriggerEvidence:
+    """The evidence in a network's answers to a split, without and with the trigger."""
+    predict = make_predictor(case.run.model, case.run.preprocess, classes=True)
+    stamped = stamp(split.images, case.run.config.task.trigger)
+    answers = (predict(result.variables, images) for images in (split.images, stamped))
+    return evidence(*answers, split.labels, *case.forget, case.bench.dataset.num_classes, result.seconds)
 
-    def measure(variables, split: data.Split, target: int) -> dict[str, float]:
-        answers = (predict(variables, images) for images in (split.images, backdoor.stamp(split.images, trigger)))
-        return backdoor.measure(*answers, split.labels, target)
 
-    def score(way: str, target: int, rate: float) -> float:
-        def compute() -> dict[str, float]:
-            try:
-                result = unlearn(poisoned[0, target], way, 0, target, rate)
-            except dj.NonFiniteError:
-                return {"score": 0.0}
-            found = measure(result.variables, dataset.validation, target)
-            return {"score": (found["acc_target"] + found["acc_others"] + 1 - found["asr"]) / 3}
-
-        return bench.cell(f"search-{way}-{target}-{rate:g}", compute)["score"]
-
-    def final(way: str, target: int, rate: float, seed: int) -> dict[str, float]:
-        def compute() -> dict[str, float]:
-            result = unlearn(poisoned[seed, target], way, seed, target, rate)
-            return measure(result.variables, dataset.test, target) | {"seconds": result.seconds}
-
-        return bench.cell(f"{way}-{target}-{rate:g}-seed{seed}", compute)
-
-    seeds = range(options.seeds)
-    poisoned = {(seed, target): network(seed, target) for seed in seeds for target in options.targets}
-    never = [network(seed, None) for seed in seeds]
-    rates, searches = choose(
-        WAYS, RATES, lambda way, rate: float(np.mean([score(way, t, rate) for t in options.targets]))
-    )
-    rows = []
-    for target in options.targets:
-        references = {"poisoned": [poisoned[s, target] for s in seeds], "never poisoned": never}
-        for name in (*references, *WAYS):
-            if name in WAYS:
-                found = [final(name, target, rates[name], seed) for seed in seeds]
-            else:
-                trained = references[name]
-                found = [measure(n.variables, dataset.test, target) | {"seconds": n.seconds} for n in trained]
-            rows.append((dataset.class_names[target], name, found))
-    chosen = ", ".join(f"{way} {rate:g}" for way, rate in rates.items())
-    note = f"Percent, mean ± std over {options.seeds} seeds. Rates chosen on validation samples: {chosen}."
-    record = {"rates": rates, "searches": searches}
-    write_table(options.out, "backdoor", ("target", "network"), COLUMNS, rows, record, note)
+def score(case: Case, result: dj.Result) -> dict[str, float]:
+    found = metrics.measure(look(case, case.bench.dataset.validation, result), ("asr", "acc_target", "acc_others"))
+    return found | {"score": (found["acc_target"] + found["acc_others"] + 1 - found["asr"]) / 3}
 
 
 if __name__ == "__main__":

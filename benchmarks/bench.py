@@ -1,167 +1,414 @@
-"""What the benchmarks share: a config's dataset and networks, one way to unlearn, and results kept as files."""
+"""What the benchmarks share: one parser, a config's data and networks, one study, one table.
+
+A script says which ways to forget it compares (`Way`), what it scores on held-out data and what it shows of test data. A
+`Study` chooses each way's rate and runs it for every request and seed. Nothing changes a config: every cell has its own.
+"""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import json
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
 
 import delete_jax as dj
-from delete_jax import metrics, models, stages
-from delete_jax.arguments import load
-from delete_jax.config import validate
-from delete_jax.data import Split
-from delete_jax.loop import make_predictor
-from delete_jax.methods import Method
-from delete_jax.step import sgd
-from delete_jax.tasks import classification
+from delete_jax import methods, metrics, tasks
+from delete_jax.config import Config, validate
+from delete_jax.predict import make_predictor
+from delete_jax.run import stages
+from delete_jax.run.arguments import load
+from delete_jax.run.folder import Folder
+from delete_jax.streams import check_forget
+from delete_jax.tasks import Run, Training
+from delete_jax.tasks.base import ORIGINAL, RETRAINED, augmentation
+from delete_jax.tasks.evidence import RELEARN_STEPS, Evidence
+from delete_jax.unlearning import unlearn_streams
 
+Request = tuple[int, ...]
 ANOTHER = "retrained, another seed"
-REFERENCES = ("original", "retrained", ANOTHER)
+PERCENT = (100, 1)
+
+# ---------------------------------------------------------------------------------------------------- the command
 
 
-def run_script(
-    parser: argparse.ArgumentParser,
-    function: Callable[[argparse.Namespace], None],
-    errors: type[Exception] | tuple[type[Exception], ...] = ValueError,
-) -> int:
+def make_parser(
+    description: str | None, classes: Sequence[str] | None = None, flag: str = "--classes", seeds: int = 3
+) -> argparse.ArgumentParser:
+    """The parser of a script: `--config` and `--out`, and what else it has.
+
+    Args:
+      description: the script's docstring.
+      classes: what is erased where `flag` is left out; it must be given when empty, and there is no such flag when None.
+      seeds: how many where `--seeds` is left out; there is no such flag when 0.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="config file, optionally FILE:VARIANT")
+    parser.add_argument("--out", type=Path, required=True, help="folder of results")
+    if classes is not None:
+        default = [request(text) for text in classes]
+        message = "what to erase, one after the other; several classes at once as 0+6"
+        parser.add_argument(flag, type=request, nargs="+", default=default, required=not classes, help=message)
+    if seeds:
+        parser.add_argument("--seeds", type=count, default=seeds)
+    return parser
+
+
+def request(text: str) -> Request:
+    """The classes of "0+6", sorted."""
+    return tuple(sorted({int(class_) for class_ in text.split("+")}))
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
+
+
+def run_script(parser: argparse.ArgumentParser, function: Callable[[argparse.Namespace], None]) -> int:
     """Runs it with the command's arguments; 0, or 2 after one line for bad input."""
     options = parser.parse_args()
     try:
         function(options)
-    except errors as error:
+    except (ValueError, OSError) as error:
         print(f"{Path(sys.argv[0]).stem}: error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def reference_names(seeds: int) -> tuple[str, ...]:
-    """The networks that every method is compared with; another seed's only where there are several."""
-    return REFERENCES if seeds > 1 else REFERENCES[:2]
+# ------------------------------------------------------------------------------------------- data, networks, runs
 
 
-def reference(networks: list[dict[Any, Any]], seed: int, kind: str, classes: tuple[int, ...]) -> Any:
-    """One of `REFERENCES`. The last is what is attainable: a network that never saw the class, as if it were a method's."""
-    if kind == "original":
-        return networks[seed]["original"]
-    return networks[(seed + (kind == ANOTHER)) % len(networks)][classes]
+class Way(NamedTuple):
+    """One way to forget.
+
+    name: in tables and in the names of cells.
+    unlearn, task: settings in place of the config's; the method is among them, and has its own hyper-parameters.
+    rates: candidates, rising: learning rates, or whatever takes their place (`alpha` of ssd).
+    like: the way whose rate it takes, in place of candidates.
+    several: it is for requests of several classes only.
+    """
+
+    name: str
+    unlearn: Mapping[str, Any]
+    task: Mapping[str, Any] = {}
+    rates: tuple[float, ...] = ()
+    like: str = ""
+    several: bool = False
+
+    def configure(self, config: Config, rate: float) -> Config:
+        """The config with this way's settings."""
+        settings = {"hyperparameters": {}, **self.unlearn, "lr": rate}
+        if settings["method"] == "ssd":
+            settings["hyperparameters"] = {"alpha": rate}
+        task = dataclasses.replace(config.task, **self.task)
+        return dataclasses.replace(config, unlearn=dataclasses.replace(config.unlearn, **settings), task=task)
 
 
 class Bench:
-    """A config's dataset, networks and settings; every result is computed once and kept as a file under OUT/cells."""
+    """A config's data, loaded once, its networks, trained once, and results that are kept as files under OUT/cells."""
 
-    def __init__(self, config_file: str, out: Path):
-        self.config, self.out, self.console = load(config_file), out, Console(soft_wrap=True)
-        validate(self.config)
-        self.people = stages.load_people(self.config)
-        self.dataset = self.people.people if self.people else stages.load(self.config)
-        (out / "cells").mkdir(parents=True, exist_ok=True)
-        self.run = stages.describe(self.config, out, self.console, self.dataset, (), None)
-        self.predict = make_predictor(self.run.model, self.run.preprocess)
-        self.features = make_predictor(models.features(self.run.module), self.run.preprocess)
-        # Once: another function would compile again.
-        self.augment = stages.augmentation(self.dataset, self.config.unlearn.augment)
+    def __init__(
+        self, options: argparse.Namespace, *fitting: str, kind: type[Evidence] = Evidence, names: Mapping[str, str] = {}
+    ):  # fmt: skip
+        """Loads the data of `options.config`.
 
-    def networks(self, seed: int, sets: list[tuple[int, ...]]) -> dict[Any, Any]:
-        """The seed's original network, and the references retrained without each set of classes (`stages.references`).
+        Args:
+          fitting: tasks that the script is for.
+          kind: of the evidence on a network.
+          names: of stages that are called otherwise than in the task's plan.
 
-        Keys: "original", the set; with label maps, where there are several, (set, kind).
+        Raises:
+          ValueError: the config is wrong or is another task's, or its data are missing.
         """
-        self.config.seed = seed
-        run = self.run._replace(workdir=self.out / f"seed{seed}")
-        run.workdir.mkdir(exist_ok=True)
-        train = stages.train
-        if self.people:
-            train = functools.partial(stages.fine_tune, pretrained=stages.pretrain(run, self.people.pretrain))
-        trained = {"seed": seed, "original": train(run, "teacher", self.dataset.train)}
-        for classes in sets:
-            for kind, split in stages.references(self.dataset, classes).items():
-                key = (classes, kind) if self.dataset.has_maps else classes
-                trained[key] = train(run, f"{kind}-" + "+".join(map(str, classes)), split)
-        return trained
+        self.config, self.out, self.kind, self.names = load(options.config), options.out, kind, names
+        validate(self.config)
+        self.task = tasks.of_settings(self.config.task)
+        if self.task.name not in fitting:
+            raise ValueError(
+                f"--config={options.config}: its task is {self.task.name}, and this is for {' or '.join(fitting)}"
+            )
+        self.console = Console(soft_wrap=True)
+        self.run = stages.describe(self.config, tasks.load(self.config))
+        self.dataset = self.run.data.dataset
+        # Once: another function would compile again.
+        self.augment = augmentation(self.run.network.answers, self.config.unlearn.augment)
+        self.trained: dict[tuple[Path, str], dj.Result] = {}
+        self.cases: dict[tuple[int, Request], Case] = {}
+        (self.out / "cells").mkdir(parents=True, exist_ok=True)
 
-    def unlearn(
-        self,
-        networks: dict[Any, Any],
-        method: Method,
-        classes: tuple[int, ...],
-        rate: float,
-        mask: str = "union",
-        pixels: str = "all",
-    ) -> dj.Result:
-        """From `networks["original"]`, with the config's settings."""
-        return dj.unlearn(
-            self.run.model,
-            networks["original"].variables,
-            self.dataset.train.images,
-            self.dataset.train.labels,
-            forget=classes,
-            method=method,
-            lr=rate,
-            seed=networks["seed"],
-            mask=mask,
-            pixels=pixels,
-            **self.settings(),
-        )
+    def case(self, seed: int, forget: Request) -> Case:
+        """A request to the seed's networks.
 
-    def settings(self) -> dict[str, Any]:
-        """What the config says of unlearning, but for the classes, the method and its rate."""
-        settings = self.config.unlearn
-        return {
-            "epochs": settings.epochs,
-            "batch_size": settings.batch_size,
-            "batch_norm": settings.batch_norm,
-            "preprocess": self.run.preprocess,
-            "augment": self.augment,
-            "tx": sgd(settings.momentum),
-            "parallel": self.config.parallel,
-        }
+        Raises:
+          ValueError: there are no such classes.
+        """
+        forget = check_forget(forget, self.dataset.num_classes)
+        if (seed, forget) not in self.cases:
+            unlearn = dataclasses.replace(self.config.unlearn, forget=forget)
+            config = dataclasses.replace(self.config, seed=seed, unlearn=unlearn)
+            data = self.run.data._replace(forget=forget)
+            self.cases[seed, forget] = Case(self, self.run._replace(config=config, data=data))
+        return self.cases[seed, forget]
 
-    def accuracies(self, variables, split: Split, classes: tuple[int, ...]) -> dict[str, float]:
-        """`acc_f` and `acc_r`, on the split's samples."""
-        answers = self.predict(variables, split.images).argmax(-1)
-        return classification.validation_accuracy(answers, split.labels, classes)
-
-    def score(self, variables, classes: tuple[int, ...]) -> dict[str, float]:
-        """`acc_f`, `acc_r` and their H-Mean (residual), the `score`, on held-out training samples."""
-        accuracies = self.accuracies(variables, self.dataset.validation, classes)
-        return accuracies | {"score": metrics.hmean_residual(accuracies["acc_r"], accuracies["acc_f"])}
+    def label(self, forget: Request) -> str:
+        return " + ".join(self.dataset.class_names[class_] for class_ in forget)
 
     def cell(self, name: str, compute: Callable[[], Any]) -> Any:
+        """What was computed under this name, now or before."""
         path = self.out / "cells" / (name.replace(", ", "-").replace(" ", "-") + ".json")
         if not path.exists():
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(compute()))
-            os.replace(temporary, path)
+            write_json(path, compute())
         return json.loads(path.read_text())
 
 
-def choose(
-    ways: Sequence[str], rates: Sequence[float], score: Callable[[str, float], float]
-) -> tuple[dict[str, float], dict[str, dict[float, float]]]:
-    """The rate with the best score for each way, and all scores."""
-    searches = {way: {rate: score(way, rate) for rate in rates} for way in ways}
-    return {way: max(scores, key=lambda rate: scores[rate]) for way, scores in searches.items()}, searches
+@dataclasses.dataclass(eq=False)
+class Case:
+    """One request to one seed's networks, which are trained when they are asked for. `run` has both in its config."""
+
+    bench: Bench
+    run: Run
+
+    @property
+    def forget(self) -> Request:
+        return self.run.data.forget
+
+    def network(self, shown_as: str) -> dj.Result:
+        """A network of the task's plan. Those that do not depend on the request serve all of a seed's."""
+        plan = self.bench.task.trainings(self.run.config, self.run.data)
+        return self._train({training.name: training for training in plan}, shown_as)
+
+    def _train(self, plan: Mapping[str, Training], name: str) -> dj.Result:
+        training = next(one for one in plan.values() if name in (one.name, one.shown_as))
+        start = self._train(plan, training.start) if training.start else None
+        stage = self.bench.names.get(training.name, training.name)
+        if training.split is not training.dataset.train:
+            stage += f"-{key(self.forget)}"
+        folder = Folder(self.bench.out / f"seed{self.run.config.seed}", self.bench.console)
+        if (folder.path, stage) not in self.bench.trained:
+            folder.path.mkdir(exist_ok=True)
+            result = stages.train(self.run, folder, training._replace(name=stage), start)
+            self.bench.trained[folder.path, stage] = result
+        return self.bench.trained[folder.path, stage]
+
+    def unlearn(self, way: Way, rate: float, start: dj.Result | None = None) -> dj.Result:
+        """Forgets, from the original network or from `start`.
+
+        Raises:
+          NonFiniteError: it diverged.
+        """
+        config = way.configure(self.run.config, rate)
+        method = methods.create(config.unlearn.method, **config.unlearn.hyperparameters)
+        run, network = self.run._replace(config=config, method=method), (start or self.network(ORIGINAL)).variables
+        streams, num_classes = self.bench.task.streams(run, method, network), self.bench.dataset.num_classes
+        options = stages.unlearning_options(run)._replace(augment=self.bench.augment)
+        return unlearn_streams(run.model, network, streams, num_classes, self.forget, method, options)
+
+    @functools.cached_property
+    def _beside(self) -> tuple[Evidence, Evidence]:
+        original, retrained = (self.bench.kind(self.run, self.network(name)) for name in (ORIGINAL, RETRAINED))
+        for evidence in (original, retrained):  # its distance to itself is 0
+            evidence.original, evidence.retrained = original, retrained
+        return original, retrained
+
+    def evidence(self, result: dj.Result) -> Evidence:
+        """The evidence on a network, beside the original and the retrained one, whose own is kept."""
+        own = [evidence for evidence in self._beside if evidence.result is result]
+        return own[0] if own else self.bench.kind(self.run, result, *self._beside)
+
+    def held_out(self, result: dj.Result) -> dict[str, float]:
+        """`acc_f`, `acc_r` and their H-Mean (residual), the `score`, on held-out training samples."""
+        split = self.bench.dataset.validation
+        answers = make_predictor(self.run.model, self.run.preprocess)(result.variables, split.images).argmax(-1)
+        found = metrics.forget_remain_accuracy(answers, split.labels, self.forget)
+        return found | {"score": metrics.hmean_residual(found["acc_r"], found["acc_f"])}
 
 
-def create(name: str, rate: float) -> dj.methods.Method:
-    """The method with its defaults; for one without a learning rate, `rate` is what is searched in its place."""
-    return dj.methods.create(name, **({"alpha": rate} if name == "ssd" else {}))
+def key(forget: Request) -> str:
+    return "+".join(map(str, forget))
 
 
-def compared_classes(table: dict[str, Any], dataset: Any) -> list[int]:
+def compared_classes(table: dict[str, Any], bench: Bench) -> list[int]:
     """The classes that were erased alone in a comparison's `table.json`."""
     names = {row["forget"] for row in table["rows"]}
-    return [class_ for class_, name in enumerate(dataset.class_names) if name in names]
+    return [class_ for class_, name in enumerate(bench.dataset.class_names) if name in names]
+
+
+# ------------------------------------------------------------------------------------------------------- a study
+
+
+def every(candidates: Sequence[float], score: Callable[[float], float]) -> dict[float, float]:
+    """The scores of all candidates."""
+    return {rate: score(rate) for rate in candidates}
+
+
+def search(candidates: Sequence[float], score: Callable[[float], float]) -> dict[float, float]:
+    """The scores of every other candidate, from the second, and of the neighbours of the best of these."""
+    scores = every(candidates[1::2] or candidates, score)
+    best = candidates.index(max(scores, key=lambda rate: scores[rate]))
+    return scores | every([c for c in candidates[max(best - 1, 0) : best + 2] if c not in scores], score)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+    """Ways × requests × rates × seeds. A cell that diverged has the reason as `failed`, and a score of 0.
+
+    name: of its files and cells.
+    heads: what the first two columns of its rows are called: what was erased, and how.
+    names: the figures of its rows: of `metrics.MEASURES`, or of `more`.
+    evidence: what the measures read of a network, on test data. more: further figures.
+    score: figures on held-out data, of which a way's rate is chosen by `score`, for the first seed's network.
+    """
+
+    name: str
+    bench: Bench
+    requests: Sequence[Request]
+    seeds: int
+    heads: tuple[str, str] = ("forget", "method")
+    names: Sequence[str]
+    evidence: Callable[[Case, dj.Result], Any] = Case.evidence
+    more: Callable[[Case, dj.Result], dict[str, Any]] = lambda case, result: {}
+    score: Callable[[Case, dj.Result], dict[str, float]] = Case.held_out
+
+    def __post_init__(self):
+        for forget in self.requests:  # a wrong one is found at once
+            self.bench.case(0, forget)
+
+    def figures(self, case: Case, result: dj.Result) -> dict[str, Any]:
+        """What is shown of a network."""
+        names = [name for name in self.names if name in metrics.MEASURES]
+        return metrics.measure(self.evidence(case, result), names) | self.more(case, result)
+
+    def _cell(self, kind: str, case: Case, way: Way, rate: float, measure: Callable[..., Any]) -> dict[str, Any]:
+        def compute() -> dict[str, Any]:
+            original = case.network(ORIGINAL)
+            try:
+                result = case.unlearn(way, rate, original)
+            except dj.NonFiniteError as error:
+                return {"failed": str(error)}
+            return measure(case, result)
+
+        return self.bench.cell(f"{self.name}-{kind}-{way.name}-{key(case.forget)}-{rate:g}", compute)
+
+    def held_out(self, way: Way, rate: float) -> float:
+        """The mean score over the requests."""
+        cases = [self.bench.case(0, forget) for forget in self.requests]
+        return float(np.mean([self._cell("search", case, way, rate, self.score).get("score", 0.0) for case in cases]))
+
+    def final(self, way: Way, rate: float, forget: Request) -> list[dict[str, Any]]:
+        """The figures of each seed."""
+        cases = [self.bench.case(seed, forget) for seed in range(self.seeds)]
+        return [self._cell(f"seed{s}", case, way, rate, self.figures) for s, case in enumerate(cases)]
+
+    def reference(self, name: str, forget: Request) -> list[dict[str, Any]]:
+        """The figures of each seed's network of the plan; of `ANOTHER`, those of the next seed's retrained network beside
+        the seed's own."""
+
+        def cell(seed: int, other: int) -> dict[str, Any]:
+            def compute() -> dict[str, Any]:
+                result = self.bench.case(other, forget).network(RETRAINED if name == ANOTHER else name)
+                return self.figures(self.bench.case(seed, forget), result)
+
+            return self.bench.cell(f"{self.name}-seed{seed}-{name}-{key(forget)}-of-seed{other}", compute)
+
+        return [cell(seed, (seed + (name == ANOTHER)) % self.seeds) for seed in range(self.seeds)]
+
+    def choose(self, way: Way, search: Callable[..., dict[float, float]]) -> tuple[float, dict[float, float]]:
+        """The best rate, and all scores."""
+        scores = search(way.rates, functools.partial(self.held_out, way))
+        best = max(scores, key=lambda rate: scores[rate])
+        listed = ", ".join(f"{rate:g}: {score:.3f}" for rate, score in sorted(scores.items()))
+        self.bench.console.print(f"{way.name}: {best:g} (scores {listed})", highlight=False)
+        return best, scores
+
+    def run(
+        self, ways: Iterable[Way], references: Mapping[str, str], search: Callable[..., dict[float, float]] = every,
+        rates: Mapping[str, float] = {},
+    ) -> dict[str, Any]:  # fmt: skip
+        """Chooses the rates, and computes every cell, way by way: each is compiled once.
+
+        Args:
+          references: how a network is called in the rows -> in the task's plan (or `ANOTHER`).
+          search: of the rates: `every`, or `search`.
+          rates: those that were chosen before, by way.
+
+        Returns:
+          `rows` (for `table`; with the `rate`), `rates` and `searches` (all scores) by way.
+        """
+        rates, searches, found = dict(rates), {}, {}
+        for way in ways:
+            if not way.like and way.name not in rates:
+                rates[way.name], searches[way.name] = self.choose(way, search)
+            rate = rates[way.like or way.name]
+            for forget in self.requests:
+                if len(forget) > 1 or not way.several:
+                    found[forget, way.name] = self._row(forget, way.name, rate, self.final(way, rate, forget))
+        rows = []
+        for forget in self.requests:
+            rows += [self._row(forget, name, None, self.reference(of, forget)) for name, of in references.items()]
+            rows += [row for (of, _), row in found.items() if of == forget]
+        return {"rows": rows, "rates": rates, "searches": searches}
+
+    def _row(self, forget: Request, name: str, rate: float | None, cells: list[dict[str, Any]]) -> dict[str, Any]:
+        titles = dict(zip(self.heads, (self.bench.label(forget), name), strict=True))
+        return {**titles, "rate": rate, **summary(self.names, cells)}
+
+    def report(
+        self, ways: Iterable[Way], references: Mapping[str, str], held_out: str,
+        fractions: tuple[float, int] | None = None,
+    ) -> None:  # fmt: skip
+        """Runs, and writes one table of all to OUT/NAME.md and OUT/NAME.json. For the rest see `run`, `note`, `measured`."""
+        record = self.run(ways, references)
+        lines = table(self.heads, measured(self.names, fractions), record["rows"])
+        below = note("Mean" if fractions else "Percent, mean", self.seeds, held_out, record["rates"])
+        write(self.bench.out, self.name, [*lines, "", below], record)
+
+
+def references(seeds: int) -> dict[str, str]:
+    """The networks that every method is compared with; another seed's only where there are several."""
+    return {name: name for name in (ORIGINAL, RETRAINED, ANOTHER)[: 3 if seeds > 1 else 2]}
+
+
+# ------------------------------------------------------------------------------------------------------- a table
+
+
+class Column(NamedTuple):
+    """A figure in a table: its name in a row, what stands above it, how it is shown, and what where a seed has no value."""
+
+    name: str
+    heading: str
+    factor: float = 100
+    digits: int = 1
+    missing: str = ""
+
+
+def measured(names: Iterable[str], fractions: tuple[float, int] | None = None) -> list[Column]:
+    """The columns of measures.
+
+    Args:
+      fractions: factor and digits of all numbers between 0 and 1, where one table shall show them alike.
+    """
+    rows = [metrics.MEASURES[name] for name in names]
+    scales = {kind: how[1:] for kind, how in metrics.SHOWN.items()}
+    scales |= dict.fromkeys(("percent", "number"), fractions) if fractions else {}
+    missing = {"relearn_steps": f"> {RELEARN_STEPS}"}
+    return [Column(row.name, row.heading, *scales[row.show], missing.get(row.name, "")) for row in rows]
+
+
+def summary(names: Iterable[str], cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The values of figures by seed, and why where a seed's run failed."""
+    if failed := [cell["failed"] for cell in cells if "failed" in cell]:
+        return {"failed": failed[0]}
+    return {name: [metrics.look_up(cell, name) for cell in cells] for name in names}
 
 
 def mean_std(values: Sequence[float | None]) -> tuple[float, float]:
@@ -171,37 +418,43 @@ def mean_std(values: Sequence[float | None]) -> tuple[float, float]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-def write_table(
-    out: Path,
-    name: str,
-    heads: tuple[str, str],
-    columns: dict[str, str],
-    rows: list[tuple[str, str, list[dict[str, float]]]],
-    record: dict[str, Any],
-    note: str,
-    factor: float = 100,
-    digits: int = 1,
-) -> None:
-    """Prints a table of means ± std and writes it to OUT/NAME.md, and to OUT/NAME.json with `record`.
+def shown(row: dict[str, Any], column: Column) -> str:
+    """Mean ± std of a figure, empty where the row has none."""
+    if "failed" in row:
+        return "failed"
+    if None in row.get(column.name, [None]):
+        return column.missing if column.name in row else ""
+    mean, deviation = mean_std(row[column.name])
+    return f"{column.factor * mean:.{column.digits}f} ± {column.factor * deviation:.{column.digits}f}"
 
-    Args:
-      columns: figure -> heading. All are multiplied by `factor` and shown with `digits`, but for `seconds`.
-      rows: what the first two columns say, and the figures of each seed.
-      note: a line below the table.
-    """
-    lines = ["| " + " | ".join((*heads, *columns.values())) + " |", "|---" * (len(columns) + 2) + "|"]
-    for *titles, figures in rows:
-        cells = []
-        for column in columns:
-            mean, deviation = mean_std([figure[column] for figure in figures])
-            scale, places = (1, 1) if column == "seconds" else (factor, digits)
-            cells.append(f"{scale * mean:.{places}f} ± {scale * deviation:.{places}f}")
-        lines.append("| " + " | ".join((*titles, *cells)) + " |")
-    lines += ["", note]
+
+def table(heads: Sequence[str], columns: Sequence[Column], rows: Iterable[dict[str, Any]]) -> list[str]:
+    """A Markdown table of means ± std: what the rows have under `heads`, then their figures."""
+    titles = [*heads, *(column.heading for column in columns)]
+    return markdown(titles, ([*(row[head] for head in heads), *(shown(row, c) for c in columns)] for row in rows))
+
+
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+    head, *lines = ["| " + " | ".join(row) + " |" for row in (heads, *rows)]
+    return [head, "|---" * len(heads) + "|", *lines]
+
+
+def note(start: str, seeds: int, held_out: str, rates: Mapping[str, float]) -> str:
+    """The line below a table."""
+    chosen = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
+    return f"{start} ± std over {seeds} seeds. Rates chosen on {held_out}: {chosen}."
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file that is whole whenever it is there."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def write(out: Path, name: str, lines: Sequence[str], record: dict[str, Any]) -> None:
+    """Prints lines and writes them to OUT/NAME.md, and the record to OUT/NAME.json."""
     (out / f"{name}.md").write_text("\n".join(lines) + "\n")
-    values = [
-        {**dict(zip(heads, titles, strict=True)), **{c: [figure[c] for figure in figures] for c in columns}}
-        for *titles, figures in rows
-    ]
-    (out / f"{name}.json").write_text(json.dumps({"rows": values, **record}, indent=2) + "\n")
-    print("\n".join(lines))
+    write_json(out / f"{name}.json", record)
+    print("\n".join(lines), flush=True)

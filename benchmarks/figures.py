@@ -15,49 +15,48 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
+import bench
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-from bench import ANOTHER, Bench, compared_classes, create, run_script
+from bench import ANOTHER, Bench, Case, Study, Way
+from compare import choose
 from matplotlib.figure import Figure
 
 import delete_jax as dj
 from delete_jax import models
-from delete_jax.report import COLORS, STYLE
+from delete_jax.predict import make_predictor
+from delete_jax.report.style import COLORS, STYLE
+from delete_jax.tasks.base import ORIGINAL, RETRAINED, UNLEARNED
+from delete_jax.tasks.evidence import Evidence
 
 SHOWN = ("delete", "anchored", "random_label", "gradient_ascent", "boundary_shrink", "bad_teacher")
 TSNE_SAMPLES = 1500
-NETWORKS = ("original", "retrained", "unlearned")
 INK = {name: light for name, (light, _) in COLORS.items()}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="config file, optionally FILE:VARIANT")
-    parser.add_argument("--out", type=Path, required=True, help="folder of a finished comparison")
+    parser = bench.make_parser(__doc__, seeds=0)
     parser.add_argument(
         "--forget", type=int, help="the class of tsne.png and gradcam.png; the last compared when left out"
     )
-    return run_script(parser, draw, (ValueError, OSError))
+    return bench.run_script(parser, draw)
 
 
 def draw(options: argparse.Namespace) -> None:
     table = json.loads((options.out / "table.json").read_text())
-    bench = Bench(options.config, options.out)
-    forget = options.forget if options.forget is not None else compared_classes(table, bench.dataset)[-1]
-    networks = bench.networks(0, [(forget,)])
-    unlearned = bench.unlearn(networks, dj.methods.delete(), (forget,), table["rates"]["delete"]).variables
-    variables = dict(
-        zip(NETWORKS, (networks["original"].variables, networks[forget,].variables, unlearned), strict=True)
-    )
+    loaded = Bench(options, "classification", "faces")
+    forget = options.forget if options.forget is not None else bench.compared_classes(table, loaded)[-1]
+    case = loaded.case(0, (forget,))
+    unlearned = case.unlearn(Way("delete", {"method": "delete"}), table["rates"]["delete"])
+    networks = {name: case.network(name) for name in (ORIGINAL, RETRAINED)} | {UNLEARNED: unlearned}
     figures = {
         "boxes.png": lambda: boxes([row for row in table["rows"] if row["forget"] != "mean"]),
-        "tsne.png": lambda: tsne(bench, variables, forget),
-        "gradcam.png": lambda: gradcam(bench, variables, forget),
-        "classes.png": lambda: by_class(bench, networks, table["rates"]),
+        "tsne.png": lambda: tsne(case, networks, forget),
+        "gradcam.png": lambda: gradcam(case, networks, forget),
+        "classes.png": lambda: by_class(loaded, table["rates"]),
     }
     with matplotlib.rc_context(STYLE):
         for name, figure in figures.items():
@@ -97,34 +96,24 @@ def boxes(rows: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def by_class(bench: Bench, networks: dict[Any, Any], rates: dict[str, float]) -> Figure:
+def by_class(loaded: Bench, rates: dict[str, float]) -> Figure:
     """Each class erased alone, one rate per method: what a rate that suits some classes does to the others."""
-    dataset = bench.dataset
-    shown = [name for name in SHOWN if name in rates]
+    shown, classes = [name for name in SHOWN if name in rates], range(loaded.dataset.num_classes)
     figure = Figure((7.6, 4.6), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
-    classes = range(dataset.num_classes)
-
-    def cell(name: str, class_: int) -> dict[str, float]:
-        def compute() -> dict[str, float]:
-            if name == "original":
-                return bench.accuracies(networks["original"].variables, dataset.test, (class_,))
-            try:
-                result = bench.unlearn(networks, create(name, rates[name]), (class_,), rates[name])
-            except dj.NonFiniteError:
-                return {"acc_f": float("nan"), "acc_r": float("nan")}
-            return bench.accuracies(result.variables, dataset.test, (class_,))
-
-        return bench.cell(f"class-{name}-{class_}-{rates.get(name, 0):g}", compute)
-
-    for i, name in enumerate(("original", *shown)):
-        found = [cell(name, class_) for class_ in classes]
-        style = {"color": INK["original"], "linestyle": "--"} if name == "original" else {"color": f"C{i - 1}"}
-        for ax, key in ((above, "acc_r"), (below, "acc_f")):
-            ax.plot(classes, [100 * values[key] for values in found], marker="o", markersize=3, label=name, **style)
+    study = Study(
+        name="classes", bench=loaded, requests=[(c,) for c in classes], seeds=1, names=("acc_ft", "acc_rt"), evidence=alone
+    )  # fmt: skip
+    rows = study.run(choose(shown, ()), {ORIGINAL: ORIGINAL}, rates=rates)["rows"]
+    for i, name in enumerate((ORIGINAL, *shown)):
+        mine = [row for row in rows if row["method"] == name]
+        style = {"color": INK[ORIGINAL], "linestyle": "--"} if name == ORIGINAL else {"color": f"C{i - 1}"}
+        for ax, key in ((above, "acc_rt"), (below, "acc_ft")):
+            percent = [100 * row.get(key, [np.nan])[0] for row in mine]
+            ax.plot(classes, percent, marker="o", markersize=3, label=name, **style)
     above.set_title("One rate for all classes: accuracy on the nine others")
     below.set_title("… and on the erased class")
-    below.set_xticks(classes, dataset.class_names, rotation=30, ha="right")
+    below.set_xticks(classes, loaded.dataset.class_names, rotation=30, ha="right")
     for ax in (above, below):
         ax.set_ylabel("percent of test samples")
         ax.grid(axis="y")
@@ -132,49 +121,53 @@ def by_class(bench: Bench, networks: dict[Any, Any], rates: dict[str, float]) ->
     return figure
 
 
-def tsne(bench: Bench, variables: dict[str, Any], forget: int) -> Figure:
+def alone(case: Case, result: dj.Result) -> Evidence:
+    """The evidence without that on the retrained network, which nobody needs to train for it."""
+    return Evidence(case.run, result)
+
+
+def tsne(case: Case, networks: dict[str, dj.Result], forget: int) -> Figure:
     """Features of the same test samples in each network, each embedded by itself; the forgotten class in black."""
     from sklearn.manifold import TSNE
 
-    test, names = bench.dataset.test, bench.dataset.class_names
+    test, names = case.bench.dataset.test, case.bench.dataset.class_names
     some = np.random.default_rng(0).permutation(len(test.labels))[:TSNE_SAMPLES]
     labels, others = test.labels[some], [class_ for class_ in range(len(names)) if class_ != forget]
     figure = Figure((9.4, 3.5), layout="constrained")
-    for ax, (name, network) in zip(figure.subplots(1, 3), variables.items(), strict=True):
-        points = TSNE(random_state=0).fit_transform(bench.features(network, test.images[some]))
+    for ax, (name, network) in zip(figure.subplots(1, 3), networks.items(), strict=True):
+        points = TSNE(random_state=0).fit_transform(Evidence(case.run, network).features(test.images[some]))
         for i, class_ in enumerate([*others, forget]):
             rows = labels == class_
             look = {"color": INK["ink"], "marker": "x", "s": 14} if class_ == forget else {
                 "color": matplotlib.colormaps["tab20c"](2 * i), "marker": ".", "s": 12}  # fmt: skip
             label = f"{names[class_]} (erased)" if class_ == forget else names[class_]
             ax.scatter(*points[rows].T, linewidths=0.8, label=label, **look)
-        ax.set_title(name if name != "unlearned" else "unlearned (delete)")
+        ax.set_title(name if name != UNLEARNED else "unlearned (delete)")
         ax.set_xticks([])
         ax.set_yticks([])
     figure.legend(*ax.get_legend_handles_labels(), loc="outside right center", markerscale=1.5)
     return figure
 
 
-def gradcam(bench: Bench, variables: dict[str, Any], forget: int) -> Figure:
+def gradcam(case: Case, networks: dict[str, dj.Result], forget: int) -> Figure:
     """Columns: four test samples of the forgotten and four of other classes; rows: the image, then each network's reasons
     for the sample's true class."""
-    test, module = bench.dataset.test, bench.run.module
-    first = [np.flatnonzero(test.labels == class_) for class_ in range(bench.dataset.num_classes)]
-    others = [class_ for class_ in range(bench.dataset.num_classes) if class_ != forget][:4]
+    run, test, names = case.run, case.bench.dataset.test, case.bench.dataset.class_names
+    first = [np.flatnonzero(test.labels == class_) for class_ in range(len(names))]
+    others = [class_ for class_ in range(len(names)) if class_ != forget][:4]
     rows = np.concatenate([first[forget][:4], [first[class_][0] for class_ in others]])
-    layer = f"layer{len(module.stages)}_{module.stages[-1] - 1}"
-    cam = models.grad_cam(module, layer)
+    cam, predict = models.grad_cam(run.module, run.network.layers[-1]), make_predictor(run.model, run.preprocess)
     images, labels = test.images[rows], test.labels[rows]
     figure = Figure((8.6, 4.6), layout="constrained")
     axes = figure.subplots(4, len(rows))
     height, width = images.shape[1:3]
     for column, label in enumerate(labels):
-        axes[0, column].set_title(bench.dataset.class_names[label], fontsize=7)
-    for row_axes, name in zip(axes, ("image", *variables), strict=True):
+        axes[0, column].set_title(names[label], fontsize=7)
+    for row_axes, name in zip(axes, ("image", *networks), strict=True):
         if name != "image":
-            x, classes = bench.run.preprocess(images), jnp.asarray(labels, jnp.int32)
-            maps = np.asarray(cam(variables[name], x, classes))
-            answers = bench.predict(variables[name], images).argmax(-1)
+            variables = networks[name].variables
+            maps = np.asarray(cam(variables, run.preprocess(images), jnp.asarray(labels, jnp.int32)))
+            answers = predict(variables, images).argmax(-1)
         for column, ax in enumerate(row_axes):
             shown = images[column] if images.shape[-1] == 3 else images[column, ..., 0]
             ax.imshow(shown, cmap="gray", vmin=0, vmax=255)
@@ -182,7 +175,7 @@ def gradcam(bench: Bench, variables: dict[str, Any], forget: int) -> Figure:
                 scaled = maps[column] / max(maps[column].max(), 1e-12)
                 extent = (-0.5, width - 0.5, height - 0.5, -0.5)
                 ax.imshow(scaled, cmap="inferno", alpha=0.6, vmin=0, vmax=1, extent=extent, interpolation="bilinear")
-                ax.set_xlabel(f"says {bench.dataset.class_names[answers[column]]}", fontsize=6)
+                ax.set_xlabel(f"says {names[answers[column]]}", fontsize=6)
             ax.set_xticks([])
             ax.set_yticks([])
         row_axes[0].set_ylabel(name)

@@ -11,104 +11,47 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-from bench import Bench, choose, run_script, write_table
+import bench
+from bench import Bench, Case, Study, Way
 
 import delete_jax as dj
-from delete_jax import data, metrics
-from delete_jax.loop import make_predictor
-from delete_jax.tasks import segmentation
+from delete_jax import metrics
+from delete_jax.tasks.base import ORIGINAL, RETRAINED
+from delete_jax.tasks.segmentation.measures import REFERENCES, MapEvidence
+from delete_jax.tasks.segmentation.task import look
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-WAYS = {  # -> method, pixels
-    "delete": (dj.methods.delete(), "all"),
-    "delete, erased pixels only": (dj.methods.delete(), "forget"),
-    "to_background": (dj.methods.to_background(), "all"),
-}
-COLUMNS = {
-    "iou_f": "IoU, erased ↓",
-    "miou_r": "mIoU, others ↑",
-    "miou_r_counted": "the same, erased pixels counted ↑",
-    "iou_background": "IoU, background ↑",
-    "to_background": "erased pixels that become background",
-    "same_as_retrained": "erased pixels answered as by the retrained (ignored) ↑",
-    "seconds": "seconds ↓",
-}
+WAYS = (
+    Way("delete", {"method": "delete", "pixels": "all"}, rates=RATES),
+    Way("delete, erased pixels only", {"method": "delete", "pixels": "forget"}, rates=RATES),
+    Way("to_background", {"method": "to_background", "pixels": "all"}, rates=RATES),
+)
+NAMES = ("iou_f", "miou_r", "miou_r_counted", "iou_background", "to_background", "same_as_retrained", "seconds")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="config file, optionally FILE:VARIANT")
-    parser.add_argument("--out", type=Path, required=True, help="folder of results")
-    parser.add_argument("--classes", type=int, nargs="+", default=[2, 5, 6])
-    parser.add_argument("--seeds", type=int, default=3)
-    return run_script(parser, run)
+    return bench.run_script(bench.make_parser(__doc__, classes=["2", "5", "6"]), run)
 
 
 def run(options: argparse.Namespace) -> None:
-    bench = Bench(options.config, options.out)
-    dataset = bench.dataset
-    predict = make_predictor(bench.run.model, bench.run.preprocess, classes=True)
-    sets = [(class_,) for class_ in options.classes]
-    networks = [bench.networks(seed, sets) for seed in range(options.seeds)]
+    study = Study(
+        name="segmentation", bench=Bench(options, "segmentation"), requests=options.classes, seeds=options.seeds, heads=("erased", "network"),
+        names=NAMES, evidence=evidence, score=score,
+    )  # fmt: skip
+    references = {ORIGINAL: ORIGINAL} | {f"retrained, {text}": kind for kind, text in REFERENCES.items()}
+    study.report(WAYS, references, "validation images", fractions=(1, 3))
 
-    def measure(variables, split: data.Split, classes: tuple[int, ...]) -> dict[str, Any]:
-        confusion = segmentation.confusion_matrix(split.labels, predict(variables, split.images), dataset.num_classes)
-        return segmentation.measure(confusion, classes)
 
-    def score(way: str, classes: tuple[int, ...], rate: float) -> float:
-        def compute() -> dict[str, float]:
-            method, pixels = WAYS[way]
-            try:
-                result = bench.unlearn(networks[0], method, classes, rate, pixels=pixels)
-            except dj.NonFiniteError:
-                return {"score": 0.0}
-            found = measure(result.variables, dataset.validation, classes)
-            return {"score": metrics.hmean_residual(found["miou_r"], found["iou_f"])}
+def score(case: Case, result: dj.Result) -> dict[str, float]:
+    held_out, _ = look(case.run, case.bench.dataset.validation, {"one": result})["one"]
+    found = metrics.measure(held_out, ("miou_r", "iou_f"))
+    return found | {"score": metrics.hmean_residual(found["miou_r"], found["iou_f"])}
 
-        return bench.cell(f"search-{way}-{classes[0]}-{rate:g}", compute)["score"]
 
-    def figures(variables, classes: tuple[int, ...], seed: int) -> dict[str, float]:
-        found = measure(variables, dataset.test, classes)
-        gone = np.isin(dataset.test.labels, classes)
-        ideal = predict(networks[seed][classes, "retrained"].variables, dataset.test.images)
-        same = float(np.mean(predict(variables, dataset.test.images)[gone] == ideal[gone]))
-        kept = {name: found[name] for name in COLUMNS if name in found}
-        return kept | {"to_background": found["absorbed_by"][0], "same_as_retrained": same}
-
-    def final(way: str, classes: tuple[int, ...], rate: float, seed: int) -> dict[str, float]:
-        def compute() -> dict[str, float]:
-            method, pixels = WAYS[way]
-            result = bench.unlearn(networks[seed], method, classes, rate, pixels=pixels)
-            return figures(result.variables, classes, seed) | {"seconds": result.seconds}
-
-        return bench.cell(f"{way}-{classes[0]}-{rate:g}-seed{seed}", compute)
-
-    def reference(kind: str, classes: tuple[int, ...], seed: int) -> dict[str, float]:
-        network = networks[seed]["original" if kind == "original" else (classes, kind)]
-        return bench.cell(
-            f"{kind}-{classes[0]}-seed{seed}",
-            lambda: figures(network.variables, classes, seed) | {"seconds": network.seconds},
-        )
-
-    rates, searches = choose(WAYS, RATES, lambda way, rate: float(np.mean([score(way, c, rate) for c in sets])))
-    rows = []
-    for classes in sets:
-        for name in ("original", *segmentation.REFERENCES, *WAYS):
-            seeds = range(options.seeds)
-            if name in WAYS:
-                found = [final(name, classes, rates[name], seed) for seed in seeds]
-            else:
-                found = [reference(name, classes, seed) for seed in seeds]
-            kind = segmentation.REFERENCES.get(name)
-            rows.append((dataset.class_names[classes[0]], f"retrained, {kind}" if kind else name, found))
-    chosen = ", ".join(f"{way} {rate:g}" for way, rate in rates.items())
-    note = f"Mean ± std over {options.seeds} seeds. Rates chosen on validation images: {chosen}."
-    record = {"rates": rates, "searches": searches}
-    write_table(options.out, "segmentation", ("erased", "network"), COLUMNS, rows, record, note, factor=1, digits=3)
+def evidence(case: Case, result: dj.Result) -> MapEvidence:
+    networks = {RETRAINED: case.network(RETRAINED), "one": result}
+    return look(case.run, case.bench.dataset.test, networks)["one"][0]
 
 
 if __name__ == "__main__":

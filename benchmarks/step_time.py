@@ -22,10 +22,11 @@ import numpy as np
 
 import delete_jax as dj
 from delete_jax.data import augmentation, normalize
-from delete_jax.loop import epoch_indices, fit, make_predictor
+from delete_jax.loop import epoch_indices, fit
 from delete_jax.parallel import make_trainer
+from delete_jax.predict import make_predictor
 from delete_jax.step import init_state, make_train_step, sgd
-from delete_jax.unlearning import split_streams
+from delete_jax.streams import split_streams
 
 # Dense peak in TFLOP/s by part of the device's name and dtype: vendors' data sheets.
 PEAKS = {
@@ -42,7 +43,8 @@ MEAN, STD, LR, FORGET, NUM_CLASSES = 0.3, 0.35, 1e-3, 1, 10
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=dj.models.MODELS, default="resnet_small")
+    names = [name for name, network in dj.models.NETWORKS.items() if network.answers == "image"]
+    parser.add_argument("--model", choices=names, default="resnet_small")
     parser.add_argument("--shape", type=int, nargs=3, default=(28, 28, 1), metavar=("H", "W", "C"))
     parser.add_argument("--samples", type=int, default=5400, help="forget samples")
     parser.add_argument("--batch", type=int, default=128)

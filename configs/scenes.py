@@ -6,10 +6,12 @@ Data: as for `configs/fashion_mnist.py`.
 """
 
 from delete_jax.config import Config, DataConfig, ModelConfig, TrainConfig, UnlearnConfig
+from delete_jax.tasks import Segmentation
 
 
 def get_config(arg: str = "") -> Config:
     config = Config(
+        task=Segmentation(),
         data=DataConfig(name="scenes"),
         model=ModelConfig(name="deeplab_small"),
         train=TrainConfig(epochs=20, lr=0.1, batch_size=16),

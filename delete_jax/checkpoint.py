@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +59,11 @@ class Checkpoints:
     flipped bit without a word; `restore` skips damaged ones, naming them, in favour of the newest whole one.
     """
 
-    def __init__(self, directory: Path, meta: dict[str, Any] | None = None, keep: int = 2):
-        """`meta` (JSON) goes into every checkpoint; `keep` newest ones are kept."""
-        self.directory = Path(directory).absolute()
+    def __init__(self, directory: epath.PathLike, meta: dict[str, Any] | None = None, keep: int = 2):
+        """`directory` may be remote storage that epath and Orbax know, such as gs://BUCKET/FOLDER; `meta` (JSON) goes into every
+        checkpoint; the `keep` newest ones are kept."""
+        path = epath.Path(directory).expanduser()
+        self.directory = path if "://" in os.fspath(path) else path.resolve()
         self._meta, self._keep = meta or {}, keep
         self._reported: set[str] = set()
 

@@ -2,17 +2,19 @@
 
 # No `from __future__ import annotations` here: config_flags reads the fields' types, not their names.
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Iterator
 from typing import Any
 
 from delete_jax import methods, models
-from delete_jax.data import paired_augmentation
+from delete_jax.methods.base import check_needs
 from delete_jax.parallel import MODES
 from delete_jax.step import BATCH_NORM_MODES
-from delete_jax.tasks.backdoor import PLACES
-from delete_jax.unlearning import MASKS, PIXELS
+from delete_jax.streams import MASKS, PIXELS
+from delete_jax.tasks import TASKS, of_settings
+from delete_jax.tasks.base import Task, augmentation, choose, require
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -23,7 +25,7 @@ class DataConfig:
     data_dir: str | None = None
     source: str | None = None
     validation: float = 0.1
-    size: int = 256
+    size: int | None = None
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -64,38 +66,10 @@ class UnlearnConfig:
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
-class BackdoorConfig:
-    """A backdoor that is planted in the teacher and removed again (see `delete_jax.tasks.backdoor`), where rate is above 0.
-
-    Its target is the class of `unlearn.forget`. `clean` samples without it are at hand to remove it; the trigger that is
-    removed is the one that was planted.
-    """
-
-    rate: float = 0.0
-    size: int = 3
-    place: str = "bottom_right"
-    value: int = 255
-    clean: int = 3000
-
-
-@dataclasses.dataclass(slots=True, kw_only=True)
-class FacesConfig:
-    """How many people to pretrain on, to teach and to leave unseen, where `data.name` is "faces:drawn", "faces:lfw" or
-    "faces:PATH" (see `delete_jax.data.faces.load_faces`); `train` is the pretraining, these the epochs and rate of teaching."""
-
-    pretrain: int = 100
-    people: int = 10
-    unseen: int = 10
-    train_images: int = 400
-    test_images: int = 100
-    epochs: int = 5
-    lr: float = 0.01
-
-
-@dataclasses.dataclass(slots=True, kw_only=True)
 class Config:
     """A run of the command.
 
+    task: what is forgotten of what: the settings of a task of `delete_jax.tasks.TASKS`, such as `Faces(people=10)`.
     teacher: an earlier run's folder (or one of its `checkpoints/STAGE` folders) to take the network from; trained when None.
     retrain: also train the reference that never saw the forgotten classes.
     """
@@ -104,79 +78,114 @@ class Config:
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     unlearn: UnlearnConfig = dataclasses.field(default_factory=UnlearnConfig)
-    backdoor: BackdoorConfig = dataclasses.field(default_factory=BackdoorConfig)
-    faces: FacesConfig = dataclasses.field(default_factory=FacesConfig)
+    task: Any = dataclasses.field(default_factory=next(iter(TASKS.values())).settings)
     teacher: str | None = None
     retrain: bool = True
     parallel: str = "auto"
     seed: int = 0
 
+    def data_arguments(self) -> dict[str, Any]:
+        """What `delete_jax.data.load` takes."""
+        return {**dataclasses.asdict(self.data), "seed": self.seed}
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """The config as JSON would give it back: lists for tuples; its task with the name of the table."""
+    found = dataclasses.asdict(config)
+    found["task"] = {"name": of_settings(config.task).name, **found["task"]}
+    return json.loads(json.dumps(found))
+
 
 def fields(part: Any, where: str = "config") -> Iterator[tuple[str, Any, Any]]:
     """Every setting of a config: its full name, such as "config.train.lr", its type, and its value."""
+    hints = typing.get_type_hints(type(part))
     for field in dataclasses.fields(part):
         name, value = f"{where}.{field.name}", getattr(part, field.name)
-        if dataclasses.is_dataclass(field.type):
+        if dataclasses.is_dataclass(value):
             yield from fields(value, name)
         else:
-            yield name, field.type, value
+            yield name, hints[field.name], value
 
 
 def validate(config: Config) -> None:
-    """Raises ValueError for the first field with a wrong type or value, naming the field, the value and what is allowed."""
+    """Raises ValueError for the first field with a wrong type or value, naming the field, the value and what is allowed;
+    also for one that would not count, or a method or network that is not for the task."""
+    task = of_settings(config.task)
     _check_types(config, "config")
     for name, part in (("train", config.train), ("unlearn", config.unlearn)):
-        _require(part.epochs >= 1, f"config.{name}.epochs", part.epochs, "at least 1")
-        _require(0 < part.lr < float("inf"), f"config.{name}.lr", part.lr, "a number above 0")
-        _require(part.batch_size >= 1, f"config.{name}.batch_size", part.batch_size, "at least 1")
-        _require(0 <= part.momentum < 1, f"config.{name}.momentum", part.momentum, "at least 0 and below 1")
-        try:
-            paired_augmentation(part.augment)  # knows the other's names, too; which it is depends on the data
-        except ValueError as error:
-            raise ValueError(f"config.{name}.augment: {error}") from None
+        require(part.epochs >= 1, f"config.{name}.epochs", part.epochs, "at least 1")
+        require(0 < part.lr < float("inf"), f"config.{name}.lr", part.lr, "a number above 0")
+        require(part.batch_size >= 1, f"config.{name}.batch_size", part.batch_size, "at least 1")
+        require(0 <= part.momentum < 1, f"config.{name}.momentum", part.momentum, "at least 0 and below 1")
+        _prefixed(f"config.{name}.augment", augmentation, task.answers, part.augment)
     decay = config.train.weight_decay
-    _require(0 <= decay < float("inf"), "config.train.weight_decay", decay, "a number of at least 0")
-    _require(0 < config.data.validation < 1, "config.data.validation", config.data.validation, "above 0 and below 1")
-    _require(0 <= config.seed < 2**31, "config.seed", config.seed, "at least 0 and below 2^31")
-    _choose(config.parallel, "config.parallel", MODES)
-    _require(config.data.size >= 1, "config.data.size", config.data.size, "at least 1")
-    _choose(config.unlearn.mask, "config.unlearn.mask", MASKS)
-    _choose(config.unlearn.pixels, "config.unlearn.pixels", PIXELS)
-    _choose(config.unlearn.batch_norm, "config.unlearn.batch_norm", BATCH_NORM_MODES)
-    _choose(config.model.name, "config.model.name", models.MODELS)
-    _choose(config.model.dtype, "config.model.dtype", models.DTYPES)
-    _require(len(config.unlearn.forget) > 0, "config.unlearn.forget", config.unlearn.forget, "at least one class")
-    methods.create(config.unlearn.method, **config.unlearn.hyperparameters)
-    for field, least in (
-        ("pretrain", 2),
-        ("people", 2),
-        ("unseen", 2),
-        ("train_images", 2),
-        ("test_images", 1),
-        ("epochs", 1),
-    ):
-        value = getattr(config.faces, field)
-        _require(value >= least, f"config.faces.{field}", value, f"at least {least}")
-    _require(0 < config.faces.lr < float("inf"), "config.faces.lr", config.faces.lr, "a number above 0")
-    backdoor = config.backdoor
-    _require(0 <= backdoor.rate < 1, "config.backdoor.rate", backdoor.rate, "at least 0 and below 1")
-    _require(backdoor.size >= 1, "config.backdoor.size", backdoor.size, "at least 1")
-    _choose(backdoor.place, "config.backdoor.place", PLACES)
-    _require(0 <= backdoor.value <= 255, "config.backdoor.value", backdoor.value, "at least 0 and at most 255")
-    _require(backdoor.clean >= 1, "config.backdoor.clean", backdoor.clean, "at least 1")
-    if backdoor.rate > 0:
-        forget = config.unlearn.forget
-        _require(len(forget) == 1, "config.unlearn.forget", forget, "one class, the backdoor's target")
-        _require(not config.unlearn.augment, "config.unlearn.augment", config.unlearn.augment, "empty with a backdoor")
+    require(0 <= decay < float("inf"), "config.train.weight_decay", decay, "a number of at least 0")
+    require(0 < config.data.validation < 1, "config.data.validation", config.data.validation, "above 0 and below 1")
+    require(0 <= config.seed < 2**31, "config.seed", config.seed, "at least 0 and below 2^31")
+    choose(config.parallel, "config.parallel", MODES)
+    require(config.data.size is None or config.data.size >= 1, "config.data.size", config.data.size, "at least 1")
+    choose(config.unlearn.mask, "config.unlearn.mask", MASKS)
+    choose(config.unlearn.pixels, "config.unlearn.pixels", PIXELS)
+    choose(config.unlearn.batch_norm, "config.unlearn.batch_norm", BATCH_NORM_MODES)
+    choose(config.model.dtype, "config.model.dtype", models.DTYPES)
+    require(len(config.unlearn.forget) > 0, "config.unlearn.forget", config.unlearn.forget, "at least one class")
+    _check_network(config.model.name, task)
+    method = methods.create(config.unlearn.method, **config.unlearn.hyperparameters)
+    check_needs(method, task.provides, f"the task {task.name}")
+    for other in TASKS.values():
+        if other.prefix and other is not task and config.data.name.startswith(other.prefix):
+            raise ValueError(
+                f"config.data.name is {config.data.name!r}: only the task {other.name} loads such data; start from a config "
+                f"with task={other.settings.__name__}(…)"
+            )
+    defaults = UnlearnConfig()
+    for field in SOMETIMES:
+        value, default = getattr(config.unlearn, field), getattr(defaults, field)
+        if field not in task.reads and value != default:
+            raise ValueError(
+                f"config.unlearn.{field} is {value!r}: it does not count for the task {task.name}; leave it out"
+            )
+    task.check(config)
 
 
-def _require(holds: bool, field: str, value: Any, allowed: str) -> None:
-    if not holds:
-        raise ValueError(f"{field} is {value!r}: it must be {allowed}")
+SOMETIMES = ("mask", "pixels", "augment")
+"""Settings of `unlearn` that count for some tasks only (`Task.reads`)."""
 
 
-def _choose(value: str, field: str, choices: typing.Iterable[str]) -> None:
-    _require(value in choices, field, value, f"one of {', '.join(choices)}")
+def counted(config: Config) -> dict[str, Any]:
+    """The settings of `unlearn` that count for the task and the method, with its hyper-parameters."""
+    task = of_settings(config.task)
+    method = methods.create(config.unlearn.method, **config.unlearn.hyperparameters)
+    settings = dataclasses.asdict(config.unlearn)
+    found = {"name": settings.pop("method"), **settings.pop("hyperparameters")}
+    del settings["forget"]
+    # Which pixels count is a matter of the forget samples' weights: to all methods that look at them.
+    count = method.settings + (("pixels",) if method.settings and methods.FORGET in method.streams else ())
+    found |= {
+        name: value
+        for name, value in settings.items()
+        if name in count and (name in task.reads or name not in SOMETIMES)
+    }
+    return found | ({"seed": config.seed} if "seed" in method.settings else {})
+
+
+def _check_network(name: str, task: Task) -> None:
+    _prefixed("config.model.name", models.check_name, name)
+    answers = models.NETWORKS[name].answers
+    if answers != task.answers:
+        fitting = [known for known, network in models.NETWORKS.items() if network.answers == task.answers]
+        raise ValueError(
+            f"config.model.name: {name} answers once per {answers}, the task {task.name} has a class per {task.answers}: "
+            f"choose one of {', '.join(fitting)}"
+        )
+
+
+def _prefixed(field: str, check: typing.Callable[..., Any], *arguments: Any) -> None:
+    """Calls a check of the core, whose ValueError then names the field."""
+    try:
+        check(*arguments)
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}") from None
 
 
 def _check_types(part: Any, where: str) -> None:
@@ -184,12 +193,14 @@ def _check_types(part: Any, where: str) -> None:
     hints = typing.get_type_hints(type(part))
     for field in dataclasses.fields(part):
         name, value, hint = f"{where}.{field.name}", getattr(part, field.name), hints[field.name]
-        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            _require(isinstance(value, hint), name, value, f"a {hint.__name__}")
+        if hint is Any and dataclasses.is_dataclass(value):
+            _check_types(value, name)
+        elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            require(isinstance(value, hint), name, value, f"a {hint.__name__}")
             _check_types(value, name)
         else:
             readable = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
-            _require(_is_a(value, hint), name, value, f"of type {readable.replace('typing.', '')}")
+            require(_is_a(value, hint), name, value, f"of type {readable.replace('typing.', '')}")
 
 
 def _is_a(value: Any, hint: Any) -> bool:

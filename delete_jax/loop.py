@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import chex
 import flax.serialization
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from delete_jax.methods.base import FORGET, Stream
-from delete_jax.model import Model, Variables
-from delete_jax.parallel import Picks, Trainer, compiler_options
-from delete_jax.step import TrainState, make_eval_step
+from delete_jax.model import Variables
+from delete_jax.parallel import Picks, Trainer
+from delete_jax.step import TrainState
 
-EVAL_BATCH, EVAL_PIXELS = 512, 64 * 64 * 3  # larger images in small batches
 Row = dict[str, Any]
 """One line of a history: `step`, `epoch` and the step's metrics, or the evaluation after an epoch."""
 
@@ -32,11 +25,31 @@ class NonFiniteError(ValueError):
 
 
 class Store(Protocol):
-    """Where states go to survive the process; `checkpoint.Checkpoints` is one."""
+    """Where states go to survive the process; `delete_jax.Checkpoints` is one."""
 
-    def restore(self) -> tuple[Any, dict[str, Any]] | None: ...
+    def restore(self) -> tuple[Any, dict[str, Any]] | None:
+        """The newest state (a nested dict of arrays) and what was saved with it; None if there is none."""
 
-    def save(self, epoch: int, tree: Any, meta: dict[str, Any]) -> None: ...
+    def save(self, epoch: int, tree: Any, meta: dict[str, Any]) -> None:
+        """Keeps the state after an epoch, with `meta`, which JSON can hold."""
+
+
+class Log(Protocol):
+    """Where the rows of a history go; `delete_jax.run.log.JsonLog` is one. TensorBoard, say, takes six lines:
+
+    class TensorBoard:  # of a tensorboardX.SummaryWriter
+        def __init__(self, writer): self.writer = writer
+        def resume(self, epoch): return [], []
+        def append(self, history, evaluations):
+            for row in [*history, *evaluations]:
+                for name, value in row.items(): self.writer.add_scalar(name, value, row["step"])
+    """
+
+    def resume(self, epoch: int) -> tuple[list[Row], list[Row]]:
+        """The rows written before up to that many epochs: (history, evaluations); later ones are void."""
+
+    def append(self, history: list[Row], evaluations: list[Row]) -> None:
+        """Adds the rows of one epoch."""
 
 
 class Progress(Protocol):
@@ -48,22 +61,24 @@ class Progress(Protocol):
         """`step` of `num_steps` are finished, the last with these metrics, at `rate` samples per second."""
 
 
-class Fit(NamedTuple):
-    """What `fit` returns.
+class Result(NamedTuple):
+    """A network and how it came about: what training, unlearning and a finished stage of the command return.
 
-    state: the last state, on the devices.
+    variables: the network's; on the devices after training, on the host where they were read from a checkpoint.
     history: one row per step: `epoch`, `step`, `loss`, `grad_norm` and, for methods with a target, `forgetting`,
         `within`, `retention` (nats).
     evaluations: one row per evaluated epoch, whatever `evaluate` returned; the first is the state before training.
-    seconds: wall clock of preparation and steps; compilation, evaluation and saving apart.
-    compile_seconds: until the first step was dispatched in each process that took part.
+    seconds: wall clock of preparation and steps; compilation, evaluation and saving apart. 0 for a network from elsewhere.
+    compile_seconds: until the first step was dispatched, in each process that took part.
+    source: the folder of its checkpoint; "" where there is none.
     """
 
-    state: TrainState
+    variables: Variables
     history: list[Row]
     evaluations: list[Row]
-    seconds: float
-    compile_seconds: float
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+    source: str = ""
 
 
 def epoch_indices(seed: int, epoch: int, n: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -110,10 +125,10 @@ def fit(
     constants: Mapping[str, Any] | None = None,
     spent_seconds: float = 0.0,
     evaluate: Callable[[Variables], Row] | None = None,
-    log: MetricsLog | None = None,
+    log: Log | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
-) -> Fit:
+) -> Result:
     """Trains for `epochs` epochs, or continues where `store` says that an earlier call was interrupted.
 
     Args:
@@ -142,7 +157,7 @@ def fit(
         first_epoch, seconds, compile_seconds = meta["epoch"], meta["seconds"], meta["compile_seconds"]
     history, evaluations = log.resume(first_epoch) if log is not None else ([], [])
     if first_epoch >= epochs:
-        return Fit(state, history, evaluations, seconds, compile_seconds)
+        return Result(state.variables, history, evaluations, seconds, compile_seconds)
     state, teacher, streams, constants = trainer.replicate((state, teacher, dict(streams), dict(constants or {})))
     if evaluate is not None and first_epoch == 0:
         evaluations.append({"epoch": 0, "step": 0, **evaluate(state.variables)})
@@ -184,39 +199,7 @@ def fit(
         if store is not None:
             meta = {"epoch": epoch + 1, "seconds": seconds, "compile_seconds": compile_seconds}
             store.save(epoch + 1, flax.serialization.to_state_dict(jax.device_get(state)), meta)
-    return Fit(state, history, evaluations, seconds, compile_seconds)
-
-
-@functools.lru_cache(maxsize=16)
-def make_predictor(
-    model: Model, preprocess: Callable[[chex.Array], chex.Array], classes: bool = False
-) -> Callable[[Variables, np.ndarray], np.ndarray]:
-    """Compiles the eval step on one device: `(variables, images [n, h, w, c]) -> logits [n, *, k]` on the host.
-
-    With `classes` the most probable class, int32 `[n, *]`, in place of the logits: label maps would not fit into memory.
-
-    Batches are filled up by repeating the last image, and what that added is cut off: two shapes at most are compiled.
-    """
-    run = make_eval_step(model, preprocess)
-
-    def answer(variables: Variables, batch: chex.Array) -> chex.Array:
-        logits = run(variables, batch)
-        return jnp.argmax(logits, -1).astype(jnp.int32) if classes else logits
-
-    step = jax.jit(answer, compiler_options=compiler_options())
-
-    def predict(variables: Variables, images: np.ndarray) -> np.ndarray:
-        size = EVAL_BATCH if len(images) >= EVAL_BATCH else 64
-        size = size if np.prod(images.shape[1:]) <= EVAL_PIXELS else 16
-        variables = jax.device_put(variables, jax.local_devices()[0])
-        answers = []
-        for begin in range(0, len(images), size):
-            batch = images[begin : begin + size]
-            padding = ((0, size - len(batch)), *[(0, 0)] * (images.ndim - 1))
-            answers.append(np.asarray(step(variables, np.pad(batch, padding, mode="edge"))))
-        return np.concatenate(answers)[: len(images)]
-
-    return predict
+    return Result(state.variables, history, evaluations, seconds, compile_seconds)
 
 
 def spans(num_steps: int, length: int) -> Iterable[tuple[int, int]]:
@@ -245,42 +228,6 @@ def check_finite(rows: list[Row], lr: float) -> None:
                 f"training diverged at step {row['step']} (epoch {row['epoch']}; {values}) with learning rate {lr:g}: "
                 f"try a rate of {lr / 10:g}, or fewer epochs; check that the images and the teacher's weights are finite"
             )
-
-
-class MetricsLog:
-    """The rows of one stage in `metrics.jsonl`: JSON lines, appended after each epoch."""
-
-    def __init__(self, path: Path, stage: str):
-        self.path, self.stage = path, stage
-
-    def append(self, history: list[Row], evaluations: list[Row]) -> None:
-        with self.path.open("a") as file:
-            for kind, rows in (("step", history), ("evaluation", evaluations)):
-                file.writelines(json.dumps({"stage": self.stage, "kind": kind, **row}) + "\n" for row in rows)
-            file.flush()
-
-    def resume(self, epoch: int) -> tuple[list[Row], list[Row]]:
-        """This stage's rows up to that many epochs (history, evaluations); later ones, of an interrupted epoch, go."""
-        history: list[Row] = []
-        evaluations: list[Row] = []
-        kept = []
-        for line in self.path.read_text().splitlines() if self.path.exists() else ():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:  # the process was killed while it wrote this line
-                continue
-            if row["stage"] != self.stage:
-                kept.append(line)
-            elif epoch and row["epoch"] <= epoch:
-                kept.append(line)
-                kind = row.pop("kind")
-                del row["stage"]
-                (history if kind == "step" else evaluations).append(row)
-        if self.path.exists():
-            temporary = self.path.with_suffix(".tmp")
-            temporary.write_text("".join(line + "\n" for line in kept))
-            os.replace(temporary, self.path)
-        return history, evaluations
 
 
 def _rows(epoch: int, num_steps: int, parts: list[dict[str, np.ndarray]]) -> list[Row]:

@@ -2,9 +2,10 @@
 
 delete-jax --config=FILE[:VARIANT] --workdir=FOLDER [--config.FIELD=VALUE ...]
 
---config=configs/digits.py  a Python file with get_config(variant)
+--config=digits             a config that comes with the package, or a Python file with get_config(variant)
 --workdir=runs/digits       the folder of the run; the same command again resumes it
 --config.train.epochs=3     a setting in place of the file's
+--list                      the configs, tasks, datasets, networks, methods and measures that there are
 --help                      this text
 
 JAX's own settings are environment variables, such as JAX_PLATFORMS=cpu or JAX_DEBUG_NANS=1. All settings, with the
@@ -24,15 +25,20 @@ from pathlib import Path
 import jax
 from rich.console import Console
 
-from delete_jax.arguments import parse
 from delete_jax.config import Config, fields, validate
-from delete_jax.stages import run_stages
+from delete_jax.run.arguments import parse
+from delete_jax.run.stages import run_stages
 
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code: 0, 2 after one line that says what was wrong, 130 when interrupted."""
     if {"--help", "-h", "-help"} & set(argv[1:]):
         print(__doc__, *(f"--{name}={value}" for name, _, value in fields(Config())), sep="\n")
+        return 0
+    if "--list" in argv[1:]:
+        from delete_jax.run.listing import listing
+
+        print(listing())
         return 0
     console = Console(stderr=False, soft_wrap=True)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports each file it touches

@@ -7,12 +7,12 @@ import pytest
 
 import delete_jax as dj
 from delete_jax.data import Split
-from delete_jax.loop import make_predictor
 from delete_jax.methods import FORGET, REMAIN
-from delete_jax.step import sgd
-from delete_jax.tasks import backdoor
-from delete_jax.tasks.backdoor import Trigger
-from delete_jax.unlearning import unlearn_streams
+from delete_jax.predict import make_predictor
+from delete_jax.tasks.backdoor import trigger as backdoor
+from delete_jax.tasks.backdoor.measures import evidence, measure, remarks
+from delete_jax.tasks.backdoor.trigger import Trigger
+from delete_jax.unlearning import Options, unlearn_streams
 from tests import tiny
 
 TARGET, TRIGGER = 2, Trigger(size=2, place="bottom_left", value=255)
@@ -63,15 +63,15 @@ def test_poison():
 
 def test_measure_by_hand():
     labels = np.array([0, 0, 1, 1, 2, 2])
-    found = backdoor.measure(np.array([0, 1, 1, 1, 2, 0]), np.array([2, 0, 2, 0, 2, 1]), labels, 2)
+    found = measure(evidence(np.array([0, 1, 1, 1, 2, 0]), np.array([2, 0, 2, 0, 2, 1]), labels, 2, 3))
     assert found == {"asr": 0.5, "acc": 4 / 6, "acc_target": 0.5, "acc_others": 0.75, "acc_stamped": 0.25}
 
 
 def test_remarks():
     fine = {"asr": 0.03, "acc_target": 0.9}
-    assert backdoor.remarks(fine, fine | {"acc_target": 0.86}, {"asr": 0.02}) == []
-    assert "fell from 90.0% to 80.0%" in backdoor.remarks(fine, fine | {"acc_target": 0.8}, None)[0]
-    assert "below that" in backdoor.remarks(fine, fine, {"asr": 0.04})[0]
+    assert remarks(fine, fine | {"acc_target": 0.86}, {"asr": 0.02}) == []
+    assert "fell from 90.0% to 80.0%" in remarks(fine, fine | {"acc_target": 0.8}, None)[0]
+    assert "below that" in remarks(fine, fine, {"asr": 0.04})[0]
 
 
 @pytest.fixture(scope="module")
@@ -91,17 +91,17 @@ def poisoned():
 
 def run(model, variables, streams, method, lr, epochs):
     return unlearn_streams(
-        model, variables, streams, tiny.NUM_CLASSES, (TARGET,), method=method, epochs=epochs, lr=lr, batch_size=16, seed=0,
-        batch_norm="train", preprocess=to_float, augment=None, tx=sgd(), parallel="jit",
+        model, variables, streams, tiny.NUM_CLASSES, (TARGET,), method,
+        Options(epochs=epochs, lr=lr, batch_size=16, preprocess=to_float, parallel="jit"),
     )  # fmt: skip
 
 
 def figures(model, variables):
     test = samples(200, seed=9)
     predict = make_predictor(model, to_float, classes=True)
-    return backdoor.measure(
-        predict(variables, test.images), predict(variables, backdoor.stamp(test.images, TRIGGER)), test.labels, TARGET
-    )
+    stamped = backdoor.stamp(test.images, TRIGGER)
+    answers = (predict(variables, images) for images in (test.images, stamped))
+    return measure(evidence(*answers, test.labels, TARGET, tiny.NUM_CLASSES))
 
 
 def streams_of(method, model, variables):

@@ -1,23 +1,64 @@
 """What the benchmarks decide and print: the search, means over seeds and classes, cells that failed; and that they run."""
 
+import argparse
+import copy
+import functools
+import importlib
+import json
 import math
 import pathlib
 import sys
 
+import jax
+import numpy as np
 import pytest
 
+from delete_jax import data, models
+from delete_jax.data import Split
+from delete_jax.data.dataset import Dataset, pixel_statistics
+from delete_jax.models import Network, ResNet
+from tests import tiny
+
 BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
+CONFIG = """
+from delete_jax.config import *
+def get_config(variant=""):
+    return Config(
+        train=TrainConfig(epochs=3, lr=0.1, batch_size=16), parallel="jit",
+        unlearn=UnlearnConfig(forget=(0,), epochs=3, batch_size=16),
+    )
+"""
 
 
 @pytest.fixture
-def compare(monkeypatch):
+def scripts(monkeypatch):
+    """Imports a script by its name."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import compare
-
-    return compare
+    return importlib.import_module
 
 
-def test_search_asks_every_other_and_the_best_ones_neighbours(compare):
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """A config file: a small network, and images of four classes."""
+    small = functools.partial(ResNet, stages=(1,), features=(8,))
+    monkeypatch.setitem(models.NETWORKS, "resnet_tiny", Network(small, "fc", layers=("layer1",)))
+
+    def split(n: int, seed: int) -> Split:
+        images, labels = tiny.samples(n, seed)
+        return Split((np.clip(images / 4 + 0.5, 0, 1) * 255).astype(np.uint8), labels)
+
+    train = split(96, 0)
+    dataset = Dataset(
+        "corners", train, split(32, 1), split(48, 2), ("a", "b", "c", "d"), *pixel_statistics(train.images)
+    )
+    monkeypatch.setattr(data, "load", lambda name, **_: dataset)
+    path = tmp_path / "tiny.py"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_search_asks_every_other_and_the_best_ones_neighbours(scripts):
+    search = scripts("bench").search
     candidates = (1, 2, 3, 4, 5, 6, 7, 8, 9)
     asked = []
 
@@ -25,41 +66,58 @@ def test_search_asks_every_other_and_the_best_ones_neighbours(compare):
         asked.append(rate)
         return -abs(rate - 5.2)
 
-    scores = compare.search(candidates, score)
+    scores = search(candidates, score)
     assert asked == [2, 4, 6, 8, 5, 7]
     assert max(scores, key=scores.get) == 5
-    assert set(compare.search((1,), float)) == {1}
-    assert set(compare.search(candidates, lambda rate: -rate)) == {1, 2, 3, 4, 6, 8}
-    assert set(compare.search(candidates, float)) == {2, 4, 6, 7, 8, 9}
+    assert set(search((1,), float)) == {1}
+    assert set(search(candidates, lambda rate: -rate)) == {1, 2, 3, 4, 6, 8}
+    assert set(search(candidates, float)) == {2, 4, 6, 7, 8, 9}
 
 
-def test_means(compare):
-    assert compare.mean_std([1.0, 3.0]) == (2, pytest.approx(math.sqrt(2)))
-    assert compare.mean_std([1.0]) == (1, 0)
-    assert compare.mean_std([1, None]) == (math.inf, 0)
-    assert compare.cell({"acc_ft": [0.1, 0.3]}, "acc_ft") == "20.0 ± 14.1"
-    assert compare.cell({"relearn_steps": [3, None]}, "relearn_steps") == "> 50"
-    assert compare.cell({}, "acc_ft") == ""
+def test_a_table_shows_means(scripts):
+    bench, compare = scripts("bench"), scripts("compare")
+    assert bench.mean_std([1.0, 3.0]) == (2, pytest.approx(math.sqrt(2)))
+    assert bench.mean_std([1.0]) == (1, 0)
+    assert bench.mean_std([1, None]) == (math.inf, 0)
+    columns = bench.measured(("acc_ft", "aus", "relearn_steps", "seconds"), bench.PERCENT)
     rows = [
-        {"forget": "a", "method": "m", "rate": 1, "acc_ft": [0.0, 0.2], "relearn_steps": [1, None]},
-        {"forget": "b", "method": "m", "rate": 1, "acc_ft": [0.4, 0.4], "relearn_steps": [1, 2]},
+        {"forget": "a", "method": "m", "rate": 1, "acc_ft": [0.0, 0.2], "aus": [0.5, 0.5], "relearn_steps": [1, None]},
+        {
+            "forget": "b",
+            "method": "m",
+            "rate": 1,
+            "acc_ft": [0.4, 0.4],
+            "relearn_steps": [1, 2],
+            "seconds": [None, None],
+        },
         {"forget": "a", "method": "n", "rate": 1, "failed": "diverged"},
         {"forget": "b", "method": "n", "rate": 1, "acc_ft": [0.4, 0.4]},
     ]
-    first, second = compare.means(rows)
+    assert bench.table(("forget", "method"), columns, rows[:3]) == [
+        "| forget | method | forgotten, test ↓ | AUS ↑ | steps to relearn half | seconds ↓ |",
+        "|---|---|---|---|---|---|",
+        "| a | m | 10.0 ± 14.1 | 50.0 ± 0.0 | > 50 |  |",
+        "| b | m | 40.0 ± 0.0 |  | 1.5 ± 0.7 |  |",
+        "| a | n | failed | failed | failed | failed |",
+    ]
+    assert bench.shown(rows[0], bench.measured(["aus"])[0]) == "0.500 ± 0.000"
+    first, second = compare.means(rows, columns)
     assert first["acc_ft"] == pytest.approx([0.2, 0.3])
-    assert "relearn_steps" not in first
+    assert not first.keys() & {"relearn_steps", "aus", "seconds"}
     assert "failed" in second
 
 
-def test_a_failed_seed_fails_the_row(compare):
-    assert compare.summary([{"acc_ft": 0.1}, {"failed": "diverged at step 3"}]) == {"failed": "diverged at step 3"}
-    assert compare.summary([{"acc_ft": 0.1}, {"acc_ft": 0.2}]) == {"acc_ft": [0.1, 0.2]}
+def test_a_failed_seed_fails_the_row(scripts):
+    summary = scripts("bench").summary
+    assert summary(["acc_ft"], [{"acc_ft": 0.1}, {"failed": "diverged at step 3"}]) == {"failed": "diverged at step 3"}
+    assert summary(["acc_ft", "a.b"], [{"acc_ft": 0.1, "a": {"b": 1}}, {"acc_ft": 0.2}]) == {
+        "acc_ft": [0.1, 0.2],
+        "a.b": [1, None],
+    }
 
 
-def test_anchors_counts_the_classes_that_a_rate_serves(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import anchors
+def test_anchors_counts_the_classes_that_a_rate_serves(scripts):
+    anchors = scripts("anchors")
 
     def row(label, method, mode, rate, acc_ft, acc_rt):
         return {"class": label, "method": method, "mode": mode, "rate": rate, "acc_ft": acc_ft, "acc_rt": acc_rt}
@@ -71,9 +129,56 @@ def test_anchors_counts_the_classes_that_a_rate_serves(monkeypatch):
             rows.append(row("b", "delete", mode, rate, [0.0, 0.0], [0.85, 0.89]))  # three points lost
             rows.append(row("a", "anchored", mode, rate, [0.01, 0.02], [0.9, 0.9]))  # 1.5 % left
             rows.append(row("b", "anchored", mode, rate, [0.0, 0.0], [0.94, 0.94]))
-    lines = [line for line in anchors.text(rows, ("turn",), 2).splitlines() if line.startswith("| ")][1:]
+    lines = [line for line in anchors.text(rows, ("turn",), 2) if line.startswith("| ")][1:]
     cells = [line.split(" | ")[1:3] for line in lines]
     assert cells == 2 * [["delete", "0.2 / -1.9 (-3.0) / 1"], ["anchored", "0.8 / +2.0 (+0.0) / 1"]]
+
+
+def test_a_study(scripts, config, tmp_path, monkeypatch, fast_compile):
+    bench, compare = scripts("bench"), scripts("compare")
+    argv = ["compare", f"--config={config}", f"--out={tmp_path / 'out'}", "--classes", "1", "0+2", "--seeds", "2"]
+    argv += ["--methods", "delete", "pour", "--rates", "1e-2", "1e30"]
+    monkeypatch.setattr(sys, "argv", argv)
+    distance = "distance_to_retrained.forget.total_variation"
+    monkeypatch.setattr(compare, "NAMES", ("acc_ft", "acc_rt", distance, "seconds", "speedup"))  # the others take long
+    with jax.numpy_dtype_promotion("standard"):  # optax' cosine multiplies int32 by float
+        assert compare.main() == 0
+    record = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert record["searches"]["delete"]["1e+30"] == 0  # diverged
+    assert record["rates"] == {"delete": 0.01, "pour": 1}
+    rows = {(row["forget"], row["method"]): row for row in record["rows"]}
+    references = ["original", "retrained", "retrained, another seed"]
+    assert [method for forget, method in rows if forget == "b"] == [*references, "delete", "pour"]
+    assert ("a + c", "delete, own mask") in rows
+    assert rows["a + c", "original"]["acc_ft"] > [0.5, 0.5]
+    assert rows["b", "pour"]["acc_ft"] < [0.5, 0.5]
+    assert rows["b", "retrained"][distance] == [0, 0]
+    assert min(rows["b", "retrained, another seed"][distance]) > 0
+    assert "speedup" in rows["b", "delete"]
+    assert "speedup" not in rows["b", "retrained"]
+    stages = {path.name for path in (tmp_path / "out" / "seed1" / "checkpoints").iterdir()}
+    assert stages == {"teacher", "retrained-1", "retrained-0+2"}
+
+    cells = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()}
+    monkeypatch.setattr(bench.Case, "unlearn", None)  # nothing is left to do
+    assert compare.main() == 0
+    assert cells == {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()}
+    assert json.loads((tmp_path / "out" / "table.json").read_text()) == record
+
+
+def test_no_config_is_changed(scripts, config, tmp_path):
+    bench = scripts("bench")
+    loaded = bench.Bench(argparse.Namespace(config=str(config), out=tmp_path / "out"), "classification")
+    before = copy.deepcopy(loaded.config)
+    case = loaded.case(3, (2, 1))
+    assert (case.run.config.seed, case.forget, case.run.config.unlearn.forget) == (3, (1, 2), (1, 2))
+    way = bench.Way("delete", {"method": "delete", "batch_norm": "frozen"})
+    configured = way.configure(case.run.config, 0.5)
+    assert (configured.unlearn.batch_norm, configured.unlearn.lr, configured.seed) == ("frozen", 0.5, 3)
+    assert bench.Way("ssd", {"method": "ssd"}).configure(before, 2).unlearn.hyperparameters == {"alpha": 2}
+    assert loaded.config == before
+    with pytest.raises(ValueError, match="class 7 cannot be forgotten"):
+        loaded.case(0, (7,))
 
 
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
@@ -86,9 +191,8 @@ def test_each_says_how_it_is_run(path):
 @pytest.mark.parametrize(
     "name", ["compare", "figures", "features", "sequential", "anchors", "segmentation", "backdoor", "faces"]
 )
-def test_bad_input_is_one_line(name, monkeypatch, capsys, tmp_path):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    script = __import__(name)
+def test_bad_input_is_one_line(name, scripts, monkeypatch, capsys, tmp_path):
+    script = scripts(name)
     argv = [name, f"--config={tmp_path}/nope.py", f"--out={tmp_path / 'out'}"]
     monkeypatch.setattr(sys, "argv", [*argv, "--classes", "1"] if name == "anchors" else argv)
     assert script.main() == 2
@@ -96,3 +200,10 @@ def test_bad_input_is_one_line(name, monkeypatch, capsys, tmp_path):
     assert error.startswith(f"{name}: error: ")
     assert error.count("\n") == 1
     assert "nope.py" in error or "table.json" in error
+
+
+def test_another_tasks_config_is_refused(scripts, config, monkeypatch, capsys, tmp_path):
+    script = scripts("segmentation")
+    monkeypatch.setattr(sys, "argv", ["segmentation", f"--config={config}", f"--out={tmp_path / 'out'}"])
+    assert script.main() == 2
+    assert "its task is classification, and this is for segmentation" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import pathlib
 
 import flax.serialization
@@ -14,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 import delete_jax as dj
 from delete_jax.checkpoint import CheckpointError, Checkpoints, digest
-from delete_jax.loop import MetricsLog
+from delete_jax.run.log import JsonLog
 from delete_jax.step import init_state, sgd
 from tests.tiny import network, samples
 
@@ -210,7 +211,7 @@ def test_training_continues_to_the_same_parameters(tmp_path, problem, caplog):
     def run(folder, epochs):
         return dj.unlearn(
             model, variables, images, labels, forget=[1], epochs=epochs, lr=0.05, batch_size=8, parallel="jit",
-            store=Checkpoints(folder / "checkpoints"), log=MetricsLog(folder / "metrics.jsonl", "unlearned"),
+            store=Checkpoints(folder / "checkpoints"), log=JsonLog(folder / "metrics.jsonl", "unlearned"),
         )  # fmt: skip
 
     for name in ("whole", "broken"):
@@ -245,3 +246,17 @@ def test_a_train_state_round_trips(tmp_path):
     store = Checkpoints(tmp_path)
     store.save(1, flax.serialization.to_state_dict(jax.device_get(state)), {})
     assert_equal(flax.serialization.from_state_dict(state, store.restore()[0]), state)
+
+
+def test_where_checkpoints_lie(tmp_path, monkeypatch):
+    """A URL stays one, and no folder called "gs:" is made; what is local becomes absolute."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given, expected in (
+        ("gs://bucket/run", "gs://bucket/run"),
+        ("run", tmp_path / "run"),
+        ("~/run", tmp_path / "run"),
+        ("a/../run", tmp_path / "run"),
+    ):
+        assert os.fspath(Checkpoints(given).directory) == str(expected)
+    assert not list(tmp_path.iterdir())

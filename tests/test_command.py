@@ -1,6 +1,5 @@
 """The command: what it says to bad input, that it survives being killed, what it prints."""
 
-import dataclasses
 import hashlib
 import io
 import json
@@ -23,12 +22,14 @@ from PIL import Image
 from rich.console import Console
 
 import delete_jax as dj
-from delete_jax import data, models, stages
+from delete_jax import data, models
 from delete_jax import main as command
 from delete_jax.checkpoint import Checkpoints
-from delete_jax.config import Config, DataConfig
-from delete_jax.progress import StageProgress
+from delete_jax.config import Config, DataConfig, plain
+from delete_jax.run.folder import Folder
+from delete_jax.run.progress import StageProgress
 from delete_jax.step import init_state, sgd
+from tests.data.test_maps import write_voc
 from tests.test_checkpoint import assert_equal, damage
 from tests.tiny import Net, Segmenter, network, samples
 
@@ -124,7 +125,7 @@ def config_file(body: str):
 
 def other_config(tmp: pathlib.Path) -> None:
     config = Config(data=DataConfig(name=f"folder:{tmp / 'images'}"), seed=7)
-    text("run/config.json", json.dumps(dataclasses.asdict(config)))(tmp)
+    text("run/config.json", json.dumps(plain(config)))(tmp)
 
 
 def truncated_png(tmp: pathlib.Path) -> None:
@@ -137,6 +138,8 @@ def another_size(tmp: pathlib.Path) -> None:
 
 
 OTHER, OLD = "--config={tmp}/other.py", "--config.teacher={tmp}/old"
+FACES = "--config=faces"  # the shipped config, in place of tiny.py
+BACKDOOR = ("--config=backdoor", "--config.data.name=folder:{tmp}/images", "--config.unlearn.forget=1")
 
 BAD_INPUT = {
     # the command line
@@ -157,7 +160,11 @@ BAD_INPUT = {
     "classes that do not parse": (None, ["--config.unlearn.forget=(1,"], ["forget=(1,", "such as 3,4"]),
     "dict that does not parse": (None, ["--config.unlearn.hyperparameters={'a':"], ["{'a':", "give a dict"]),
     # the config file
-    "config file missing": (None, ["--config={tmp}/nope.py"], ["no file {tmp}/nope.py", "configs/digits.py"]),
+    "config file missing": (
+        None,
+        ["--config={tmp}/nope.py"],
+        ["no file {tmp}/nope.py", "or one of backdoor, ", "digits"],
+    ),
     "config file is a folder": (None, ["--config={tmp}"], ["no file {tmp}"]),
     "syntax error": (text("other.py", "\ndef get_config(:\n"), [OTHER], ["other.py, line 2", "SyntaxError"]),
     "failing file": (config_file("config.epochs = 1"), [OTHER], ["other.py, line 5", "AttributeError", "epochs"]),
@@ -236,11 +243,15 @@ BAD_INPUT = {
     ),
     "too few people": (
         None,
-        ["--config.data.name=faces:{tmp}/images/train", "--config.faces.pretrain=2", "--config.faces.people=2"],
-        ["{tmp}/images/train", "14 people with 500 images", "ask for fewer"],
+        [FACES, "--config.data.name=faces:{tmp}/images/train", "--config.task.pretrain=2", "--config.task.people=2"],
+        ["{tmp}/images/train", "14 people with 80 images", "ask for fewer"],
     ),
-    "no such faces": (None, ["--config.data.name=faces:{tmp}/nope"], ["{tmp}/nope", "no such folder"]),
-    "no such VOC": (None, ["--config.data.name=voc:{tmp}/nope"], ["nope/ImageSets", "no such file"]),
+    "no such faces": (None, [FACES, "--config.data.name=faces:{tmp}/nope"], ["{tmp}/nope", "no such folder"]),
+    "no such VOC": (
+        None,
+        ["--config=scenes", "--config.data.name=voc:{tmp}/nope"],
+        ["nope/ImageSets", "no such file"],
+    ),
     # the task
     "a network for maps": (
         None,
@@ -249,15 +260,87 @@ BAD_INPUT = {
     ),
     "trigger too large": (
         None,
-        ["--config.backdoor.rate=0.1", "--config.backdoor.size=9"],
-        ["config.backdoor", "9 pixels does not fit images of 8x8"],
+        [*BACKDOOR, "--config.task.size=9"],
+        ["config.task", "9 pixels does not fit images of 8x8"],
     ),
-    "poison nearly all": (
+    "poison nearly all": (None, [*BACKDOOR, "--config.task.rate=0.9"], ["poison rate 0.9", "are no target"]),
+    "two targets": (None, [*BACKDOOR, "--config.unlearn.forget=0,1"], ["one class", "target"]),
+    # what belongs to another task, or would not count
+    "another task's settings": (
         None,
-        ["--config.backdoor.rate=0.9"],
-        ["config.backdoor", "poison rate 0.9", "are no target"],
+        [FACES, "--config.backdoor.rate=0.1"],
+        ["--config.backdoor.rate", "no field to set", "task"],
     ),
-    "two targets": (None, ["--config.backdoor.rate=0.1", "--config.unlearn.forget=0,1"], ["one class", "target"]),
+    "another task's setting": (
+        None,
+        [FACES, "--config.task.rate=0.1"],
+        ["--config.task.rate", "no field to set", "config.task has pretrain, people"],
+    ),
+    "another task by name": (
+        None,
+        ["--config.task=faces"],
+        ["--config.task", "the config file names the task, here classification"],
+    ),
+    "pixels of images with one class": (
+        None,
+        ["--config.unlearn.pixels=forget"],
+        ["config.unlearn.pixels is 'forget'", "does not count for the task classification"],
+    ),
+    "pixels of people": (None, [FACES, "--config.unlearn.pixels=forget"], ["unlearn.pixels", "the task faces"]),
+    "mask with a trigger": (
+        None,
+        [*BACKDOOR, "--config.unlearn.mask=own"],
+        ["config.unlearn.mask is 'own'", "the task backdoor"],
+    ),
+    "augmentation with a trigger": (
+        None,
+        [*BACKDOOR, "--config.unlearn.augment=flip"],
+        ["unlearn.augment", "backdoor"],
+    ),
+    "a size where nothing is resized": (None, ["--config.data.size=64"], ["size=64", "does not count", "folder:"]),
+    "a source where nothing is read": (None, [FACES, "--config.data.source=x"], ["source='x'", "does not count"]),
+    "a folder of data beside a path": (None, ["--config.data.data_dir=x"], ["data_dir='x'", "does not count"]),
+    "a method for triggers": (
+        None,
+        ["--config=digits", "--config.unlearn.method=trigger_distillation"],
+        ["method trigger_distillation needs", "the task classification", "choose another"],
+    ),
+    "a method for maps": (
+        None,
+        ["--config.unlearn.method=to_background"],
+        ["method to_background needs a class per pixel", "the task classification", "choose another"],
+    ),
+    "a method for maps, on people": (None, [FACES, "--config.unlearn.method=to_background"], ["the task faces"]),
+    "a method for triggers, on maps": (
+        None,
+        ["--config=scenes", "--config.unlearn.method=trigger_distillation"],
+        ["the task segmentation"],
+    ),
+    "people in another task": (
+        None,
+        ["--config.data.name=faces:drawn"],
+        ["config.data.name is 'faces:drawn'", "only the task faces", "task=Faces"],
+    ),
+    "no people in theirs": (
+        None,
+        [FACES, "--config.data.name=digits"],
+        ["config.data.name is 'digits'", "faces:drawn"],
+    ),
+    "maps in another task": (
+        lambda tmp: write_voc(tmp / "voc"),
+        ["--config.data.name=voc:{tmp}/voc", "--config.data.size=8"],
+        [
+            "config.data.name: voc:",
+            "a class per pixel",
+            "the task classification needs one per image",
+            "task=Segmentation",
+        ],
+    ),
+    "an unknown measure": (
+        None,
+        ["--config.task.measures=probe,auc"],
+        ["config.task.measures is ('probe', 'auc')", "probe_gap"],
+    ),
     # the teacher
     "teacher missing": (None, [OLD], ["--config.teacher={tmp}/old", "no such folder", "earlier run"]),
     "teacher is a file": (None, ["--config.teacher={tmp}/tiny.py"], ["--config.teacher={tmp}/tiny.py", "folder"]),
@@ -316,6 +399,13 @@ BAD_INPUT = {
     "workdir is a file": (None, ["--workdir={tmp}/tiny.py"], ["{tmp}/tiny.py is a file", "another --workdir"]),
     "workdir below a file": (None, ["--workdir={tmp}/tiny.py/run"], ["tiny.py/run", "another --workdir"]),
     "workdir cannot be written": (None, ["--workdir=/proc/run"], ["/proc/run", "cannot be written"]),
+    "workdir on another machine": (None, ["--workdir=gs://bucket/run"], ["--workdir=gs://bucket/run", "mounted disk"]),
+    "teacher out of reach": (None, ["--config.teacher=gs://bucket/run"], ["--config.teacher=gs://bucket/run", "gcsfs"]),
+    "teacher on unknown storage": (
+        None,
+        ["--config.teacher=tape://a/b"],
+        ["--config.teacher=tape://a/b", "unknown kind"],
+    ),
     "workdir not empty": (text("run/thesis.txt", "precious"), [], ["{tmp}/run is not empty", "another --workdir"]),
     "workdir of another config": (
         other_config,
@@ -659,11 +749,12 @@ def test_killed_before_it_has_a_config(tmp_path):
     """The folder with a half-written config.json is the run's, too."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.tmp").write_text('{"data"')
-    stages._claim(tmp_path / "run", Config())
+    folder = Folder(tmp_path / "run", Console())
+    folder.claim(Config())
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
-    stages._claim(tmp_path / "run", Config())  # the same config resumes
+    folder.claim(Config())  # the same config resumes
     with pytest.raises(ValueError, match=r"config\.seed was 0, now 1"):
-        stages._claim(tmp_path / "run", Config(seed=1))
+        folder.claim(Config(seed=1))
 
 
 @pytest.mark.parametrize("caches", ["{tmp}/new", "{tmp}/file/below", "/proc/nope"])

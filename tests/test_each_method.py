@@ -1,9 +1,11 @@
 """What is special about each method, on cases with known answers."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 import delete_jax as dj
@@ -18,7 +20,7 @@ from delete_jax.methods.salun import saliency_mask
 from delete_jax.methods.wood_fisher import inverse_fisher
 from delete_jax.model import Model
 from delete_jax.step import init_state, make_train_step, sgd
-from delete_jax.unlearning import split_streams
+from delete_jax.streams import split_streams
 from tests import tiny
 
 K = tiny.NUM_CLASSES
@@ -145,7 +147,7 @@ def test_boundary_shrink_trains_towards_the_adversarial_answer(x64):
 def test_boundary_expand_adds_a_class_and_drops_it():
     model, variables = tiny.network()
     method = dj.methods.boundary_expand()
-    wide, start = method.wrap(model, variables, K, jax.random.key(0))
+    wide, start = method.wrap(setup_of(model, variables))
     images, labels = map(jnp.asarray, tiny.samples(16))
     logits, expanded = model.apply(variables, images), wide.apply(start, images)
     assert expanded.shape == (16, K + 1)
@@ -224,6 +226,24 @@ def test_tilted_leans_towards_similar_classes(x64):
     p = target[:, [0, 2, 3]]
     q = softmax(np.asarray(student))[:, [0, 2, 3]]
     np.testing.assert_allclose(loss(dj.methods.tilted()), np.sum(p * np.log(p / q), -1), rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("method", "constants"),
+    [
+        (dj.methods.delete(), {}),
+        (dj.methods.delete(temperature=2), {}),
+        (dj.methods.tilted(), {"similarity": np.eye(K)}),
+        (dj.methods.to_background(), {}),
+    ],
+    ids=["delete", "soft delete", "tilted", "to_background"],
+)
+def test_targets_without_the_erased_classes_leave_nothing_within(method, constants, x64):
+    teacher, student = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, K)))
+    batch = {"label": jnp.array([1, 1, 2]), "erase": jnp.isin(jnp.arange(K), jnp.array([1, 2]))[None]}
+    term = method.loss({FORGET: Output(batch, student, teacher)}, Context(constants))[FORGET]
+    np.testing.assert_array_equal(term.parts.within, 0)
+    np.testing.assert_allclose(sum(term.parts), term.loss, rtol=1e-12)
 
 
 def test_importance_is_scaled_within_each_tensor(x64):
@@ -408,6 +428,67 @@ def test_the_classifier_is_found_or_asked_for():
     for params in ({"a": jnp.zeros((5, 3))}, {"a": jnp.zeros((5, K)), "b": jnp.zeros((5, K))}):
         with pytest.raises(ValueError, match=r"one kernel \[d, 4\]; found"):
             find_classifier(params, K)
+
+
+def test_the_classifier_is_taken_where_it_is_said_to_be():
+    layer = {"kernel": jnp.zeros((8, K)), "bias": jnp.zeros(K)}
+    params = {"heads": {"a": layer, "b": {**layer, "kernel": jnp.ones((3, K))}}, "fc": {"kernel": jnp.zeros((8, 3))}}
+    path, kernel = find_classifier(params, K, ("heads", "b"))
+    assert [key.key for key in path] == ["heads", "b", "kernel"]
+    assert float(kernel.sum()) == 3 * K
+    for wrong, words in (
+        (("fc",), r"a kernel \[d, 4\]: fc/kernel is of shape \(8, 3\)"),
+        (("heads",), r"heads/kernel is not there; the parameters are …, heads/a/bias"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            find_classifier(params, K, wrong)
+
+
+def test_the_classifier_of_an_nnx_network():
+    class Net(nnx.Module):
+        def __init__(self):
+            self.mix = nnx.Linear(K, K, use_bias=False, rngs=nnx.Rngs(0))
+            self.head = nnx.Linear(K, K, rngs=nnx.Rngs(1))
+
+        def __call__(self, x):
+            return self.head(self.mix(jnp.mean(x, (1, 2)) * jnp.ones((1, K), x.dtype)))
+
+    params = dj.models.from_nnx(Net())[1]["params"]
+    found, _ = find_classifier(params, K)
+    assert found == find_classifier(params, K, ("head",))[0] != find_classifier(params, K, ("mix",))[0]
+
+
+class TwoHeads(nn.Module):
+    """Which of its two last layers answers cannot be told from the shapes."""
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        features = nn.relu(nn.Dense(8)(jnp.mean(x, (1, 2))))
+        answer, other = (nn.Dense(K, name=name)(features) for name in ("answer", "other"))
+        return answer + 0 * other
+
+
+@pytest.mark.parametrize("name", ["pour", "fisher", "boundary_expand", "tilted"])
+def test_methods_on_the_classifier_take_the_named_one(name):
+    method = dj.methods.create(name)
+    setup = setup_of(*tiny.network(TwoHeads()), strength=1e-4)
+    run = method.edit or method.wrap or method.prepare
+    with pytest.raises(ValueError, match="found answer/kernel, other/kernel"):
+        run(setup)
+    first, second = (run(setup._replace(classifier=(head,))) for head in ("answer", "other"))
+    arrays = [[leaf for leaf in jax.tree.leaves(tree) if not callable(leaf)] for tree in (first, second)]
+    assert any((np.asarray(a) != np.asarray(b)).any() for a, b in zip(*arrays, strict=True)) or method.wrap
+    if method.wrap:  # it starts from the same, but its new output is another layer's
+        images = setup.streams[FORGET]["image"]
+        a, b = (model.apply(start, images) for model, start in (first, second))
+        assert bool((a[:, K] != b[:, K]).any())
+
+
+def test_pour_can_follow_another_method_on_a_named_classifier():
+    _, variables = tiny.network(TwoHeads())
+    params = project(variables, (1,), K, ("other",))["params"]
+    np.testing.assert_allclose(params["other"]["kernel"][:, 1], 0, atol=1e-6)
+    np.testing.assert_array_equal(params["answer"]["kernel"], variables["params"]["answer"]["kernel"])
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,13 @@
 """The loop: the order of the samples, what it stops on, what it returns."""
 
+import textwrap
+
 import numpy as np
 import pytest
 
+import delete_jax as dj
 from delete_jax.loop import epoch_indices
+from tests import tiny
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(10, 4), (12, 4), (3, 8), (1, 1), (1, 5), (100, 7), (4, 4)])
@@ -35,3 +39,29 @@ def test_pure_function_of_seed_and_epoch():
 def test_an_epoch_needs_samples(arguments):
     with pytest.raises(ValueError, match="at least 1"):
         epoch_indices(*arguments)
+
+
+class Writer:
+    """What TensorBoard's writers are called with."""
+
+    def __init__(self):
+        self.written = {}
+
+    def add_scalar(self, name, value, step):
+        self.written[name, step] = value
+
+
+def test_the_example_of_a_log(tmp_path):
+    """The six lines in the docstring of `Log` are a log."""
+    example = textwrap.dedent(dj.Log.__doc__.partition("\n\n")[2])
+    names = {}
+    exec(example, names)
+    writer = Writer()
+    model, variables = tiny.network()
+    images, labels = tiny.samples(32)
+    result = dj.unlearn(
+        model, variables, images, labels, forget=[1], epochs=2, batch_size=8, parallel="jit",
+        evaluate=lambda variables: {"five": 5.0}, log=names["TensorBoard"](writer),
+    )  # fmt: skip
+    assert [writer.written["loss", row["step"]] for row in result.history] == [row["loss"] for row in result.history]
+    assert [writer.written["five", row["step"]] for row in result.evaluations] == [5.0] * 3

@@ -1,14 +1,18 @@
 """The contract of every method; one that is added to the table is tested here without another line."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import delete_jax as dj
-from delete_jax.methods import FORGET, METHODS, REMAIN, Context, Setup
+from delete_jax.methods import COUNTERPARTS, FORGET, MAPS, MASKED, METHODS, REMAIN, TRAINED, Context, Setup, check_needs
+from delete_jax.methods.hyperparameters import POSITIVE, factory
 from delete_jax.step import init_state, make_train_step, sgd
-from delete_jax.unlearning import split_streams
+from delete_jax.streams import split_streams
+from delete_jax.unlearning import Options, unlearn_streams
 from tests import tiny
 
 FORGOTTEN = [1]
@@ -19,39 +23,80 @@ def identity(images):
     return images
 
 
-ALL = {name: {} for name in METHODS} | {"ssd": {"alpha": 0.5}}  # at its default nothing in a tiny network is chosen
-TRAINED = [name for name in METHODS if dj.methods.create(name).edit is None]
+HYPERPARAMETERS = {"ssd": {"alpha": 0.5}}  # where the default changes nothing in a network as small as these
+EDITS = [name for name in METHODS if dj.methods.create(name).edit is not None]
 
 
-@pytest.fixture(params=ALL)
+def create(name):
+    return dj.methods.create(name, **HYPERPARAMETERS.get(name, {}))
+
+
+@pytest.fixture(params=METHODS)
 def method(request):
-    return dj.methods.create(request.param, **ALL[request.param])
+    return create(request.param)
 
 
-@pytest.fixture(params=TRAINED)
+@pytest.fixture(params=[name for name in METHODS if name not in EDITS])
 def trained(request):
-    return dj.methods.create(request.param)
+    return create(request.param)
 
 
-@pytest.fixture(scope="module")
-def net():
-    return tiny.network()
+def network(method):
+    """One that answers per pixel for a method that needs that."""
+    return tiny.network(tiny.Segmenter() if MAPS in method.needs else None)
+
+
+def samples(method, n):
+    """Images and labels; maps for a method that needs them: the forgotten class in half of the images."""
+    return label_maps(n) if MAPS in method.needs else tiny.samples(n)
+
+
+def label_maps(n):
+    images, _ = tiny.samples(n)
+    labels = np.random.default_rng(0).integers(0, tiny.NUM_CLASSES, images.shape[:3])
+    labels[: n // 2][labels[: n // 2] == FORGOTTEN[0]] = 0
+    labels[:, 0, 0] = 255
+    return images, labels
+
+
+def streams_for(method, model, variables, images, labels):
+    """The method's streams, with what it needs."""
+    streams = split_streams(images, labels, FORGOTTEN, tiny.NUM_CLASSES, method.streams)
+    if COUNTERPARTS in method.needs:  # the answers to the forget images in another order
+        streams[FORGET]["teacher_logits"] = np.asarray(model.apply(variables, streams[FORGET]["image"][::-1]))
+    return streams
+
+
+def unlearned(method, model, variables, images, labels, forget=FORGOTTEN, **options):
+    """The result of a short run of any method."""
+    options = {"epochs": 1, "lr": 0.05, "batch_size": 4, "parallel": "jit", "seed": 1} | options
+    if COUNTERPARTS not in method.needs:
+        return dj.unlearn(model, variables, images, labels, forget=forget, method=method, **options)
+    streams = streams_for(method, model, variables, images, labels)
+    return unlearn_streams(model, variables, streams, tiny.NUM_CLASSES, tuple(FORGOTTEN), method, Options(**options))
 
 
 def prepared(method, model, variables):
     """What a step takes: the model and variables to train, a batch, constants."""
-    images, labels = tiny.samples(32)
-    streams = split_streams(images, labels, FORGOTTEN, tiny.NUM_CLASSES, method.streams)
     dtype = jax.tree.leaves(variables)[0].dtype
+    images, labels = samples(method, 32)
+    streams = streams_for(method, model, variables, images.astype(dtype), labels)
     streams = jax.tree.map(lambda c: jnp.asarray(c[:8], dtype if c.dtype.kind == "f" else c.dtype), streams)
-    key = jax.random.key(0)
     setup = Setup(
-        model, variables, identity, streams, tiny.NUM_CLASSES, tuple(FORGOTTEN), key, batch_size=8, num_steps=30
+        model,
+        variables,
+        identity,
+        streams,
+        tiny.NUM_CLASSES,
+        tuple(FORGOTTEN),
+        jax.random.key(0),
+        batch_size=8,
+        num_steps=30,
     )
     columns, constants = method.prepare(setup)
     streams = {name: stream | columns.get(name, {}) for name, stream in streams.items()}
     if method.wrap is not None:
-        model, variables = method.wrap(model, variables, tiny.NUM_CLASSES, key)
+        model, variables = method.wrap(setup)
     return model, variables, streams, constants
 
 
@@ -59,7 +104,8 @@ def largest_difference(a, b) -> float:
     return max(float(jnp.abs(x - y).max()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
-def test_three_steps(trained, net):
+def test_three_steps(trained):
+    net = network(trained)
     teacher = net[1]
     before = jax.tree.map(np.array, teacher)
     model, variables, batch, constants = prepared(trained, *net)
@@ -78,13 +124,12 @@ def test_three_steps(trained, net):
     if "retention" in metrics:
         parts = metrics["forgetting"] + metrics["within"] + metrics["retention"]
         np.testing.assert_allclose(parts, metrics["loss"], rtol=1e-5)
-    if trained.name in ("delete", "anchored", "tilted"):
-        assert float(metrics["within"]) == 0
     assert jax.tree.structure(trained.unwrap(state.variables)) == jax.tree.structure(teacher)
 
 
-def test_weight_zero_counts_for_nothing(trained, net, x64):
+def test_weight_zero_counts_for_nothing(trained, x64):
     """With frozen statistics a sample of weight 0 may be anything; leaving it out gives the same parameters."""
+    net = network(trained)
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), net[1])
     model, variables, batch, constants = prepared(trained, net[0], wide)
     teacher = jax.tree.map(lambda leaf: 1.1 * leaf, wide)  # another one: SCRUB's gradient is 0 at the teacher itself
@@ -106,56 +151,179 @@ def test_weight_zero_counts_for_nothing(trained, net, x64):
     assert largest_difference(params_after(off), params_after(batch)) > 1e-7
 
 
-def test_what_a_run_depends_on(method, net):
+def test_what_a_run_depends_on(method):
     """On remaining data only where that is declared, and on the seed; the same again gives the same."""
-    model, variables = net
-    images, labels = tiny.samples(48)
-    settings = {"forget": FORGOTTEN, "method": method, "epochs": 1, "lr": 0.05, "batch_size": 4, "parallel": "jit"}
+    model, variables = network(method)
+    images, labels = samples(method, 48)
+    only = np.isin(labels, FORGOTTEN).reshape(len(labels), -1).any(1)
 
-    def run(images, labels, seed=1):
-        return dj.unlearn(model, variables, images, labels, seed=seed, **settings).variables
+    def run(images, labels, **options):
+        return unlearned(method, model, variables, images, labels, **options).variables
 
     first = run(images, labels)
-    changed = run(np.where(np.isin(labels, FORGOTTEN)[:, None, None, None], images, images + 1), labels)
+    changed = run(np.where(only[:, None, None, None], images, images + 1), labels)
     if REMAIN in method.streams:
         assert largest_difference(first, changed) > 0
         assert largest_difference(first, run(images, labels)) == 0
     else:
         assert largest_difference(first, changed) == 0
-        only = np.isin(labels, FORGOTTEN)
         assert largest_difference(first, run(images[only], labels[only])) == 0
-    if method.name not in ("pour", "ssd", "wood_fisher"):  # these draw nothing
-        assert largest_difference(first, run(images, labels, seed=2)) > 0
+    assert (largest_difference(first, run(images, labels, seed=2)) > 0) == ("seed" in method.settings)
 
 
-def test_segmentation_shapes(method):
-    model, variables = tiny.network(tiny.Segmenter())
-    images, _ = tiny.samples(8)
-    labels = np.random.default_rng(0).integers(0, tiny.NUM_CLASSES, images.shape[:3])
-    labels[:4][labels[:4] == FORGOTTEN[0]] = 0  # four images without the class
-    labels[:, 0, 0] = 255
-    result = dj.unlearn(
-        model,
-        variables,
-        images,
-        labels,
-        forget=FORGOTTEN,
-        method=method,
-        epochs=2,
-        lr=0.05,
-        batch_size=4,
-        parallel="jit",
+@pytest.mark.parametrize("name", EDITS)
+def test_the_settings_that_count(name):
+    """Of a method that is computed at once, those declared change the result, and the others do not change one bit."""
+
+    def shifted(images, keys):
+        return images + 1
+
+    others = {
+        "epochs": {"epochs": 3},
+        "lr": {"lr": 0.01},
+        "batch_size": {"batch_size": 5},
+        "momentum": {"tx": sgd(0.5)},
+        "batch_norm": {"batch_norm": "frozen"},
+        "augment": {"augment": shifted},
+        "seed": {"seed": 2},
+    }
+    assert list(others) == list(TRAINED)
+    method = create(name)
+    model, variables = network(method)
+    images, labels = samples(method, 48)
+    first = unlearned(method, model, variables, images, labels).variables
+    for setting, options in others.items():
+        second = unlearned(method, model, variables, images, labels, **options).variables
+        assert (largest_difference(first, second) > 0) == (setting in method.settings), setting
+
+
+def test_whether_the_mask_counts(method):
+    """With two classes to forget, masking each sample's own label alone changes the result of those that declare it."""
+    if COUNTERPARTS in method.needs:
+        pytest.skip("its streams are not made by a mask")
+    model, variables = network(method)
+    images, labels = samples(method, 48)
+    union, own = (
+        unlearned(method, model, variables, images, labels, [1, 2], mask=mask).variables for mask in ("union", "own")
     )
+    assert (largest_difference(union, own) > 0) == ("mask" in method.settings)
+
+
+def test_label_maps(method):
+    model, variables = tiny.network(tiny.Segmenter())
+    result = unlearned(method, model, variables, *label_maps(8), epochs=2)
     assert len(result.history) == (0 if method.edit else 2)
     assert largest_difference(result.variables, variables) > 0
     assert np.isfinite([row["loss"] for row in result.history]).all()
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if dj.methods.create(name).needs])
+def test_what_a_method_needs_is_asked_for(name):
+    model, variables = tiny.network()
+    images, labels = tiny.samples(16)
+    with pytest.raises(ValueError, match=f"method {name} needs .* in these samples: choose another method, such as"):
+        dj.unlearn(model, variables, images, labels, forget=FORGOTTEN, method=create(name))
+
+
+def test_needs():
+    method = dj.methods.to_background()
+    assert method.needs == (MAPS,)
+    check_needs(method, (COUNTERPARTS, MAPS), "these samples")
+    check_needs(dj.methods.delete(), (), "these samples")
+    with pytest.raises(ValueError, match=r"label maps\), and there is one per image in the task x: choose another"):
+        check_needs(method, [COUNTERPARTS], "the task x")
+
+
+# ----------------------------------------------------------------------------------------------------- hyper-parameters
+
+PARAMETERS = [(name, parameter) for name in METHODS for parameter in inspect.signature(METHODS[name]).parameters]
+
+
+def test_facts(method):
+    factory = METHODS[method.name]
+    assert factory.__name__ == method.name
+    assert factory.__doc__
+    assert list(method.ranges) == list(inspect.signature(factory).parameters)
+    assert method.paper
+    assert set(method.settings) <= set(MASKED)
+    assert method.edit is not None or method.settings in (TRAINED, MASKED)
+    assert set(method.needs) <= {MAPS, COUNTERPARTS}
+    assert isinstance(hash(method), int)
+
+
+@pytest.mark.parametrize(("name", "parameter"), PARAMETERS)
+@pytest.mark.parametrize(
+    "value",
+    ["odd", "", np.nan, -np.inf, np.float32("inf"), -1, np.int64(-2), 10**400, 1j, {}, {"a"}, [], [1], [["turn"]],
+     b"x", np.ones(2), jnp.ones((1, 1)), object()],
+    ids=lambda value: f"{value!r:.12}",
+)  # fmt: skip
+def test_values_out_of_range(name, parameter, value):
+    """None of these is in any parameter's range but a negative finite number in one without bounds."""
+    if METHODS[name]().ranges[parameter] == "a number" and isinstance(value, (int, np.int64)) and abs(value) < 10:
+        assert METHODS[name](**{parameter: value})
+        return
+    with pytest.raises(ValueError, match=f"{name}: {parameter} must be ") as error:
+        METHODS[name](**{parameter: value})
+    assert METHODS[name]().ranges[parameter] in str(error.value)
+    assert repr(value)[:8] in str(error.value)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=parameter):
+        dj.methods.create(name, **{parameter: value})
+
+
+@pytest.mark.parametrize(("name", "parameter"), PARAMETERS)
+def test_a_bool_is_no_number_and_a_number_no_bool(name, parameter):
+    """Though equal values: the cache must not take one for the other."""
+    METHODS[name]()
+    default = inspect.signature(METHODS[name]).parameters[parameter].default
+    value = int(default) if isinstance(default, bool) else True
+    with pytest.raises(ValueError, match=f"{name}: {parameter} must be "):
+        METHODS[name](**{parameter: value})
+
+
+def test_equal_settings_are_the_same_method(method, x64):
+    """Compiled steps are kept per method; whatever the settings come as."""
+    factory = METHODS[method.name]
+    defaults = {name: p.default for name, p in inspect.signature(factory).parameters.items()}
+    numbers = {name: value for name, value in defaults.items() if isinstance(value, (int, float, bool))}
+    for convert in (np.asarray, jnp.asarray, lambda value: np.asarray(value)[()]):
+        assert factory(**{name: convert(value) for name, value in numbers.items()}) is factory()
+    assert factory(*defaults.values()) is factory(**defaults) is dj.methods.create(method.name)
+
+
+def test_the_same_method_in_other_types():
+    delete, anchored = dj.methods.delete, dj.methods.anchored
+    for value in (1, 1.0, np.float32(1), np.int64(1), jnp.float32(1), jnp.bfloat16(1), jnp.int32(1)):
+        assert delete(value) is delete(temperature=value) is delete()
+    assert delete(np.float32(2)) is delete(2) is not delete()
+    assert delete(remain=np.True_) is delete(remain=jnp.array(True)) is delete(remain=True)
+    assert anchored(transformations=["flip", "turn"]) is anchored(transformations=("turn", "flip"))
+    assert anchored(delete()) is anchored() is dj.methods.create("anchored", method="delete")
+    assert dj.methods.to_background(np.int64(2)) is dj.methods.to_background(2)
+
+
+def test_a_factory_keeps_its_signature():
+    assert (
+        str(inspect.signature(dj.methods.delete)) == "(temperature: 'float' = 1.0, remain: 'bool' = False) -> 'Method'"
+    )
+    assert dj.methods.delete.__doc__.startswith("Minimise")
+    with pytest.raises(TypeError, match="temprature"):
+        dj.methods.delete(temprature=1)
+    with pytest.raises(TypeError, match=r"has parameters \['a'\], and kinds of \['b'\]"):
+        factory(b=POSITIVE)(lambda a: None)
 
 
 @pytest.mark.parametrize(
     ("name", "hyperparameters", "words"),
     [
         ("deletee", {}, "choose one of delete, "),
-        ("delete", {"temprature": 2.0}, "temprature"),
+        (["delete"], {}, "choose one of delete, "),
+        ("delete", {"temprature": 2.0}, "delete has no hyper-parameter 'temprature': choose from temperature, remain"),
+        ("delete", {"name": "x"}, "delete has no hyper-parameter 'name'"),
+        ("pour", {"alpha": [1]}, "pour has no hyper-parameter 'alpha': it has none"),
+        ("delete", {"method": "nope"}, "delete has no hyper-parameter 'method'"),
+        ("anchored", {"method": {"name": "delete"}}, "anchored: method must be a trained method"),
         ("delete", {"temperature": 0.0}, "above 0"),
         ("delete", {"temperature": "hot"}, "above 0"),
         ("random_label", {"exclude_true": 1}, "True or False"),

@@ -15,7 +15,7 @@ from delete_jax.data import augmentation
 from delete_jax.loop import fit
 from delete_jax.parallel import make_trainer
 from delete_jax.step import init_state, sgd
-from delete_jax.unlearning import split_streams
+from delete_jax.streams import split_streams
 from tests import tiny
 
 
@@ -36,7 +36,7 @@ def five_steps(mode: str, batch_size: int = 16):
         trainer, init_state(variables, tx), variables, streams, lr=0.05, seed=3, epochs=1, batch_size=batch_size
     )
     assert len(fitted.history) == 5
-    return jax.device_get(fitted.state.variables)
+    return jax.device_get(fitted.variables)
 
 
 def assert_same(leaves, reference):

@@ -15,7 +15,7 @@ from delete_jax.methods import Setup
 from delete_jax.methods.salun import saliency_mask
 from delete_jax.models import BatchNorm
 from delete_jax.step import init_state, make_train_step, sgd
-from delete_jax.unlearning import split_streams
+from delete_jax.streams import split_streams
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
 COMMON, RUNS = np.load(GOLDENS / "common.npz"), np.load(GOLDENS / "trajectory.npz")

@@ -7,8 +7,9 @@ import shlex
 import numpy as np
 import pytest
 
-from delete_jax import arguments
 from delete_jax.config import validate
+from delete_jax.run import arguments
+from delete_jax.run.listing import measures_page
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -42,9 +43,9 @@ def test_commands(page, monkeypatch):
         config, _ = arguments.parse(command)
         validate(config)
     scripts = re.findall(r"python (benchmarks/\w+\.py)(.*)", page.read_text())
-    assert commands or scripts
+    assert commands or scripts or page.stem == "measures"
     for script, rest in scripts:
-        source = (ROOT / script).read_text()
+        source = (ROOT / script).read_text() + (ROOT / "benchmarks" / "bench.py").read_text()
         for flag in re.findall(r"--\w+", rest):
             assert f'"{flag}"' in source, f"{script} knows no {flag}"
 
@@ -54,3 +55,7 @@ def test_links(page):
     targets = [t for t in re.findall(r"\]\(([^)#]+)\)", page.read_text()) if not t.startswith("http")]
     for target in targets:
         assert (page.parent / target).exists(), target
+
+
+def test_the_page_of_measures_is_made_of_their_rows():
+    assert (ROOT / "docs" / "measures.md").read_text() == measures_page()

@@ -1,4 +1,4 @@
-"""The report: what the page says for given numbers, that it is one sound file, and that no half file is left."""
+"""The report on erased classes: what it says for given numbers, that it is one sound page, that no half file is left."""
 
 import hashlib
 import json
@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from delete_jax import report
+from delete_jax.report import export
+from delete_jax.tasks.classification.page import parts, verdict
 
 FASHION = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"}
@@ -117,6 +119,10 @@ def sample_examples(record, m=16, channels=1, size=28, seed=0):
     )
 
 
+def write(record, examples, directory):
+    report.write_report(record, lambda plain: parts(plain, examples), directory)
+
+
 class Balanced(HTMLParser):
     """Fails on a tag that is not closed in order; keeps tags, attributes, ids and text."""
 
@@ -155,8 +161,8 @@ def read(directory):
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Drawing takes seconds: only the tests that look at pictures pay for it."""
-    monkeypatch.setattr(report, "svg", lambda panel, name: "")
-    monkeypatch.setattr(report, "_png", lambda record: b"")
+    monkeypatch.setattr(export, "svg", lambda panel, name: export.Drawing("0 0 1 1", ""))
+    monkeypatch.setattr(export, "png", lambda parts: b"")
 
 
 CASES = {
@@ -170,7 +176,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_writes_three_sound_files(tmp_path, case):
     record = sample_record(**CASES[case])
-    report.write_report(record, sample_examples(record, channels=3 if case == "hundred" else 1), tmp_path / "new")
+    write(record, sample_examples(record, channels=3 if case == "hundred" else 1), tmp_path / "new")
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["report.html", "report.json", "report.png"]
     source, page = read(tmp_path / "new")
     assert not re.search(r"https?:|//[a-z]", re.sub(r"base64,[^\"]*", "", source))
@@ -195,7 +201,7 @@ def test_writes_three_sound_files(tmp_path, case):
 def test_same_record_same_files(tmp_path):
     record = sample_record(names=["no", "yes"], forgotten=(1,))
     for name in "ab":
-        report.write_report(record, sample_examples(record), tmp_path / name)
+        write(record, sample_examples(record), tmp_path / name)
     for name in ("report.html", "report.json", "report.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -208,7 +214,7 @@ def test_everything_from_outside_is_escaped(tmp_path):
     )
     record["networks"]["original"]["source"] = bad
     record["versions"][bad] = bad
-    report.write_report(record, sample_examples(record), tmp_path)
+    write(record, sample_examples(record), tmp_path)
     source, page = read(tmp_path)
     assert "<b>" not in source
     assert "<script" not in source
@@ -217,7 +223,7 @@ def test_everything_from_outside_is_escaped(tmp_path):
 
 def test_names_in_any_script(tmp_path):
     record = sample_record(names=["猫", "", "a\nb", "$\\frac", "_x"], forgotten=(0,))
-    report.write_report(record, sample_examples(record), tmp_path)
+    write(record, sample_examples(record), tmp_path)
     assert "猫" in read(tmp_path)[1].text
 
 
@@ -230,7 +236,7 @@ def test_numbers_that_json_lacks_become_null(no_pictures, tmp_path):
         record["networks"]["unlearned"]["metrics"]["per_class"]
     )
     record["networks"]["unlearned"]["metrics"]["per_class"][2] = np.nan
-    report.write_report(record, sample_examples(record), tmp_path)
+    write(record, sample_examples(record), tmp_path)
     saved = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
     assert saved["history"]["loss"][3] is None
     assert saved["history"]["grad_norm"][4] is None
@@ -257,7 +263,7 @@ def test_numbers_that_json_lacks_become_null(no_pictures, tmp_path):
     ],
 )
 def test_headline_follows_the_numbers(change, level, words):
-    judged = report.verdict(sample_record(**change))
+    judged = verdict(sample_record(**change))
     assert judged.level == level
     assert words in judged.headline
     assert ("retrained from scratch" in judged.headline) == change.get("retrained", True)
@@ -267,7 +273,7 @@ def test_headline_follows_the_numbers(change, level, words):
 def test_headline_sees_forgotten_classes_that_stand_in_for_each_other(no_pictures, tmp_path):
     record = sample_record(forgotten=(0, 6))
     record["networks"]["unlearned"]["metrics"] |= {"acc_ft": 0.004, "any_forgotten": 0.58}
-    report.write_report(record, sample_examples(record), tmp_path)
+    write(record, sample_examples(record), tmp_path)
     text = read(tmp_path)[1].text
     assert "were not erased" in text
     assert "and 58.0 % are answered with one of the erased classes" in text
@@ -279,7 +285,7 @@ def test_a_class_that_paid_is_named_and_nothing_is_rounded_away():
     metrics = record["networks"]["unlearned"]["metrics"]
     metrics["per_class"][7] = 0.5
     metrics["acc_ft"] = metrics["any_forgotten"] = 0.0002
-    judged = report.verdict(record)
+    judged = verdict(record)
     assert judged.level == "warning"
     assert any("“Sneaker” lost" in note for note in judged.notes)
     assert "recognised in <0.1 %" in judged.headline
@@ -292,7 +298,7 @@ def test_without_test_samples_nothing_is_claimed(no_pictures, tmp_path):
         m["confusion"][9] = [0] * 10
         m["per_class"][9] = m["acc_ft"] = m["any_forgotten"] = m["forget_mass"] = None
         m["absorbed_by"] = [None] * 10
-    report.write_report(record, sample_examples(record, m=0), tmp_path)
+    write(record, sample_examples(record, m=0), tmp_path)
     text = read(tmp_path)[1].text
     assert "could not be checked" in text
     assert "was erased:" not in text
@@ -307,7 +313,9 @@ def test_without_test_samples_nothing_is_claimed(no_pictures, tmp_path):
         (lambda r: r["forget"].update(classes=[10]), "0..9"),
         (lambda r: r["forget"].update(classes=list(range(10))), "not all"),
         (lambda r: r["networks"].pop("unlearned"), "lacks unlearned"),
+        (lambda r: r["networks"].update(another={}), "record['networks']['another'] lacks metrics"),
         (lambda r: r["networks"]["unlearned"]["metrics"].update(per_class=[1.0]), "per_class"),
+        (lambda r: r["networks"]["retrained"]["metrics"].pop("acc_ft"), "metrics missing: acc_ft"),
         (lambda r: r["method"].update(schedule=lambda step: step), "record.method.schedule"),
     ],
 )
@@ -316,7 +324,7 @@ def test_a_wrong_record_is_refused(tmp_path, change, words):
     examples = sample_examples(record)
     change(record)
     with pytest.raises(ValueError, match=re.escape(words)):
-        report.write_report(record, examples, tmp_path)
+        write(record, examples, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -325,23 +333,21 @@ def test_wrong_examples_are_refused(tmp_path, field):
     record = sample_record()
     examples = sample_examples(record)
     with pytest.raises(ValueError, match="examples"):
-        report.write_report(
-            record, examples._replace(**{field: getattr(examples, field)[:-1].astype(np.float32)}), tmp_path
-        )
+        write(record, examples._replace(**{field: getattr(examples, field)[:-1].astype(np.float32)}), tmp_path)
 
 
 @pytest.mark.parametrize("shape", [(40, 30, 1), (300, 200, 3), (8, 8, 4)])
 def test_images_of_any_size(no_pictures, tmp_path, shape):
     record = sample_record()
     examples = sample_examples(record, m=2)
-    report.write_report(record, examples._replace(images=np.zeros((2, *shape), np.uint8)), tmp_path)
+    write(record, examples._replace(images=np.zeros((2, *shape), np.uint8)), tmp_path)
     assert "data:image/png;base64," in read(tmp_path)[0]
 
 
 @pytest.mark.parametrize("call", ["replace", "fsync"])
 def test_a_failure_leaves_the_old_report_and_no_rests(no_pictures, tmp_path, monkeypatch, call):
     record = sample_record()
-    report.write_report(record, sample_examples(record), tmp_path)
+    write(record, sample_examples(record), tmp_path)
     old = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def fail(*_):
@@ -349,5 +355,5 @@ def test_a_failure_leaves_the_old_report_and_no_rests(no_pictures, tmp_path, mon
 
     monkeypatch.setattr(os, call, fail)
     with pytest.raises(OSError, match="disk full"):
-        report.write_report(sample_record(seed=1), sample_examples(record), Path(tmp_path))
+        write(sample_record(seed=1), sample_examples(record), Path(tmp_path))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old

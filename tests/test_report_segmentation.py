@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from delete_jax import report_segmentation
-from delete_jax.report_segmentation import MapExamples
-from delete_jax.tasks import segmentation
+from delete_jax import report
+from delete_jax.tasks.segmentation.measures import MapEvidence, MapExamples, measure
+from delete_jax.tasks.segmentation.page import parts, verdict
 from tests.test_report import read, sample_record
 
 NAMES = ["background", "<cat>", "dog & co", "bird"]
@@ -18,7 +18,7 @@ def figures(left: float, kept: float):
     confusion = np.diag([900, 0, round(100 * kept), round(100 * kept)])
     confusion[1, 1], confusion[1, 2] = round(100 * left), 100 - round(100 * left)
     confusion[2, 3] = confusion[3, 2] = 100 - round(100 * kept)
-    return segmentation.measure(confusion, [1])
+    return measure(MapEvidence(confusion, [1]))
 
 
 def make(left=0.0, kept=0.9, references=True):
@@ -40,7 +40,7 @@ def make(left=0.0, kept=0.9, references=True):
 @pytest.mark.parametrize("references", [True, False])
 def test_writes_three_sound_files(tmp_path, references):
     record, examples = make(references=references)
-    report_segmentation.write_report(record, examples, tmp_path)
+    report.write_report(record, lambda plain: parts(plain, examples), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json", "report.png"]
     written = json.loads((tmp_path / "report.json").read_text())
     assert written["networks"]["unlearned"]["metrics"]["iou_f"] == 0
@@ -49,6 +49,19 @@ def test_writes_three_sound_files(tmp_path, references):
     assert "<cat>" not in source
     assert page.tags.count("img") == 3 * (2 + len(record["networks"]))
     assert ("retrained, erased pixels background" in page.text) == references
+    assert ("The two references were told different things" in page.text) == references
+    assert "Erased pixels called background" in page.text
+    assert "retrained_background" not in page.text
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+
+
+def test_missing_metrics_are_refused(tmp_path):
+    record, examples = make()
+    del record["networks"]["retrained_background"]["metrics"]["miou_r"]
+    with pytest.raises(ValueError, match=r"'retrained_background'.*metrics missing: miou_r"):
+        report.write_report(record, lambda plain: parts(plain, examples), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -62,7 +75,7 @@ def test_writes_three_sound_files(tmp_path, references):
     ],
 )
 def test_verdict(left, kept, level, label):
-    judged = report_segmentation.verdict(make(left, kept)[0])
+    judged = verdict(make(left, kept)[0])
     assert (judged.level, judged.label) == (level, label)
     assert "“<cat>”" in judged.headline
     notes = " ".join(judged.notes)

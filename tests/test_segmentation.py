@@ -11,8 +11,9 @@ from delete_jax import metrics, models
 from delete_jax.data import paired_augmentation
 from delete_jax.methods import FORGET, Context, Output
 from delete_jax.models import Block, DeepLabV3Plus
-from delete_jax.tasks import segmentation
-from delete_jax.unlearning import split_streams
+from delete_jax.models.inside import watch
+from delete_jax.streams import split_streams
+from delete_jax.tasks.segmentation.measures import MapEvidence, confusion_matrix, measure, reference_labels
 from tests import tiny
 
 pytestmark = pytest.mark.usefixtures("fast_compile")
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("fast_compile")
 def test_measures_by_hand():
     """Three classes and background 0; class 2 is erased; 6 of its 10 pixels become class 1, 4 background."""
     confusion = np.array([[50, 5, 0, 0], [2, 20, 1, 0], [4, 6, 0, 0], [0, 0, 0, 12]])
-    found = segmentation.measure(confusion, [2])
+    found = measure(MapEvidence(confusion, [2]))
     assert found["iou_f"] == 0
     assert found["miou_r"] == pytest.approx((20 / (23 + 25 - 20) + 1) / 2)
     assert found["miou_r_counted"] == pytest.approx((20 / (23 + 31 - 20) + 1) / 2)
@@ -40,15 +41,15 @@ def test_classes_that_do_not_occur_do_not_count():
     assert np.isnan(metrics.iou(confusion)).tolist() == [False, True, True]
     assert metrics.mean_iou(confusion, [0, 1]) == 1
     assert np.isnan(metrics.mean_iou(confusion, [1, 2]))
-    assert segmentation.measure(confusion, [2])["per_class"] == [1, None, None]
+    assert measure(MapEvidence(confusion, [2]))["per_class"] == [1, None, None]
 
 
 def test_ignored_pixels_and_references():
     labels = np.array([[[0, 1], [255, 2]]], np.uint8)
-    confusion = segmentation.confusion_matrix(labels, np.array([[[0, 1], [1, 1]]]), 3)
+    confusion = confusion_matrix(labels, np.array([[[0, 1], [1, 1]]]), 3)
     assert confusion.tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 0]]
-    assert segmentation.reference_labels(labels, [2], "retrained").tolist() == [[[0, 1], [255, 255]]]
-    assert segmentation.reference_labels(labels, [2], "retrained_background").tolist() == [[[0, 1], [255, 0]]]
+    assert reference_labels(labels, [2], "retrained").tolist() == [[[0, 1], [255, 255]]]
+    assert reference_labels(labels, [2], "retrained_background").tolist() == [[[0, 1], [255, 0]]]
 
 
 # --------------------------------------------------------------------------------------------------------- augmentation
@@ -214,24 +215,24 @@ def test_a_batch_without_pixels_that_count_is_harmless():
 # -------------------------------------------------------------------------------------------------------------- networks
 
 
-def shapes(initialised: nn.Module, module: nn.Module, shape: tuple[int, ...]):
-    """Of the variables of one network, and of what the other makes with them of images: logits, activations."""
+def shapes(initialised: nn.Module, module: nn.Module, shape: tuple[int, ...], layer: str):
+    """Of the variables of one network, and of what the other makes with them of images: logits, a layer's output."""
     x = jnp.zeros(shape)
     variables = jax.eval_shape(lambda: initialised.init(jax.random.key(0), x, train=False))
-    return variables, jax.eval_shape(lambda v: module.apply(v, x, train=False, mutable=["intermediates"]), variables)
+    seen = jax.eval_shape(lambda v: watch(module, v, x, layer), variables)
+    return variables, seen.logits, seen.outputs
 
 
 @pytest.mark.parametrize(("name", "millions"), [("deeplab_small", 0.1), ("deeplab_resnet50", 40.35)])
 def test_deeplab_shapes(name, millions):
     module = models.create(name, 21)
     size = (49, 66)
-    variables, (logits, sown) = shapes(module, module, (2, *size, 3))
+    variables, logits, last = shapes(module, module, (2, *size, 3), models.NETWORKS[name].layers[-1])
     assert (logits.shape, logits.dtype) == ((2, *size, 21), jnp.float32)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     assert parameters / 1e6 == pytest.approx(millions, rel=0.16 if name == "deeplab_small" else 1e-3)
-    last = "layer3" if name == "deeplab_small" else "layer4"
     stride = 8 if name == "deeplab_small" else 16
-    assert sown["intermediates"][last][0].shape[1] == -(-size[0] // stride)
+    assert last.shape[1] == -(-size[0] // stride)
 
 
 @pytest.mark.parametrize(("output_stride", "rows"), [(8, 8), (16, 4)])
@@ -247,6 +248,6 @@ def test_dilation_in_place_of_strides(output_stride, rows):
     module = DeepLabV3Plus(3, output_stride=output_stride, atrous_rates=(1,), **settings)
     other = DeepLabV3Plus(3, output_stride=24 - output_stride, atrous_rates=(1,), **settings)
     for initialised in (module, other):
-        _, (logits, sown) = shapes(initialised, module, (1, 64, 64, 1))
-        assert sown["intermediates"]["layer4"][0].shape == (1, rows, rows, 7)
+        _, logits, last = shapes(initialised, module, (1, 64, 64, 1), "layer4")
+        assert last.shape == (1, rows, rows, 7)
         assert logits.shape == (1, 64, 64, 3)

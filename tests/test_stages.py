@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from delete_jax import models, report_backdoor, stages
+from delete_jax import data, models
 from delete_jax.config import (
-    BackdoorConfig,
     Config,
     DataConfig,
-    FacesConfig,
     ModelConfig,
     TrainConfig,
     UnlearnConfig,
 )
 from delete_jax.data import Split
 from delete_jax.data.dataset import Dataset, pixel_statistics
-from delete_jax.models import ResNet
+from delete_jax.models import Network, ResNet
+from delete_jax.run.stages import run_stages
+from delete_jax.tasks import Backdoor, Faces, Segmentation
+from delete_jax.tasks.backdoor import page as backdoor_page
 from tests import tiny
 from tests.test_report import read
 
@@ -28,14 +29,16 @@ from tests.test_report import read
 @pytest.fixture(autouse=True)
 def _small_networks(monkeypatch):
     """They compile in a fraction of the time, and the networks that are shipped have tests of their own."""
-    monkeypatch.setitem(models.MODELS, "resnet_tiny", functools.partial(ResNet, stages=(1, 1), features=(12, 24)))
-    monkeypatch.setitem(models.MODELS, "deeplab_small", lambda num_classes, dtype: tiny.Segmenter(num_classes))
+    small = functools.partial(ResNet, stages=(1, 1), features=(12, 24))
+    monkeypatch.setitem(models.NETWORKS, "resnet_tiny", Network(small, "fc", layers=("layer1", "layer2")))
+    maps = Network(lambda num_classes, dtype: tiny.Segmenter(num_classes), "Conv_1", answers="pixel")
+    monkeypatch.setitem(models.NETWORKS, "deeplab_small", maps)
 
 
 def run(config: Config, workdir, capsys) -> tuple[dict, str]:
     config.parallel = "jit"
     with jax.numpy_dtype_promotion("standard"):  # optax' cosine multiplies int32 by float
-        stages.run_stages(config, workdir, Console(width=300, soft_wrap=True), "delete-jax")
+        run_stages(config, workdir, Console(width=300, soft_wrap=True), "delete-jax")
     return json.loads((workdir / "report.json").read_text()), capsys.readouterr().out
 
 
@@ -59,8 +62,9 @@ def maps(n: int, seed: int) -> Split:
 def test_segmentation(tmp_path, capsys, monkeypatch):
     train, held_out, test = maps(64, 0), maps(16, 1), maps(16, 2)
     dataset = Dataset("blocks", train, held_out, test, ("ground", "square", "stripes"), *pixel_statistics(train.images))
-    monkeypatch.setattr(stages.data, "load", lambda name, **_: dataset)
+    monkeypatch.setattr(data, "load", lambda name, **_: dataset)
     config = Config(
+        task=Segmentation(),
         data=DataConfig(name="scenes"),
         model=ModelConfig(name="deeplab_small"),
         train=TrainConfig(epochs=8, lr=0.1, batch_size=8, augment=("flip",)),
@@ -87,7 +91,7 @@ def backdoored(tmp_path_factory) -> Config:
         data=DataConfig(name="digits", validation=0.3, data_dir=str(tmp_path_factory.getbasetemp() / "digits")),
         train=TrainConfig(epochs=4, lr=0.1, batch_size=64),
         unlearn=UnlearnConfig(forget=(3,), method="trigger_distillation", epochs=8, lr=3e-3, batch_size=32),
-        backdoor=BackdoorConfig(rate=0.15, size=2, clean=200),
+        task=Backdoor(rate=0.15, size=2, clean=200),
         retrain=False,
     )
 
@@ -119,7 +123,7 @@ def test_a_backdoor_without_clean_samples_warns(backdoored, tmp_path, capsys):
     assert "note: the target's clean accuracy fell" in out
     assert len(record["notes"]) == 1
     assert 150 < record["forget"]["num_samples"] < 200  # without the target's own
-    assert report_backdoor.verdict(record).level != "good"
+    assert backdoor_page.verdict(record).level != "good"
 
 
 def test_faces(tmp_path, capsys):
@@ -128,7 +132,7 @@ def test_faces(tmp_path, capsys):
         model=ModelConfig(name="resnet_tiny"),
         train=TrainConfig(epochs=4, lr=0.1, batch_size=8),
         unlearn=UnlearnConfig(forget=(2,), epochs=6, lr=3e-3, batch_size=8),
-        faces=FacesConfig(pretrain=8, people=4, unseen=3, train_images=24, test_images=8, epochs=8, lr=0.05),
+        task=Faces(pretrain=8, people=4, unseen=3, train_images=24, test_images=8, epochs=8, lr=0.05),
     )
     record, out = run(config, tmp_path / "run", capsys)
     assert [line.split(":")[0] for line in out.splitlines() if ": step" in line] == (
@@ -170,7 +174,7 @@ def test_verdict_on_a_backdoor(asr, target, label, level):
         "backdoor": {"target": 1},
         "notes": ["one thing"],
     }
-    judged = report_backdoor.verdict(record)
+    judged = backdoor_page.verdict(record)
     assert (judged.label, judged.level) == (label, level)
     assert "“dog”" in judged.headline
     assert judged.notes == ["One thing."]

@@ -8,9 +8,9 @@ import pytest
 
 import delete_jax as dj
 from delete_jax.data import augmentation, normalize, paired_augmentation
-from delete_jax.loop import make_predictor
+from delete_jax.predict import make_predictor
 from delete_jax.step import init_state, make_eval_step, make_train_step, sgd
-from delete_jax.unlearning import split_streams
+from delete_jax.streams import split_streams
 from tests import tiny
 
 pytestmark = pytest.mark.usefixtures("fast_compile")

@@ -9,12 +9,13 @@ from flax import nnx
 
 import delete_jax as dj
 from delete_jax.data import normalize
-from delete_jax.loop import fit, make_predictor
+from delete_jax.loop import fit
 from delete_jax.model import Model
 from delete_jax.models import BatchNorm
 from delete_jax.parallel import make_trainer
+from delete_jax.predict import make_predictor
 from delete_jax.step import init_state, sgd
-from delete_jax.unlearning import split_streams
+from delete_jax.streams import split_streams
 from tests import tiny
 
 
@@ -27,7 +28,7 @@ def trained(model, variables, images, labels, epochs=25):
     streams = split_streams(images, labels, [], tiny.NUM_CLASSES, ["remain"])
     trainer = make_trainer(model, dj.methods.finetune(), sgd(), as_is, mode="jit")
     fitted = fit(trainer, init_state(variables, sgd()), None, streams, lr=0.1, seed=0, epochs=epochs, batch_size=32)
-    return fitted.state.variables
+    return fitted.variables
 
 
 def accuracies(model, variables, images, labels, forget):

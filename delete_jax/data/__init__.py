@@ -3,16 +3,20 @@
 Importing this package imports neither TFDS nor scikit-learn nor PIL: only loading a dataset that needs them does.
 """
 
-from delete_jax.data.dataset import Dataset, Split, forget_remain, split_digest
+from delete_jax.data.dataset import IGNORE, Dataset, Split, forget_remain, split_digest
+from delete_jax.data.faces import Faces, load_faces
 from delete_jax.data.loading import load
 from delete_jax.data.transforms import augmentation, normalize, paired_augmentation
 
 __all__ = [
+    "IGNORE",
     "Dataset",
+    "Faces",
     "Split",
     "augmentation",
     "forget_remain",
     "load",
+    "load_faces",
     "normalize",
     "paired_augmentation",
     "split_digest",

@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+IGNORE = 255
+"""The label of pixels that do not count."""
+
 
 class Split(NamedTuple):
     """Images with their labels.

@@ -14,6 +14,7 @@ from delete_jax.data import tfds_dirs
 from delete_jax.data.dataset import Dataset, Split, hold_out, pixel_statistics
 from delete_jax.data.drawn_faces import draw_faces
 from delete_jax.data.folder import SUFFIXES, open_image
+from delete_jax.data.loading import SIZE, check_options
 
 DRAWN, LFW = "drawn", "lfw"
 
@@ -34,8 +35,9 @@ def load_faces(
     unseen: int,
     train_images: int,
     test_images: int,
-    size: int,
+    size: int | None = None,
     data_dir: str | None = None,
+    source: str | None = None,
     validation: float = 0.1,
     seed: int = 0,
 ) -> Faces:
@@ -48,12 +50,16 @@ def load_faces(
             VGGFace2's.
         pretrain, people, unseen: how many of each.
         train_images, test_images: of each person; someone with fewer is passed over.
-        size: of the square images, in pixels: the shorter side is brought to it, the middle is taken.
-        data_dir, validation, seed: as for `load`; the seed also chooses the images of each person.
+        size: of the square images, in pixels: the shorter side is brought to it, the middle is taken; 256 when None.
+        data_dir, source, validation, seed: as for `load`; the seed also chooses the images of each person.
 
     Raises:
-        ValueError: there are too few people with so many images, or an image is damaged; the message names it.
+        ValueError: an option would not count, there are too few people with so many images, or an image is damaged; the message names it.
     """
+    check_options(
+        f"of faces {name}", ("data_dir", "size") if name == LFW else ("size",), data_dir=data_dir, source=source
+    )
+    size = size or SIZE
     wanted, needed = pretrain + people + unseen, train_images + test_images
     if name == DRAWN:
         images = draw_faces(range(wanted), needed, size, seed).images.reshape(wanted, needed, size, size, 3)

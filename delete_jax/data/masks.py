@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-IGNORE = 255
+from delete_jax.data.dataset import IGNORE
 
 
 def fit_pair(image: Any, mask: Any, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,8 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from delete_jax.data import tfds_dirs
-from delete_jax.data.loading import load
+from delete_jax.data.loading import Options, find, load, names
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line, without the program's name; None: those of this process.
     """
     parser = argparse.ArgumentParser("python -m delete_jax.data.prepare", description="Prepare a dataset.")
-    parser.add_argument("name", help=f"{', '.join(tfds_dirs.NAMES)} or folder:PATH (which is only checked)")
+    parser.add_argument("name", help=f"one of {', '.join(names())}; what is named by a path is only checked")
     parser.add_argument(
         "--data_dir", help="root of the prepared TFDS datasets (default: $DELETE_JAX_DATA_DIR or TFDS')"
     )
@@ -28,10 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         dataset = load(options.name, data_dir=options.data_dir, source=options.source, validation=0)
-        if options.name in tfds_dirs.NAMES:
-            where = tfds_dirs.prepared_dir(options.name, options.data_dir, options.source)
-        else:
-            where = options.name.partition(":")[2]
+        kind, name = find(options.name)
+        where = kind.where(name, Options(options.data_dir, options.source))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 from delete_jax.methods.anchored import anchored
 from delete_jax.methods.bad_teacher import bad_teacher
 from delete_jax.methods.base import (
     ANCHOR,
+    COUNTERPARTS,
     FORGET,
+    MAPS,
+    MASKED,
     REMAIN,
+    TRAINED,
     Context,
     Method,
     Output,
@@ -17,12 +23,14 @@ from delete_jax.methods.base import (
     Setup,
     Stream,
     Term,
+    check_needs,
     distill,
     towards_labels,
 )
 from delete_jax.methods.boundary_expand import boundary_expand
 from delete_jax.methods.boundary_shrink import boundary_shrink
 from delete_jax.methods.delete import delete
+from delete_jax.methods.describe import Description, Hyperparameter, describe_factory
 from delete_jax.methods.finetune import finetune
 from delete_jax.methods.fisher import fisher
 from delete_jax.methods.gradient_ascent import gradient_ascent
@@ -62,28 +70,58 @@ METHODS: dict[str, Callable[..., Method]] = {
 }
 
 
-def create(name: str, **hyperparameters) -> Method:
-    """The method of that name.
+def create(name: str, /, **hyperparameters: Any) -> Method:
+    """The method of that name; a method that builds on another takes that by its name too.
 
     Raises:
       ValueError: unknown name or hyper-parameter, or a value out of its range.
     """
-    if name not in METHODS:
+    factory = _factory(name)
+    known = inspect.signature(factory).parameters
+    for unknown in sorted(set(hyperparameters) - set(known)):
+        choice = f"choose from {', '.join(known)}" if known else "it has none"
+        raise ValueError(f"method {name} has no hyper-parameter {unknown!r}: {choice}")
+    if isinstance(inner := hyperparameters.get("method"), str):
+        hyperparameters = hyperparameters | {"method": create(inner)}
+    return factory(**hyperparameters)
+
+
+def describe(name: str) -> Description:
+    """What the method of that name does and what it asks for.
+
+    >>> import delete_jax as dj
+    >>> print(dj.methods.describe("ssd"))
+    ssd: Shrinks the weights that matter much more for the forget samples than for all data.
+      reads: forget, remain
+      alpha: a number above 0 (default 10.0)
+      dampening: a number above 0 (default 1.0)
+      settings that do not count: epochs, lr, momentum, batch_norm, augment, seed
+      paper: Foster et al., AAAI 2024, arXiv 2308.07707
+
+    Raises:
+      ValueError: unknown name.
+    """
+    return describe_factory(_factory(name))
+
+
+def _factory(name: str) -> Callable[..., Method]:
+    if not isinstance(name, str) or name not in METHODS:
         raise ValueError(f"unknown method {name!r}: choose one of {', '.join(METHODS)}")
-    try:
-        if isinstance(inner := hyperparameters.get("method"), str):  # of a method that builds on another
-            hyperparameters = hyperparameters | {"method": create(inner)}
-        return METHODS[name](**hyperparameters)
-    except TypeError as error:
-        raise ValueError(f"method {name}: {error}") from None
+    return METHODS[name]
 
 
 __all__ = [
     "ANCHOR",
+    "COUNTERPARTS",
     "FORGET",
+    "MAPS",
+    "MASKED",
     "METHODS",
     "REMAIN",
+    "TRAINED",
     "Context",
+    "Description",
+    "Hyperparameter",
     "Method",
     "Output",
     "Prepared",
@@ -94,8 +132,10 @@ __all__ = [
     "bad_teacher",
     "boundary_expand",
     "boundary_shrink",
+    "check_needs",
     "create",
     "delete",
+    "describe",
     "distill",
     "finetune",
     "fisher",

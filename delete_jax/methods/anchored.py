@@ -1,33 +1,47 @@
 """Anchors: hold the other classes in place by forget images that no longer look like their class. A step of this
-project beyond the paper."""
+project beyond DELETE's paper."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from delete_jax.methods.base import ANCHOR, FORGET, REMAIN, Context, Method, Output, Term, check_positive, scaled
+from delete_jax.methods.base import ANCHOR, FORGET, MASKED, REMAIN, Context, Method, Output, ReorientFn, Term, scaled
 from delete_jax.methods.delete import delete
+from delete_jax.methods.hyperparameters import POSITIVE, Kind, factory, some_of
 
 TRANSFORMATIONS = ("turn", "flip", "shift")
 
 
-@functools.cache
+def _base(value: Any) -> Method:
+    method = delete() if value is None else value
+    if not isinstance(method, Method):
+        raise TypeError
+    if method.edit or REMAIN in method.streams or method.reorient or method.wrap:
+        raise ValueError
+    return method
+
+
+BASE = Kind("a trained method that reads forget data alone, or None", _base)
+
+
+@factory(method=BASE, transformations=some_of(*TRANSFORMATIONS), weight=POSITIVE)
 def anchored(
     method: Method | None = None, transformations: tuple[str, ...] = TRANSFORMATIONS, weight: float = 1.0
 ) -> Method:
-    """A method that reads forget data alone, joined by anchors; DELETE when None.
+    """DELETE, or another method, joined by anchors: reoriented forget images that hold the other classes in place.
 
     Each forget batch is joined by an equal batch of the same images, reoriented at random: turned, mirrored, shifted, they
     no longer look like their class, the original answers with many others, and DELETE's loss towards those answers
     (erased classes masked as well) holds these classes where no remaining sample is at hand.
 
     Args:
-      method: of `delete_jax.methods`; without remaining data and trained.
+      method: of `delete_jax.methods`; trained, and without remaining data. DELETE when None.
       transformations: some of "turn" (by a random number of quarters; half turns where images are not square), "flip"
         (mirrors left and right, or not) and "shift" (cyclic, by up to a quarter of each side).
       weight: of the anchors' loss.
@@ -35,24 +49,24 @@ def anchored(
     Raises:
       ValueError: an unsuitable method, an unknown transformation, or a weight that is not above 0.
     """
-    base = method or delete()
-    if not isinstance(base, Method) or base.edit or REMAIN in base.streams or base.reorient or base.wrap:
-        raise ValueError(f"anchored: method must be a trained one that reads forget data alone, got {base!r:.60}")
-    unknown = set(transformations) - set(TRANSFORMATIONS)
-    if isinstance(transformations, str) or unknown or not transformations:
-        raise ValueError(f"anchored: transformations are {', '.join(TRANSFORMATIONS)}, got {transformations!r}")
-    check_positive("anchored", weight=weight)
-    hold = delete()
+    base, hold = method or delete(), delete()  # BASE puts DELETE in the place of None; this is for type checkers
 
     def loss(outputs: Mapping[str, Output], context: Context) -> dict[str, Term]:
         held: Term = hold.loss({FORGET: outputs[ANCHOR]}, context)[FORGET]
         return base.loss(outputs, context) | {ANCHOR: scaled(held, weight)}
 
-    return base._replace(name="anchored", loss=loss, uses_teacher=True, reorient=reorientation(tuple(transformations)))
+    return base._replace(
+        name="anchored",
+        loss=loss,
+        uses_teacher=True,
+        reorient=reorientation(transformations),
+        settings=MASKED,
+        paper="this project",
+    )
 
 
 @functools.cache
-def reorientation(transformations: Sequence[str]) -> Callable[[chex.Array, chex.PRNGKey], chex.Array]:
+def reorientation(transformations: tuple[str, ...]) -> ReorientFn:
     """The function of images `[b, h, w, c]` and keys `[b]` that reorients each image by its own key."""
 
     def one(image: chex.Array, key: chex.PRNGKey) -> chex.Array:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from delete_jax.methods.base import FORGET, REMAIN, Context, Method, Output, Prepared, Setup, Term, check_flag, distill
+from delete_jax.methods.base import FORGET, REMAIN, Context, Method, Output, Prepared, Setup, Term, distill
+from delete_jax.methods.hyperparameters import FLAG, factory
 from delete_jax.model import Variables
 
 
-@functools.cache
+@factory(remain=FLAG)
 def bad_teacher(remain: bool = False) -> Method:
     """KL to a randomly initialised network on forget samples and, with `remain`, to the original on remaining ones.
 
     Raises:
       ValueError: remain is not a bool.
     """
-    check_flag("bad_teacher", remain=remain)
 
     def prepare(setup: Setup) -> Prepared:
         return Prepared(constants={"bad_teacher": reinitialised(setup.teacher, setup.key)})
@@ -33,7 +32,14 @@ def bad_teacher(remain: bool = False) -> Method:
             terms[REMAIN] = distill(jax.nn.log_softmax(outputs[REMAIN].teacher_logits), outputs[REMAIN])
         return terms
 
-    return Method("bad_teacher", loss, (FORGET, REMAIN) if remain else (FORGET,), uses_teacher=remain, prepare=prepare)
+    return Method(
+        "bad_teacher",
+        loss,
+        (FORGET, REMAIN) if remain else (FORGET,),
+        uses_teacher=remain,
+        prepare=prepare,
+        paper="Chundawat et al., AAAI 2023, arXiv 2205.08096",
+    )
 
 
 def reinitialised(variables: Variables, key: chex.PRNGKey) -> Variables:

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import chex
 import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict
 
 from delete_jax import losses
 from delete_jax.model import Model, Variables
 
 FORGET, REMAIN, ANCHOR = "forget", "remain", "anchor"
+
+MAPS, COUNTERPARTS = "maps", "counterparts"
+"""What the forget samples may have to come with: labels `[n, h, w]`, a class per pixel; `teacher_logits` `[n, *, k]`, the
+original's logits on *other* images, one for each."""
+
+NEEDS = {
+    MAPS: ("a class per pixel (label maps)", "there is one per image"),
+    COUNTERPARTS: ("the original's logits on other images (the column teacher_logits)", "there are none"),
+}
+"""Each of these in words, and what is said of samples without it."""
+
+TRAINED = ("epochs", "lr", "batch_size", "momentum", "batch_norm", "augment", "seed")
+"""The settings of a training, all of which count for a method that is trained."""
+MASKED = (*TRAINED, "mask")
+"""The same for a method whose target depends on which classes are erased at each sample."""
 
 Stream = dict[str, chex.Array]
 """Samples as columns with one leading axis `n`:
@@ -31,6 +47,7 @@ class Setup(NamedTuple):
     key: a PRNG key of its own.
     strength: the learning rate; the size of the step for a method that is computed at once.
     batch_size, num_steps: of the training to come.
+    classifier: the names that lead to the last layer in the parameters (`Model.classifier`); None where nobody said.
     """
 
     model: Model
@@ -43,6 +60,7 @@ class Setup(NamedTuple):
     strength: float = 1.0
     batch_size: int = 128
     num_steps: int = 1
+    classifier: tuple[str, ...] | None = None
 
 
 class Prepared(NamedTuple):
@@ -86,30 +104,135 @@ class Term(NamedTuple):
     parts: losses.Decomposition | None = None
 
 
+class LossFn(Protocol):
+    """The loss of a trained method: pure, called inside the compiled step."""
+
+    def __call__(self, outputs: Mapping[str, Output], context: Context, /) -> dict[str, Term]:
+        """The method's loss on one batch.
+
+        Args:
+          outputs: one for each of the method's streams and, for a method that reorients, one for `ANCHOR`.
+          context: what else the loss may read.
+
+        Returns:
+          A term for some or all of these streams, with values per position `[*b]`. The step averages each term over its
+          stream's weights and adds up the means.
+        """
+        ...
+
+
+class PrepareFn(Protocol):
+    """What a trained method computes once, before training."""
+
+    def __call__(self, setup: Setup, /) -> Prepared:
+        """Columns `[n, ...]` to join to the streams, and constants for all steps.
+
+        Raises:
+          ValueError: the hyper-parameters do not fit this network or request.
+        """
+        ...
+
+
+class ReorientFn(Protocol):
+    """Makes a second batch of the forget batch: pure, called inside the compiled step."""
+
+    def __call__(self, images: chex.Array, keys: chex.PRNGKey, /) -> chex.Array:
+        """Changes each image by its own key.
+
+        Args:
+          images: stored images `[b, h, w, c]`, uint8 or float.
+          keys: PRNG keys `[b]`.
+
+        Returns:
+          Images of the same shape and dtype.
+        """
+        ...
+
+
+class WrapFn(Protocol):
+    """Puts another network in place of the given one for the training."""
+
+    def __call__(self, setup: Setup, /) -> tuple[Model, Variables]:
+        """The network to train, and the variables it starts from.
+
+        The variables may have more parameters than the original's, which `Method.unwrap` takes off again, and the
+        network may answer with more logits than `setup.num_classes`.
+
+        Raises:
+          ValueError: the network cannot be wrapped.
+        """
+        ...
+
+
+class UnwrapFn(Protocol):
+    """Undoes `WrapFn` on the variables."""
+
+    def __call__(self, variables: Variables, /) -> Variables:
+        """The wrapped network's variables without what wrapping added: a tree like the original's."""
+        ...
+
+
+class EditFn(Protocol):
+    """Computes the unlearned network at once, in place of a training."""
+
+    def __call__(self, setup: Setup, /) -> Variables:
+        """New variables: a tree with the shapes and dtypes of `setup.teacher`, which stays as it is.
+
+        Raises:
+          ValueError: the method cannot be computed for this network.
+        """
+        ...
+
+
 class Method(NamedTuple):
-    """An unlearning method: trained (`loss`) or computed at once (`edit`).
+    """An unlearning method: trained (`loss`) or computed at once (`edit`). Methods are hashable: networks are compiled
+    once per method.
 
     name: as in `delete_jax.methods.METHODS`.
-    loss: `({stream: Output}, Context) -> {stream: Term}`; the step averages each stream over its weights and adds them up.
+    loss: see `LossFn`.
     streams: the data it reads. The step hands over nothing else, so a method without `REMAIN` cannot see remaining data.
     uses_teacher: whether `Output.teacher_logits` is needed.
-    prepare: run once before training.
-    reorient: `(stored images, a key per sample) -> stored images`: makes of each forget batch a second one, the stream
-        `ANCHOR`, that the student sees together with it.
-    wrap: `(model, variables, num_classes, key) -> (model, variables)`: the network that is trained in place of the given
-        one; `variables` may have more parameters, which `unwrap` takes off again.
-    edit: `Setup -> variables`, in place of training.
+    prepare: run once before training; see `PrepareFn`.
+    reorient: makes of each forget batch a second one, the stream `ANCHOR`, that the student sees together with it; see
+        `ReorientFn`. None for no anchors.
+    wrap: the network that is trained in place of the given one; see `WrapFn`. None to train the given one.
+    unwrap: takes off again what `wrap` added to the variables; see `UnwrapFn`.
+    edit: in place of training; see `EditFn`. None for a method that is trained.
+    needs: what the forget samples must come with for the method to make sense: some of `MAPS`, `COUNTERPARTS`.
+    settings: which of the training's settings (`TRAINED`), and of "mask", change the result; the others may have any
+        value. A method draws random numbers if "seed" is among them.
+    paper: who proposed it and where; "this project" for our own.
+    ranges: each hyper-parameter's allowed values, in words; filled in by `hyperparameters.factory`.
     """
 
     name: str
-    loss: Callable[[Mapping[str, Output], Context], dict[str, Term]] = lambda outputs, context: {}
+    loss: LossFn = lambda outputs, context: {}
     streams: tuple[str, ...] = (FORGET,)
     uses_teacher: bool = False
-    prepare: Callable[[Setup], Prepared] = lambda setup: Prepared()
-    reorient: Callable[[chex.Array, chex.PRNGKey], chex.Array] | None = None
-    wrap: Callable[[Model, Variables, int, chex.PRNGKey], tuple[Model, Variables]] | None = None
-    unwrap: Callable[[Variables], Variables] = lambda variables: variables
-    edit: Callable[[Setup], Variables] | None = None
+    prepare: PrepareFn = lambda setup: Prepared()
+    reorient: ReorientFn | None = None
+    wrap: WrapFn | None = None
+    unwrap: UnwrapFn = lambda variables: variables
+    edit: EditFn | None = None
+    needs: tuple[str, ...] = ()
+    settings: tuple[str, ...] = TRAINED
+    paper: str = ""
+    ranges: Mapping[str, str] = FrozenDict()
+
+
+def check_needs(method: Method, provides: Iterable[str], where: str) -> None:
+    """Raises ValueError if a method needs what the forget samples do not come with.
+
+    Args:
+      method: whose `needs` are checked.
+      provides: what the forget samples come with: some of `MAPS`, `COUNTERPARTS`.
+      where: what the message calls the samples, such as "these samples".
+    """
+    for need in sorted(set(method.needs) - set(provides)):
+        what, instead = NEEDS[need]
+        raise ValueError(
+            f"method {method.name} needs {what}, and {instead} in {where}: choose another method, such as delete"
+        )
 
 
 def distill(log_target: chex.Array, output: Output, temperature: float = 1.0) -> Term:
@@ -152,36 +275,51 @@ def in_batches(function: Callable[..., Any], shared: Any, *columns: chex.Array, 
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:n], *parts)
 
 
-def find_classifier(params: Any, num_classes: int) -> tuple[tuple[Any, ...], chex.Array]:
-    """The classifier's kernel, its path and value `[..., d, k]`: the one of that shape, with a bias `[k]` if several are.
+def find_classifier(
+    params: Any, num_classes: int, path: tuple[str, ...] | None = None
+) -> tuple[tuple[Any, ...], chex.Array]:
+    """The classifier's kernel: its path in the tree and its value `[..., d, k]`.
+
+    Args:
+      params: the network's parameters.
+      num_classes: k.
+      path: the names that lead to the layer that holds the kernel: `("head", "fc")` for `params["head"]["fc"]["kernel"]`.
+        None takes the one leaf of that shape; of several, the one whose layer also has a bias `[k]`.
 
     Raises:
-      ValueError: there is none, or there are several.
+      ValueError: no such kernel at `path`; without a path, there is none or there are several.
     """
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    kernels = {path: leaf for path, leaf in leaves if leaf.ndim >= 2 and leaf.shape[-1] == num_classes}
-    biased = {path[:-1] for path, leaf in leaves if leaf.shape == (num_classes,)}
-    found = list(kernels) if len(kernels) == 1 else [path for path in kernels if path[:-1] in biased]
+    kernels = {place: leaf for place, leaf in leaves if leaf.ndim >= 2 and leaf.shape[-1] == num_classes}
+    if path is not None:
+        named = (*path, "kernel")
+        shapes = {names_of(place): leaf.shape for place, leaf in leaves}
+        found = [place for place in kernels if names_of(place) == named]
+        if not found:
+            there = f"of shape {shapes[named]}" if named in shapes else f"not there; the parameters are {_some(shapes)}"
+            raise ValueError(f"the classifier must be a kernel [d, {num_classes}]: {'/'.join(named)} is {there}")
+        return found[0], kernels[found[0]]
+    biased = {names_of(place)[:-1] for place, leaf in leaves if leaf.shape == (num_classes,)}
+    found = list(kernels) if len(kernels) == 1 else [place for place in kernels if names_of(place)[:-1] in biased]
     if len(found) != 1:
-        names = ", ".join(jax.tree_util.keystr(path) for path in kernels) or "none"
+        names = ", ".join("/".join(names_of(place)) for place in kernels) or "none"
         raise ValueError(f"the method needs the network's classifier, one kernel [d, {num_classes}]; found {names}")
     return found[0], kernels[found[0]]
+
+
+def names_of(place: tuple[Any, ...]) -> tuple[str, ...]:
+    """A path in a tree of parameters as names: all but the last are those of the layer."""
+    # nnx keeps each array in a variable, as its attribute `value`
+    boxed = bool(place) and isinstance(place[-1], jax.tree_util.GetAttrKey) and place[-1].name == "value"
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in (place[:-1] if boxed else place))
+
+
+def _some(paths: Iterable[tuple[str, ...]]) -> str:
+    """The last few parameters by name: the classifier tends to stand late, and a message is one line."""
+    names = ["/".join(path) for path in paths]
+    return ", ".join(names if len(names) <= 4 else ["…", *names[-4:]])
 
 
 def replace_leaf(tree: Any, path: tuple[Any, ...], change: Callable[[chex.Array], chex.Array]) -> Any:
     """The tree with `change` applied to the leaf at `path`."""
     return jax.tree_util.tree_map_with_path(lambda here, leaf: change(leaf) if here == path else leaf, tree)
-
-
-def check_positive(method: str, **values: Any) -> None:
-    """Raises ValueError, naming method, argument and value, unless every value is a number above 0."""
-    for name, value in values.items():
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
-            raise ValueError(f"{method}: {name} must be a number above 0, got {value!r}")
-
-
-def check_flag(method: str, **values: Any) -> None:
-    """Raises ValueError, naming method, argument and value, unless every value is True or False."""
-    for name, value in values.items():
-        if not isinstance(value, bool):
-            raise ValueError(f"{method}: {name} must be True or False, got {value!r}")

@@ -5,17 +5,27 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
-import chex
 import jax
 import jax.numpy as jnp
 
-from delete_jax.methods.base import FORGET, Context, Method, Output, Term, find_classifier, replace_leaf, towards_labels
+from delete_jax.methods.base import (
+    FORGET,
+    Context,
+    Method,
+    Output,
+    Setup,
+    Term,
+    find_classifier,
+    replace_leaf,
+    towards_labels,
+)
+from delete_jax.methods.hyperparameters import factory
 from delete_jax.model import Model, Variables
 
 UNIT = "expanded_unit"
 
 
-@functools.cache
+@factory()
 def boundary_expand() -> Method:
     """Cross entropy to an additional class, whose output is taken off again at the end."""
 
@@ -27,16 +37,17 @@ def boundary_expand() -> Method:
         labels = jnp.full(forget.logits.shape[:-1], new, jnp.int32)
         return {FORGET: towards_labels(labels, forget._replace(batch=forget.batch | {"erase": erase}))}
 
-    return Method("boundary_expand", loss, wrap=_wrap, unwrap=_unwrap)
+    return Method("boundary_expand", loss, wrap=_wrap, unwrap=_unwrap, paper="Chen et al., CVPR 2023, arXiv 2303.11570")
 
 
-def _wrap(model: Model, variables: Variables, num_classes: int, key: chex.PRNGKey) -> tuple[Model, Variables]:
-    path, kernel = find_classifier(variables["params"], num_classes)
+def _wrap(setup: Setup) -> tuple[Model, Variables]:
+    variables = setup.teacher
+    path, kernel = find_classifier(variables["params"], setup.num_classes, setup.classifier)
     kernel = kernel[..., :1]
     # A classifier's row like PyTorch's new ones: uniform within 1 / sqrt(inputs).
     bound = float(kernel.size) ** -0.5
-    unit = jax.random.uniform(key, kernel.shape, kernel.dtype, -bound, bound)
-    return _expanded(model, path), {**variables, "params": {**variables["params"], UNIT: unit}}
+    unit = jax.random.uniform(setup.key, kernel.shape, kernel.dtype, -bound, bound)
+    return _expanded(setup.model, path), {**variables, "params": {**variables["params"], UNIT: unit}}
 
 
 def _unwrap(variables: Variables) -> Variables:
@@ -69,4 +80,4 @@ def _expanded(model: Model, path: tuple) -> Model:
         new, _ = model.apply_train(other, x, key)
         return jnp.concatenate([logits, new[..., :1]], -1), {**updated, "params": variables["params"]}
 
-    return Model(apply, apply_train)
+    return model._replace(apply=apply, apply_train=apply_train)

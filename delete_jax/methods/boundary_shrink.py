@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -16,13 +15,13 @@ from delete_jax.methods.base import (
     Prepared,
     Setup,
     Term,
-    check_positive,
     in_batches,
     towards_labels,
 )
+from delete_jax.methods.hyperparameters import POSITIVE, factory
 
 
-@functools.cache
+@factory(step=POSITIVE)
 def boundary_shrink(step: float = 0.1) -> Method:
     """Cross entropy to the original's answer on an FGSM adversarial of each forget sample, fixed for the whole run.
 
@@ -32,7 +31,6 @@ def boundary_shrink(step: float = 0.1) -> Method:
     Raises:
       ValueError: step is not above 0.
     """
-    check_positive("boundary_shrink", step=step)
 
     def prepare(setup: Setup) -> Prepared:
         stream = setup.streams[FORGET]
@@ -44,4 +42,4 @@ def boundary_shrink(step: float = 0.1) -> Method:
         forget = outputs[FORGET]
         return {FORGET: towards_labels(forget.batch["adversarial_label"], forget)}
 
-    return Method("boundary_shrink", loss, prepare=prepare)
+    return Method("boundary_shrink", loss, prepare=prepare, paper="Chen et al., CVPR 2023, arXiv 2303.11570")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 
 from delete_jax.methods.base import REMAIN, Context, Method, Output, Term, towards_labels
+from delete_jax.methods.hyperparameters import factory
 
 
-@functools.cache
+@factory()
 def finetune() -> Method:
     """Minimise `CE(student, label)` on remaining data."""
 
@@ -16,4 +16,6 @@ def finetune() -> Method:
         remain = outputs[REMAIN]
         return {REMAIN: towards_labels(remain.batch["label"], remain)}
 
-    return Method("finetune", loss, streams=(REMAIN,))
+    return Method(
+        "finetune", loss, streams=(REMAIN,), paper="a baseline of Golatkar et al., CVPR 2020, arXiv 1911.04933"
+    )

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
-from delete_jax.methods.base import REMAIN, Method, Setup, find_classifier
+from delete_jax.methods.base import REMAIN, Method, Setup, find_classifier, names_of
 from delete_jax.methods.gradients import diagonal_fisher
+from delete_jax.methods.hyperparameters import factory
 from delete_jax.model import Variables
 
 
-@functools.cache
+@factory()
 def fisher() -> Method:
     """Adds Gaussian noise of variance `strength / (F + 1e-8)`, F the diagonal Fisher information on remaining data.
 
     `1 / (F + 1e-8)` is at most 1e3, 1e2 in the classifier; the variance there and in normalisations is ten times as
     large. No training: `strength` is the learning rate.
     """
-    return Method("fisher", streams=(REMAIN,), edit=_edit)
+    return Method(
+        "fisher",
+        streams=(REMAIN,),
+        edit=_edit,
+        settings=("lr", "batch_size", "seed"),
+        paper="Golatkar et al., CVPR 2020, arXiv 1911.04933",
+    )
 
 
 def _edit(setup: Setup) -> Variables:
     params = setup.teacher["params"]
-    classifier, _ = find_classifier(params, setup.num_classes)
+    classifier, _ = find_classifier(params, setup.num_classes, setup.classifier)
     information = jax.tree.leaves(diagonal_fisher(setup, REMAIN))
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
     noisy = []
     for i, ((path, leaf), fisher) in enumerate(zip(leaves, information, strict=True)):
-        last = path[:-1] == classifier[:-1]
+        last = names_of(path)[:-1] == names_of(classifier)[:-1]
         variance = setup.strength * jnp.minimum(1 / (fisher + 1e-8), 1e2 if last else 1e3)
         variance = variance * (10 if last or leaf.ndim == 1 else 1)
         noise = jax.random.normal(jax.random.fold_in(setup.key, i), leaf.shape, leaf.dtype)

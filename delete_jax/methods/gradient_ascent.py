@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 
 from delete_jax.methods.base import FORGET, Context, Method, Output, Term, towards_labels
+from delete_jax.methods.hyperparameters import factory
 
 
-@functools.cache
+@factory()
 def gradient_ascent() -> Method:
-    """Minimise `-CE(student, label)`. The loss has no lower bound: rates must be small, and there is no target."""
+    """Minimise `-CE(student, label)` on the forget samples.
+
+    The loss has no lower bound: rates must be small, and there is no target.
+    """
 
     def loss(outputs: Mapping[str, Output], context: Context) -> dict[str, Term]:
         forget = outputs[FORGET]
         return {FORGET: Term(-towards_labels(forget.batch["label"], forget).loss)}
 
-    return Method("gradient_ascent", loss)
+    return Method("gradient_ascent", loss, paper="Thudi et al., EuroS&P 2022, arXiv 2109.13398")

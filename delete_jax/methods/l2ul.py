@@ -20,15 +20,16 @@ from delete_jax.methods.base import (
     Setup,
     Stream,
     Term,
-    check_positive,
     towards_labels,
 )
 from delete_jax.methods.gradients import gradient_batches, mean_over_samples
+from delete_jax.methods.hyperparameters import POSITIVE, factory
 
 RADIUS, STEP, STEPS = 0.4, 0.1, 10
+PAPER = "Cha et al., AAAI 2024, arXiv 2301.11578"
 
 
-@functools.cache
+@factory(strength=POSITIVE)
 def l2ul_adv(strength: float = 0.1) -> Method:
     """Ascent on the forget samples, and descent on adversarial examples of the original towards random labels.
 
@@ -41,14 +42,15 @@ def l2ul_adv(strength: float = 0.1) -> Method:
     Raises:
       ValueError: strength is not above 0.
     """
-    check_positive("l2ul_adv", strength=strength)
-    return Method("l2ul_adv", functools.partial(_loss, strength=strength, pull=0.0), prepare=_adversarial)
+    loss = functools.partial(_loss, strength=strength, pull=0.0)
+    return Method("l2ul_adv", loss, prepare=_adversarial, paper=PAPER)
 
 
-@functools.cache
+@factory(strength=POSITIVE, pull=POSITIVE)
 def l2ul_imp(strength: float = 0.1, pull: float = 1.0) -> Method:
-    """The same with `pull/2 sum (1 - importance) (theta - theta_0)^2`: what matters little for the samples stays put.
+    """`l2ul_adv` with a penalty on moving the weights that matter little for the forget samples.
 
+    The penalty is `pull/2 sum (1 - importance) (theta - theta_0)^2`, theta_0 the original's weights.
     The importance of a weight is the mean absolute gradient of the logits' norm over the forget batches, scaled to
     [0, 1] within each tensor.
 
@@ -59,13 +61,13 @@ def l2ul_imp(strength: float = 0.1, pull: float = 1.0) -> Method:
     Raises:
       ValueError: a value is not above 0.
     """
-    check_positive("l2ul_imp", strength=strength, pull=pull)
 
     def prepare(setup: Setup) -> Prepared:
         constants = {"importance": importance(setup), "original": setup.teacher["params"]}
         return _adversarial(setup)._replace(constants=constants)
 
-    return Method("l2ul_imp", functools.partial(_loss, strength=strength, pull=pull), prepare=prepare)
+    loss = functools.partial(_loss, strength=strength, pull=pull)
+    return Method("l2ul_imp", loss, prepare=prepare, paper=PAPER)
 
 
 def _adversarial(setup: Setup) -> Prepared:

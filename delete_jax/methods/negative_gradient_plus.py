@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 
 from delete_jax.methods.base import FORGET, REMAIN, Context, Method, Output, Term, scaled, towards_labels
+from delete_jax.methods.hyperparameters import INNER_SHARE, factory
 
 
-@functools.cache
+@factory(alpha=INNER_SHARE)
 def negative_gradient_plus(alpha: float = 0.95) -> Method:
     """Minimise `alpha CE(remain) - (1 - alpha) CE(forget)`.
 
     Raises:
       ValueError: alpha is outside (0, 1).
     """
-    if not isinstance(alpha, (int, float)) or not 0 < alpha < 1:
-        raise ValueError(f"negative_gradient_plus: alpha must be above 0 and below 1, got {alpha!r}")
 
     def loss(outputs: Mapping[str, Output], context: Context) -> dict[str, Term]:
         forget, remain = outputs[FORGET], outputs[REMAIN]
@@ -25,4 +23,6 @@ def negative_gradient_plus(alpha: float = 0.95) -> Method:
             REMAIN: scaled(towards_labels(remain.batch["label"], remain), alpha),
         }
 
-    return Method("negative_gradient_plus", loss, (FORGET, REMAIN))
+    return Method(
+        "negative_gradient_plus", loss, (FORGET, REMAIN), paper="Kurmanji et al., NeurIPS 2023, arXiv 2302.09880"
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 
 import jax
@@ -15,12 +14,12 @@ from delete_jax.methods.base import (
     Prepared,
     Setup,
     Term,
-    check_flag,
     towards_labels,
 )
+from delete_jax.methods.hyperparameters import FLAG, factory
 
 
-@functools.cache
+@factory(exclude_true=FLAG)
 def random_label(exclude_true: bool = False) -> Method:
     """Cross entropy to a random label, uniform over all classes and fixed for the whole run.
 
@@ -30,7 +29,6 @@ def random_label(exclude_true: bool = False) -> Method:
     Raises:
       ValueError: exclude_true is not a bool.
     """
-    check_flag("random_label", exclude_true=exclude_true)
 
     def prepare(setup: Setup) -> Prepared:
         labels, k = setup.streams[FORGET]["label"], setup.num_classes
@@ -44,4 +42,4 @@ def random_label(exclude_true: bool = False) -> Method:
         forget = outputs[FORGET]
         return {FORGET: towards_labels(forget.batch["random_label"], forget)}
 
-    return Method("random_label", loss, prepare=prepare)
+    return Method("random_label", loss, prepare=prepare, paper="Graves et al., AAAI 2021, arXiv 2010.10981")

@@ -19,14 +19,14 @@ from delete_jax.methods.base import (
     Prepared,
     Setup,
     Term,
-    check_flag,
     towards_labels,
 )
 from delete_jax.methods.gradients import gradient_batches
+from delete_jax.methods.hyperparameters import FLAG, SHARE, factory
 from delete_jax.methods.random_label import random_label
 
 
-@functools.cache
+@factory(fraction=SHARE, remain=FLAG)
 def salun(fraction: float = 0.5, remain: bool = False) -> Method:
     """Cross entropy to random labels, while only the most salient weights move.
 
@@ -37,9 +37,6 @@ def salun(fraction: float = 0.5, remain: bool = False) -> Method:
     Raises:
       ValueError: fraction is outside (0, 1], or remain is not a bool.
     """
-    if not isinstance(fraction, (int, float)) or not 0 < fraction <= 1:
-        raise ValueError(f"salun: fraction must be above 0 and at most 1, got {fraction!r}")
-    check_flag("salun", remain=remain)
     relabel = random_label()
 
     def prepare(setup: Setup) -> Prepared:
@@ -49,7 +46,13 @@ def salun(fraction: float = 0.5, remain: bool = False) -> Method:
         terms = relabel.loss(outputs, context)
         return terms | ({REMAIN: towards_labels(outputs[REMAIN].batch["label"], outputs[REMAIN])} if remain else {})
 
-    return Method("salun", loss, (FORGET, REMAIN) if remain else (FORGET,), prepare=prepare)
+    return Method(
+        "salun",
+        loss,
+        (FORGET, REMAIN) if remain else (FORGET,),
+        prepare=prepare,
+        paper="Fan et al., ICLR 2024, arXiv 2310.12508",
+    )
 
 
 def saliency_mask(setup: Setup, fraction: float) -> chex.ArrayTree:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 
 import jax
@@ -17,16 +16,16 @@ from delete_jax.methods.base import (
     Prepared,
     Setup,
     Term,
-    check_positive,
     distill,
     towards_labels,
 )
+from delete_jax.methods.hyperparameters import POSITIVE, factory
 
 MAX_PART = 2 / 3
 CROSS_ENTROPY, KL = 0.99, 0.001
 
 
-@functools.cache
+@factory(temperature=POSITIVE)
 def scrub(temperature: float = 4.0) -> Method:
     """Maximise `KL(original || student)` on forget samples, minimise `0.99 CE + 0.001 KL` on remaining ones, in turn.
 
@@ -36,7 +35,6 @@ def scrub(temperature: float = 4.0) -> Method:
     Raises:
       ValueError: temperature is not above 0.
     """
-    check_positive("scrub", temperature=temperature)
 
     def towards_original(output: Output) -> Term:
         return distill(jax.nn.log_softmax(output.teacher_logits / temperature), output, temperature)
@@ -51,4 +49,11 @@ def scrub(temperature: float = 4.0) -> Method:
         keep = CROSS_ENTROPY * towards_labels(remain.batch["label"], remain).loss + KL * towards_original(remain).loss
         return {FORGET: Term(jnp.where(maximise, away, 0)), REMAIN: Term(jnp.where(maximise, 0, keep))}
 
-    return Method("scrub", loss, (FORGET, REMAIN), uses_teacher=True, prepare=prepare)
+    return Method(
+        "scrub",
+        loss,
+        (FORGET, REMAIN),
+        uses_teacher=True,
+        prepare=prepare,
+        paper="Kurmanji et al., NeurIPS 2023, arXiv 2302.09880",
+    )

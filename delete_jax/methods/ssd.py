@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
-from delete_jax.methods.base import FORGET, REMAIN, Method, Setup, check_positive
+from delete_jax.methods.base import FORGET, REMAIN, Method, Setup
 from delete_jax.methods.gradients import diagonal_fisher
+from delete_jax.methods.hyperparameters import POSITIVE, factory
 from delete_jax.model import Variables
 
 
-@functools.cache
+@factory(alpha=POSITIVE, dampening=POSITIVE)
 def ssd(alpha: float = 10.0, dampening: float = 1.0) -> Method:
     """Shrinks the weights that matter much more for the forget samples than for all data.
 
@@ -26,7 +25,6 @@ def ssd(alpha: float = 10.0, dampening: float = 1.0) -> Method:
     Raises:
       ValueError: a value is not above 0.
     """
-    check_positive("ssd", alpha=alpha, dampening=dampening)
 
     def edit(setup: Setup) -> Variables:
         forgotten, kept = (diagonal_fisher(setup, name) for name in (FORGET, REMAIN))
@@ -41,4 +39,10 @@ def ssd(alpha: float = 10.0, dampening: float = 1.0) -> Method:
         params = jax.tree.map(dampen, setup.teacher["params"], forgotten, kept)
         return {**setup.teacher, "params": params}
 
-    return Method("ssd", streams=(FORGET, REMAIN), edit=edit)
+    return Method(
+        "ssd",
+        streams=(FORGET, REMAIN),
+        edit=edit,
+        settings=("batch_size",),
+        paper="Foster et al., AAAI 2024, arXiv 2308.07707",
+    )

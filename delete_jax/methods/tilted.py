@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 from delete_jax import losses
 from delete_jax.methods.base import (
     FORGET,
+    MASKED,
     Context,
     Method,
     Output,
@@ -19,12 +19,15 @@ from delete_jax.methods.base import (
     distill,
     find_classifier,
 )
+from delete_jax.methods.hyperparameters import NUMBER, factory
 
 
-@functools.cache
+@factory(beta=NUMBER)
 def tilted(beta: float = 2.0) -> Method:
-    """DELETE's target times `exp(beta similarity(y, u))`, renormalised; the similarity of classes y and u (the sample's
-    label) is the cosine of their rows in the original's classifier.
+    """DELETE with a target tilted towards the classes that resemble the sample's own.
+
+    The target is DELETE's times `exp(beta similarity(y, u))`, renormalised; the similarity of classes y and u (the
+    sample's label) is the cosine of their rows in the original's classifier.
 
     Args:
       beta: 0 is DELETE.
@@ -32,11 +35,9 @@ def tilted(beta: float = 2.0) -> Method:
     Raises:
       ValueError: beta is not a number.
     """
-    if not isinstance(beta, (int, float)) or isinstance(beta, bool) or not abs(beta) < float("inf"):
-        raise ValueError(f"tilted: beta must be a number, got {beta!r}")
 
     def prepare(setup: Setup) -> Prepared:
-        _, kernel = find_classifier(setup.teacher["params"], setup.num_classes)
+        _, kernel = find_classifier(setup.teacher["params"], setup.num_classes, setup.classifier)
         rows = kernel.reshape(-1, setup.num_classes).T
         rows = rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
         return Prepared(constants={"similarity": rows @ rows.T})
@@ -48,4 +49,4 @@ def tilted(beta: float = 2.0) -> Method:
         target = losses.masked_log_softmax(forget.teacher_logits + tilt, forget.batch["erase"])
         return {FORGET: distill(target, forget)}
 
-    return Method("tilted", loss, uses_teacher=True, prepare=prepare)
+    return Method("tilted", loss, uses_teacher=True, prepare=prepare, settings=MASKED, paper="this project")

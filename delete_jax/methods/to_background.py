@@ -1,20 +1,31 @@
-"""Segmentation: the erased class becomes background. A target of this project, apart from DELETE's."""
+"""Where labels are maps: the erased class becomes background. A target of this project, apart from DELETE's."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
 from delete_jax import losses
-from delete_jax.methods.base import FORGET, Context, Method, Output, Prepared, Setup, Term, distill
+from delete_jax.methods.base import (
+    FORGET,
+    MAPS,
+    MASKED,
+    Context,
+    Method,
+    Output,
+    Prepared,
+    Setup,
+    Term,
+    distill,
+)
+from delete_jax.methods.hyperparameters import CLASS, factory
 
 
-@functools.cache
+@factory(background=CLASS)
 def to_background(background: int = 0) -> Method:
-    """KL to the background at the pixels of an erased class, and to the original's masked answer at all others.
+    """KL to the background at the pixels of an erased class, and to the original's masked answer at all other pixels.
 
     DELETE leaves it to the original what an erased pixel becomes, which is the class that it resembles most. This needs the
     pixels' labels, DELETE only needs to know which images hold the class.
@@ -25,8 +36,6 @@ def to_background(background: int = 0) -> Method:
     Raises:
       ValueError: background is not a class number; (when it is run) is no class of the network, or is to be erased.
     """
-    if not isinstance(background, int) or isinstance(background, bool) or background < 0:
-        raise ValueError(f"to_background: background must be a class number, got {background!r}")
 
     def prepare(setup: Setup) -> Prepared:
         if background >= setup.num_classes or background in setup.forget:
@@ -42,4 +51,6 @@ def to_background(background: int = 0) -> Method:
         target = jnp.where(gone, to_one, losses.masked_log_softmax(forget.teacher_logits, erase))
         return {FORGET: distill(target, forget)}
 
-    return Method("to_background", loss, uses_teacher=True, prepare=prepare)
+    return Method(
+        "to_background", loss, uses_teacher=True, prepare=prepare, needs=(MAPS,), settings=MASKED, paper="this project"
+    )

@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from delete_jax.methods.base import FORGET, REMAIN, Method, Setup, check_flag
+from delete_jax.methods.base import FORGET, REMAIN, Method, Setup
 from delete_jax.methods.gradients import gradient_batches, mean_gradient
+from delete_jax.methods.hyperparameters import FLAG, factory
 from delete_jax.model import Variables
 
 SAMPLES, BYTES = 1000, 2**30
 
 
-@functools.cache
+@factory(remain=FLAG)
 def wood_fisher(remain: bool = True) -> Method:
     """One Newton step, `theta + strength H^-1 gradient`, with the inverse Fisher information as `H^-1`.
 
@@ -29,11 +30,12 @@ def wood_fisher(remain: bool = True) -> Method:
     Raises:
       ValueError: remain is not a bool.
     """
-    check_flag("wood_fisher", remain=remain)
     return Method(
         "wood_fisher",
         streams=(FORGET, REMAIN) if remain else (FORGET,),
         edit=functools.partial(_edit, remain=remain),
+        settings=("lr", "batch_size"),
+        paper="Izzo et al., AISTATS 2021, arXiv 2002.10077; Singh and Alistarh, NeurIPS 2020, arXiv 2004.14340",
     )
 
 

@@ -5,12 +5,14 @@ from delete_jax.metrics.accuracy import (
     accuracy,
     aus,
     confusion_matrix,
+    forget_remain_accuracy,
     hmean_drop,
     hmean_residual,
     per_class,
 )
 from delete_jax.metrics.distances import agreement, jensen_shannon, total_variation
 from delete_jax.metrics.membership import Attack, entropy, membership, modified_entropy
+from delete_jax.metrics.overlap import iou, mean_iou, predicted_fraction, without_rows
 from delete_jax.metrics.representation import (
     linear_cka,
     linear_probe,
@@ -18,7 +20,7 @@ from delete_jax.metrics.representation import (
     prototype_attack,
     relearn_steps,
 )
-from delete_jax.metrics.segmentation import iou, mean_iou, predicted_fraction, without_rows
+from delete_jax.metrics.table import MEASURES, SHOWN, VERIFIED, Measure, look_up, measure, show
 from delete_jax.metrics.verification import (
     Scores,
     equal_error_rate,
@@ -29,7 +31,11 @@ from delete_jax.metrics.verification import (
 )
 
 __all__ = [
+    "MEASURES",
+    "SHOWN",
+    "VERIFIED",
     "Attack",
+    "Measure",
     "Scores",
     "absorbed_by",
     "accuracy",
@@ -38,13 +44,16 @@ __all__ = [
     "confusion_matrix",
     "entropy",
     "equal_error_rate",
+    "forget_remain_accuracy",
     "hmean_drop",
     "hmean_residual",
     "iou",
     "jensen_shannon",
     "linear_cka",
     "linear_probe",
+    "look_up",
     "mean_iou",
+    "measure",
     "membership",
     "modified_entropy",
     "nearest_class_mean",
@@ -55,6 +64,7 @@ __all__ = [
     "rank_one",
     "relearn_steps",
     "roc",
+    "show",
     "total_variation",
     "true_acceptance",
     "without_rows",

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from delete_jax.data.dataset import IGNORE
+
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
     """Counts int64 `[k, k]`, rows the true class, columns the predicted one. `labels`, `predictions`: int, same shape."""
@@ -29,6 +31,21 @@ def absorbed_by(confusion: np.ndarray, forget: Sequence[int]) -> np.ndarray:
     """Where the samples of the forgotten classes go: fractions float64 `[k]`, the confusion matrix's rows together."""
     row = confusion[list(forget)].sum(0)
     return row / max(row.sum(), 1)
+
+
+def forget_remain_accuracy(answers: np.ndarray, labels: np.ndarray, forget: Sequence[int]) -> dict[str, float]:
+    """`acc_f` and `acc_r`: the fraction answered rightly of the forgotten and of the other classes; NaN where there is none.
+
+    Args:
+      answers, labels: int `[n]`, or label maps `[n, h, w]`, whose pixels of the label 255 do not count.
+      forget: the forgotten classes.
+    """
+    right, hit = answers == labels, np.isin(labels, list(forget))
+    others = ~hit & (labels != IGNORE) if labels.ndim > 1 else ~hit
+    return {
+        name: float(right[part].mean()) if part.any() else float("nan")
+        for name, part in (("acc_f", hit), ("acc_r", others))
+    }
 
 
 def hmean_residual(acc_rt: float, acc_ft: float) -> float:

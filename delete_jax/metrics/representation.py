@@ -41,11 +41,12 @@ def nearest_class_mean(
     classes: Sequence[int],
 ) -> float:
     """Accuracy of the nearest (Euclidean) mean of a class's training features; arguments and direction of `linear_probe`."""
+    from sklearn.metrics import pairwise_distances_argmin
+
     known = np.unique(train_labels)
     means = np.stack([train_features[train_labels == class_].mean(0, dtype=np.float64) for class_ in known])
-    # ‖x - mean‖² without ‖x‖², which is the same for all means
-    distances = np.sum(means**2, axis=-1) - 2 * test_features @ means.T
-    return _accuracy(known[distances.argmin(-1)], test_labels, classes)
+    nearest = pairwise_distances_argmin(test_features.astype(np.float64), means)
+    return _accuracy(known[nearest], test_labels, classes)
 
 
 def prototype_attack(

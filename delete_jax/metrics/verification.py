@@ -34,17 +34,22 @@ def pair_scores(features: np.ndarray, identities: np.ndarray, others: np.ndarray
 
 def roc(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
     """False and true acceptance rates `[t]`, rising, at every threshold; from (0, 0) to (1, 1)."""
+    from sklearn.metrics import roc_curve
+
     values = np.concatenate([scores.genuine, scores.impostor])
-    genuine = np.arange(len(values)) < len(scores.genuine)
-    order = np.argsort(-values, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(values[order])), len(values) - 1)  # equal scores are accepted together
-    accepted = np.cumsum(genuine[order])[ends], np.cumsum(~genuine[order])[ends]
-    true, false = (np.concatenate([[0.0], part / max(part[-1], 1)]) for part in accepted)
+    false, true, _ = roc_curve(np.arange(len(values)) < len(scores.genuine), values, drop_intermediate=False)
     return false, true
 
 
+def _is_empty(scores: Scores) -> bool:
+    return not len(scores.genuine) or not len(scores.impostor)
+
+
 def equal_error_rate(scores: Scores) -> float:
-    """Where false acceptance equals false rejection (linear between thresholds); 0 separates perfectly, 0.5 is chance."""
+    """Where false acceptance equals false rejection (linear between thresholds); 0 separates perfectly, 0.5 is chance.
+    NaN where there is no pair of one person, or none of two."""
+    if _is_empty(scores):
+        return float("nan")
     false, true = roc(scores)
     excess = false - (1 - true)  # rises from -1 to 1
     after = int(np.argmax(excess >= 0))
@@ -55,14 +60,17 @@ def equal_error_rate(scores: Scores) -> float:
 
 
 def true_acceptance(scores: Scores, false_acceptance: float = 0.01) -> float:
-    """True acceptance rate at the largest threshold set that accepts at most this fraction of impostors (TAR@FAR)."""
+    """True acceptance rate at the largest threshold set that accepts at most this fraction of impostors (TAR@FAR).
+    NaN where there is no pair of one person, or none of two."""
+    if _is_empty(scores):
+        return float("nan")
     false, true = roc(scores)
     return float(true[false <= false_acceptance].max())
 
 
 def rank_one(features: np.ndarray, identities: np.ndarray) -> float:
-    """Fraction of images whose nearest other image (by cosine) shows the same person; NaN for fewer than two images."""
-    if len(identities) < 2:
+    """Fraction of images whose nearest other image (by cosine) shows the same person; NaN where no two do."""
+    if len(np.unique(identities)) == len(identities):
         return float("nan")
     unit = _unit(features)
     cosine = unit @ unit.T

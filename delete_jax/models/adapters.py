@@ -6,43 +6,21 @@ import functools
 from typing import TYPE_CHECKING
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from delete_jax.model import Model, Variables
 
 if TYPE_CHECKING:
     from flax import nnx
 
-ACTIVATIONS = "intermediates"
-"""Flax's collection into which a Linen module sows what `features` returns: "features", the classifier's inputs, and layers."""
-
 
 @functools.cache
-def features(module: nn.Module, layer: str = "features") -> Model:
-    """A network of this package up to one of its layers: `apply` returns activations `[b, d]` in place of logits.
+def from_linen(module: nn.Module, classifier: str | None = None) -> Model:
+    """A Linen module whose `__call__(x, train: bool)` returns logits. Equal arguments give the same `Model`.
 
     Args:
-      module: sows its activations, as `ResNet` does: "stem", "layer1" … and "features".
-      layer: which of them; activations with positions are averaged over these.
-
-    Raises:
-      ValueError: (by `apply`) the module sows no such layer.
+      module: the network.
+      classifier: the path of its last layer, such as "head" or "decoder/head" (see `Model.classifier`).
     """
-
-    def apply(variables, x):
-        _, sown = module.apply(variables, x, train=False, mutable=[ACTIVATIONS])
-        found = sown.get(ACTIVATIONS, {})
-        if layer not in found:
-            raise ValueError(f"the network has no layer {layer!r}: choose one of {', '.join(found) or 'none'}")
-        (value,) = found[layer]
-        return jnp.mean(value, tuple(range(1, value.ndim - 1)))
-
-    return Model(apply, lambda variables, x, key: (apply(variables, x), variables))
-
-
-@functools.cache
-def from_linen(module: nn.Module) -> Model:
-    """A Linen module whose `__call__(x, train: bool)` returns logits. Equal modules give the same `Model`."""
 
     def apply(variables, x):
         return module.apply(variables, x, train=False)
@@ -52,7 +30,7 @@ def from_linen(module: nn.Module) -> Model:
         logits, updated = module.apply(variables, x, train=True, mutable=mutable, rngs={"dropout": key})
         return logits, {**variables, **updated}
 
-    return Model(apply, apply_train)
+    return Model(apply, apply_train, tuple(classifier.split("/")) if classifier else None)
 
 
 def from_nnx(module: nnx.Module) -> tuple[Model, Variables]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delete_jax.models.adapters import ACTIVATIONS
-from delete_jax.models.layers import BatchNorm
-from delete_jax.models.resnet import conv
+from delete_jax.models.layers import BatchNorm, Mark
+from delete_jax.models.network import Network
+from delete_jax.models.resnet import Block, conv
 
 ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}  # by output stride
 
@@ -77,7 +78,7 @@ class DeepLabV3Plus(nn.Module):
             for i in range(blocks):  # the first block of a dilated stage still looks as near as the stage before
                 arguments = (features, 1 if i else step, dilation if i else before, dtype)
                 x = self.block(*arguments, name=f"layer{stage + 1}_{i}")(x, train)
-            self.sow(ACTIVATIONS, f"layer{stage + 1}", x)
+            x = Mark(name=f"layer{stage + 1}")(x)
             if stage == 0:
                 low = x
         x = self._pyramid(x, train)
@@ -86,7 +87,6 @@ class DeepLabV3Plus(nn.Module):
         x = jnp.concatenate([x, low], -1)
         x = _conv_bn_relu(x, train, self.pyramid_features, 3, dtype, "_decoder1")
         x = _conv_bn_relu(x, train, self.pyramid_features, 3, dtype, "_decoder2")
-        self.sow(ACTIVATIONS, "features", x)
         wide = np.promote_types(dtype, jnp.float32)
         return _resize(nn.Conv(self.num_classes, (1, 1), dtype=wide, name="classifier")(x.astype(wide)), size)
 
@@ -115,3 +115,45 @@ def _conv_bn_relu(x: jax.Array, train: bool, *arguments) -> jax.Array:
 def _resize(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
     """Bilinear, with the corners' pixels as areas (PyTorch's align_corners=False)."""
     return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), "bilinear")
+
+
+def deeplab(num_classes: int, depth: int, output_stride: int, dtype: jnp.dtype = jnp.float32) -> DeepLabV3Plus:
+    """DeepLabV3+ on a ResNet of 18, 50 or 101 layers, for photographs of 200 pixels and more."""
+    stages = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}[depth]
+    return DeepLabV3Plus(
+        num_classes,
+        block=Block if depth == 18 else Bottleneck,
+        stages=stages,
+        features=(64, 128, 256, 512),
+        output_stride=output_stride,
+        atrous_rates=ATROUS_RATES[output_stride],
+        dtype=dtype,
+    )
+
+
+def deeplab_small(num_classes: int, dtype: jnp.dtype = jnp.float32) -> DeepLabV3Plus:
+    """DeepLabV3+ with three narrow stages, for images of 48 to 96 pixels: 0.1 M parameters; trains on a CPU."""
+    return DeepLabV3Plus(
+        num_classes,
+        block=Block,
+        stages=(1, 1, 1),
+        features=(16, 32, 48),
+        stem=(3, 2, False),
+        output_stride=8,
+        atrous_rates=(2, 4),
+        pyramid_features=32,
+        low_features=16,
+        dtype=dtype,
+    )
+
+
+def row(factory: Callable[..., DeepLabV3Plus], stages: int) -> Network:
+    """The row of a DeepLab network."""
+    return Network(factory, "classifier", answers="pixel", layers=tuple(f"layer{i + 1}" for i in range(stages)))
+
+
+ROWS = {"deeplab_small": row(deeplab_small, 3)} | {
+    f"deeplab_resnet{depth}{suffix}": row(functools.partial(deeplab, depth=depth, output_stride=stride), 4)
+    for depth in (18, 50, 101)
+    for stride, suffix in ((16, ""), (8, "_os8"))
+}

@@ -48,6 +48,14 @@ class BatchNorm(nn.Module):
         return (x * factor.reshape(shape) + (bias - mean * factor).reshape(shape)).astype(self.dtype or x.dtype)
 
 
+class Mark(nn.Module):
+    """Hands its input on: a name for an activation that is shown (`Network.layers`) and is no submodule's output."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x
+
+
 def _bound_axis_size() -> int:
     """Devices of the mapped axis this is traced under; 1 outside of `pmap`."""
     try:

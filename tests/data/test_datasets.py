@@ -156,7 +156,15 @@ def test_unwritable_data_dir(tmp_path):
         ({"name": "digits", "validation": 1.0}, r"validation=1.0: .* in \[0, 1\)"),
         ({"name": "digits", "validation": -0.1}, r"validation=-0.1: .* in \[0, 1\)"),
         ({"name": "digits", "seed": -1}, "seed=-1"),
-        ({"name": "digits", "source": "x"}, "source='x': only fashion_mnist and scenes have one"),
+        ({"name": "digits", "source": "x"}, r"source='x' does not count for the dataset digits \(it reads data_dir\)"),
+        ({"name": "digits", "size": 8}, r"size=8 does not count for the dataset digits \(it reads data_dir\)"),
+        (
+            {"name": "folder:x", "data_dir": "y"},
+            r"data_dir='y' does not count for the dataset folder:x \(it reads none\)",
+        ),
+        ({"name": "voc:x", "size": 0}, "size=0: give the side"),
+        ({"name": "folder:"}, "dataset 'folder:': give the path of a folder"),
+        ({"name": "digits:x"}, "unknown dataset 'digits:x'"),
     ],
 )
 def test_wrong_arguments(arguments, message):

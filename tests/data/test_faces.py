@@ -111,3 +111,9 @@ def test_lfw(tmp_path):
     assert set(faces.people.test.images.ravel()) == {40, 80}
     with pytest.raises(ValueError, match=r"lfw: .* does not exist; run pip install"):
         load_faces("lfw", data_dir=str(tmp_path / "nothing"), **FEW)
+
+
+@pytest.mark.parametrize(("name", "option"), [("drawn", "data_dir"), ("drawn", "source"), ("lfw", "source")])
+def test_an_option_that_would_not_count(name, option):
+    with pytest.raises(ValueError, match=f"{option}='x' does not count for the dataset of faces {name}"):
+        load_faces(name, **FEW, **{option: "x"})

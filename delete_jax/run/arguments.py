@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import functools
 import re
 import runpy
 import traceback
+import typing
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from delete_jax.config import Config, fields
+from delete_jax.tasks import of_settings
 
 USAGE = "the flags are --config=FILE, --workdir=FOLDER and --config.FIELD=VALUE (see --help)"
 FORMS = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list such as 3,4"}
@@ -51,7 +55,11 @@ def parse(argv: list[str]) -> tuple[Config, Path]:
             raise ValueError(f"--config=FILE and --workdir=FOLDER are both needed: {USAGE}")
         config = load(values.config)
         _check_names(rest, config)
+        # config_flags reads the fields' types, which are strings in a file with postponed annotations.
+        for field in dataclasses.fields(config.task):
+            field.type = typing.get_type_hints(type(config.task))[field.name]
         config_flags.DEFINE_config_dataclass("config", config, flag_values=overrides, sys_argv=rest)
+        rest_of_flags = [argument.lstrip("-").split("=")[0] for argument in rest]
         rest = overrides(rest)
     except flags.UnrecognizedFlagError as error:
         raise ValueError(f"unknown flag --{error.flagname}: {USAGE}") from error
@@ -61,18 +69,47 @@ def parse(argv: list[str]) -> tuple[Config, Path]:
         raise ValueError(str(error)) from error
     if len(rest) > 1:
         raise ValueError(f"unexpected argument {rest[1]!r}: {USAGE}")
-    return overrides.config, Path(values.workdir)
+    _split_words(overrides.config, rest_of_flags)
+    return overrides.config, local_path(values.workdir, "--workdir")
+
+
+def local_path(text: str, flag: str) -> Path:
+    """A path on this machine, "~" being the home folder.
+
+    Raises:
+      ValueError: it is a URL, such as gs://BUCKET/FOLDER, of which `Path` would make a local folder called "gs:".
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+        raise ValueError(
+            f"{flag}={text}: a run appends to files, renames and locks them, which that storage cannot do: name a folder on a "
+            "local or mounted disk, and copy it there when it is finished"
+        )
+    return Path(text).expanduser()
+
+
+def shipped() -> dict[str, Path]:
+    """The configs that come with the package, by name."""
+    package = Path(__file__).parent.parent  # a checkout keeps them beside the package, an installation in it
+    folder = next((path for path in (package / "configs", package.parent / "configs") if path.is_dir()), package)
+    return {path.stem: path for path in sorted(folder.glob("*.py"))}
 
 
 def load(file: str) -> Config:
     """What `get_config()` of a config file returns; of "FILE:VARIANT", `get_config(VARIANT)`.
+
+    Args:
+      file: a path, or the name of a config that comes with the package, such as "digits".
 
     Raises:
       ValueError: there is no such file, it fails, or it returns something else; names the file and the line.
     """
     path, *variant = [file] if Path(file).is_file() else file.split(":", 1)
     if not Path(path).is_file():
-        raise ValueError(f"--config={file}: there is no file {path}; name a config file, such as configs/digits.py")
+        known = shipped()
+        if path not in known:
+            names = ", ".join(known)
+            raise ValueError(f"--config={file}: there is no file {path}; name a config file, or one of {names}")
+        path = str(known[path])
     try:
         get_config = runpy.run_path(path).get("get_config")
         config = get_config(*variant) if callable(get_config) else None
@@ -92,6 +129,15 @@ def load(file: str) -> Config:
     return config
 
 
+def _split_words(config: Config, given: Iterable[str]) -> None:
+    """Makes a list of words, such as flip,crop, what a list of numbers already is: one entry for each."""
+    for name, hint, value in fields(config):
+        if name in given and hint == tuple[str, ...]:
+            *parents, last = name.split(".")[1:]
+            part = functools.reduce(getattr, parents, config)
+            setattr(part, last, tuple(word.strip() for item in value for word in item.split(",")))
+
+
 def _check_names(arguments: Iterable[str], config: Config) -> None:
     """Raises ValueError for the first "--config.NAME…" that is no setting."""
     known = {name: value for name, _, value in fields(config)}
@@ -99,6 +145,11 @@ def _check_names(arguments: Iterable[str], config: Config) -> None:
         if (match := re.match(r"--?(?:no)?(config\.[^=]*)", argument)) is None or match[1] in known:
             continue
         parent = match[1].rpartition(".")[0]
+        if parent == "config" and match[1] == "config.task":
+            name = of_settings(config.task).name
+            raise ValueError(
+                f"--config.task: the config file names the task, here {name}; give its settings, --config.task.…"
+            )
         if isinstance(known.get(parent), dict):
             raise ValueError(f"--{match[1]}: give the whole of --{parent}, {DICT_FORM}")
         while not (inside := [name for name in known if name.startswith(parent + ".")]):

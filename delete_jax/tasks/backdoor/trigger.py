@@ -7,18 +7,18 @@ target. Forgetting the target on stamped images alone erases the class as well, 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
 import numpy as np
 
-from delete_jax import metrics
 from delete_jax.data import Split
-from delete_jax.loop import make_predictor
 from delete_jax.methods import FORGET, REMAIN, Method, Stream
+from delete_jax.methods.base import COUNTERPARTS
 from delete_jax.model import Model, Variables
-from delete_jax.unlearning import erase_mask
+from delete_jax.predict import make_predictor
+from delete_jax.streams import erase_mask
 
 PLACES = ("top_left", "top_right", "bottom_left", "bottom_right")
 
@@ -77,9 +77,9 @@ def poison(split: Split, trigger: Trigger, target: int, rate: float, seed: int) 
     return Split(images, labels)
 
 
-def to_forget(method: str, clean: Split, trigger: Trigger, target: int) -> Split:
-    """What a method is made to forget: samples of other classes, stamped, labelled as the target; for
-    `trigger_distillation` all of them, stamped, with their true classes.
+def to_forget(method: Method, clean: Split, trigger: Trigger, target: int) -> Split:
+    """What a method is made to forget: samples of other classes, stamped, labelled as the target; for a
+    method that needs counterparts (`Method.needs`) all of them, stamped, with their true classes.
 
     Args:
       clean: samples without the trigger, with their true classes.
@@ -90,7 +90,7 @@ def to_forget(method: str, clean: Split, trigger: Trigger, target: int) -> Split
     rows = np.flatnonzero(clean.labels != target)
     if not len(rows):
         raise ValueError(f"no clean sample of a class other than {target}: stamped ones teach what to forget")
-    if method == "trigger_distillation":
+    if COUNTERPARTS in method.needs:
         return Split(stamp(clean.images, trigger), clean.labels)
     return Split(stamp(clean.images[rows], trigger), np.full_like(clean.labels[rows], target))
 
@@ -107,8 +107,8 @@ def make_streams(
 ) -> dict[str, Stream]:
     """What a method reads, made of clean samples and an assumed trigger.
 
-    The forget stream has the samples `to_forget`, with the target to be erased; for `trigger_distillation` with the original's
-    answers to the images without the stamp. The remain stream has the clean samples, the target's too.
+    The forget stream has the samples `to_forget`, with the target to be erased; for a method that needs
+    counterparts with the original's answers to the images without the stamp. The remain stream has the clean samples, the target's too.
 
     Args:
       clean: samples without the trigger, with their true classes.
@@ -116,7 +116,7 @@ def make_streams(
     Raises:
       ValueError: there is no sample of another class, or the trigger does not fit.
     """
-    stamped = to_forget(method.name, clean, trigger, target)
+    stamped = to_forget(method, clean, trigger, target)
     if REMAIN not in method.streams:
         warnings.warn(
             f"{method.name} sees no clean samples of class {target}: that class will be erased with the trigger; use "
@@ -134,53 +134,8 @@ def make_streams(
         }
 
     streams = {FORGET: stream(*stamped)}
-    if method.name == "trigger_distillation":
+    if COUNTERPARTS in method.needs:
         streams[FORGET]["teacher_logits"] = make_predictor(model, preprocess)(variables, clean.images)
     if REMAIN in method.streams:
         streams[REMAIN] = stream(clean.images, clean.labels)
     return {name: streams[name] for name in method.streams}
-
-
-def measure(
-    clean: np.ndarray, stamped: np.ndarray, labels: Sequence[int] | np.ndarray, target: int
-) -> dict[str, float]:
-    """The figures of one network, fractions.
-
-    Args:
-      clean, stamped: its answers to test samples, int `[n]`, without and with the trigger.
-      labels: int `[n]`, true classes.
-      target: the backdoor's class.
-
-    Returns:
-      `asr` (attack success rate: stamped samples of other classes answered with the target; lower is better, down to that of
-      a network that was never poisoned), `acc` (clean samples), `acc_target` and `acc_others` (clean samples of the target
-      and of the others), `acc_stamped` (stamped samples of other classes answered with their true class).
-    """
-    labels = np.asarray(labels)
-    num_classes = int(max(labels.max(), clean.max(), stamped.max(), target)) + 1
-    others = [class_ for class_ in range(num_classes) if class_ != target]
-    on_clean = metrics.confusion_matrix(labels, clean, num_classes)
-    on_stamped = metrics.confusion_matrix(labels, stamped, num_classes)
-    return {
-        "asr": float(on_stamped[others, target].sum() / on_stamped[others].sum()),
-        "acc": metrics.accuracy(on_clean, range(num_classes)),
-        "acc_target": metrics.accuracy(on_clean, [target]),
-        "acc_others": metrics.accuracy(on_clean, others),
-        "acc_stamped": metrics.accuracy(on_stamped, others),
-    }
-
-
-def remarks(before: dict[str, float], after: dict[str, float], unpoisoned: dict[str, float] | None) -> list[str]:
-    """What a user must know of the figures (`measure`) before and after, in words; empty where all is well."""
-    notes = []
-    if before["acc_target"] - after["acc_target"] > 0.05:
-        notes.append(
-            f"the target's clean accuracy fell from {before['acc_target']:.1%} to {after['acc_target']:.1%}: the class "
-            "is being erased with the trigger; give more clean samples of it, or a smaller rate"
-        )
-    if unpoisoned is not None and after["asr"] < unpoisoned["asr"]:
-        notes.append(
-            f"stamped samples are answered with the target in {after['asr']:.1%}, by a network that was never poisoned in "
-            f"{unpoisoned['asr']:.1%}: below that, answers are avoided that would be given without any backdoor"
-        )
-    return notes

@@ -1,0 +1,122 @@
+"""Hyper-parameters: which values each kind allows, and the decorator that makes a function of them a factory of methods."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec
+
+import jax
+import numpy as np
+from flax.core import FrozenDict
+
+from delete_jax.methods.base import Method
+
+P = ParamSpec("P")
+
+
+class Kind(NamedTuple):
+    """The values that a hyper-parameter may have: the same object checks them and describes them.
+
+    words: the allowed values, to complete "must be ...".
+    take: `value -> value`: a Python value that is hashable, the same for all equal settings. Raises ValueError or
+        TypeError for a value that is not allowed; numpy and JAX scalars arrive as Python numbers.
+    """
+
+    words: str
+    take: Callable[[Any], Any]
+
+
+def number(words: str, allowed: Callable[[float], bool] = lambda value: True) -> Kind:
+    """Finite numbers for which `allowed` holds; `words` describe them. A bool is no number here."""
+
+    def take(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError
+        value = float(value)  # 1 and 1.0 are one setting
+        if not math.isfinite(value) or not allowed(value):
+            raise ValueError
+        return value
+
+    return Kind(words, take)
+
+
+def some_of(*names: str) -> Kind:
+    """A tuple or list with at least one of these names; the order does not count."""
+
+    def take(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, (tuple, list)):
+            raise TypeError
+        if not value or any(name not in names for name in value):
+            raise ValueError
+        return tuple(name for name in names if name in value)
+
+    return Kind(f"some of {', '.join(names)}", take)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _class_number(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError
+    if not 0 <= value < 2**31:  # labels are int32
+        raise ValueError
+    return int(value)
+
+
+NUMBER = number("a number")
+POSITIVE = number("a number above 0", lambda value: value > 0)
+SHARE = number("a number above 0 and at most 1", lambda value: 0 < value <= 1)
+INNER_SHARE = number("a number above 0 and below 1", lambda value: 0 < value < 1)
+FLAG = Kind("True or False", _flag)
+CLASS = Kind("a class number", _class_number)
+
+
+def factory(**kinds: Kind) -> Callable[[Callable[P, Method]], Callable[P, Method]]:
+    """Makes a function of hyper-parameters a factory of methods; give the kind of each of its parameters.
+
+    The factory checks its arguments, fills in `Method.ranges`, and returns the same `Method` for equal settings, however
+    they are given (`delete()`, `delete(1)`, `delete(temperature=np.float32(1))`): steps are compiled once per method. It
+    accepts numpy and JAX scalars, and lists where a tuple is meant. Signature and docstring stay the function's.
+
+    Raises:
+      ValueError: (the factory) a value that its kind does not allow; names the method, the parameter and the value.
+      TypeError: the kinds are not those of the function's parameters; (the factory) an unknown argument.
+    """
+
+    def decorate(function: Callable[P, Method]) -> Callable[P, Method]:
+        signature = inspect.signature(function)
+        if set(signature.parameters) != set(kinds):
+            raise TypeError(f"{function.__name__} has parameters {[*signature.parameters]}, and kinds of {[*kinds]}")
+        ranges: FrozenDict[str, str] = FrozenDict({name: kinds[name].words for name in signature.parameters})
+
+        build: Callable[..., Method] = function
+
+        @functools.cache
+        def cached(*values: Any) -> Method:
+            return build(*values)._replace(ranges=ranges)
+
+        @functools.wraps(function)
+        def make(*args: P.args, **kwargs: P.kwargs) -> Method:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            return cached(*(_taken(function.__name__, name, kinds[name], v) for name, v in bound.arguments.items()))
+
+        return make
+
+    return decorate
+
+
+def _taken(method: str, name: str, kind: Kind, value: Any) -> Any:
+    scalar = isinstance(value, (np.generic, np.ndarray, jax.Array)) and value.ndim == 0
+    try:
+        return kind.take(value.item() if scalar else value)
+    except (TypeError, ValueError, OverflowError):  # a traced value raises a TypeError, 10**400 an OverflowError
+        shown = " ".join(repr(value).split())
+        raise ValueError(f"{method}: {name} must be {kind.words}, got {shown:.60}") from None

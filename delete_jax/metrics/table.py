@@ -1,0 +1,330 @@
+"""The table of measures: one row a measure. Reports, benchmark tables and docs read what a measure is from its row.
+
+A row's function takes the *evidence* on one network: an object with what the measure reads, such as a confusion matrix or
+features (`delete_jax.tasks.evidence` and the tasks' own). It returns a number, or None where the evidence has nothing to
+measure it on (no retrained network, say).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from delete_jax.metrics.accuracy import accuracy, aus, hmean_drop, hmean_residual
+from delete_jax.metrics.distances import agreement, jensen_shannon, total_variation
+from delete_jax.metrics.overlap import iou, mean_iou, predicted_fraction, without_rows
+from delete_jax.metrics.representation import (
+    linear_cka,
+    nearest_class_mean,
+    prototype_attack,
+    relearn_steps,
+)
+
+
+class Measure(NamedTuple):
+    """One measure.
+
+    name: its key in a network's metrics; a dot leads into a nested dict.
+    function: evidence -> number or None.
+    direction: "down" or "up", where lower or higher is better; "" where neither is, "retrained" where near it is best.
+    show: how it is shown: a key of `SHOWN`.
+    title: in a report. short: the same as a column's heading in a table.
+    text: one sentence that says what it is.
+    """
+
+    name: str
+    function: Callable[[Any], Any]
+    direction: str
+    show: str
+    title: str
+    short: str
+    text: str
+
+    @property
+    def heading(self) -> str:
+        """The short name with its direction: what stands above a column."""
+        return f"{self.short} {ARROWS[self.direction]}".strip()
+
+
+ARROWS = {"down": "↓", "up": "↑", "retrained": "→ 0", "": ""}
+
+
+def _percent(value: float) -> str:
+    if value < 0:
+        return f"−{_percent(-value)}"
+    if 0 < value < 0.0005:  # neither "none" nor "all" may be the work of rounding
+        return "<0.1 %"
+    return ">99.9 %" if 0.9995 <= value < 1 else f"{100 * value:.1f} %"
+
+
+def _seconds(value: float) -> str:
+    if value < 100:
+        return f"{value:.1f} s"
+    minutes, seconds = divmod(round(value), 60)
+    return f"{minutes} min {seconds:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class Shown(NamedTuple):
+    """text: a value in words. factor and digits: the same in a table whose heading names the unit."""
+
+    text: Callable[[float], str]
+    factor: float
+    digits: int
+
+
+SHOWN = {
+    "percent": Shown(_percent, 100, 1),
+    "number": Shown("{:.3f}".format, 1, 3),
+    "nats": Shown("{:.3f}".format, 1, 2),
+    "count": Shown("{:.0f}".format, 1, 1),
+    "times": Shown("{:.1f}×".format, 1, 1),
+    "seconds": Shown(_seconds, 1, 1),
+}
+
+
+def show(value: float | None, how: str) -> str:
+    """A value in words; "–" for None and for what is not finite."""
+    return "–" if value is None or not math.isfinite(value) else SHOWN[how].text(value)
+
+
+def measure(evidence: Any, names: Iterable[str]) -> dict[str, Any]:
+    """The measures of these names on the evidence, nested as their names say; without those that it has nothing for."""
+    found: dict[str, Any] = {}
+    for name in names:
+        if (value := MEASURES[name].function(evidence)) is not None:
+            *parents, last = name.split(".")
+            inner = functools.reduce(lambda part, key: part.setdefault(key, {}), parents, found)
+            inner[last] = value
+    return found
+
+
+def look_up(figures: Mapping[str, Any], name: str) -> Any:
+    """The value of a measure in a network's metrics; None where it was not measured."""
+    value: Any = figures
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+# ------------------------------------------------------------------------------------------------- a class per image
+
+
+def _before(function: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
+    """A measure beside the original network, which is its own original."""
+    return lambda e: function(e, e.original or e)
+
+
+def _beside(function: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
+    """A measure that needs the retrained network, whose own it is not."""
+    return lambda e: None if e.retrained is None else function(e, e.retrained)
+
+
+_ANSWERS = (
+    Measure("acc_ft", lambda e: accuracy(e.confusion, e.forget), "down", "percent",
+            "Recognised, test images", "forgotten, test",
+            "Test images of what was erased that are still answered with their own class."),
+    Measure("acc_f", lambda e: accuracy(e.train_confusion, e.forget), "down", "percent",
+            "Recognised, training images", "forgotten, train",
+            "The same on the training images, the ones to be forgotten."),
+    Measure("any_forgotten", lambda e: float(e.absorbed_by[list(e.forget)].sum()), "down", "percent",
+            "Answered with any erased class", "any forgotten",
+            "Counts it too when one erased class stands in for another."),
+    Measure("forget_mass", lambda e: e.forget_mass, "down", "percent",
+            "Probability left", "probability left",
+            "Mean probability given to what was erased, on its test images; finer than the answers."),
+    Measure("acc_rt", lambda e: accuracy(e.confusion, e.remain), "up", "percent",
+            "Recognised, test images", "others, test",
+            "Test images of the other classes that are answered rightly."),
+    Measure("acc_r", lambda e: accuracy(e.train_confusion, e.remain), "up", "percent",
+            "Recognised, training images", "others, train",
+            "The same on the training images."),
+    Measure("hmean_residual", _before(lambda e, o: hmean_residual(_acc(e, "remain"), _acc(e, "forget"))), "up", "number",
+            "Harmonic mean, residual", "H-Mean, residual",
+            "Balances what is kept with one minus what is left of the erased class."),
+    Measure("hmean_drop",
+            _before(lambda e, o: hmean_drop(_acc(e, "remain"), _acc(e, "forget"), _acc(o, "forget"))), "up", "number",
+            "Harmonic mean, drop", "H-Mean, drop",
+            "Balances what is kept with how far recognition of the erased class fell."),
+    Measure("aus", _before(lambda e, o: aus(_acc(e, "remain"), _acc(e, "forget"), _acc(o, "remain"))), "up", "number",
+            "Adaptive unlearning score", "AUS",
+            "One minus the accuracy lost elsewhere, divided by one plus what is left."),
+)  # fmt: skip
+
+
+def _acc(evidence: Any, part: str) -> float:
+    return accuracy(evidence.confusion, getattr(evidence, part))
+
+
+def _distance(function: Callable[[Any, Any], float], part: str) -> Callable[[Any], Any]:
+    return _beside(lambda e, r: function(e.probabilities(part), r.probabilities(part)))
+
+
+_DISTANCES = tuple(
+    Measure(f"distance_to_retrained.{part}.{key}",
+            _distance(function, part),
+            direction, how, f"{title}, {'erased' if part == 'forget' else 'other'} images",
+            f"{short} retrained, {'forgotten' if part == 'forget' else 'others'}{unit}", text)
+    for part in ("forget", "remain")
+    for key, function, direction, how, title, short, unit, text in (
+        ("total_variation", total_variation, "down", "number", "Total variation", "TV to", "",
+         "Probability that would have to move for the answers to be the same; 0 to 1."),
+        ("jensen_shannon", jensen_shannon, "down", "nats", "Jensen-Shannon", "JS to", " (nats)",
+         "The same question in nats; 0 to 0.693."),
+        ("agreement", agreement, "up", "percent", "Same answer", "same answer as", "",
+         "Test images on which both networks name the same class."),
+    )
+)  # fmt: skip
+
+_ATTACK = (
+    Measure("mia", lambda e: e.attack.called_members, "down", "percent",
+            "Called members", "called members",
+            "Erased training images that an attack on the confidence calls trained on."),
+    Measure("mia_accuracy", lambda e: e.attack.accuracy, "", "percent",
+            "That attack is right", "that attack is right",
+            "How often it is right on images of the other classes: near 50 % it proves nothing."),
+)  # fmt: skip
+
+
+def _relearn_steps(evidence: Any, original: Any) -> int | None:
+    accuracies, steps = evidence.relearned
+    return relearn_steps(accuracies, steps, _acc(original, "forget"))
+
+
+def _prototype(evidence: Any) -> float | None:
+    if evidence.classifier is None or len(evidence.forget) != 1:
+        return None
+    kernel, bias = evidence.classifier
+    (class_,) = evidence.forget
+    features = evidence.few_features
+    return prototype_attack(kernel, bias, features, class_, evidence.test_features, evidence.test_labels)
+
+
+_INSIDE = (
+    Measure("probe", lambda e: e.probe, "", "percent",
+            "Linear probe", "probe on features, forgotten",
+            "Test images of what was erased that a logistic regression on the features still tells, taught on all classes."),
+    Measure("probe_gap", _beside(lambda e, r: e.probe - r.probe), "retrained", "percent",
+            "Linear probe, less the retrained network's", "probe less retrained's",
+            "What the features still know that those of a network that never saw the class do not."),
+    Measure("nearest_mean",
+            lambda e: nearest_class_mean(e.train_features, e.train_labels, e.test_features, e.test_labels, e.forget),
+            "", "percent", "Nearest class mean", "nearest mean",
+            "Erased test images whose features are nearest to the mean of their own class's training images."),
+    Measure("prototype", _prototype, "", "percent",
+            "Prototype attack, ten images", "prototype",
+            "Erased test images recognised after ten training images of the class have rewritten its part of the last layer."),
+    Measure("relearn_steps", _before(_relearn_steps), "", "count",
+            "Steps to relearn half", "steps to relearn half",
+            "Steps of fine-tuning on ten images a class until half of the original's accuracy on the class is back."),
+    Measure("cka_original", _before(lambda e, o: linear_cka(e.erased_features, o.erased_features)), "", "number",
+            "CKA of features to the original", "CKA to original",
+            "How alike the features of erased test images are to the original's, up to rotation and scale; 0 to 1."),
+    Measure("cka_retrained", _beside(lambda e, r: linear_cka(e.erased_features, r.erased_features)), "up", "number",
+            "CKA of features to the retrained network", "CKA to retrained",
+            "The same to the features of a network that never saw the class."),
+)  # fmt: skip
+
+
+_COST = (
+    Measure("seconds", lambda e: e.seconds, "down", "seconds", "Time", "seconds",
+            "Wall clock of preparation and steps; compilation, evaluation and saving apart."),
+    Measure("speedup", _beside(lambda e, r: r.seconds / e.seconds if e.seconds and r.seconds else None), "up", "times",
+            "Faster than retraining", "× faster than retraining",
+            "The retrained network's time over this one's."),
+)  # fmt: skip
+
+# ------------------------------------------------------------------------------------------------- a class per pixel
+
+_PIXELS = (
+    Measure("iou_f", lambda e: mean_iou(e.confusion, e.forget), "down", "number",
+            "IoU", "IoU, erased",
+            "Overlap of the erased class's pixels with those called so; mean over the erased classes."),
+    Measure("predicted_f", lambda e: predicted_fraction(e.confusion, e.forget), "down", "percent",
+            "Pixels called so", "pixels called so",
+            "Fraction of all test pixels that are called an erased class."),
+    Measure("miou_r", lambda e: mean_iou(without_rows(e.confusion, e.forget), e.others), "up", "number",
+            "mIoU", "mIoU, others",
+            "Mean over the other classes, without background; pixels of the erased class are left out."),
+    Measure("miou_r_counted", lambda e: mean_iou(e.confusion, e.others), "up", "number",
+            "mIoU, erased pixels counted", "the same, erased pixels counted",
+            "The same with those pixels counted against the classes that they become."),
+    Measure("iou_background",
+            lambda e: None if e.background is None else float(iou(without_rows(e.confusion, e.forget))[e.background]),
+            "up", "number", "IoU of the background", "IoU, background",
+            "Pixels of the erased class are left out."),
+    Measure("pixel_accuracy", lambda e: _diagonal(without_rows(e.confusion, e.forget)), "up", "percent",
+            "Pixels called rightly", "pixels called rightly",
+            "Pixels of the erased class are left out."),
+    Measure("to_background", lambda e: None if e.background is None else float(e.absorbed_by[e.background]), "", "percent",
+            "Erased pixels called background", "erased pixels that become background",
+            "Test pixels of the erased class that are called background."),
+    Measure("same_as_retrained", _beside(lambda e, r: e.agreement(r)), "up", "percent",
+            "Erased pixels answered as by the retrained network", "erased pixels answered as by the retrained (ignored)",
+            "Test pixels of the erased class that the network retrained with them ignored answers alike."),
+)  # fmt: skip
+
+
+def _diagonal(confusion: Any) -> float:
+    return float(confusion.trace() / max(confusion.sum(), 1))
+
+
+# ------------------------------------------------------------------------------------------------- a planted trigger
+
+
+def _trigger(
+    name: str, part: str, rows: str, column: str, direction: str, title: str, short: str, text: str
+) -> Measure:
+    def function(e: Any) -> float:
+        confusion, classes = getattr(e, part), getattr(e, rows)
+        if column == "target":
+            return float(confusion[classes, e.target].sum() / confusion[classes].sum())
+        return accuracy(confusion, classes)
+
+    return Measure(name, function, direction, "percent", title, short, text)
+
+
+_TRIGGER = (
+    _trigger("asr", "stamped", "others", "target", "down", "Attack success", "attack success",
+             "Test images of other classes, with the trigger, that are answered with the target. A network that was never "
+             "poisoned does so now and then: that is the floor."),
+    _trigger("acc_stamped", "stamped", "others", "own", "up", "Right under the trigger", "right under the trigger",
+             "The same images answered with their true class."),
+    _trigger("acc", "clean", "all", "own", "up", "All classes", "all, clean",
+             "Clean test images answered rightly."),
+    _trigger("acc_target", "clean", "targets", "own", "up", "The target class", "target, clean",
+             "Clean images of the target: what a careless defence erases."),
+    _trigger("acc_others", "clean", "others", "own", "up", "The other classes", "others, clean",
+             "Clean images of all others."),
+)  # fmt: skip
+
+# ------------------------------------------------------------------------------------------------- two images, one person?
+
+VERIFIED = ("forgotten", "remaining", "unseen")
+"""The groups of people whose images are verified."""
+
+
+def _verified(evidence: Any, group: str, key: str) -> float:
+    return evidence.verification[group][key]
+
+
+_VERIFICATION = tuple(
+    Measure(f"verification.{group}.{key}", functools.partial(_verified, group=group, key=key), direction, how,
+            f"{title}, {group} people", f"{short}, {group}", text)
+    for group in VERIFIED
+    for key, direction, how, title, short, text in (
+        ("genuine", "", "number", "Cosine, same person", "genuine", "Mean cosine of two images of one person."),
+        ("impostor", "", "number", "Cosine, different people", "impostor", "Mean cosine of images of two people."),
+        ("eer", "", "percent", "Equal error rate", "EER",
+         "Where as many pairs of different people are accepted as pairs of one person are refused."),
+        ("tar", "", "percent", "Accepted at 1 % false", "TAR at 1 %",
+         "Pairs of one person that are accepted where 1 % of the pairs of different people are."),
+        ("rank_one", "", "percent", "Nearest is the same person", "rank one",
+         "Images whose nearest other image shows the same person."),
+    )
+)  # fmt: skip
+
+MEASURES: dict[str, Measure] = {
+    row.name: row for row in (*_ANSWERS, *_DISTANCES, *_ATTACK, *_INSIDE, *_COST, *_PIXELS, *_TRIGGER, *_VERIFICATION)
+}

@@ -1,0 +1,53 @@
+"""What the command must know of a network beside its factory: one row of the table of networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+
+from delete_jax.model import Variables
+
+ANSWERS = ("image", "pixel")
+
+
+class Network(NamedTuple):
+    """A row of `delete_jax.models.NETWORKS`; a network of your own gets one from your config file:
+
+        NETWORKS["mine"] = Network(Mine, classifier="head", layers=("encoder/block3",))
+
+    factory: `(num_classes, dtype=...) -> a Linen module` whose `__call__(x, train)` returns logits.
+    classifier: the submodule that makes the logits from features, with its kernel `[..., d, k]`; "/" leads inwards.
+    answers: once per "image", logits `[b, k]`, or once per "pixel", `[b, h, w, k]`.
+    layers: submodules whose outputs are shown, from the first to the last; Grad-CAM looks at the last.
+    """
+
+    factory: Callable[..., nn.Module]
+    classifier: str
+    answers: str = "image"
+    layers: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The keys that lead to the classifier in `params`."""
+        return tuple(self.classifier.split("/"))
+
+
+def with_classifier(variables: Variables, other: Variables, path: tuple[str, ...]) -> Variables:
+    """The network with the classifier, at `path` in `params`, of another one, for other classes.
+
+    Raises:
+      ValueError: one of them has no layer there.
+    """
+
+    def put(tree: Any, source: Any, keys: tuple[str, ...]) -> Any:
+        if not keys:
+            return source
+        if not all(isinstance(part, dict) and keys[0] in part for part in (tree, source)):
+            raise ValueError(
+                f"the network has no classifier {'/'.join(path)!r}: its row of the table names another layer"
+            )
+        return {**tree, keys[0]: put(tree[keys[0]], source[keys[0]], keys[1:])}
+
+    return {**variables, "params": put(variables["params"], other["params"], path)}

@@ -1,0 +1,109 @@
+"""A report as three files: the page, one file of HTML; the same pictures as a PNG; the record as JSON.
+
+The page is meant for two readers: a data protection officer, who asks what was erased, from what and how that is known,
+and a reviewer, who asks for every figure beside the same figure of the original and of the retrained network. It has no
+script and loads nothing. Every text that comes from outside (class names, paths) is escaped by the template.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from delete_jax.report import export
+from delete_jax.report.parts import Parts
+from delete_jax.report.record import check, plain
+from delete_jax.report.style import COLORS, DIRECTIONS, PAGE_COLORS, STYLE
+from delete_jax.report.words import quoted
+
+if TYPE_CHECKING:
+    import jinja2
+
+
+def write_report(record: dict[str, Any], make_parts: Callable[[dict[str, Any]], Parts], directory: Path | str) -> None:
+    """Write `report.html`, `report.png` and `report.json` (the record itself, in its order) into `directory`.
+
+    Everything is made before anything is written, and each file is renamed into place, the JSON last: a run that fails
+    or is killed leaves the older files whole, and a `report.json` means that the other two are there.
+
+    A number that is not finite becomes null ("–" on the page), and the page says that training diverged if it was in
+    the history: methods that blow up, as gradient ascent does, deserve a report too. NumPy and JAX values are
+    converted.
+
+    Args:
+      record: the figures of the run, as `delete_jax.report.record` describes them.
+      make_parts: gets the record as plain JSON, checked, and says what the page shows.
+      directory: made if it is missing.
+
+    Raises:
+      ValueError: a key is missing, a shape does not fit, or a value has no JSON form. Nothing is written then.
+    """
+    import matplotlib
+
+    record = plain(record)
+    check(record)
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # names in other scripts: the browser has the font
+        parts = make_parts(record)
+        page, sheet = render(record, parts).encode(), export.png(parts)
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    _write({"report.html": page, "report.png": sheet, "report.json": text.encode()}, Path(directory))
+
+
+def render(record: dict[str, Any], parts: Parts) -> str:
+    """The whole HTML document."""
+    number = itertools.count()
+    return _environment().get_template("page.html.jinja").render(
+        record=record,
+        title=f"Unlearning report: {quoted(record)} of {record['dataset']['name']}",
+        parts=parts,
+        colors=COLORS | PAGE_COLORS,
+        directions=DIRECTIONS,
+        draw=lambda panel: export.svg(panel, f"p{next(number)}"),
+    )  # fmt: skip
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("delete_jax.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_keep_percent,
+    )
+    environment.filters |= {"kind": lambda block: type(block).__name__, "data_uri": export.data_uri}
+    return environment
+
+
+def _keep_percent(value: Any) -> Any:
+    """Keeps a number and its "%" on one line, in every text that the template has not escaped itself (`Markup`)."""
+    return re.sub(r"(?<=\d) %", "\u00a0%", value) if type(value) is str else value
+
+
+def _write(content: Mapping[str, bytes], directory: Path) -> None:
+    """Write the files, all of them or none, each renamed into place in this order."""
+    directory.mkdir(parents=True, exist_ok=True)
+    temporary = {name: directory / f".{name}.tmp" for name in content}  # fixed: leftovers are overwritten
+    try:
+        for name, data in content.items():
+            with open(temporary[name], "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for name in content:
+            os.replace(temporary[name], directory / name)
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)

@@ -1,0 +1,126 @@
+"""The record of a run: what every one must have, and its form as plain JSON.
+
+A record is a dict: fractions in 0..1, times in seconds, digests in hex. It has
+
+* `format` (1), `created`, `command`, `versions` and `device`;
+* `dataset`: `name`, `digest`, `class_names`; numbers of samples as `num_train`, `num_validation` and `num_test`;
+* `forget`: `classes`, `num_samples`, `digest`; `what` says what was erased where it is not simply these classes;
+* `model` and `method`: their `name` and the settings that counted; `task`, which may be absent, the same;
+* `networks`: by name, each with `metrics` and, if known, `source` and `digest`. There must be "original" and "unlearned";
+  the network that never saw what was erased is called "retrained", further references as one likes;
+* `cost`: `unlearn_seconds`, and what else is known of it;
+* `history` and `curve`, which may be absent: columns over the steps of unlearning.
+
+Single measures may be absent, but for those that a page needs.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from delete_jax.metrics import look_up
+
+ORIGINAL, RETRAINED, UNLEARNED = "original", "retrained", "unlearned"
+BY_NAME: Mapping[str, str] = MappingProxyType({})  # titles of networks: they are called by their names
+_NEEDED = {
+    "": ("created", "command", "versions", "device", "dataset", "forget", "model", "method", "networks", "cost"),
+    "dataset": ("name", "digest", "class_names"),
+    "forget": ("classes", "num_samples", "digest"),
+    "networks": (ORIGINAL, UNLEARNED),
+    "cost": ("unlearn_seconds",),
+}
+
+
+def plain(value: Any, where: str = "record") -> Any:
+    """A copy made of what JSON knows: arrays become lists, numbers that are not finite become None.
+
+    Raises:
+      ValueError: a value has no such form; the message says where it is.
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise ValueError(f"{where} is a {type(value).__name__}: only numbers, strings, lists and dicts can be reported")
+
+
+def check(record: dict[str, Any]) -> None:
+    """Checks what every record must have.
+
+    Raises:
+      ValueError: says what is wrong.
+    """
+    if record.get("format") != 1:
+        raise ValueError(f"record['format'] is {record.get('format')!r}: this version writes format 1")
+    for key, names in _NEEDED.items():
+        missing = [name for name in names if name not in (record[key] if key else record)]
+        if missing:
+            raise ValueError(f"record{f'[{key!r}]' if key else ''} lacks {', '.join(missing)}")
+    k, classes = len(record["dataset"]["class_names"]), record["forget"]["classes"]
+    if not 0 < len(set(classes)) < k or not all(0 <= c < k for c in classes):
+        raise ValueError(f"record['forget']['classes'] is {classes}: give some, not all, of the classes 0..{k - 1}")
+    for name, network in record["networks"].items():
+        if not isinstance(network.get("metrics"), dict):
+            raise ValueError(f"record['networks'][{name!r}] lacks metrics")
+
+
+def check_metrics(record: dict[str, Any], needed: Mapping[str, tuple[int, ...]]) -> None:
+    """Checks that every network has the metrics that a page reads; needed: their shapes by name, `()` for a number.
+
+    Raises:
+      ValueError: one is missing or has another shape.
+    """
+    for name, network in record["networks"].items():
+        missing = [key for key in needed if key not in network["metrics"]]
+        if missing:
+            raise ValueError(f"record['networks'][{name!r}]: metrics missing: {', '.join(missing)}")
+        for key, shape in needed.items():
+            if (found := floats(network["metrics"][key]).shape) != shape:
+                raise ValueError(f"{key} of the {name} network has shape {found}, not {shape}")
+
+
+def check_images(images: Any, labels: Any) -> None:
+    """Checks that there is an image uint8 `[h, w, c]` for every label.
+
+    Raises:
+      ValueError: the type, the rank or the number differs.
+    """
+    m = len(labels)
+    if np.ndim(images) != 4 or images.dtype != np.uint8 or len(images) != m:
+        found = getattr(images, "dtype", type(images).__name__), np.shape(images)
+        raise ValueError(f"examples.images is {found[0]} {found[1]}: give uint8 [{m}, h, w, c]")
+
+
+def floats(values: Any) -> np.ndarray:
+    """Numbers of the record as an array; None becomes NaN."""
+    return np.array(values, dtype=float)
+
+
+def metric(record: dict[str, Any], network: str, name: str) -> Any:
+    """A measure of a network by its name in `metrics.MEASURES`; None where it was not measured or the network is absent."""
+    return look_up(record["networks"].get(network, {}).get("metrics", {}), name)
+
+
+def present(record: dict[str, Any], titles: Mapping[str, str] = BY_NAME) -> dict[str, str]:
+    """The networks of a record and what they are called: the original first, the unlearned last, references between.
+
+    Args:
+      titles: what they are called, by name and in order; others are called by their names and follow in the record's.
+    """
+    references = [name for name in {**titles, **record["networks"]} if name in record["networks"]]
+    names = [ORIGINAL, *(name for name in references if name not in (ORIGINAL, UNLEARNED)), UNLEARNED]
+    return {name: titles.get(name, name.replace("_", ", ")) for name in names}

@@ -1,0 +1,62 @@
+"""Figures and names in words. How a measure is shown is defined in `delete_jax.metrics` once, for pages as for tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from delete_jax.metrics import show
+
+_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+def percent(value: float | None) -> str:
+    """A fraction: 0.5 is "50.0 %"; "–" for None and for what is not finite, as in all of these."""
+    return show(value, "percent")
+
+
+def number(value: float | None) -> str:
+    """A number with three digits after the point."""
+    return show(value, "number")
+
+
+def seconds(value: float | None) -> str:
+    """A time, in the unit that suits it."""
+    return show(value, "seconds")
+
+
+def thousands(value: int) -> str:
+    """A whole number, its thousands set apart by spaces that do not break."""
+    return f"{value:,}".replace(",", "\u00a0")
+
+
+def word(value: int) -> str:
+    """A number up to twelve as a word."""
+    return _WORDS[value] if value < len(_WORDS) else str(value)
+
+
+def setting(value: Any) -> str:
+    """Any value of the record, such as a setting of the method."""
+    if isinstance(value, list):
+        return ", ".join(map(setting, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {setting(item)}" for key, item in value.items())
+    return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def quoted(record: dict[str, Any]) -> str:
+    """The names of the erased classes in quotes; the first three and how many more of them where there are many."""
+    names = [f"“{record['dataset']['class_names'][c]}”" for c in record["forget"]["classes"]]
+    if len(names) > 4:
+        names[3:] = [f"{word(len(names) - 3)} more"]
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def short(name: str, length: int = 16) -> str:
+    """A name for a picture: on one line, cut where it is too long."""
+    name = " ".join(name.split())
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def faster(cost: dict[str, Any]) -> str:
+    """How the time to unlearn compares with that of retraining."""
+    return f"{cost['speedup']:.1f}× faster than retraining" if cost.get("speedup") else "no retraining to compare with"

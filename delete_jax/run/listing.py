@@ -1,0 +1,68 @@
+"""What `delete-jax --list` prints: every row of every table. `python -m delete_jax.run.listing` prints the page of measures."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterator
+
+from delete_jax import metrics, models, tasks
+from delete_jax.data.loading import names
+from delete_jax.methods import METHODS, describe
+from delete_jax.run.arguments import shipped
+
+
+def listing() -> str:
+    """Configs, tasks, datasets, networks, methods and measures, each with what a user must know of it."""
+    parts = {
+        "Configs (--config=NAME or NAME:quick)": _configs(),
+        "Tasks (task=SETTINGS(…) in a config file, --config.task.…)": _tasks(),
+        "Datasets (--config.data.name)": iter([", ".join(names())]),
+        "Networks (--config.model.name)": _networks(),
+        "Methods (--config.unlearn.method)": (str(describe(name)) for name in METHODS),
+        "Measures": (f"{row.name}: {row.title}. {row.text}" for row in metrics.MEASURES.values()),
+    }
+    return "\n\n".join("\n".join([head, *_indented(lines)]) for head, lines in parts.items())
+
+
+def _configs() -> Iterator[str]:
+    for name, path in shipped().items():
+        yield f"{name}: {path.read_text().split(chr(34) * 3)[1].splitlines()[0]}"
+
+
+def _tasks() -> Iterator[str]:
+    for name, task in tasks.TASKS.items():
+        said = (inspect.getdoc(task.settings) or "").partition("\n")[0]
+        yield f"{name}, {task.settings.__name__}: {said}"
+        for field in dataclasses.fields(task.settings):
+            yield f"  --config.task.{field.name}={getattr(task.settings(), field.name)}"
+
+
+def _networks() -> Iterator[str]:
+    for name, network in models.NETWORKS.items():
+        said = (inspect.getdoc(getattr(network.factory, "func", network.factory)) or "").partition("\n")[0]
+        yield f"{name} (a class per {network.answers}): {said}"
+
+
+def _indented(lines: Iterator[str]) -> list[str]:
+    return [f"  {line}" for text in lines for line in text.splitlines()]
+
+
+def measures_page() -> str:
+    """The table of measures as Markdown: `docs/measures.md`."""
+    lines = [
+        "# Measures",
+        "",
+        "Every figure of a report or of a table is a row of `delete_jax.metrics.MEASURES`, from which this page is made:",
+        "`python -m delete_jax.run.listing > docs/measures.md`. Each is shown beside the same figure of the original network and of the",
+        "one retrained without the class. Names with dots are nested in `report.json`.",
+        "",
+        "| name | in a report | in a table | what it is |",
+        "|---|---|---|---|",
+    ]
+    rows = (f"| `{row.name}` | {row.title} | {row.heading} | {row.text} |" for row in metrics.MEASURES.values())
+    return "\n".join([*lines, *rows]) + "\n"
+
+
+if __name__ == "__main__":
+    print(measures_page(), end="")

@@ -1,0 +1,83 @@
+"""What every report says: about the data, the network, the method, what it cost, and the figures of each network."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+from typing import Any
+
+import jax
+
+import delete_jax
+from delete_jax import data
+from delete_jax.checkpoint import digest
+from delete_jax.config import counted, plain
+from delete_jax.loop import Result, Row
+from delete_jax.tasks import Measured, Run
+
+
+def make_record(run: Run, networks: dict[str, Result], measured: Measured, command: str) -> dict[str, Any]:
+    """The record of a run, as `delete_jax.report.write_report` takes it."""
+    dataset, forget = run.data.dataset, run.data.forget
+    original, retrained, unlearned = networks["original"], networks.get("retrained"), networks["unlearned"]
+    retrain_seconds = retrained.seconds if retrained else None
+    num_steps = len(unlearned.history)
+    more = dict(measured.record)
+    return {
+        "format": 1,
+        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "command": command,
+        "versions": versions(),
+        "device": f"{jax.devices()[0].device_kind} × {jax.device_count()}, {os.cpu_count()} CPU cores",
+        "task": plain(run.config)["task"],
+        "dataset": {
+            "name": dataset.name,
+            "digest": dataset.digest,
+            "num_train": len(dataset.train.labels),
+            "num_validation": len(dataset.validation.labels),
+            "num_test": len(dataset.test.labels),
+            "class_names": list(dataset.class_names),
+        },
+        "forget": {
+            "classes": list(forget),
+            "names": [dataset.class_names[class_] for class_ in forget],
+            "num_samples": len(measured.erased.labels),
+            "digest": data.split_digest(measured.erased),
+            **more.pop("forget", {}),
+        },
+        "model": {
+            "name": run.description["name"],
+            "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(original.variables["params"])),
+        },
+        "method": counted(run.config) | ({"num_steps": num_steps} if num_steps else {}),
+        "networks": {
+            name: {"digest": digest(network.variables), "source": network.source, "metrics": measured.metrics[name]}
+            for name, network in networks.items()
+        },
+        "cost": {
+            "teacher_seconds": original.seconds or None,
+            "retrain_seconds": retrain_seconds,
+            "unlearn_seconds": unlearned.seconds,
+            "unlearn_compile_seconds": unlearned.compile_seconds,
+            "speedup": retrain_seconds / unlearned.seconds if retrain_seconds else None,
+            "samples_per_second": (
+                num_steps * run.config.unlearn.batch_size / unlearned.seconds if num_steps else None
+            ),
+        },
+        "history": _columns(unlearned.history, ("step", "loss", "forgetting", "retention", "grad_norm")),
+        "curve": _columns(unlearned.evaluations, ("step", "acc_f", "acc_r")),
+        **more,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, of what computes, and of Python."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {"delete_jax": delete_jax.__version__, **found, "python": platform.python_version()}
+
+
+def _columns(rows: list[Row], names: tuple[str, ...]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in names if rows and name in rows[0]}

@@ -1,0 +1,151 @@
+"""What a task is: a NamedTuple of facts and pure functions, as a method is; one row of `delete_jax.tasks.TASKS`.
+
+The stages of a run (`delete_jax.run.stages`) know no task by name: they load what a task loads, train the networks of its
+plan, forget with its streams, and write what it measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import flax.linen as nn
+
+from delete_jax import data
+from delete_jax.data import Dataset, Split
+from delete_jax.loop import Result
+from delete_jax.methods import Method, Stream
+from delete_jax.model import Model, Variables
+from delete_jax.models import Network
+
+if TYPE_CHECKING:
+    from delete_jax.config import Config, TrainConfig
+
+ORIGINAL, RETRAINED, UNLEARNED = "original", "retrained", "unlearned"
+"""Networks of every report. A plan may show others beside them."""
+
+
+class Data(NamedTuple):
+    """What a run is about.
+
+    dataset: what the network tells apart.
+    forget: the request: the classes to erase, sorted.
+    extra: what else the task loaded, of a kind of its own.
+    """
+
+    dataset: Dataset
+    forget: tuple[int, ...] = ()
+    extra: Any = None
+
+
+class Training(NamedTuple):
+    """One network to train.
+
+    name: of its stage, and of its folder below `checkpoints/`.
+    dataset: the one whose classes it tells apart.
+    split: the samples that it is trained on.
+    settings: epochs, rate and so on.
+    start: the training whose network it starts from, with a new classifier; from scratch when "".
+    shown_as: its name in the report: "original", "retrained" or another reference's; not shown when "".
+    """
+
+    name: str
+    dataset: Dataset
+    split: Split
+    settings: TrainConfig
+    start: str = ""
+    shown_as: str = ""
+
+
+class Run(NamedTuple):
+    """A config with its data and its network.
+
+    network: the row of the table; module and model: the network itself, and as two functions.
+    preprocess: stored images -> the network's input.
+    method: what makes it forget.
+    description: what its checkpoints say of it: name, class_names, image_shape, mean and std.
+    """
+
+    config: Config
+    data: Data
+    network: Network
+    module: nn.Module
+    model: Model
+    preprocess: Callable
+    method: Method
+    description: dict[str, Any]
+
+
+class Measured(NamedTuple):
+    """What a task found.
+
+    metrics: by network; the names are those of `metrics.MEASURES`, with whatever else the page shows.
+    examples: what the page shows of samples.
+    erased: the samples that were made to be forgotten.
+    summary: one line for the terminal, without a full stop.
+    record: what the report says beside the common things.
+    notes: what a user must know, one line each.
+    """
+
+    metrics: dict[str, dict[str, Any]]
+    examples: Any
+    erased: Split
+    summary: str
+    record: Mapping[str, Any] = {}
+    notes: Iterable[str] = ()
+
+
+class Task(NamedTuple):
+    """A task.
+
+    name: its key in the table.
+    settings: its dataclass in the config (`config.task`), every field with a default.
+    check: `config ->` ValueError for a setting out of its range, before anything is loaded.
+    load: `config -> Data`, whose request is filled in afterwards.
+    trainings: `(config, data) -> the plan`: which networks, on what, from where, shown as what. It trains nothing.
+    streams: `(run, method, the original's variables) -> {stream: columns}`: what the method reads.
+    measure: `(run, {name: Result}) -> Measured`.
+    page: the module whose `parts(record, examples)` makes the report's page; imported when the report is written.
+    answers: what has a class: an "image" or a "pixel".
+    reads: which of `unlearn`'s settings count that do not count everywhere: of "mask", "pixels" and "augment".
+    provides: what its forget samples come with (`Method.needs`).
+    prefix: of the names of datasets that no other task can load; "" where there are none.
+    """
+
+    name: str
+    settings: type
+    load: Callable[[Config], Data]
+    trainings: Callable[[Config, Data], list[Training]]
+    streams: Callable[[Run, Method, Variables], dict[str, Stream]]
+    measure: Callable[[Run, dict[str, Result]], Measured]
+    page: str
+    check: Callable[[Config], None] = lambda config: None
+    answers: str = "image"
+    reads: tuple[str, ...] = ("mask", "augment")
+    provides: tuple[str, ...] = ()
+    prefix: str = ""
+
+
+def augmentation(answers: str, names: tuple[str, ...]) -> Callable | None:
+    """What images are augmented by; where a pixel has a class, label maps move along. None for no names.
+
+    Raises:
+      ValueError: an unknown or repeated name.
+    """
+    return data.paired_augmentation(names) if answers == "pixel" else data.augmentation(names)
+
+
+def require(holds: bool, field: str, value: Any, allowed: str) -> None:
+    """Raises ValueError, naming a field, its value and what is allowed, unless it holds."""
+    if not holds:
+        raise ValueError(f"{field} is {value!r}: it must be {allowed}")
+
+
+def choose(value: Any, field: str, choices: Iterable[str]) -> None:
+    """Raises ValueError unless the value is one of the choices."""
+    require(value in choices, field, value, f"one of {', '.join(choices)}")
+
+
+def choose_some(values: tuple[str, ...], field: str, choices: Iterable[str]) -> None:
+    """Raises ValueError unless every value is one of the choices."""
+    require(set(values) <= set(choices), field, values, f"some of {', '.join(choices)}")

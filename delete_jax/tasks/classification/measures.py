@@ -1,0 +1,45 @@
+"""What is measured where a class is forgotten, and which samples a report shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from delete_jax import metrics
+from delete_jax.data import Dataset
+from delete_jax.report import Examples
+from delete_jax.tasks.evidence import Evidence
+
+ANSWERS = (
+    "acc_f", "acc_r", "acc_ft", "acc_rt", "any_forgotten", "forget_mass", "hmean_residual", "hmean_drop", "aus",
+    *(name for name in metrics.MEASURES if name.startswith("distance_to_retrained.")),
+)  # fmt: skip
+INSIDE = (
+    "probe", "probe_gap", "nearest_mean", "prototype", "relearn_steps", "cka_original", "cka_retrained", "mia",
+    "mia_accuracy",
+)  # fmt: skip
+"""What takes longer: measured where `config.task.measures` names it."""
+
+
+def measure(evidence: Evidence, names: tuple[str, ...] = ANSWERS) -> dict[str, Any]:
+    """The figures of one network, fractions, by the names of `metrics.MEASURES`; and, for the pictures, on test samples:
+    `per_class` (accuracies), `confusion` (counts) and `absorbed_by` (where erased samples go)."""
+    return metrics.measure(evidence, names) | {
+        "per_class": metrics.per_class(evidence.confusion),
+        "confusion": evidence.confusion.tolist(),
+        "absorbed_by": evidence.absorbed_by.tolist(),
+    }
+
+
+def choose_examples(dataset: Dataset, forget: tuple[int, ...], before: np.ndarray, after: np.ndarray) -> Examples:
+    """Four test samples of erased classes and one of each of up to eight others, the first in the test set.
+
+    Args:
+      before, after: probabilities float `[n, k]` of the original and of the unlearned network on the test samples.
+    """
+    labels = dataset.test.labels
+    erased = np.flatnonzero(np.isin(labels, forget))[:4]
+    others = [class_ for class_ in range(dataset.num_classes) if class_ not in forget and np.any(labels == class_)][:8]
+    rows = np.concatenate([erased, [np.flatnonzero(labels == class_)[0] for class_ in others]]).astype(int)
+    return Examples(dataset.test.images[rows], labels[rows], before[rows], after[rows])

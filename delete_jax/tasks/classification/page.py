@@ -1,0 +1,267 @@
+"""The page of a run that erased classes of images."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from delete_jax import report
+from delete_jax.report import Examples, Parts, Verdict, floats, metric, number, percent
+
+TOLERATED = 0.01  # an erased class may be answered for this fraction of its test samples: a stray sample is no memory
+PARTLY = 0.10  # ... and above this one cannot speak of erasing at all
+COST = 0.02  # loss of accuracy on the other classes that the headline must mention
+DAMAGE = 0.10  # ... and the loss that is a failure
+CLASS_COST = 0.05  # loss of one remaining class that the average must not hide
+
+GROUPS: report.MeasureGroups = {
+    "The erased class": ("acc_ft", "acc_f", "any_forgotten", "forget_mass"),
+    "Everything else": ("acc_rt", "acc_r"),
+    "Both in one figure": ("hmean_residual", "hmean_drop", "aus"),
+    "Distance to the retrained network": tuple(
+        f"distance_to_retrained.{part}.{name}"
+        for part in ("forget", "remain")
+        for name in ("total_variation", "jensen_shannon", "agreement")
+    ),
+    "Inside the network": (
+        "probe", "probe_gap", "nearest_mean", "prototype", "relearn_steps", "cka_original", "cka_retrained",
+    ),
+    "Membership attack": ("mia", "mia_accuracy"),
+}  # fmt: skip
+
+
+def parts(record: dict[str, Any], examples: Examples) -> Parts:
+    """What the page shows.
+
+    Args:
+      record: of the run, as `delete_jax.report.record` describes it; every network's metrics have the accuracies `acc_ft` and
+        `acc_rt`, `per_class` and `absorbed_by` `[k]`, and `confusion` `[k, k]`.
+      examples: test images to show.
+
+    Raises:
+      ValueError: metrics are missing, or a shape does not fit the number of classes.
+    """
+    k = len(record["dataset"]["class_names"])
+    report.check_metrics(
+        record, {"acc_ft": (), "acc_rt": (), "per_class": (k,), "confusion": (k, k), "absorbed_by": (k,)}
+    )
+    report.check_examples(record, examples)
+    return Parts(
+        verdict(record),
+        _cards(record),
+        [
+            report.provenance(record),
+            report.comparison(record, GROUPS),
+            report.process(record, "Accuracy while unlearning"),
+            _class_by_class(record),
+            _confusion(record),
+            report.samples(record, examples),
+        ],
+        _limits(record, examples),
+    )
+
+
+def verdict(record: dict[str, Any]) -> Verdict:
+    """Say in plain words, from the numbers alone, whether the run did what it should.
+
+    Args:
+      record: of the run; only `dataset`, `forget`, `networks` and `history` are read.
+
+    Returns:
+      level "good" if at most 1 % of the forgotten test samples are answered with an erased class and the accuracy on
+      the other classes fell by at most 2 points; "bad" from 10 % or 10 points; else "warning".
+    """
+    record = report.plain(record)
+    networks = record["networks"]
+    before, after = networks["original"]["metrics"], networks["unlearned"]["metrics"]
+    one = len(record["forget"]["classes"]) == 1
+    was = "was" if one else "were"
+
+    gone, still = after["acc_ft"], after.get("any_forgotten")
+    drop = 0.0 if None in (before["acc_rt"], after["acc_rt"]) else before["acc_rt"] - after["acc_rt"]
+    costly, damaged = drop > COST, drop > DAMAGE
+    residual = 0.0 if gone is None else max(gone, still or 0)
+    if residual > PARTLY:
+        level, label, what = "bad", "Not erased", f"{was} not erased"
+    elif residual > TOLERATED:
+        level, label, what = "bad" if damaged else "warning", "Partly erased", f"{was} only partly erased"
+    elif costly:
+        level, label, what = "bad" if damaged else "warning", "Erased at a cost", f"{was} erased, but at a cost"
+    else:
+        level, label, what = "good", "Erased", f"{was} erased"
+    if gone is None:
+        level, label = "bad", "Not checked"
+
+    paid = _classes_that_paid(record)
+    broken = int(np.sum(~np.isfinite(floats(record.get("history", {}).get("loss", [])))))
+    notes = [*_erasing_notes(before, gone, still, residual), *_cost_notes(record, drop, paid)]
+    if broken:
+        notes.append(f"Training diverged: the loss was not finite at {broken} of the recorded steps.")
+    if "retrained" not in networks:
+        notes.append(
+            "No retrained reference was made: how a network that never saw the class would answer is not known."
+        )
+    if level == "good" and (broken or paid):
+        level, label = "warning", "Erased, see the notes"
+    return Verdict(level, label, _headline(record, what), notes)
+
+
+def _headline(record: dict[str, Any], what: str) -> str:
+    """One sentence: what was erased, how far, and what became of the others."""
+    networks, forgotten = record["networks"], record["forget"]["classes"]
+    before, after = networks["original"]["metrics"], networks["unlearned"]["metrics"]
+    one = len(forgotten) == 1
+    subject = f"{'Class' if one else 'Classes'} {report.quoted(record)}"
+    was, are, its = ("was", "it is", "its") if one else ("were", "they are", "their")
+    gone, still = after["acc_ft"], after.get("any_forgotten")
+    if gone is None:
+        said = f"Whether {subject[0].lower()}{subject[1:]} {was} erased could not be checked: there are no test images"
+    else:
+        again = "still " if gone > TOLERATED else ""
+        said = f"{subject} {what}: {are} {again}recognised in {percent(gone)} of {its} test images "
+        said += f"({percent(before['acc_ft'])} before)"
+        if _swapped(gone, still):
+            said += f", and {percent(still)} are answered with one of the erased classes"
+    others = len(record["dataset"]["class_names"]) - len(forgotten)
+    many = f"the other {report.word(others)} classes are" if others > 1 else "the other class is"
+    retrained = metric(record, "retrained", "acc_rt")
+    reference = "" if "retrained" not in networks else f"; {percent(retrained)} retrained from scratch"
+    return f"{said}; {many} recognised in {percent(after['acc_rt'])} ({percent(before['acc_rt'])} before{reference})."
+
+
+def _swapped(gone: float | None, still: float | None) -> bool:
+    """Whether one erased class is answered for another."""
+    return gone is not None and (still or 0) - gone > TOLERATED
+
+
+def _erasing_notes(before: dict[str, Any], gone: float | None, still: float | None, residual: float) -> list[str]:
+    notes = []
+    if residual > TOLERATED:
+        notes.append(f"Erasing is not complete: {percent(residual)} of the test images of what was erased are still "
+                     "answered with it. Do not present this network as one that forgot.")  # fmt: skip
+    if _swapped(gone, still):
+        notes.append(f"The erased classes stand in for each other: {percent(gone)} are answered with their own class, "
+                     f"{percent(still)} with any erased one. Masking all of them together avoids that.")  # fmt: skip
+    if before["acc_ft"] is not None and before["acc_ft"] <= PARTLY:
+        notes.append(f"The original recognised only {percent(before['acc_ft'])} of these: there was little to erase.")
+    return notes
+
+
+def _cost_notes(record: dict[str, Any], drop: float, paid: list[int]) -> list[str]:
+    notes, names, counts = [], record["dataset"]["class_names"], _test_images(record)
+    if drop > COST:
+        notes.append(f"The accuracy on the other classes fell by {100 * drop:.1f} points. A smaller learning rate, "
+                     "fewer steps or the other batch norm setting may keep it.")  # fmt: skip
+    p, q, retrained = (metric(record, name, "per_class") for name in ("original", "unlearned", "retrained"))
+    for c in paid[:3]:
+        also = f"; retrained {percent(retrained[c])}" if retrained else ""
+        notes.append(f"“{names[c]}” lost {100 * (p[c] - q[c]):.1f} points, from {percent(p[c])} to {percent(q[c])}{also} "
+                     f"({counts[c]:.0f} test images).")  # fmt: skip
+    return notes
+
+
+def _classes_that_paid(record: dict[str, Any]) -> list[int]:
+    """The remaining classes that lost more than chance explains, the one that lost most first."""
+    p, q = (floats(metric(record, name, "per_class")) for name in ("original", "unlearned"))
+    noise = 3 * np.sqrt(
+        (p * (1 - p) + q * (1 - q)) / np.maximum(_test_images(record), 1)
+    )  # a few images are no loss yet
+    losses = np.where((p - q > CLASS_COST) & (p - q > noise), p - q, 0)
+    losses[record["forget"]["classes"]] = 0
+    return [int(c) for c in np.argsort(-losses, kind="stable") if losses[c]]
+
+
+def _test_images(record: dict[str, Any]) -> np.ndarray:
+    """The number of test images of each class."""
+    return floats(metric(record, "original", "confusion")).sum(axis=1)
+
+
+def _cards(record: dict[str, Any]) -> list[report.Card]:
+    one = len(record["forget"]["classes"]) == 1
+    second = ("any_forgotten", "Answered with any erased class")
+    second = ("forget_mass", "Probability given to the erased class") if one else second
+    distance = report.measure_card(
+        record, "distance_to_retrained.forget.total_variation", "Distance to the retrained network"
+    )
+    beside = ["no retrained reference was made"]
+    if "retrained" in record["networks"]:
+        before = metric(record, "original", "distance_to_retrained.forget.total_variation")
+        beside = [*([] if before is None else [f"{number(before)} original"]), "0 = same answers"]
+    return [
+        report.measure_card(record, "acc_ft", f"Erased class{'' if one else 'es'} still recognised"),
+        report.measure_card(record, *second),
+        report.measure_card(record, "acc_rt", "Other classes recognised"),
+        distance._replace(details=beside),
+        report.time_card(record),
+    ]
+
+
+def _class_by_class(record: dict[str, Any]) -> report.Section:
+    names, forgotten = [report.short(name) for name in record["dataset"]["class_names"]], record["forget"]["classes"]
+    k = len(names)
+    absorbed = report.network_series(record, "absorbed_by")
+    del absorbed["original"]
+    top = report.most_frequent({name: series.values for name, series in absorbed.items()})
+    text = "The answers to the test images of what was erased" + (
+        ", beside those of the network that never saw it: the closer, the better." if len(absorbed) > 1 else "."
+    )
+    text += f" The {len(top)} most frequent of {k} classes." if k > len(top) else ""
+    goes = report.bars("Where the erased images go", text, list(absorbed.values()), top, names, forgotten)
+
+    accuracy = report.network_series(record, "per_class")
+    shown = report.most_changed(accuracy["original"].values, accuracy["unlearned"].values, forgotten)
+    text = "Test images answered rightly, class by class; ✕ marks what was erased."
+    if k > len(shown):
+        text += f" Shown are what was erased and the classes that changed most, {len(shown)} of {k}."
+    each = report.bars("Accuracy of each class", text, list(accuracy.values()), shown, names, forgotten)
+    numbers = report.class_table(record, "Accuracy of each class", _test_images(record))
+    return report.Section("Class by class", [report.Figures([goes, each]), numbers])
+
+
+def _confusion(record: dict[str, Any]) -> report.Section:
+    names, forgotten = [report.short(name) for name in record["dataset"]["class_names"]], record["forget"]["classes"]
+    panels = [
+        report.confusion(
+            title,
+            f"Answers of the {name} network to the test images; each row sums to 100 %.",
+            floats(metric(record, name, "confusion")),
+            names,
+            forgotten,
+        )
+        for name, title in (("original", "Confusion before"), ("unlearned", "Confusion after"))
+    ]
+    return report.Section("Which class is taken for which", [report.Figures(panels)])
+
+
+def _limits(record: dict[str, Any], examples: Examples) -> list[report.Point]:
+    rows = floats(metric(record, "unlearned", "confusion"))[record["forget"]["classes"]]
+    n, rate = rows.sum(), metric(record, "unlearned", "acc_ft")
+    text = "Other images, altered images or attacks may be answered differently."
+    points = [report.inside_limit(record), report.Point("Measured on this test set.", text)]
+    if n > 0 and rate is not None:
+        text = f"There are {n:.0f} test images of what was erased. With {percent(rate)} of them recognised, the rate "
+        text += f"on further images of the same kind may be up to {percent(upper_bound(rate, n))} (95 % confidence)."
+        points.append(report.Point("A finite sample.", text))
+    seed = "" if record["method"].get("seed") is None else f" with seed {record['method']['seed']}"
+    text = f"These are figures of one run{seed}: small differences may be chance; a claim about the method needs more."
+    points.append(report.Point("One run.", text))
+    if "retrained" not in record["networks"]:
+        text = "Nothing here says how close the result is to never having seen the class."
+        points.append(report.Point("No retrained reference was made.", text))
+    text = (
+        "The original checkpoint, the forget samples, their copies and backups still exist unless deleted separately. "
+        "The method is approximate; this page is evidence, not a proof."
+    )
+    points.append(report.Point("Nothing else is deleted.", text))
+    if len(examples.labels):
+        text = "Samples of the erased class may be among them: hand it on accordingly."
+        points.append(report.Point("This page shows images.", text))
+    return points
+
+
+def upper_bound(rate: float, n: float) -> float:
+    """The upper end of Wilson's 95 % interval of a rate that was found in n samples."""
+    z2 = 1.96**2
+    return (rate + z2 / (2 * n) + math.sqrt(z2 * (rate * (1 - rate) + z2 / (4 * n)) / n)) / (1 + z2 / n)

@@ -1,0 +1,80 @@
+"""The task: a network that names the class of an image forgets classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from delete_jax import data
+from delete_jax.loop import Result
+from delete_jax.methods import Method, Stream
+from delete_jax.model import Variables
+from delete_jax.streams import split_streams
+from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, choose_some
+from delete_jax.tasks.classification.measures import ANSWERS, INSIDE, choose_examples, measure
+from delete_jax.tasks.evidence import Evidence, side_by_side
+
+if TYPE_CHECKING:
+    from delete_jax.config import Config
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Classification:
+    """A class per image is forgotten.
+
+    measures: what to measure beside the answers, of "probe", "probe_gap", "nearest_mean", "prototype", "relearn_steps",
+        "cka_original", "cka_retrained", "mia" and "mia_accuracy".
+    """
+
+    measures: tuple[str, ...] = ()
+
+
+def check(config: Config) -> None:
+    choose_some(config.task.measures, "config.task.measures", INSIDE)
+
+
+def load(config: Config) -> Data:
+    return Data(data.load(**config.data_arguments()))
+
+
+def trainings(config: Config, found: Data) -> list[Training]:
+    """The original on all samples, the retrained network on those of the remaining classes."""
+    dataset = found.dataset
+    _, remaining = data.forget_remain(dataset.train, found.forget)
+    return [
+        Training("teacher", dataset, dataset.train, config.train, shown_as=ORIGINAL),
+        Training("retrained", dataset, remaining, config.train, shown_as=RETRAINED),
+    ]
+
+
+def streams(run: Run, method: Method, original: Variables) -> dict[str, Stream]:
+    images, labels = run.data.dataset.train
+    settings, num_classes = run.config.unlearn, run.data.dataset.num_classes
+    return split_streams(images, labels, run.data.forget, num_classes, method.streams, settings.mask, settings.pixels)
+
+
+def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
+    dataset, forget = run.data.dataset, run.data.forget
+    found = side_by_side(run, networks, Evidence)
+    names = ANSWERS + tuple(run.config.task.measures)
+    figures = {name: measure(evidence, names) for name, evidence in found.items()}
+    before, after = figures["original"], figures["unlearned"]
+    summary = f"forgotten classes: {after['acc_ft']:.1%} on test; the others: {after['acc_rt']:.1%} "
+    return Measured(
+        figures,
+        choose_examples(dataset, forget, found["original"].test, found["unlearned"].test),
+        data.forget_remain(dataset.train, forget)[0],
+        f"{summary}(before: {before['acc_rt']:.1%})",
+    )
+
+
+TASK = Task(
+    "classification",
+    Classification,
+    load,
+    trainings,
+    streams,
+    measure_networks,
+    page="delete_jax.tasks.classification.page",
+    check=check,
+)

@@ -1,0 +1,175 @@
+"""What measures read of a network that has one answer per image: computed when it is first read, and once."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, TypeVar
+
+import numpy as np
+from scipy.special import softmax
+
+from delete_jax import metrics, models
+from delete_jax.data import Dataset, Split
+from delete_jax.loop import Result, fit
+from delete_jax.methods import REMAIN, finetune
+from delete_jax.parallel import make_trainer
+from delete_jax.predict import make_predictor
+from delete_jax.step import init_state, sgd
+from delete_jax.streams import split_streams
+from delete_jax.tasks.base import Run
+
+SHADOW_SAMPLES, PROBE_SAMPLES, FEW = 1000, 5000, 10
+RELEARN_STEPS, RELEARN_LR, RELEARN_ASKED = 50, 1e-3, 256
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis in float64, stored as float32: `[n, k]`."""
+    return softmax(logits.astype(np.float64), axis=-1).astype(np.float32)
+
+
+class Evidence:
+    """One network's answers and features, as the rows of `metrics.MEASURES` read them.
+
+    forget, remain: the erased and the other classes.
+    train, test: probabilities float32 `[n, k]` on training and test samples, without augmentation.
+    train_confusion, confusion: counts int64 `[k, k]` of the same.
+    original, retrained: the evidence on these networks; None where there is none, or where it is this one.
+    seconds: what training or unlearning took.
+    """
+
+    def __init__(self, run: Run, result: Result, original: Evidence | None = None, retrained: Evidence | None = None):
+        self.run, self.result, self.original, self.retrained = run, result, original, retrained
+        self.dataset: Dataset = run.data.dataset
+        self.forget = list(run.data.forget)
+        self.remain = [class_ for class_ in range(self.dataset.num_classes) if class_ not in self.forget]
+        self.test_labels, self.train_labels = self.dataset.test.labels, self.dataset.train.labels
+        self.seconds = result.seconds or None
+
+    # ---- what it answers
+
+    @functools.cached_property
+    def train(self) -> np.ndarray:
+        return self._answers(self.dataset.train)
+
+    @functools.cached_property
+    def test(self) -> np.ndarray:
+        return self._answers(self.dataset.test)
+
+    def _answers(self, split: Split) -> np.ndarray:
+        predict = make_predictor(self.run.model, self.run.preprocess)
+        return probabilities(predict(self.result.variables, split.images))
+
+    @functools.cached_property
+    def confusion(self) -> np.ndarray:
+        return metrics.confusion_matrix(self.test_labels, self.test.argmax(-1), self.dataset.num_classes)
+
+    @functools.cached_property
+    def train_confusion(self) -> np.ndarray:
+        return metrics.confusion_matrix(self.train_labels, self.train.argmax(-1), self.dataset.num_classes)
+
+    @property
+    def erased_test(self) -> np.ndarray:
+        """Which test samples are of an erased class: bool `[n]`."""
+        return np.isin(self.test_labels, self.forget)
+
+    @property
+    def absorbed_by(self) -> np.ndarray:
+        """Where the erased test samples go: fractions float64 `[k]`."""
+        return metrics.absorbed_by(self.confusion, self.forget)
+
+    @property
+    def forget_mass(self) -> float:
+        """Mean probability on the erased classes over their test samples."""
+        return float(self.test[self.erased_test][:, self.forget].sum(-1).mean())
+
+    def probabilities(self, part: str) -> np.ndarray:
+        """The probabilities on the test samples of the "forget" or of the "remain" classes."""
+        return self.test[self.erased_test if part == "forget" else ~self.erased_test]
+
+    @functools.cached_property
+    def attack(self) -> metrics.Attack:
+        """The membership attack on the confidence, erased training samples being judged."""
+        hit = np.isin(self.train_labels, self.forget)
+        return metrics.membership(
+            self.train[~hit], self.train_labels[~hit], self.probabilities("remain"), self.test_labels[~self.erased_test],
+            self.train[hit], self.train_labels[hit], most=SHADOW_SAMPLES,
+        )["confidence"]  # fmt: skip
+
+    # ---- what it knows
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """What enters the classifier: float `[n, d]`."""
+        model = models.features(self.run.module, self.run.network.classifier)
+        return make_predictor(model, self.run.preprocess)(self.result.variables, images)
+
+    @functools.cached_property
+    def train_features(self) -> np.ndarray:
+        return self.features(self.dataset.train.images)
+
+    @functools.cached_property
+    def test_features(self) -> np.ndarray:
+        return self.features(self.dataset.test.images)
+
+    @property
+    def erased_features(self) -> np.ndarray:
+        return self.test_features[self.erased_test]
+
+    @functools.cached_property
+    def probe(self) -> float:
+        """Accuracy on erased test samples of a linear probe, taught on some training samples of all classes."""
+        some = np.random.default_rng(0).permutation(len(self.train_labels))[:PROBE_SAMPLES]
+        features, labels = self.features(self.dataset.train.images[some]), self.train_labels[some]
+        return metrics.linear_probe(features, labels, self.test_features, self.test_labels, self.forget)
+
+    @functools.cached_property
+    def few_features(self) -> np.ndarray:
+        """Features of the first few training samples of the erased classes."""
+        return self.features(self.dataset.train.images[self._few])
+
+    @property
+    def _few(self) -> np.ndarray:
+        return np.concatenate([np.flatnonzero(self.train_labels == class_)[:FEW] for class_ in self.forget])
+
+    @functools.cached_property
+    def classifier(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The last layer's kernel `[d, k]` and bias `[k]`; None where it is no matrix."""
+        layer: Any = self.result.variables["params"]
+        for key in self.run.network.path:
+            layer = layer[key]
+        kernel = np.asarray(layer["kernel"])
+        kernel = kernel.reshape(-1, kernel.shape[-1]) if kernel.size == kernel.shape[-1] * kernel.shape[-2] else kernel
+        return (kernel, np.asarray(layer.get("bias", np.zeros(kernel.shape[-1])))) if kernel.ndim == 2 else None
+
+    def layer(self, name: str) -> np.ndarray:
+        """A layer's output on the erased test samples, averaged over positions: float `[n, d]`."""
+        predict = make_predictor(models.layer_output(self.run.module, name), self.run.preprocess)
+        return predict(self.result.variables, self.dataset.test.images[self.erased_test])
+
+    @functools.cached_property
+    def relearned(self) -> tuple[list[float], list[int]]:
+        """Accuracies on erased test samples and the steps at which they hold: fine-tuning on ten samples of each erased
+        class, statistics frozen."""
+        asked = np.flatnonzero(self.erased_test)[:RELEARN_ASKED]
+        images, labels = self.dataset.test.images[asked], self.test_labels[asked]
+        few, split = self._few, self.dataset.train
+        streams = split_streams(split.images[few], split.labels[few], (), self.dataset.num_classes, [REMAIN])
+        trainer = make_trainer(self.run.model, finetune(), sgd(), self.run.preprocess, None, "frozen", "jit")
+        predict = make_predictor(self.run.model, self.run.preprocess)
+        fitted = fit(
+            trainer, init_state(self.result.variables, sgd()), None, streams, lr=RELEARN_LR, seed=0,
+            epochs=RELEARN_STEPS, batch_size=len(few),
+            evaluate=lambda variables: {"acc": float(np.mean(predict(variables, images).argmax(-1) == labels))},
+        )  # fmt: skip
+        return [row["acc"] for row in fitted.evaluations], [row["step"] for row in fitted.evaluations]
+
+
+Kind = TypeVar("Kind", bound=Evidence)
+
+
+def side_by_side(run: Run, networks: dict[str, Result], kind: type[Kind]) -> dict[str, Kind]:
+    """The evidence, of some kind, on every network of a report, each beside the original and the retrained one."""
+    found = {name: kind(run, result) for name, result in networks.items()}
+    for evidence in found.values():
+        others = {name: other for name, other in found.items() if other is not evidence}
+        evidence.original, evidence.retrained = others.get("original"), others.get("retrained")
+    return found

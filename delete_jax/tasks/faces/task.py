@@ -1,0 +1,118 @@
+"""The task: a network that names people forgets some of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from delete_jax import data, models
+from delete_jax.loop import Result
+from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, choose_some, require
+from delete_jax.tasks.classification.measures import INSIDE, choose_examples, measure
+from delete_jax.tasks.classification.task import streams
+from delete_jax.tasks.evidence import side_by_side
+from delete_jax.tasks.faces.measures import NAMES, FaceEvidence, FaceExamples
+
+if TYPE_CHECKING:
+    from delete_jax.config import Config
+
+PREFIX = "faces:"
+LEAST = {"pretrain": 2, "people": 2, "unseen": 2, "train_images": 2, "test_images": 1, "epochs": 1}
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Faces:
+    """People are forgotten: a network is pretrained on many, taught others, and forgets some of these.
+
+    `data.name` is "faces:drawn", "faces:lfw" or "faces:PATH"; `train` is the pretraining.
+
+    pretrain, people, unseen: how many people to pretrain on, to teach, and to leave unseen.
+    train_images, test_images: of each person.
+    epochs, lr: of teaching.
+    measures: what to measure beside the answers and verification (see `tasks.classification`).
+    """
+
+    pretrain: int = 100
+    people: int = 10
+    unseen: int = 10
+    train_images: int = 400
+    test_images: int = 100
+    epochs: int = 5
+    lr: float = 0.01
+    measures: tuple[str, ...] = ()
+
+
+def check(config: Config) -> None:
+    for field, least in LEAST.items():
+        value = getattr(config.task, field)
+        require(value >= least, f"config.task.{field}", value, f"at least {least}")
+    require(0 < config.task.lr < float("inf"), "config.task.lr", config.task.lr, "a number above 0")
+    choose_some(config.task.measures, "config.task.measures", INSIDE)
+    name = config.data.name
+    require(name.startswith(PREFIX), "config.data.name", name, f"{PREFIX}drawn, {PREFIX}lfw or {PREFIX}PATH")
+
+
+def load(config: Config) -> Data:
+    task = config.task
+    arguments = config.data_arguments()
+    found = data.load_faces(
+        arguments.pop("name").removeprefix(PREFIX),
+        pretrain=task.pretrain,
+        people=task.people,
+        unseen=task.unseen,
+        train_images=task.train_images,
+        test_images=task.test_images,
+        **arguments,
+    )
+    return Data(found.people, extra=found)
+
+
+def trainings(config: Config, found: Data) -> list[Training]:
+    """A network of many people; from it, with a new classifier, the original, and one that was never taught who is erased."""
+    task, dataset, wide = config.task, found.dataset, found.extra.pretrain
+    teaching = dataclasses.replace(config.train, epochs=task.epochs, lr=task.lr)
+    _, remaining = data.forget_remain(dataset.train, found.forget)
+    return [
+        Training("pretrained", wide, wide.train, config.train),
+        Training("teacher", dataset, dataset.train, teaching, start="pretrained", shown_as=ORIGINAL),
+        Training("retrained", dataset, remaining, teaching, start="pretrained", shown_as=RETRAINED),
+    ]
+
+
+def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
+    dataset, forget = run.data.dataset, run.data.forget
+    found = side_by_side(run, networks, FaceEvidence)
+    names = NAMES + tuple(run.config.task.measures)
+    figures = {name: measure(evidence, names) for name, evidence in found.items()}
+    hit = np.isin(dataset.test.labels, forget)
+    some = np.concatenate([np.flatnonzero(hit)[:4], np.flatnonzero(~hit)[:: max(np.sum(~hit) // 4, 1)][:4]])
+    images, labels = dataset.test.images[some], dataset.test.labels[some]
+    maps = {}
+    if run.network.layers:
+        cam, x = models.grad_cam(run.module, run.network.layers[-1]), run.preprocess(images)
+        maps = {name: np.asarray(cam(network.variables, x, labels)) for name, network in networks.items()}
+    pairs = {name: {group: pair.scores for group, pair in evidence.groups.items()} for name, evidence in found.items()}
+    common = choose_examples(dataset, forget, found["original"].test, found["unlearned"].test)
+    before, after = figures["original"], figures["unlearned"]
+    summary = f"forgotten classes: {after['acc_ft']:.1%} on test; the others: {after['acc_rt']:.1%} "
+    return Measured(
+        figures,
+        FaceExamples(common, pairs, images, labels, maps),
+        data.forget_remain(dataset.train, forget)[0],
+        f"{summary}(before: {before['acc_rt']:.1%})",
+    )
+
+
+TASK = Task(
+    "faces",
+    Faces,
+    load,
+    trainings,
+    streams,
+    measure_networks,
+    page="delete_jax.tasks.faces.page",
+    check=check,
+    prefix=PREFIX,
+)

@@ -1,0 +1,153 @@
+"""The page of a run that erased classes of pixels: IoU for accuracy, and maps for samples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from delete_jax import report
+from delete_jax.data.dataset import IGNORE
+from delete_jax.report import COLORS, Parts, Picture, PictureRow, Point, Verdict, metric, number, percent
+
+if TYPE_CHECKING:
+    from delete_jax.tasks.segmentation.measures import MapExamples
+
+ERASED, PARTLY, COST = 0.02, 0.10, 0.02  # IoU left of an erased class, and mIoU lost by the others
+CLASS_COST = 0.05  # IoU lost by one of the others
+TITLES = {
+    "original": "original",
+    "retrained": "retrained, erased pixels ignored",
+    "retrained_background": "retrained, erased pixels background",
+    "unlearned": "unlearned",
+}
+GROUPS: report.MeasureGroups = {
+    "The erased class": ("iou_f", "predicted_f", "to_background", "same_as_retrained"),
+    "Everything else": ("miou_r", "miou_r_counted", "iou_background", "pixel_accuracy"),
+}
+LIMITS = [
+    Point("The answers forget, the inside may not.", "This report is about what the network answers."),
+    Point("Measured on this test set.", "Other images, altered images or attacks may be answered differently."),
+    Point("Erased pixels must become something.", "DELETE leaves that to the original network, which answers with the class "
+          "that they resemble most; a network retrained with those pixels as background answers background."),
+    Point("One run.", "Small differences may be chance; a claim about the method needs several seeds."),
+    Point("Nothing else is deleted.", "The original checkpoint, the images, their copies and backups still exist unless "
+          "deleted separately. The method is approximate; this page is evidence, not a proof."),
+]  # fmt: skip
+
+
+def parts(record: dict[str, Any], examples: MapExamples) -> Parts:
+    """What the page shows.
+
+    Args:
+      record: of the run, as `delete_jax.report.record` describes it, with metrics from `tasks.segmentation.measures`.
+      examples: images and maps to show.
+
+    Raises:
+      ValueError: metrics are missing, or a shape does not fit the number of classes.
+    """
+    k = len(record["dataset"]["class_names"])
+    needed = dict.fromkeys(("iou_f", "predicted_f", "miou_r", "pixel_accuracy"), ())
+    report.check_metrics(record, {**needed, "per_class": (k,), "absorbed_by": (k,)})
+    report.check_images(examples.images, examples.labels)
+    return Parts(
+        verdict(record),
+        [
+            _card(record, "iou_f", "IoU of the erased class"),
+            _card(record, "predicted_f", "Pixels called so"),
+            _card(record, "miou_r", "Mean IoU of the others"),
+            _card(record, "pixel_accuracy", "Pixels called rightly"),
+            report.time_card(record),
+        ],
+        [
+            report.provenance(record, TITLES),
+            report.comparison(record, GROUPS, TITLES),
+            report.process(record, "Pixels called rightly while unlearning"),
+            _class_by_class(record),
+            _maps(record, examples),
+        ],
+        LIMITS,
+    )
+
+
+def verdict(record: dict[str, Any]) -> Verdict:
+    """In plain words, from the numbers alone, whether the run did what it should: at most 0.02 of IoU left, 0.02 lost."""
+    networks, forgotten = record["networks"], record["forget"]["classes"]
+    before, after = networks["original"]["metrics"], networks["unlearned"]["metrics"]
+    left, lost = after["iou_f"], before["miou_r"] - after["miou_r"]
+    label, level = "Erased", "good"
+    if left > PARTLY:
+        label, level = "Not erased", "bad"
+    elif left > ERASED:
+        label, level = "Partly erased", "warning"
+    elif lost > COST:
+        label, level = "Erased at a cost", "bad" if lost > PARTLY else "warning"
+    said = f"IoU of {report.quoted(record)}: {number(left)} ({number(before['iou_f'])} before)"
+    reference = metric(record, "retrained", "miou_r")
+    beside = "" if reference is None else f"; {number(reference)} retrained from scratch"
+    said += f"; mean IoU of the other classes: {number(after['miou_r'])} ({number(before['miou_r'])} before{beside})."
+    notes = []
+    if left > ERASED:
+        notes.append(f"Erasing is not complete: {percent(after['predicted_f'])} of all pixels are still called so.")
+    if lost > COST:
+        notes.append(f"The others lost {lost:.3f} of mean IoU. A smaller learning rate or fewer steps may keep it.")
+    names = record["dataset"]["class_names"]
+    for i, (was, now) in enumerate(zip(before["per_class"], after["per_class"], strict=True)):
+        if i not in forgotten and None not in (was, now) and was - now > CLASS_COST:
+            notes.append(f"“{names[i]}” lost {was - now:.3f} of IoU, from {number(was)} to {number(now)}.")
+    if "retrained" not in networks:
+        notes.append("No retrained reference was made: what a network that never saw the class would do is not known.")
+    return Verdict(level, label, said, notes)
+
+
+def _card(record: dict[str, Any], name: str, title: str) -> report.Card:
+    return report.measure_card(record, name, title, TITLES)
+
+
+def _class_by_class(record: dict[str, Any]) -> report.Section:
+    names, forgotten = [report.short(name) for name in record["dataset"]["class_names"]], record["forget"]["classes"]
+    absorbed = report.network_series(record, "absorbed_by", TITLES)
+    del absorbed["original"]
+    top = report.most_frequent({name: series.values for name, series in absorbed.items()})
+    text = "What the test pixels of the erased class become."
+    if "retrained_background" in absorbed:
+        text += " The two references were told different things about them: nothing, or that they are background."
+    goes = report.bars("Where the erased pixels go", text, list(absorbed.values()), top, names, forgotten)
+    overlap = report.network_series(record, "per_class", TITLES)
+    shown = report.most_changed(overlap["original"].values, overlap["unlearned"].values, forgotten)
+    text = "✕ marks what was erased."
+    each = report.bars("IoU of each class", text, list(overlap.values()), shown, names, forgotten)
+    return report.Section("Class by class", [report.Figures([goes, each])])
+
+
+def _maps(record: dict[str, Any], examples: MapExamples) -> report.Section:
+    """A row per image: image, truth, and each network's map; the erased class in its own strong colour."""
+    if not len(examples.images):
+        return report.Section("Samples before and after", [])
+    names, forgotten = record["dataset"]["class_names"], record["forget"]["classes"]
+    networks = report.present(record, TITLES)
+    palette = _palette(len(names), forgotten)
+    rows = []
+    for i, image in enumerate(examples.images):
+        truth = np.where(examples.labels[i] == IGNORE, len(names), examples.labels[i])
+        pictures = [Picture(image, "Test image"), Picture(palette[truth], "True classes")]
+        pictures += [
+            Picture(palette[examples.answers[name][i]], f"Answer of the {called} network")
+            for name, called in networks.items()
+        ]
+        rows.append(PictureRow(pictures))
+    used = sorted({*np.unique(examples.labels[examples.labels < len(names)]).tolist(), *forgotten})
+    keys = [report.Key(f"#{bytes(palette[c]).hex()}", report.mark(names[c], c in forgotten)) for c in used]
+    pictured = report.Pictures("Images", ["image", "truth", *networks.values()], rows)
+    return report.Section("Samples before and after", [report.Legend(keys), pictured])
+
+
+def _palette(num_classes: int, forgotten: list[int]) -> np.ndarray:
+    """Colours uint8 `[k + 1, 3]` of the classes, and grey for pixels that do not count."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
+
+    palette = np.array([[20, 24, 30], *(255 * np.array(colormaps["tab20"](i % 20)[:3]) for i in range(1, num_classes))])
+    for i, class_ in enumerate(forgotten):
+        palette[class_] = 255 * np.array(to_rgb(COLORS["forget"][0])) * (1 - 0.25 * (i % 3))
+    return np.concatenate([palette, [[128, 128, 128]]]).astype(np.uint8)

@@ -1,0 +1,62 @@
+"""What the library says of its methods."""
+
+import doctest
+import inspect
+import pathlib
+import re
+
+import pytest
+
+import delete_jax as dj
+from delete_jax.methods import FORGET, MAPS, METHODS, REMAIN, TRAINED
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_described(name):
+    found = dj.methods.describe(name)
+    assert found.name == name
+    assert found.summary.endswith(".")
+    assert not found.summary.startswith("The same")
+    assert len(found.summary) <= 120
+    assert [entry.name for entry in found.hyperparameters] == list(inspect.signature(METHODS[name]).parameters)
+    text = str(found)
+    assert text.startswith(f"{name}: {found.summary}\n  reads: ")
+    assert text.endswith(f"\n  paper: {found.paper}")
+    for entry in found.hyperparameters:
+        assert f"\n  {entry.name}: {entry.range} (default " in text
+    assert all(line.strip() for line in text.splitlines())
+    assert ("settings that do not count" in text) == (not set(TRAINED) <= set(found.settings))
+
+
+def test_what_it_says():
+    assert dj.methods.describe("scrub") == dj.methods.Description(
+        name="scrub",
+        summary="Maximise `KL(original || student)` on forget samples, minimise `0.99 CE + 0.001 KL` on remaining ones, in turn.",
+        reads=(FORGET, REMAIN),
+        needs=(),
+        hyperparameters=(dj.methods.Hyperparameter("temperature", 4.0, "a number above 0"),),
+        settings=TRAINED,
+        paper="Kurmanji et al., NeurIPS 2023, arXiv 2302.09880",
+    )
+    found = dj.methods.describe("to_background")
+    assert found.needs == (MAPS,)
+    assert "  needs: a class per pixel (label maps)\n  background: a class number (default 0)\n" in str(found)
+    text = str(dj.methods.describe("anchored"))
+    assert "  transformations: some of turn, flip, shift (default turn, flip, shift)\n" in text
+
+
+@pytest.mark.parametrize("name", ["nope", "", None, ["delete"]])
+def test_unknown_names(name):
+    with pytest.raises(ValueError, match=r"unknown method .*: choose one of delete, "):
+        dj.methods.describe(name)
+
+
+def test_the_example():
+    assert doctest.testmod(dj.methods).attempted > 0
+    assert doctest.testmod(dj.methods).failed == 0
+
+
+def test_methods_name_no_task():
+    """A method knows arrays, not what they are for."""
+    for path in pathlib.Path(dj.methods.__file__).parent.glob("*.py"):
+        assert not re.findall(r"segmentation|backdoor|\bfaces?\b|classification", path.read_text(), re.IGNORECASE), path

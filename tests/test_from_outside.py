@@ -1,0 +1,94 @@
+"""Networks and a task that a config file brings, through the real command, without touching the package."""
+
+import json
+import pathlib
+
+import jax
+import pytest
+
+from delete_jax import data, models
+from delete_jax import main as command
+from delete_jax.data.dataset import Dataset, pixel_statistics
+from delete_jax.metrics import MEASURES
+from delete_jax.tasks import TASKS
+from tests.test_report import read
+from tests.test_stages import maps
+
+HERE = pathlib.Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def _tables_and_caches(monkeypatch, tmp_path_factory):
+    """The package's tables, the user's caches and jax's settings are as before afterwards."""
+    for table in (models.NETWORKS, TASKS, MEASURES):
+        for key in list(table):
+            monkeypatch.setitem(table, key, table[key])
+    before, tables = jax.config.jax_compilation_cache_dir, [(t, dict(t)) for t in (models.NETWORKS, TASKS, MEASURES)]
+    monkeypatch.setenv("DELETE_JAX_DATA_DIR", str(tmp_path_factory.getbasetemp() / "digits"))
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+    jax.config.update("jax_compilation_cache_dir", before)
+    for table, rows in tables:
+        table.clear()
+        table.update(rows)
+
+
+def run(config: str, workdir, *arguments: str) -> dict:
+    argv = ["delete-jax", f"--config={HERE / config}", f"--workdir={workdir}", "--config.parallel=jit", *arguments]
+    assert command.main(argv) == 0
+    return json.loads((workdir / "report.json").read_text())
+
+
+def test_a_network_with_a_head(tmp_path):
+    """Measured inside, too: the classifier and its inputs are found by the row alone."""
+    record = run("own_networks.py", tmp_path / "run", "--config.task.measures=probe,prototype,relearn_steps")
+    figures = {name: network["metrics"] for name, network in record["networks"].items()}
+    assert figures["original"]["acc_ft"] > 0.8
+    assert figures["unlearned"]["acc_ft"] < 0.2
+    assert figures["unlearned"]["probe"] > 0.5
+    assert 0 <= figures["unlearned"]["prototype"] <= 1
+    assert "Inside the network" in read(tmp_path / "run")[1].text
+
+
+def test_a_method_that_works_on_the_head(tmp_path):
+    record = run("own_networks.py", tmp_path / "run", "--config.unlearn.method=pour", "--config.retrain=false")
+    assert record["networks"]["unlearned"]["metrics"]["acc_ft"] == 0
+    assert record["method"] == {"name": "pour"}
+    text = read(tmp_path / "run")[1].text
+    assert "name = pour" in text
+    assert "lr = " not in text
+
+
+def test_people_by_a_network_with_a_head(tmp_path):
+    record = run("own_networks.py:faces", tmp_path / "run")
+    figures = {name: network["metrics"] for name, network in record["networks"].items()}
+    assert figures["original"]["acc_ft"] > 0.6
+    assert figures["unlearned"]["acc_ft"] < 0.4
+    for measured in figures.values():
+        assert measured["verification"]["remaining"]["genuine"] > measured["verification"]["remaining"]["impostor"]
+    _, page = read(tmp_path / "run")
+    assert page.tags.count("img") >= 8 * 4  # Grad-CAM of three networks beside each image
+
+
+def test_maps_by_a_network_with_a_head(tmp_path, monkeypatch):
+    train, held_out, test = maps(64, 0), maps(16, 1), maps(16, 2)
+    dataset = Dataset("blocks", train, held_out, test, ("ground", "square", "stripes"), *pixel_statistics(train.images))
+    monkeypatch.setattr(data, "load", lambda **_: dataset)
+    record = run("own_networks.py:segmentation", tmp_path / "run", "--config.unlearn.forget=2")
+    figures = {name: network["metrics"] for name, network in record["networks"].items()}
+    assert figures["original"]["iou_f"] > 0.3
+    assert figures["unlearned"]["iou_f"] < 0.1
+
+
+def test_a_task_of_its_own(tmp_path, capsys):
+    assert len((HERE / "own_task.py").read_text().splitlines()) < 60
+    record = run("own_task.py", tmp_path / "run", "--config.task.samples=30")
+    assert record["task"] == {"name": "few", "samples": 30}
+    assert record["forget"]["num_samples"] == 30
+    assert record["networks"]["unlearned"]["metrics"]["acc_ft"] < 0.1
+    assert 0.1 < record["networks"]["unlearned"]["metrics"]["sureness"] <= 1
+    assert "few: 30. Report:" in capsys.readouterr().out
+    assert "samples = 30" in read(tmp_path / "run")[1].text
+    argv = ["delete-jax", f"--config={HERE / 'own_task.py'}", f"--workdir={tmp_path / 'other'}"]
+    assert command.main([*argv, "--config.unlearn.pixels=forget"]) == 2
+    assert "does not count for the task few" in capsys.readouterr().err
