@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import chex
 import flax.serialization
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -18,6 +17,7 @@ from delete_jax.loop import Log, NonFiniteError, Progress, Result, Row, Store, f
 from delete_jax.methods import FORGET, Method, Setup, Stream, delete
 from delete_jax.methods.base import COUNTERPARTS, MAPS, check_needs
 from delete_jax.model import Model, Variables
+from delete_jax.network_check import as_is, check_network, not_finite
 from delete_jax.parallel import make_trainer
 from delete_jax.predict import make_predictor
 from delete_jax.step import init_state, sgd
@@ -230,44 +230,9 @@ def _edit(method: Method, setup: Setup, tx: optax.GradientTransformation, option
     return Result(state.variables, history, evaluations, seconds)
 
 
-def not_finite(variables: Variables) -> str | None:
-    """The name of the first leaf with a NaN or infinite value; None if there is none."""
-    for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
-        if not bool(jnp.all(jnp.isfinite(leaf))):
-            return jax.tree_util.keystr(path, simple=True, separator="/")
-    return None
-
-
-def check_network(model: Model, variables: Variables, images: np.ndarray, preprocess: Callable) -> int:
-    """The number of classes of a network that takes such images and has finite weights; ValueError otherwise."""
-    if images.ndim != 4:
-        raise ValueError(f"images must be [n, h, w, c], got an array of shape {images.shape}")
-    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(f"images must be uint8 or float, got {images.dtype}")
-    if images.dtype == np.uint8 and preprocess is as_is:
-        raise ValueError("uint8 images need preprocess=, such as delete_jax.data.normalize(mean, std)")
-    if not isinstance(variables, Mapping) or "params" not in variables:
-        raise ValueError(
-            "variables must be a dict with the trained weights under 'params', such as module.init() returns"
-        )
-    if (name := not_finite(variables)) is not None:
-        raise ValueError(f"the network's weights are not finite: {name} holds NaN or infinity; use another checkpoint")
-    try:
-        shape = jax.eval_shape(lambda v, x: model.apply(v, preprocess(x)), variables, images[:1]).shape
-    except Exception as error:  # frameworks raise their own kinds; the first line says which shapes disagree
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"the network cannot take images of shape {images.shape[1:]}: {reason}") from error
-    return shape[-1]
-
-
 def check_settings(*, lr: float, epochs: int) -> None:
     """Raises ValueError for a rate or number of epochs that is not above 0."""
     if not lr > 0 or not np.isfinite(lr):
         raise ValueError(f"the learning rate must be a number above 0, got {lr}")
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
-
-
-def as_is(images: Any) -> Any:
-    """Images that are ready for the network; one function, so that nothing is compiled twice."""
-    return images

@@ -25,7 +25,8 @@ MAY_IMPORT = {
     "parallel": {"methods", "model", "step"},
     "predict": {"model", "parallel", "step"},
     "loop": {"methods", "model", "parallel", "step"},
-    "unlearning": {"loop", "methods", "model", "parallel", "predict", "step", "streams"},
+    "network_check": {"model"},
+    "unlearning": {"loop", "methods", "model", "network_check", "parallel", "predict", "step", "streams"},
     "models": {"model", "parallel"},
     "metrics": {"data"},
     "checkpoint": set(),
@@ -35,8 +36,8 @@ MAY_IMPORT = {
     },
     "config": {"data", "methods", "models", "parallel", "step", "streams", "tasks"},
     "run": {
-        "checkpoint", "config", "data", "loop", "methods", "metrics", "model", "models", "parallel", "predict", "report",
-        "step", "streams", "tasks", "unlearning",
+        "checkpoint", "config", "data", "loop", "methods", "metrics", "model", "models", "network_check", "parallel",
+        "predict", "report", "step", "streams", "tasks", "unlearning",
     },
     "main": {"config", "run"},
 }  # fmt: skip

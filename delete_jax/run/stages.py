@@ -14,6 +14,7 @@ from delete_jax import data, methods, metrics, models, tasks
 from delete_jax.config import Config
 from delete_jax.loop import Result, Row, check_batch_size, fit
 from delete_jax.model import Variables
+from delete_jax.network_check import check_network
 from delete_jax.parallel import make_trainer
 from delete_jax.predict import make_predictor
 from delete_jax.run.folder import Folder, Loaded, Stage, load_teacher, short
@@ -23,7 +24,7 @@ from delete_jax.step import init_state, sgd
 from delete_jax.streams import split_streams
 from delete_jax.tasks import Data, Run, Training
 from delete_jax.tasks.base import ORIGINAL, UNLEARNED, augmentation
-from delete_jax.unlearning import Options, check_network, unlearn_streams
+from delete_jax.unlearning import Options, unlearn_streams
 
 
 def run_stages(config: Config, workdir: Path, console: Console, command: str) -> None:
