@@ -27,9 +27,10 @@ from delete_jax.predict import make_predictor
 from delete_jax.run import stages
 from delete_jax.run.arguments import load
 from delete_jax.run.folder import Folder
+from delete_jax.run.training import train, unlearning_options
 from delete_jax.streams import check_forget
 from delete_jax.tasks import Run, Training
-from delete_jax.tasks.base import ORIGINAL, RETRAINED, augmentation
+from delete_jax.tasks.base import ORIGINAL, RETRAINED
 from delete_jax.tasks.evidence import RELEARN_STEPS, Evidence
 from delete_jax.unlearning import unlearn_streams
 
@@ -141,7 +142,6 @@ class Bench:
         self.run = stages.describe(self.config, tasks.load(self.config))
         self.dataset = self.run.data.dataset
         # Once: another function would compile again.
-        self.augment = augmentation(self.run.network.answers, self.config.unlearn.augment)
         self.trained: dict[tuple[Path, str], dj.Result] = {}
         self.cases: dict[tuple[int, Request], Case] = {}
         (self.out / "cells").mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ class Case:
         folder = Folder(self.bench.out / f"seed{self.run.config.seed}", self.bench.console)
         if (folder.path, stage) not in self.bench.trained:
             folder.path.mkdir(exist_ok=True)
-            result = stages.train(self.run, folder, training._replace(name=stage), start)
+            result = train(self.run, folder, training._replace(name=stage), start)
             self.bench.trained[folder.path, stage] = result
         return self.bench.trained[folder.path, stage]
 
@@ -210,7 +210,7 @@ class Case:
         method = methods.create(config.unlearn.method, **config.unlearn.hyperparameters)
         run, network = self.run._replace(config=config, method=method), (start or self.network(ORIGINAL)).variables
         streams, num_classes = self.bench.task.streams(run, method, network), self.bench.dataset.num_classes
-        options = stages.unlearning_options(run)._replace(augment=self.bench.augment)
+        options = unlearning_options(run)
         return unlearn_streams(run.model, network, streams, num_classes, self.forget, method, options)
 
     @functools.cached_property

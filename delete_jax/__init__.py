@@ -1,36 +1,53 @@
 """Class unlearning in JAX: make a trained network forget a class, without retraining and without the data that stays."""
 
-from typing import Any
+from __future__ import annotations
 
-from delete_jax import data, losses, methods, metrics, models
-from delete_jax.loop import Log, NonFiniteError, Progress, Result, Store
-from delete_jax.model import Model
-from delete_jax.unlearning import Options, unlearn
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from delete_jax import data as data
+    from delete_jax import losses as losses
+    from delete_jax import methods as methods
+    from delete_jax import metrics as metrics
+    from delete_jax import models as models
+    from delete_jax.checkpoint import Checkpoints as Checkpoints
+    from delete_jax.loop import Log as Log
+    from delete_jax.loop import Progress as Progress
+    from delete_jax.loop import Result as Result
+    from delete_jax.loop import Store as Store
+    from delete_jax.model import Model as Model
+    from delete_jax.options import Options as Options
+    from delete_jax.predict import NonFiniteError as NonFiniteError
+    from delete_jax.unlearning import unlearn as unlearn
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Checkpoints",
-    "Log",
-    "Model",
-    "NonFiniteError",
-    "Options",
-    "Progress",
-    "Result",
-    "Store",
-    "data",
-    "losses",
-    "methods",
-    "metrics",
-    "models",
-    "unlearn",
-]
+_MODULES = ("data", "losses", "methods", "metrics", "models")
+_PLACES = {
+    "Checkpoints": "checkpoint",
+    "Log": "loop",
+    "Model": "model",
+    "NonFiniteError": "predict",
+    "Options": "options",
+    "Progress": "loop",
+    "Result": "loop",
+    "Store": "loop",
+    "unlearn": "unlearning",
+}
+__all__ = [*_PLACES, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    """`Checkpoints`, when it is asked for: the rest works without Orbax."""
-    if name == "Checkpoints":
-        from delete_jax.checkpoint import Checkpoints
+    """A public name, when it is first asked for: the command starts, and may be interrupted, before jax is imported."""
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+    globals()[name] = value
+    return value
 
-        return Checkpoints
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

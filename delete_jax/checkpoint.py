@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+
+from delete_jax.identity import digest
 
 logger = logging.getLogger(__name__)
 
@@ -23,14 +25,23 @@ class CheckpointError(ValueError):
     """No checkpoint, or none that is whole; the message names each and what is wrong with it."""
 
 
-def digest(tree: Any) -> str:
-    """SHA-256 of a pytree of arrays: of every leaf's path, dtype, shape and bytes. Independent of devices and of order."""
-    sha = hashlib.sha256()
-    leaves = jax.tree_util.tree_flatten_with_path(jax.device_get(tree))[0]
-    for path, leaf in sorted((jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves):
-        sha.update(f"{path} {leaf.dtype.name} {leaf.shape}\n".encode())
-        sha.update(np.ascontiguousarray(leaf).tobytes())
-    return sha.hexdigest()
+def seal(tree: Any, meta: Mapping[str, Any], epoch: int) -> str:
+    """SHA-256 of a checkpoint: of its arrays (`identity.digest`), of all that `meta` says, and of its number."""
+    said = {key: value for key, value in meta.items() if key != "digest"}
+    text = json.dumps([digest(tree), epoch, said], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _reason(error: BaseException) -> str:
+    """Why something could not be written, in a few words."""
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    if any("RESOURCE_EXHAUSTED" in str(e) or "No space left" in str(e) for e in chain):
+        return "no space left on the disk: free some, and run the same again"
+    said = next((e.strerror for e in chain if isinstance(e, OSError) and e.strerror), None)
+    return said or " ".join(f"{type(chain[-1]).__name__}: {chain[-1]}".split())[:120]
 
 
 @contextlib.contextmanager
@@ -55,8 +66,8 @@ def _failing_quietly() -> Iterator[None]:
 class Checkpoints:
     """The saved states of one stage, in one directory: `save` and `restore` nested dicts of arrays.
 
-    Saving waits until the checkpoint is whole on disk. Each carries a digest of its arrays, because Orbax restores a
-    flipped bit without a word; `restore` skips damaged ones, naming them, in favour of the newest whole one.
+    Saving waits until the checkpoint is whole on disk. Each carries a digest of its arrays and of what is said of them, because
+    Orbax restores a flipped bit without a word; `restore` skips damaged ones, naming them, in favour of the newest whole one.
     """
 
     def __init__(self, directory: epath.PathLike, meta: dict[str, Any] | None = None, keep: int = 2):
@@ -75,15 +86,22 @@ class Checkpoints:
         """
         tree = jax.device_get(tree)  # host arrays restore on any number of devices
         self._set_aside(epoch)
-        meta = {**self._meta, **meta, "digest": digest(tree)}
+        meta = json.loads(json.dumps({**self._meta, **meta}))
+        meta["digest"] = seal(tree, meta, epoch)
         items = ocp.args.Composite(tree=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
         options = ocp.CheckpointManagerOptions(
             max_to_keep=self._keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
         )
-        with ocp.CheckpointManager(self.directory, options=options) as manager:
-            if not manager.save(epoch, args=items, force=True):
-                raise CheckpointError(f"checkpoint {epoch} was not saved in {self.directory}: is there a newer one?")
-            manager.wait_until_finished()
+        try:
+            with _failing_quietly(), ocp.CheckpointManager(self.directory, options=options) as manager:
+                saved = manager.save(epoch, args=items, force=True)
+                manager.wait_until_finished()
+        except Exception as error:  # Orbax and TensorStore raise many kinds for a full or read-only disk
+            raise CheckpointError(
+                f"{self.directory}: checkpoint {epoch} could not be saved ({_reason(error)}); what was saved before is whole"
+            ) from error
+        if not saved:
+            raise CheckpointError(f"checkpoint {epoch} was not saved in {self.directory}: is there a newer one?")
 
     def restore(self) -> tuple[Any, dict[str, Any]] | None:
         """The newest whole checkpoint as (nested dict of host arrays, meta); None if there never was one.
@@ -96,25 +114,35 @@ class Checkpoints:
         if not self.directory.is_dir():
             return None
         problems: list[str] = []
-        options = ocp.CheckpointManagerOptions(create=False, cleanup_tmp_directories=False)
-        with ocp.CheckpointManager(self.directory, options=options) as manager:
+        with self._reader() as manager:
             for epoch in sorted(manager.all_steps(), reverse=True):
-                path = self.directory / str(epoch)
-                try:
-                    items = ocp.args.Composite(tree=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore())
-                    with _failing_quietly():
-                        saved = manager.restore(epoch, args=items)
-                    tree, meta = saved["tree"], saved["meta"]
-                    if digest(tree) == meta["digest"]:
-                        self._report(problems)
-                        return tree, meta
-                    problem = "its arrays do not match their digest"
-                except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
-                    problem = f"it cannot be read ({type(error).__name__})"
-                problems.append(f"{path}: {problem}")
+                found = self._read(manager, epoch)
+                if not isinstance(found, str):
+                    self._report(problems)
+                    return found
+                problems.append(f"{self.directory / str(epoch)}: {found}")
         if problems:
             raise CheckpointError(f"no whole checkpoint is left in {self.directory} ({'; '.join(problems)})")
         return None
+
+    def _reader(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(create=False, cleanup_tmp_directories=False)
+        return ocp.CheckpointManager(self.directory, options=options)
+
+    def _read(self, manager: ocp.CheckpointManager, epoch: int) -> tuple[Any, dict[str, Any]] | str:
+        """A checkpoint (nested dict of host arrays, meta), or what is wrong with it."""
+        items = ocp.args.Composite(tree=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore())
+        try:
+            with _failing_quietly():
+                saved = manager.restore(epoch, args=items)
+            tree, meta = saved["tree"], saved["meta"]
+            # Earlier versions took the digest of the arrays alone, and did not say what they were made from.
+            is_earlier = "identity" not in meta and meta["digest"] == digest(tree)
+            if is_earlier or meta["digest"] == seal(tree, meta, epoch):
+                return tree, meta
+            return "its content does not match its digest"
+        except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
+            return f"it cannot be read ({type(error).__name__})"
 
     def _report(self, problems: list[str]) -> None:
         for problem in problems:
@@ -123,8 +151,18 @@ class Checkpoints:
                 logger.warning("damaged checkpoint skipped: %s", problem)
 
     def _set_aside(self, epoch: int) -> None:
-        """Renames checkpoints that `restore` skipped: Orbax saves nothing that is not newer than all it finds."""
-        for path in self.directory.glob("*"):
-            if path.name.isdigit() and int(path.name) >= epoch:
-                number = sum(1 for _ in self.directory.glob(f"damaged-{path.name}*"))
-                path.rename(path.with_name(f"damaged-{path.name}-{number}"))
+        """Renames checkpoints that `restore` skipped: Orbax saves nothing that is not newer than all it finds.
+
+        Raises:
+          CheckpointError: one of them is whole: another process saves here.
+        """
+        newer = [path for path in self.directory.glob("*") if path.name.isdigit() and int(path.name) >= epoch]
+        if not newer:
+            return
+        with self._reader() as manager:
+            for path in newer:
+                if not isinstance(self._read(manager, int(path.name)), str):
+                    raise CheckpointError(f"{path} is whole and not older than {epoch}: another process saves there")
+        for path in newer:
+            number = sum(1 for _ in self.directory.glob(f"damaged-{path.name}*"))
+            path.rename(path.with_name(f"damaged-{path.name}-{number}"))

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from delete_jax import methods, models
-from delete_jax.methods.base import check_needs
+from delete_jax.methods import Method, check_needs
+from delete_jax.options import MOST_EPOCHS, rate
 from delete_jax.parallel import MODES
 from delete_jax.step import BATCH_NORM_MODES
 from delete_jax.streams import MASKS, PIXELS
@@ -50,9 +51,9 @@ class TrainConfig:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class UnlearnConfig:
-    """What is forgotten, and how (see `delete_jax.unlearn`)."""
+    """What is forgotten, classes by number or name, and how (see `delete_jax.unlearn`)."""
 
-    forget: tuple[int, ...] = (0,)
+    forget: tuple[int | str, ...] = (0,)
     method: str = "delete"
     hyperparameters: dict[str, Any] = dataclasses.field(default_factory=dict)
     epochs: int = 5
@@ -113,8 +114,13 @@ def validate(config: Config) -> None:
     task = of_settings(config.task)
     _check_types(config, "config")
     for name, part in (("train", config.train), ("unlearn", config.unlearn)):
-        require(part.epochs >= 1, f"config.{name}.epochs", part.epochs, "at least 1")
-        require(0 < part.lr < float("inf"), f"config.{name}.lr", part.lr, "a number above 0")
+        require(
+            1 <= part.epochs <= MOST_EPOCHS,
+            f"config.{name}.epochs",
+            part.epochs,
+            f"at least 1 and at most {MOST_EPOCHS}",
+        )
+        _prefixed(f"config.{name}.lr is {part.lr!r}", rate, part.lr)
         require(part.batch_size >= 1, f"config.{name}.batch_size", part.batch_size, "at least 1")
         require(0 <= part.momentum < 1, f"config.{name}.momentum", part.momentum, "at least 0 and below 1")
         _prefixed(f"config.{name}.augment", augmentation, task.answers, part.augment)
@@ -130,7 +136,7 @@ def validate(config: Config) -> None:
     choose(config.model.dtype, "config.model.dtype", models.DTYPES)
     require(len(config.unlearn.forget) > 0, "config.unlearn.forget", config.unlearn.forget, "at least one class")
     _check_network(config.model.name, task)
-    method = methods.create(config.unlearn.method, **config.unlearn.hyperparameters)
+    method = _method(config)
     check_needs(method, task.provides, f"the task {task.name}")
     for other in TASKS.values():
         if other.prefix and other is not task and config.data.name.startswith(other.prefix):
@@ -154,8 +160,7 @@ SOMETIMES = ("mask", "pixels", "augment")
 
 def counted(config: Config) -> dict[str, Any]:
     """The settings of `unlearn` that count for the task and the method, with its hyper-parameters."""
-    task = of_settings(config.task)
-    method = methods.create(config.unlearn.method, **config.unlearn.hyperparameters)
+    task, method = of_settings(config.task), _method(config)
     settings = dataclasses.asdict(config.unlearn)
     found = {"name": settings.pop("method"), **settings.pop("hyperparameters")}
     del settings["forget"]
@@ -167,6 +172,17 @@ def counted(config: Config) -> dict[str, Any]:
         if name in count and (name in task.reads or name not in SOMETIMES)
     }
     return found | ({"seed": config.seed} if "seed" in method.settings else {})
+
+
+def _method(config: Config) -> Method:
+    hyperparameters = config.unlearn.hyperparameters
+    try:
+        json.dumps(hyperparameters, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"config.unlearn.hyperparameters is {hyperparameters!r:.60}: it must be made of names, finite numbers and lists"
+        ) from None
+    return methods.create(config.unlearn.method, **hyperparameters)
 
 
 def _check_network(name: str, task: Task) -> None:

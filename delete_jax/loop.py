@@ -7,21 +7,18 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-import flax.serialization
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from delete_jax.methods.base import FORGET, Stream
-from delete_jax.model import Variables
+from delete_jax.model import Variables, as_saved, from_saved
 from delete_jax.parallel import Picks, Trainer
+from delete_jax.predict import NonFiniteError
 from delete_jax.step import TrainState
 
 Row = dict[str, Any]
 """One line of a history: `step`, `epoch` and the step's metrics, or the evaluation after an epoch."""
-
-
-class NonFiniteError(ValueError):
-    """The loss or its gradient became NaN or infinite; the message says where and what to try."""
 
 
 class Store(Protocol):
@@ -153,7 +150,7 @@ def fit(
     first_epoch, seconds, compile_seconds = 0, spent_seconds, 0.0
     if store is not None and (saved := store.restore()) is not None:
         tree, meta = saved
-        state = flax.serialization.from_state_dict(state, tree)
+        state = from_saved(tree, state)
         first_epoch, seconds, compile_seconds = meta["epoch"], meta["seconds"], meta["compile_seconds"]
     history, evaluations = log.resume(first_epoch) if log is not None else ([], [])
     if first_epoch >= epochs:
@@ -188,6 +185,11 @@ def fit(
         seconds, compile_seconds = seconds + epoch_seconds, compile_seconds + compiling
         rows = _rows(epoch, num_steps, jax.device_get(parts))
         check_finite(rows, lr)
+        if not _is_finite(state.variables):  # the last loss was computed before the last update
+            raise NonFiniteError(
+                f"training diverged at step {rows[-1]['step']} (epoch {epoch + 1}): a weight became NaN or infinite with "
+                f"learning rate {lr:g}: try a rate of {lr / 10:g}, or fewer epochs"
+            )
         history += rows
         if progress is not None:
             rate = num_steps * batch_size / epoch_seconds
@@ -198,8 +200,15 @@ def fit(
             log.append(rows, evaluations[-1:] if epoch else evaluations)
         if store is not None:
             meta = {"epoch": epoch + 1, "seconds": seconds, "compile_seconds": compile_seconds}
-            store.save(epoch + 1, flax.serialization.to_state_dict(jax.device_get(state)), meta)
+            store.save(epoch + 1, as_saved(jax.device_get(state)), meta)
     return Result(state.variables, history, evaluations, seconds, compile_seconds)
+
+
+@jax.jit
+def _is_finite(tree: Any) -> jax.Array:
+    """Whether every number of a tree is finite: one scalar, whatever the tree's size."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
 
 def spans(num_steps: int, length: int) -> Iterable[tuple[int, int]]:

@@ -12,27 +12,43 @@ JAX's own settings are environment variables, such as JAX_PLATFORMS=cpu or JAX_D
 values that they have when the config file does not set them:
 """
 
+# What takes long to import is imported inside, so that Ctrl-C finds somebody who answers.
 from __future__ import annotations
 
 import _thread
+import errno
 import logging
 import os
 import shlex
+import signal
 import sys
 import warnings
 from pathlib import Path
 
-import jax
-from rich.console import Console
-
-from delete_jax.config import Config, fields, validate
-from delete_jax.run.arguments import parse
-from delete_jax.run.stages import run_stages
+INTERRUPTED, TERMINATED = 130, 143
+_signals = {"code": INTERRUPTED}
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code: 0, 2 after one line that says what was wrong, 130 when interrupted."""
+    """Runs the command; returns its exit code: 0, 2 after one line that says what was wrong, 130 when interrupted and 143
+    when terminated, after one line as well."""
+    _signals["code"] = INTERRUPTED
+    try:
+        return _main(argv)
+    except (ValueError, OSError, MemoryError) as error:
+        _say(f"error: {_in_one_line(error)}")
+        return 2
+    except KeyboardInterrupt:
+        _say_no_more()
+        ended = "terminated" if _signals["code"] == TERMINATED else "interrupted"
+        _say(f"{ended}; the same command resumes")
+        return _signals["code"]
+
+
+def _main(argv: list[str]) -> int:
     if {"--help", "-h", "-help"} & set(argv[1:]):
+        from delete_jax.config import Config, fields
+
         print(__doc__, *(f"--{name}={value}" for name, _, value in fields(Config())), sep="\n")
         return 0
     if "--list" in argv[1:]:
@@ -40,31 +56,40 @@ def main(argv: list[str]) -> int:
 
         print(listing())
         return 0
+    for name, level in (
+        ("absl", logging.CRITICAL),
+        ("matplotlib", logging.ERROR),
+    ):  # Orbax reports each file it touches
+        logging.getLogger(name).setLevel(level)
+    from delete_jax.config import validate
+    from delete_jax.run.arguments import parse
+
+    config, workdir = parse(argv)
+    validate(config)
+    use_compilation_cache()
+    from rich.console import Console
+
+    from delete_jax.run import stages
+
     console = Console(stderr=False, soft_wrap=True)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports each file it touches
-    try:
-        config, workdir = parse(argv)
-        validate(config)
-        use_compilation_cache()
-        run_stages(config, workdir, console, command=shlex.join(["delete-jax", *argv[1:]]))
-    except (ValueError, OSError) as error:
-        message = " ".join(str(error).split()) or type(error).__name__
-        print(f"delete-jax: error: {message}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        _say_no_more()
-        print("delete-jax: interrupted; the same command resumes", file=sys.stderr)
-        return 130
+    stages.run_stages(config, workdir, console, command=shlex.join(["delete-jax", *argv[1:]]))
     return 0
 
 
 def use_compilation_cache() -> None:
     """Keeps compiled steps in the user's cache folder, where there is a writable one."""
+    import jax
+
     # A killed process may leave half an entry there: it is compiled again, which needs no warning.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     if jax.config.values["jax_compilation_cache_dir"]:
         return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "delete_jax", "xla")
+    home = os.path.expanduser("~")
+    if not (root := os.environ.get("XDG_CACHE_HOME")):
+        if home == "~":  # nobody's home
+            return
+        root = os.path.join(home, ".cache")
+    cache = Path(root, "delete_jax", "xla")
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -74,8 +99,32 @@ def use_compilation_cache() -> None:
 
 
 def run() -> None:
+    """The installed command `delete-jax`."""
     sys.unraisablehook = _interrupt_all_the_same
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(main(sys.argv))
+
+
+def _terminate(number, frame) -> None:
+    """SIGTERM, as batch systems and containers send it, ends a run as Ctrl-C does."""
+    _signals["code"] = TERMINATED
+    raise KeyboardInterrupt
+
+
+def _in_one_line(error: BaseException) -> str:
+    """What was wrong, with the file and what to do where the system said it."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory ({text}): choose smaller batches, images or data"
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            text += "; free some space: the same command resumes"
+    return text
+
+
+def _say(text: str) -> None:
+    print(f"delete-jax: {text}", file=sys.stderr)
 
 
 def _interrupt_all_the_same(unraisable) -> None:

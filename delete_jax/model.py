@@ -6,21 +6,80 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
+import jax
+import jax.numpy as jnp
 
 Variables = dict[str, Any]
-"""All collections of a network, by name: `params` (trained) and, say, `batch_stats`."""
+"""All collections of a network, by name: `params` (trained) and, say, `batch_stats`. Each is a pytree of arrays."""
 
 
 class Model(NamedTuple):
     """A network as two pure functions.
 
-    apply: `(variables, x) -> logits`: evaluation mode. `x` is a float array `[b, h, w, c]`, `logits` are `[*b, k]`.
+    apply: `(variables, x) -> logits`: evaluation mode. `x` is a float array `[b, h, w, c]`, `logits` are `[*b, k]`:
+        neither probabilities, nor a tuple or dict that holds them.
     apply_train: `(variables, x, key) -> (logits, variables)`: training mode; the returned variables hold updated
-        running statistics (parameters as they came).
+        running statistics (parameters as they came) and have the shapes of those given.
     classifier: the names that lead to the last layer in `params`, such as ("fc",), for the methods that work on it; None
-        where nobody said: those methods then look for the one kernel with k outputs, and refuse to choose between several.
+        where nobody said: those methods then look for the layer whose rows are the classes by what it does.
     """
 
     apply: Callable[[Variables, chex.Array], chex.Array]
     apply_train: Callable[[Variables, chex.Array, chex.PRNGKey], tuple[chex.Array, Variables]]
     classifier: tuple[str, ...] | None = None
+
+
+def contained_as(tree: Any, like: Any) -> Any:
+    """The tree's leaves in the containers of `like` (a FrozenDict, say), a tree with leaves of the same names.
+
+    Raises:
+      KeyError: a leaf of `like` is not there.
+    """
+    values = {_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+    return jax.tree_util.tree_map_with_path(lambda path, _: values[_name(path)], like)
+
+
+def as_given(tree: Any, like: Any) -> Any:
+    """The tree's values in the containers and with the dtypes of `like`, a tree with leaves of the same names.
+
+    A state that changed either from step to step would be compiled twice.
+    """
+
+    def cast(value: Any, leaf: Any) -> chex.Array:
+        return jnp.asarray(value).astype(jax.dtypes.canonicalize_dtype(leaf.dtype))
+
+    return jax.tree.map(cast, contained_as(tree, like), like)
+
+
+def as_saved(tree: Any) -> dict[str, Any]:
+    """Any pytree, whatever its containers are, as nested dicts of its leaves by name: what a store takes."""
+    nested: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        *outer, last = (jax.tree_util.keystr((key,), simple=True) for key in path)
+        here = nested
+        for name in outer:
+            here = here.setdefault(name, {})
+        here[last] = leaf
+    return nested
+
+
+def from_saved(saved: Any, like: Any) -> Any:
+    """What `as_saved` was given: the leaves of `saved` in the containers of `like`.
+
+    Raises:
+      ValueError: a leaf is missing, or has another shape.
+    """
+    values = {_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(saved)[0]}
+
+    def take(path: tuple[Any, ...], leaf: Any) -> Any:
+        value = values.get(name := _name(path))
+        if value is None or jnp.shape(value) != jnp.shape(leaf):
+            found = "nothing" if value is None else f"an array {list(jnp.shape(value))}"
+            raise ValueError(f"what was saved is of another network: {found} for {name} {list(jnp.shape(leaf))}")
+        return value
+
+    return jax.tree_util.tree_map_with_path(take, like)
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

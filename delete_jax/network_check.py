@@ -1,4 +1,7 @@
-"""What a network that somebody brings must be like, found before anything is spent."""
+"""What a network that somebody brings must be like, found before anything is spent.
+
+`check_network` and `check_training` only trace it; `check_answers` runs it on a few images.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from delete_jax.model import Model, Variables
+from delete_jax.parallel import run_key
+from delete_jax.predict import make_predictor
+from delete_jax.step import init_state
+
+BATCH, IMAGES = 2, 8
+HOW = "Model(apply=lambda variables, x: …, apply_train=lambda variables, x, key: (logits, variables))"
 
 
 def as_is(images: Any) -> Any:
@@ -21,27 +31,231 @@ def not_finite(variables: Variables) -> str | None:
     """The name of the first leaf with a NaN or infinite value; None if there is none."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
         if not bool(jnp.all(jnp.isfinite(leaf))):
-            return jax.tree_util.keystr(path, simple=True, separator="/")
+            return _name(path)
     return None
 
 
-def check_network(model: Model, variables: Variables, images: np.ndarray, preprocess: Callable) -> int:
-    """The number of classes of a network that takes such images and has finite weights; ValueError otherwise."""
+def check_network(
+    model: Model, variables: Variables, images: np.ndarray, preprocess: Callable, labels: np.ndarray | None = None
+) -> int:
+    """The number of classes of a network that takes such images and has finite weights.
+
+    Args:
+      model, variables: the network.
+      images: `[n, h, w, c]` as they are stored; only their shape and dtype count.
+      preprocess: stored images -> the network's input.
+      labels: what its answers must fit: `[n]` or `[n, h, w]`.
+
+    Raises:
+      ValueError: says what is wrong, and what it should be.
+    """
     if images.ndim != 4:
         raise ValueError(f"images must be [n, h, w, c], got an array of shape {images.shape}")
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
         raise ValueError(f"images must be uint8 or float, got {images.dtype}")
     if images.dtype == np.uint8 and preprocess is as_is:
         raise ValueError("uint8 images need preprocess=, such as delete_jax.data.normalize(mean, std)")
+    if not isinstance(model, Model):
+        raise ValueError(
+            f"model must be models.from_linen(net), models.from_nnx(net)[0] or {HOW}, got {type(model).__name__}"
+        )
+    _check_weights(variables)
+    x = _input(preprocess, images, BATCH)
+    try:
+        answer = jax.eval_shape(model.apply, variables, x)
+    except Exception as error:  # frameworks raise their own kinds; the first line says which shapes disagree
+        reason = _reason(error)
+        raise ValueError(f"the network cannot take images of shape {images.shape[1:]}: {reason}") from error
+    _check_logits("apply", answer)
+    if labels is not None and labels.ndim in (1, 3):
+        _check_fit(answer.shape, labels)
+    return answer.shape[-1]
+
+
+def check_training(
+    model: Model,
+    variables: Variables,
+    images: np.ndarray,
+    preprocess: Callable,
+    batch_size: int = BATCH,
+    axis_name: str | None = None,
+) -> None:
+    """Traces a training step's forward pass. The step with a batch of that size will not trace it again.
+
+    Args:
+      model, variables, images, preprocess: as for `check_network`, which they have passed.
+      batch_size: of all streams together, on one device.
+      axis_name: the mapped axis that the training will have.
+
+    Raises:
+      ValueError: `apply_train` takes or returns something else than it should.
+    """
+    if not callable(model.apply_train):
+        raise ValueError(f"apply_train must be a function, got {model.apply_train!r:.60}: {HOW}")
+    given = jax.eval_shape(lambda tree: init_state(tree, optax.identity()).variables, dict(variables))
+    x, key = _input(preprocess, images, batch_size), run_key(0)
+    function = jax.jit(model.apply_train, inline=True)
+    try:
+        try:
+            returned = jax.eval_shape(function, given, x, key)
+        except NameError:
+            if axis_name is None:
+                raise
+            over_devices = jax.vmap(model.apply_train, (None, None, None), axis_name=axis_name, axis_size=1)
+            returned = jax.eval_shape(
+                lambda *parts: jax.tree.map(lambda leaf: leaf[0], over_devices(*parts)), given, x, key
+            )
+    except NameError as error:
+        raise ValueError(
+            f"the network's training mode needs a mapped axis that this run does not have: {_reason(error)}; build it "
+            "without axis_name"
+        ) from error
+    except Exception as error:  # of any kind, as above
+        raise ValueError(
+            f"the network's apply_train cannot be traced: {_reason(error)}; it takes (variables, x, key), with weights in "
+            "float32 or wider, and returns (logits, variables)"
+        ) from error
+    if not isinstance(returned, (tuple, list)) or len(returned) != 2:
+        raise ValueError(f"apply_train must return (logits, variables), got {_shown(returned)}")
+    answer, updated = returned
+    if isinstance(answer, Mapping) and not isinstance(updated, Mapping):
+        raise ValueError("apply_train must return (logits, variables), got them the other way round")
+    _check_logits("apply_train", answer, batch_size)
+    if not isinstance(updated, Mapping):
+        raise ValueError(f"apply_train must return (logits, variables), got {_shown(updated)} for the variables")
+    _check_state(given, dict(updated))
+
+
+def check_answers(model: Model, variables: Variables, images: np.ndarray, preprocess: Callable) -> None:
+    """Runs the network on the first few images.
+
+    Raises:
+      ValueError: it answers with probabilities in place of logits.
+      NonFiniteError: it answers with NaN or infinity.
+    """
+    logits = make_predictor(model, preprocess)(variables, np.asarray(images[:IMAGES]))
+    if (logits >= 0).all() and np.abs(logits.astype(np.float64).sum(-1) - 1).max() < 1e-3:
+        raise ValueError(
+            "the network answers with probabilities (none below 0, their sum 1), and logits are needed: leave out its last "
+            "softmax, or return the logarithm of what it answers"
+        )
+
+
+def _check_weights(variables: Variables) -> None:
     if not isinstance(variables, Mapping) or "params" not in variables:
         raise ValueError(
             "variables must be a dict with the trained weights under 'params', such as module.init() returns"
         )
+    leaves = jax.tree_util.tree_flatten_with_path(variables)[0]
+    for path, leaf in leaves:
+        dtype = getattr(leaf, "dtype", None)
+        is_trained = bool(path) and getattr(path[0], "key", None) == "params"
+        if dtype is None or not hasattr(leaf, "shape"):
+            raise ValueError(f"variables must hold arrays: {_name(path)} is a {type(leaf).__name__}")
+        if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+            raise ValueError(
+                f"variables must hold numbers: {_name(path)} is a random key, which apply_train is given instead"
+            )
+        if is_trained and not jnp.issubdtype(dtype, jnp.floating):
+            raise ValueError(
+                f"the network's weights must be real floating-point numbers: {_name(path)} is {dtype}; convert it, or keep "
+                "what is not trained in another collection than params"
+            )
+        if not (jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)):
+            raise ValueError(f"variables must hold numbers: {_name(path)} is {dtype}")
+    if not jax.tree.leaves(variables["params"]):
+        raise ValueError("variables hold no weights: 'params' is empty")
     if (name := not_finite(variables)) is not None:
         raise ValueError(f"the network's weights are not finite: {name} holds NaN or infinity; use another checkpoint")
+
+
+def _input(preprocess: Callable, images: np.ndarray, batch_size: int) -> jax.ShapeDtypeStruct:
+    """The network's input for a batch of such images."""
+    stored = jax.ShapeDtypeStruct((batch_size, *images.shape[1:]), jax.dtypes.canonicalize_dtype(images.dtype))
     try:
-        shape = jax.eval_shape(lambda v, x: model.apply(v, preprocess(x)), variables, images[:1]).shape
-    except Exception as error:  # frameworks raise their own kinds; the first line says which shapes disagree
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"the network cannot take images of shape {images.shape[1:]}: {reason}") from error
-    return shape[-1]
+        x = jax.eval_shape(preprocess, stored)
+    except Exception as error:  # a function of the user's, which may raise anything
+        raise ValueError(f"preprocess cannot take images of shape {images.shape[1:]}: {_reason(error)}") from error
+    if not isinstance(x, jax.ShapeDtypeStruct) or x.ndim < 1 or x.shape[0] != batch_size:
+        raise ValueError(
+            f"preprocess must return one input for each image [b, h, w, c], got {_shown(x)} for {batch_size}"
+        )
+    return x
+
+
+def _check_logits(function: str, answer: Any, batch_size: int = BATCH) -> None:
+    wanted = "logits, one array [b, k] or, in segmentation, [b, h, w, k]"
+    if not isinstance(answer, jax.ShapeDtypeStruct):
+        where = (
+            "its part with the logits, such as [0] or ['logits']"
+            if isinstance(answer, (tuple, list, Mapping))
+            else "that"
+        )
+        raise ValueError(
+            f"the network's {function} must answer with {wanted}, got {_shown(answer)}: return {where} alone"
+        )
+    if answer.ndim not in (2, 4) or answer.shape[0] != batch_size or answer.shape[-1] < 2:
+        raise ValueError(
+            f"the network's {function} must answer with {wanted}, got {_shown(answer)} for {batch_size} images"
+        )
+    if not jnp.issubdtype(answer.dtype, jnp.floating):
+        raise ValueError(f"the network's {function} must answer with {wanted}, of floats: got {answer.dtype}")
+
+
+def _check_fit(logits: tuple[int, ...], labels: np.ndarray) -> None:
+    if labels.ndim == 1 and len(logits) != 2:
+        raise ValueError(
+            f"the network answers per pixel, {logits} for {logits[0]} images, and the labels are one per image, {labels.shape}: "
+            "give label maps [n, h, w]"
+        )
+    if labels.ndim == 3 and len(logits) != 4:
+        raise ValueError(
+            f"the network answers once per image, {logits} for {logits[0]} images, and the labels are maps, {labels.shape}: "
+            "give one label for each image"
+        )
+    if labels.ndim == 3 and logits[1:3] != labels.shape[1:]:
+        raise ValueError(
+            f"the network answers at {logits[1]} x {logits[2]} pixels, and the label maps have {labels.shape[1]} x "
+            f"{labels.shape[2]}: let it return its logits at their size (jax.image.resize)"
+        )
+
+
+def _check_state(given: Variables, updated: Variables) -> None:
+    """The step hands on what it was given: the same leaves of the same shapes; floats are cast to the dtype given."""
+    before, after = (
+        {
+            _name(path): leaf
+            for name in sorted(tree)
+            if name != "params"
+            for path, leaf in jax.tree_util.tree_flatten_with_path({name: tree[name]})[0]
+        }
+        for tree in (given, updated)
+    )
+    for name in [*before, *after]:
+        if name not in after:
+            what = "is missing"
+        elif name not in before:
+            what = "is new"
+        elif before[name].shape != after[name].shape:
+            what = f"has shape {after[name].shape}, not {before[name].shape}"
+        elif not jnp.can_cast(after[name].dtype, before[name].dtype, "same_kind"):
+            what = f"is {after[name].dtype}, not {before[name].dtype}"
+        else:
+            continue
+        raise ValueError(f"apply_train must return the variables that it was given, with new values: {name} {what}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, jax.ShapeDtypeStruct):
+        return f"an array {list(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"a dict of {', '.join(map(str, value)):.60}"
+    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, (tuple, list)) else "")
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

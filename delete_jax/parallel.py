@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding, Sharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from delete_jax.methods.base import Method, Stream
 from delete_jax.model import Model
 from delete_jax.step import Metrics, TrainState, make_train_step
+
+Q = ParamSpec("Q")
+R = TypeVar("R")
 
 AXIS = "batch"
 MODES = ("auto", "jit", "pmap", "sharding")
@@ -69,10 +72,7 @@ def make_trainer(
     Raises:
       ValueError: unknown mode or batch_norm, or "jit" with several processes.
     """
-    if mode not in MODES:
-        raise ValueError(f"unknown parallel mode {mode!r}: choose one of {', '.join(MODES)}")
-    if mode == "auto":
-        mode = "jit" if jax.device_count() == 1 else "pmap"
+    mode = meant(mode)
     if mode == "jit" and jax.process_count() > 1:
         raise ValueError(f"parallel mode 'jit' uses one device, but {jax.process_count()} processes run: use 'pmap'")
     step = make_train_step(
@@ -88,7 +88,7 @@ def make_trainer(
     def take_steps(
         state: TrainState, teacher, batches: Mapping[str, Stream], lr, seed, constants
     ) -> tuple[TrainState, Metrics]:
-        key = jax.random.key(seed)
+        key = run_key(seed)
         if jax.tree.leaves(batches)[0].shape[0] == 1:  # convolutions in a loop are many times slower on CPU: no loop
             batch = jax.tree.map(lambda column: column[0], batches)
             state, metrics = step(state, teacher, batch, lr, key, constants)
@@ -101,16 +101,39 @@ def make_trainer(
     return Trainer(steps, replicate, len(devices), 1 if on_cpu else 16, on_cpu and len(devices) > 1, compiled)
 
 
+def meant(mode: str) -> str:
+    """The mode that "auto" stands for; others as they are.
+
+    Raises:
+      ValueError: unknown mode.
+    """
+    if mode not in MODES:
+        raise ValueError(f"unknown parallel mode {mode!r}: choose one of {', '.join(MODES)}")
+    return ("jit" if jax.device_count() == 1 else "pmap") if mode == "auto" else mode
+
+
+def outside_meshes(function: Callable[Q, R]) -> Callable[Q, R]:
+    """The function, called outside of any mesh that the caller has set (`jax.set_mesh`): arrays are placed here."""
+
+    @functools.wraps(function)
+    def call(*args: Q.args, **kwargs: Q.kwargs) -> R:
+        with jax.set_mesh(None):
+            return function(*args, **kwargs)
+
+    return call
+
+
 @functools.cache
 def compiler_options() -> dict[str, str] | None:
     """What XLA should do otherwise than it does by itself on this backend, for `jax.jit`.
 
     On a CPU it hands convolutions to YNNPACK, which makes the steps of small networks a third slower than XLA's own
-    (jaxlib 0.10.2; `benchmarks/step_time.py`): here only matrix products go there.
+    (jaxlib 0.10.2; `benchmarks/step_time.py`): here only matrix products and reductions go there. Reductions must: the
+    path that they take otherwise loses half of float32's digits (`tests/test_parity.py`).
     """
     if jax.default_backend() != "cpu":
         return None
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
     try:
         jax.jit(jnp.negative, compiler_options=options).lower(0.0).compile()
     except jax.errors.JaxRuntimeError:  # the setting is experimental: a jaxlib without it does as it likes
@@ -118,9 +141,17 @@ def compiler_options() -> dict[str, str] | None:
     return options
 
 
+def run_key(seed: int | chex.Array) -> chex.PRNGKey:
+    """The key of a run: of one kind whatever JAX's default is, because others draw otherwise on several devices."""
+    return jax.random.key(seed, impl="threefry2x32")
+
+
 def _jit(take_steps, devices: list[jax.Device]) -> tuple[Callable, Callable, Any]:
     mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
-    replicated, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(None, AXIS))
+    replicated: Sharding = NamedSharding(mesh, P())
+    split: Sharding = NamedSharding(mesh, P(None, AXIS))
+    if len(devices) == 1:  # traced as without a mesh
+        replicated = split = SingleDeviceSharding(devices[0])
     options = compiler_options()
     compiled = jax.jit(take_steps, donate_argnums=0, out_shardings=replicated, compiler_options=options)
     gather = jax.jit(_gather, out_shardings=split)
@@ -165,7 +196,7 @@ def _gather(stream: Stream, index: chex.Array, weight: chex.Array) -> Stream:
     return batches | {"weight": own * jnp.expand_dims(weight, tuple(range(weight.ndim, own.ndim)))}
 
 
-def _put(tree: Any, sharding: NamedSharding) -> Any:
+def _put(tree: Any, sharding: Sharding) -> Any:
     """Host or device arrays, the same in every process -> arrays with that sharding, over all its devices."""
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)

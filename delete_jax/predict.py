@@ -11,8 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from delete_jax.model import Model, Variables
-from delete_jax.parallel import compiler_options
+from delete_jax.parallel import compiler_options, outside_meshes
 from delete_jax.step import make_eval_step
+
+
+class NonFiniteError(ValueError):
+    """A number became NaN or infinite; the message says where, and what to try."""
+
 
 EVAL_BATCH, EVAL_PIXELS = 512, 64 * 64 * 3  # larger images in small batches
 
@@ -26,24 +31,37 @@ def make_predictor(
     With `classes` the most probable class, int32 `[n, *]`, in place of the logits: label maps would not fit into memory.
 
     Batches are filled up by repeating the last image, and what that added is cut off: two shapes at most are compiled.
+
+    Raises:
+      NonFiniteError: (by the function) a logit is NaN or infinite: such an answer is neither right nor wrong.
     """
     run = make_eval_step(model, preprocess)
 
-    def answer(variables: Variables, batch: chex.Array) -> chex.Array:
+    def answer(variables: Variables, batch: chex.Array) -> tuple[chex.Array, chex.Array]:
         logits = run(variables, batch)
-        return jnp.argmax(logits, -1).astype(jnp.int32) if classes else logits
+        return jnp.argmax(logits, -1).astype(jnp.int32) if classes else logits, jnp.all(jnp.isfinite(logits))
 
     step = jax.jit(answer, compiler_options=compiler_options())
 
+    @outside_meshes
     def predict(variables: Variables, images: np.ndarray) -> np.ndarray:
         size = EVAL_BATCH if len(images) >= EVAL_BATCH else 64
         size = size if np.prod(images.shape[1:]) <= EVAL_PIXELS else 16
         variables = jax.device_put(variables, jax.local_devices()[0])
+        if not len(images):
+            like, _ = jax.eval_shape(answer, variables, np.zeros((1, *images.shape[1:]), images.dtype))
+            return np.zeros((0, *like.shape[1:]), like.dtype)
         answers = []
         for begin in range(0, len(images), size):
             batch = images[begin : begin + size]
             padding = ((0, size - len(batch)), *[(0, 0)] * (images.ndim - 1))
-            answers.append(np.asarray(step(variables, np.pad(batch, padding, mode="edge"))))
+            answers_here, are_finite = step(variables, np.pad(batch, padding, mode="edge"))
+            if not are_finite:
+                raise NonFiniteError(
+                    f"the network answers NaN or infinity to some of images {begin} to {begin + len(batch) - 1}: check its "
+                    "weights and the images, or try a smaller learning rate"
+                )
+            answers.append(np.asarray(answers_here))
         return np.concatenate(answers)[: len(images)]
 
     return predict

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from delete_jax.methods.base import ANCHOR, FORGET, Context, Method, Output, Stream
-from delete_jax.model import Model, Variables
+from delete_jax.model import Model, Variables, as_given
 
 Metrics = dict[str, chex.Array]
 """Scalars of one step: `loss`, `grad_norm`, and, for methods with a target, `forgetting`, `within`, `retention`."""
@@ -30,7 +30,7 @@ class TrainState:
 
     Attributes:
       step: int32 scalar, steps taken.
-      params: the trained collection.
+      params: the trained collection, in float32 or wider.
       model_state: every other collection (running statistics).
       opt_state: the optimiser's.
     """
@@ -46,10 +46,20 @@ class TrainState:
 
 
 def init_state(variables: Variables, tx: optax.GradientTransformation) -> TrainState:
-    """A state that starts at a *copy* of `variables`: its buffers will be donated, those of the teacher must survive."""
-    variables = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), dict(variables))
+    """A state that starts at a *copy* of `variables`: its buffers will be donated, those of the teacher must survive.
+
+    Parameters narrower than float32 (bfloat16, float16) are trained as float32: there, an update at a small rate would be
+    rounded away. `unlearn` rounds its result to the dtypes that it was given.
+    """
+    variables = jax.tree.map(_copy, dict(variables))
     params = variables.pop("params")
+    params = jax.tree.map(_float, params)
     return TrainState(step=jnp.zeros((), jnp.int32), params=params, model_state=variables, opt_state=tx.init(params))
+
+
+def _copy(leaf: Any) -> chex.Array:
+    leaf = jnp.array(leaf, copy=True)
+    return leaf.astype(leaf.dtype)  # not weakly typed: the step returns none that are
 
 
 def make_train_step(
@@ -72,7 +82,8 @@ def make_train_step(
     * `constants`: what the method prepared for all steps; its `update_mask` multiplies the updates, last, so that neither
       momentum nor decay can move a masked weight.
 
-    The loss is `sum over streams of sum(weight * loss) / sum(weight)`, both sums over all devices.
+    The loss is `sum over streams of sum(weight * loss) / sum(weight)`, both sums over all devices. It is NaN where the
+    teacher's answers are not finite: no target can be made of them.
 
     Args:
       preprocess: stored images `[b, h, w, c]` -> the network's input.
@@ -92,10 +103,11 @@ def make_train_step(
     def total(values: chex.Array) -> chex.Array:
         return values if axis_name is None else jax.lax.psum(values, axis_name)
 
+    # What has been traced for these shapes (`network_check`) is not traced again.
+    apply_train = None if batch_norm == "frozen" else jax.jit(model.apply_train, inline=True)
+
     def student(variables: Variables, x: chex.Array, key: chex.PRNGKey) -> tuple[chex.Array, Variables]:
-        return (
-            (model.apply(variables, x), variables) if batch_norm == "frozen" else model.apply_train(variables, x, key)
-        )
+        return (model.apply(variables, x), variables) if apply_train is None else apply_train(variables, x, key)
 
     run = make_eval_step(model, preprocess)
 
@@ -118,8 +130,8 @@ def make_train_step(
             inputs = [parts[name] for name in unknown]
             answers = _float(jax.lax.stop_gradient(model.apply(teacher, jnp.concatenate(inputs))))
             teacher_logits |= dict(zip(unknown, _split(answers, [len(part) for part in inputs]), strict=True))
-        totals = {name: total(jnp.sum(column["weight"])) for name, column in streams.items()}
-        totals = {name: jnp.where(value > 0, value, 1) for name, value in totals.items()}  # all cropped away: no loss
+        weights = {name: total(jnp.sum(column["weight"])) for name, column in streams.items()}
+        totals = {name: jnp.where(value > 0, value, 1) for name, value in weights.items()}  # all cropped away: no loss
 
         def loss_fn(params):
             logits, variables = student({"params": params, **state.model_state}, x, model_key)
@@ -128,7 +140,7 @@ def make_train_step(
                 for name, part in zip(streams, _split(_float(logits), sizes), strict=True)
             }
             frozen = jax.lax.stop_gradient(dict(variables))
-            terms = method.loss(outputs, Context(constants, state.step, frozen | {"params": params}, run))
+            terms = method.loss(outputs, Context(constants, state.step, frozen | {"params": params}, run, weights))
             means = [
                 jax.tree.map(lambda values: jnp.sum(streams[name]["weight"] * values) / totals[name], term)
                 for name, term in terms.items()
@@ -140,12 +152,17 @@ def make_train_step(
             return loss, (metrics, {name: leaf for name, leaf in variables.items() if name != "params"})
 
         grads, (metrics, model_state) = jax.grad(loss_fn, has_aux=True)(state.params)
+        known = [logits for logits in teacher_logits.values() if logits is not None]
+        if known:
+            are_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(logits)) for logits in known]))
+            metrics["loss"] = jnp.where(are_finite, metrics["loss"], jnp.nan)
         grads, metrics = total((grads, metrics))
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         if "update_mask" in constants:
-            updates = jax.tree.map(jnp.multiply, updates, constants["update_mask"])
+            updates = jax.tree.map(lambda u, mask: u * mask.astype(u.dtype), updates, constants["update_mask"])
         params = jax.tree.map(lambda p, u: p + (jnp.asarray(lr, u.dtype) * u).astype(p.dtype), state.params, updates)
         metrics["grad_norm"] = optax.tree.norm(grads)
+        model_state = as_given(model_state, state.model_state)
         return TrainState(state.step + 1, params, model_state, opt_state), metrics
 
     return step
@@ -180,9 +197,9 @@ def sgd(
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(rate, momentum=momentum))
 
 
-def _float(logits: chex.Array) -> chex.Array:
-    """Losses are computed in float32 at least, whatever the network computes in."""
-    return logits.astype(np.promote_types(logits.dtype, jnp.float32))
+def _float(values: chex.Array) -> chex.Array:
+    """In float32 at least, whatever the network computes in."""
+    return values.astype(np.promote_types(values.dtype, jnp.float32))
 
 
 def _split(values: chex.Array, sizes: Sequence[int]) -> list[chex.Array]:

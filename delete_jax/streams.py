@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
 from delete_jax.data.dataset import IGNORE
@@ -64,12 +67,18 @@ def erase_mask(labels: np.ndarray, forget: Sequence[int], num_classes: int, mask
 
 def check_samples(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
     """Raises ValueError unless there is one label in range (or map of them) per finite image."""
-    if labels.ndim not in (1, 3) or len(labels) != len(images) or not len(images):
+    if not len(images):
+        raise ValueError(f"there are no images, got an array of shape {images.shape}: give at least one")
+    if labels.ndim not in (1, 3) or len(labels) != len(images):
         raise ValueError(
             f"labels must be [n] (or [n, h, w]) for images [n, h, w, c], got {labels.shape} for images {images.shape}"
         )
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels must be integers, got {labels.dtype}")
+    if labels.ndim > 1 and num_classes > IGNORE:
+        raise ValueError(
+            f"label maps mark pixels to ignore with {IGNORE}: a network of {num_classes} classes has none free"
+        )
     wrong = (labels < 0) | (labels >= num_classes)
     if labels.ndim > 1:
         wrong &= labels != IGNORE
@@ -81,17 +90,77 @@ def check_samples(images: np.ndarray, labels: np.ndarray, num_classes: int) -> N
         raise ValueError("images hold NaN or infinite values: clean or remove them")
 
 
-def check_forget(forget: Sequence[int], num_classes: int) -> tuple[int, ...]:
-    """The classes to forget, sorted; ValueError when there are none, unknown ones, or all of them."""
-    classes = tuple(sorted({int(class_) for class_ in np.atleast_1d(np.asarray(forget, int))}))
+def check_forget(
+    forget: int | str | Iterable[int | str], num_classes: int, class_names: Sequence[str] | None = None
+) -> tuple[int, ...]:
+    """The classes to forget, sorted.
+
+    Args:
+      forget: class numbers, or names where `class_names` are known; a single one, or a list, tuple, set, range or
+        one-dimensional array of them. A number is an integer (of Python, NumPy or JAX): neither a float, nor a bool, so that
+        a mask over classes or samples is not taken for numbers.
+      num_classes: k.
+      class_names: the name of class i at position i.
+
+    Raises:
+      ValueError: no class, an unknown one, or all of them; something that is neither a number nor a name.
+    """
+    if isinstance(forget, (np.ndarray, jax.Array)):
+        if forget.ndim > 1:
+            raise ValueError(f"forget must be a list of classes, got an array of shape {forget.shape}")
+        forget = np.asarray(forget).tolist()
+    if isinstance(forget, (str, bytes, Mapping)) or not isinstance(forget, Iterable):
+        forget = [forget]  # type: ignore[list-item]
+    classes = tuple(sorted({_class_number(class_, num_classes, class_names) for class_ in forget}))
     if not classes:
         raise ValueError("no class to forget was given: name at least one, such as forget=[3]")
-    for class_ in classes:
-        if not 0 <= class_ < num_classes:
-            raise ValueError(f"class {class_} cannot be forgotten: the network has classes 0 to {num_classes - 1}")
     if len(classes) == num_classes:
         raise ValueError(f"all {num_classes} classes were to be forgotten: at least one must remain")
     return classes
+
+
+def _class_number(value: Any, num_classes: int, names: Sequence[str] | None) -> int:
+    if isinstance(value, str):
+        if names is None:
+            raise ValueError(f"class {value!r} cannot be looked up: give its number, or class_names as well")
+        if value not in names:
+            shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+            raise ValueError(f"class {value!r} is unknown: the classes are {shown}")
+        if list(names).count(value) > 1:
+            raise ValueError(f"class {value!r} stands for several classes: give its number")
+        return list(names).index(value)
+    number = integer("a class to forget", value)
+    if not 0 <= number < num_classes:
+        raise ValueError(f"class {number} cannot be forgotten: the network has classes 0 to {num_classes - 1}")
+    if names is not None and str(number) in names and names[number] != str(number):
+        raise ValueError(
+            f"class {number} could be the class called '{number}' or number {number}, which is called {names[number]!r}: give its "
+            "name in quotes"
+        )
+    return number
+
+
+def integer(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
+    """A Python int of an integer of Python, NumPy or JAX.
+
+    Args:
+      name: what it is, for the message.
+      low, high: the least and the largest value allowed.
+
+    Raises:
+      ValueError: it is something else, or out of range.
+    """
+    try:
+        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:  # a float, say
+        number = None
+    if number is None:
+        raise ValueError(f"{name} must be an integer, got {value!r:.60}")
+    if (low is not None and number < low) or (high is not None and number > high):
+        least = f"at least {low}" if low is not None else ""
+        most = f"at most {high}" if high is not None else ""
+        raise ValueError(f"{name} must be {' and '.join(filter(None, (least, most)))}, got {number}")
+    return number
 
 
 def check_choices(*, mask: str, pixels: str) -> None:

@@ -4,52 +4,37 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import chex
-import flax.serialization
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
+from delete_jax.identity import Identified, describe_method, digest
 from delete_jax.loop import Log, NonFiniteError, Progress, Result, Row, Store, fit
-from delete_jax.methods import FORGET, Method, Setup, Stream, delete
+from delete_jax.methods import FORGET, METHODS, Method, Setup, Stream, create, delete
 from delete_jax.methods.base import COUNTERPARTS, MAPS, check_needs
-from delete_jax.model import Model, Variables
-from delete_jax.network_check import as_is, check_network, not_finite
-from delete_jax.parallel import make_trainer
+from delete_jax.model import Model, Variables, as_given, as_saved, from_saved
+from delete_jax.network_check import as_is, check_answers, check_network, check_training, not_finite
+from delete_jax.options import Options, checked
+from delete_jax.parallel import AXIS, make_trainer, meant, outside_meshes, run_key
 from delete_jax.predict import make_predictor
 from delete_jax.step import init_state, sgd
 from delete_jax.streams import check_choices, check_forget, check_samples, split_streams
 
 
-class Options(NamedTuple):
-    """How a network is trained to forget: what `unlearn` takes beside the network, the samples and the request."""
-
-    epochs: int = 5
-    lr: float = 1e-3
-    batch_size: int = 128
-    seed: int = 0
-    batch_norm: str = "train"
-    preprocess: Callable[[chex.Array], chex.Array] | None = None
-    augment: Callable[..., Any] | None = None
-    tx: optax.GradientTransformation | None = None
-    parallel: str = "auto"
-    evaluate: Callable[[Variables], Row] | None = None
-    log: Log | None = None
-    store: Store | None = None
-    progress: Progress | None = None
-
-
+@outside_meshes
 def unlearn(
     model: Model,
     variables: Variables,
     images: np.ndarray,
     labels: np.ndarray,
     *,
-    forget: Sequence[int],
-    method: Method | None = None,
+    forget: int | str | Iterable[int | str],
+    method: Method | str | None = None,
     epochs: int = 5,
     lr: float = 1e-3,
     batch_size: int = 128,
@@ -65,6 +50,7 @@ def unlearn(
     log: Log | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Result:
     """Makes a trained network forget classes.
 
@@ -74,8 +60,8 @@ def unlearn(
       images: `[n, h, w, c]`; uint8 (give `preprocess`), or float and ready for the network.
       labels: integers `[n]`, or `[n, h, w]` for segmentation (255: does not count). Samples with a class of `forget`
         are the forget set. Others may be there: only a method that declares to read remaining data sees them.
-      forget: the classes to erase.
-      method: of `delete_jax.methods`; DELETE when None.
+      forget: the classes to erase: numbers, or names where `class_names` are given (see `streams.check_forget`).
+      method: of `delete_jax.methods`, or its name for the defaults; DELETE when None.
       epochs: passes over the forget set (over the remaining samples for a method that reads only those).
       lr: learning rate; the strength of a method that is computed at once.
       batch_size: of each stream, over all devices.
@@ -90,7 +76,9 @@ def unlearn(
         `step.make_train_step`). Without it the teacher's answers are computed once.
       tx: optimiser, built for a rate of 1; SGD with momentum 0.9 when None.
       parallel: "auto", "jit", "pmap" or "sharding" (see `parallel.make_trainer`).
-      evaluate, log, store, progress: see `loop.fit`.
+      evaluate, log, store, progress: see `loop.fit`. A store with the states of another request, of other samples or of
+        another network is refused.
+      class_names: the name of class i at position i.
 
     Raises:
       ValueError: whatever is wrong with the arguments, before anything is computed.
@@ -101,11 +89,11 @@ def unlearn(
     options = Options(
         epochs, lr, batch_size, seed, batch_norm, preprocess, augment, tx, parallel, evaluate, log, store, progress
     )
-    method = method or delete()
-    images, labels = np.asarray(images), np.asarray(labels)
-    num_classes = check_network(model, variables, images, preprocess or as_is)
+    method = as_method(method)
+    images, labels = as_images(images), np.asarray(labels)
+    num_classes = check_network(model, variables, images, preprocess or as_is, labels)
     check_samples(images, labels, num_classes)
-    forget = check_forget(forget, num_classes)
+    classes = check_forget(forget, num_classes, class_names)
     check_choices(mask=mask, pixels=pixels)
     if labels.ndim == 1 and pixels != "all":
         raise ValueError(
@@ -116,10 +104,31 @@ def unlearn(
             inspect.signature(augment).bind(images, "keys", "maps")
         except TypeError:
             raise ValueError("augment must move label maps too: use delete_jax.data.paired_augmentation") from None
-    streams = split_streams(images, labels, forget, num_classes, method.streams, mask, pixels)
-    return unlearn_streams(model, variables, streams, num_classes, forget, method, options)
+    options = checked(options, images.shape[1:])
+    streams = split_streams(images, labels, classes, num_classes, method.streams, mask, pixels)
+    return unlearn_streams(model, variables, streams, num_classes, classes, method, options)
 
 
+def as_method(method: Method | str | None) -> Method:
+    """The method that was meant; ValueError for something that is none."""
+    if method is None:
+        return delete()
+    if isinstance(method, str):
+        return create(method)
+    if not isinstance(method, Method):
+        known = next((name for name, factory in METHODS.items() if factory is method), None)
+        hint = f"call it, {known}()" if known else "give one of delete_jax.methods, such as delete()"
+        raise ValueError(f"method is no unlearning method: {hint}; got {method!r:.60}")
+    return method
+
+
+def as_images(images: Any) -> np.ndarray:
+    """Images on the host; bfloat16, which NumPy's checks do not know as a float, as float32."""
+    array = np.asarray(images)
+    return array.astype(np.float32) if array.dtype == jnp.bfloat16 else array
+
+
+@outside_meshes
 def unlearn_streams(
     model: Model,
     variables: Variables,
@@ -139,9 +148,20 @@ def unlearn_streams(
       method: of `delete_jax.methods`.
       options: the rest.
     """
-    check_settings(lr=options.lr, epochs=options.epochs)
+    options = checked(options, next(iter(streams.values()))["image"].shape[1:])
     check_needs(method, _provided(streams), "these samples")
+    method.check(num_classes, forget)
+    if options.store is not None and not isinstance(options.store, Identified):
+        identity = origin(variables, streams, forget, method, options)
+        options = options._replace(store=Identified(options.store, identity))
     tx, preprocess, augment = options.tx or sgd(), options.preprocess or as_is, options.augment
+    images = next(iter(streams.values()))["image"]
+    if method.edit is None and options.batch_norm == "train":
+        is_mapped = meant(options.parallel) == "pmap"
+        size = options.batch_size * (len(streams) + (method.reorient is not None))
+        size = size // jax.device_count() if is_mapped else size
+        check_training(model, variables, images, preprocess, size, AXIS if is_mapped else None)
+    check_answers(model, variables, images, preprocess)
     started = time.perf_counter()
     setup = Setup(
         model,
@@ -150,7 +170,7 @@ def unlearn_streams(
         streams,
         num_classes,
         forget,
-        key=jax.random.fold_in(jax.random.key(options.seed), np.uint32(2**32 - 1)),  # apart from those of the steps
+        key=jax.random.fold_in(run_key(options.seed), np.uint32(2**32 - 1)),  # apart from those of the steps
         strength=options.lr,
         batch_size=options.batch_size,
         num_steps=options.epochs
@@ -158,7 +178,8 @@ def unlearn_streams(
         classifier=model.classifier,
     )
     if method.edit is not None:
-        return _edit(method, setup, tx, options)
+        edited = _edit(method, setup, tx, options)
+        return edited._replace(variables=as_given(edited.variables, variables))
     prepared = method.prepare(setup)
     streams = {name: stream | prepared.columns.get(name, {}) for name, stream in streams.items()}
     teacher_in_step = method.uses_teacher and (augment is not None or method.reorient is not None)
@@ -184,12 +205,27 @@ def unlearn_streams(
         batch_size=options.batch_size,
         constants=prepared.constants,
         spent_seconds=seconds,
-        evaluate=None if evaluate is None else lambda variables: evaluate(method.unwrap(variables)),
+        evaluate=None if evaluate is None else lambda trained: evaluate(as_given(method.unwrap(trained), variables)),
         log=options.log,
         store=options.store,
         progress=options.progress,
     )
-    return fitted._replace(variables=method.unwrap(fitted.variables))
+    return fitted._replace(variables=as_given(method.unwrap(fitted.variables), variables))
+
+
+def origin(
+    variables: Variables, streams: Mapping[str, Stream], forget: tuple[int, ...], method: Method, options: Options
+) -> dict[str, Any]:
+    """What an unlearned network is made from, as JSON takes it. How many epochs is left out: a run may go on for more."""
+    numbers = {name: getattr(options, name) for name in ("lr", "batch_size", "seed", "batch_norm")}
+    count = {name: value for name, value in numbers.items() if name in method.settings}
+    return {
+        "original": digest(variables),
+        "samples": digest(dict(streams)),
+        "forget": list(forget),
+        "method": describe_method(method),
+        "settings": count | {"augmented": options.augment is not None},
+    }
 
 
 def _provided(streams: Mapping[str, Stream]) -> list[str]:
@@ -208,10 +244,11 @@ def _edit(method: Method, setup: Setup, tx: optax.GradientTransformation, option
     history, evaluations = log.resume(epochs) if log is not None else ([], [])
     if store is not None and (saved := store.restore()) is not None:
         tree, meta = saved
-        state = flax.serialization.from_state_dict(state, tree)
+        state = from_saved(tree, state)
         return Result(state.variables, history, evaluations, meta["seconds"])
     started = time.perf_counter()
-    state = init_state(jax.block_until_ready(method.edit(setup)), tx)
+    wide = setup._replace(teacher=state.variables)  # parameters in float32 or wider
+    state = init_state(jax.block_until_ready(method.edit(wide)), tx)
     seconds = time.perf_counter() - started
     if (leaf := not_finite(state.variables)) is not None:
         raise NonFiniteError(
@@ -226,13 +263,5 @@ def _edit(method: Method, setup: Setup, tx: optax.GradientTransformation, option
         log.append([], evaluations)
     if store is not None:
         meta = {"epoch": epochs, "seconds": seconds, "compile_seconds": 0.0}
-        store.save(epochs, flax.serialization.to_state_dict(jax.device_get(state)), meta)
+        store.save(epochs, as_saved(jax.device_get(state)), meta)
     return Result(state.variables, history, evaluations, seconds)
-
-
-def check_settings(*, lr: float, epochs: int) -> None:
-    """Raises ValueError for a rate or number of epochs that is not above 0."""
-    if not lr > 0 or not np.isfinite(lr):
-        raise ValueError(f"the learning rate must be a number above 0, got {lr}")
-    if epochs < 1:
-        raise ValueError(f"epochs must be at least 1, got {epochs}")

@@ -8,11 +8,12 @@ import pytest
 import delete_jax as dj
 from delete_jax.data import Split
 from delete_jax.methods import FORGET, REMAIN
+from delete_jax.options import Options
 from delete_jax.predict import make_predictor
 from delete_jax.tasks.backdoor import trigger as backdoor
 from delete_jax.tasks.backdoor.measures import evidence, measure, remarks
 from delete_jax.tasks.backdoor.trigger import Trigger
-from delete_jax.unlearning import Options, unlearn_streams
+from delete_jax.unlearning import unlearn_streams
 from tests import tiny
 
 TARGET, TRIGGER = 2, Trigger(size=2, place="bottom_left", value=255)

@@ -11,12 +11,13 @@ from jax.flatten_util import ravel_pytree
 import delete_jax as dj
 from delete_jax.methods import ANCHOR, FORGET, REMAIN, Context, Output, Setup, attacks, gradients
 from delete_jax.methods.anchored import reorientation
-from delete_jax.methods.bad_teacher import reinitialised
-from delete_jax.methods.base import find_classifier, in_batches
-from delete_jax.methods.boundary_expand import UNIT
+from delete_jax.methods.bad_teacher import bad_network, reinitialised, shuffled
+from delete_jax.methods.base import in_batches
+from delete_jax.methods.boundary_expand import NETWORK, UNIT
+from delete_jax.methods.classifier import find_bias, find_classifier, named, names_of
 from delete_jax.methods.l2ul import importance
 from delete_jax.methods.pour import project
-from delete_jax.methods.salun import saliency_mask
+from delete_jax.methods.salun import largest, saliency_mask
 from delete_jax.methods.wood_fisher import inverse_fisher
 from delete_jax.model import Model
 from delete_jax.step import init_state, make_train_step, sgd
@@ -155,11 +156,112 @@ def test_boundary_expand_adds_a_class_and_drops_it():
     train, updated = wide.apply_train(start, images, jax.random.key(0))
     np.testing.assert_allclose(train[:, :K], model.apply_train(variables, images, jax.random.key(0))[0], rtol=1e-6)
     assert jax.tree.structure(method.unwrap(updated)) == jax.tree.structure(variables)
+    assert method.unwrap(variables) is variables
     result = dj.unlearn(
         model, variables, images, labels, forget=[1], method=method, epochs=4, lr=0.1, batch_size=4, parallel="jit"
     )
-    assert UNIT not in result.variables["params"]
+    assert not {UNIT, NETWORK} & result.variables["params"].keys()
     assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+def test_salun_moves_the_share_that_was_asked_for(x64):
+    """Half of the inputs are always 0, and so are the gradients of their weights: which of them move is a tie."""
+    model, variables = linear_model()
+    setup = setup_of(model, variables)
+    stream = setup.streams[FORGET]
+    dark = {**stream, "image": np.where(np.arange(36).reshape(6, 6, 1) < 18, 0, stream["image"])}
+    masks = [saliency_mask(setup._replace(streams={FORGET: dark}), share) for share in (0.01, 0.5, 0.75, 0.75, 1)]
+    counts = [sum(int(leaf.sum()) for leaf in jax.tree.leaves(mask)) for mask in masks]
+    assert counts == [max(round(share * 148), 1) for share in (0.01, 0.5, 0.75, 0.75, 1)]
+    jax.tree.map(np.testing.assert_array_equal, masks[2], masks[3])
+    values = jnp.array([1.0, 3, 2, 2, 2, 0])
+    np.testing.assert_array_equal(largest(values, 0.5), [False, True, True, True, False, False])
+
+
+def images_apart(model, variables):
+    logits = np.asarray(model.apply(variables, jnp.asarray(tiny.samples(16)[0])))
+    return (logits - logits.mean(1, keepdims=True)).std(0).mean()
+
+
+def plain(names):
+    """A network with a normalisation of its own, with these names for its arrays; a list without names."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(16, 36)), rng.uniform(0.7, 1.2, 16), rng.normal(0, 0.1, 16), rng.normal(size=(K, 16))]
+    arrays = [jnp.asarray(array, jnp.float32) for array in arrays]
+    if names is None:
+        params, get = arrays, lambda params: params
+    else:
+        params, get = dict(zip(names, arrays, strict=True)), lambda params: [params[name] for name in names]
+
+    def apply(variables, x):
+        first, scale, shift, last = get(variables["params"])
+        h = x.reshape(len(x), -1) @ first.T
+        h = (h - h.mean(1, keepdims=True)) / (h.std(1, keepdims=True) + 1e-5)
+        return jax.nn.relu(h * scale[None] + shift[None]) @ last.T
+
+    return Model(apply, lambda variables, x, key: (apply(variables, x), variables)), {"params": params}
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        tiny.network,
+        lambda: plain(None),
+        lambda: plain(("1.weight", "2.weight", "2.bias", "3.weight")),
+        lambda: plain(("a", "b", "c", "d")),
+        lambda: dj.models.from_nnx(nnx.Linear(36, K, rngs=nnx.Rngs(0))),
+    ],
+    ids=["linen", "list", "torch", "letters", "nnx"],
+)
+def test_a_bad_teacher_tells_images_apart(network):
+    model, variables = network()
+    if "nnx" in str(model):
+        model = model._replace(apply=lambda v, x, apply=model.apply: apply(v, x.reshape(len(x), -1)))
+    bad = bad_network(setup_of(model, variables))
+    assert 1e-2 < images_apart(model, bad) < 10
+    assert jax.tree.structure(bad) == jax.tree.structure(variables)
+    for new, old in zip(jax.tree.leaves(bad["params"]), jax.tree.leaves(variables["params"]), strict=True):
+        assert new.ndim < 2 or abs(np.corrcoef(np.ravel(new), np.ravel(old))[0, 1]) < 0.3
+
+
+def test_a_bad_teacher_of_an_odd_network():
+    """Where new weights make no sense, the old ones are shuffled; where these do not either, it says so."""
+
+    def apply(variables, x):
+        scale, w = variables["params"]["mean"], variables["params"]["w"]
+        return (x.reshape(len(x), -1) * scale[None]) @ w
+
+    rng = np.random.default_rng(0)
+    params = {"mean": jnp.asarray(rng.uniform(1, 2, 36)), "w": jnp.asarray(rng.normal(size=(36, K)))}
+    model = Model(apply, lambda variables, x, key: (apply(variables, x), variables))
+    assert images_apart(model, reinitialised({"params": params}, jax.random.key(0))) == 0
+    setup = setup_of(model, {"params": params})
+    bad = bad_network(setup)
+    jax.tree.map(np.testing.assert_array_equal, bad, shuffled({"params": params}, setup.key))
+    np.testing.assert_array_equal(np.sort(bad["params"]["w"].ravel()), np.sort(params["w"].ravel()))
+    once = model._replace(apply=lambda v, x: jnp.where(v["params"]["w"][0, 0] == params["w"][0, 0], apply(v, x), 0))
+    with pytest.raises(ValueError, match="bad_teacher: with random weights this network answers all images alike"):
+        bad_network(setup._replace(model=once))
+
+
+def test_bad_teacher_averages_over_the_joined_batch(x64):
+    """8 forget and 5 remaining samples that count: one mean over 13, whatever the streams' own means."""
+    model, variables = linear_model()
+    method = dj.methods.bad_teacher(remain=True)
+    setup = setup_of(model, variables)
+    constants = method.prepare(setup).constants
+    batch = {name: jax.tree.map(lambda column: column[:8], stream) for name, stream in setup.streams.items()}
+    batch[REMAIN]["weight"] = (np.arange(8) < 5).astype(float)
+    start = jax.tree.map(lambda leaf: 1.5 * leaf, variables)
+    step = jax.jit(make_train_step(model, method, sgd(), preprocess=same))
+    _, metrics = step(init_state(start, sgd()), variables, batch, 0.1, jax.random.key(0), constants)
+
+    def divergences(teacher, stream):
+        p, q = (softmax(np.asarray(model.apply(v, batch[stream]["image"]))) for v in (teacher, start))
+        return (p * np.log(p / q)).sum(-1)
+
+    joined = [*divergences(constants["bad_teacher"], FORGET), *divergences(variables, REMAIN)[:5]]
+    np.testing.assert_allclose(metrics["loss"], np.mean(joined), rtol=1e-9)
 
 
 def test_bad_teacher_is_another_network():
@@ -407,7 +509,7 @@ def test_pour_leaves_the_bias_of_the_class_alone(x64):
     bias = jnp.asarray(np.random.default_rng(1).normal(size=K))
     variables = {"params": {**variables["params"], "bias": bias}}
     for forget in ((1,), (0, 2)):
-        projected = project(variables, forget, K)
+        projected = project(variables, forget, K, ("kernel",))
         x = jnp.asarray(tiny.samples(16)[0], jnp.float64)
         logits = model.apply(projected, x)
         for class_ in forget:
@@ -416,56 +518,97 @@ def test_pour_leaves_the_bias_of_the_class_alone(x64):
         rows = kernel[:, list(forget)]
         complement = np.eye(36) - rows @ np.linalg.solve(rows.T @ rows, rows.T)
         np.testing.assert_allclose(new, complement @ kernel, atol=1e-12)
-        np.testing.assert_allclose(project(projected, forget, K)["params"]["kernel"], new, atol=1e-12)
+        np.testing.assert_allclose(project(projected, forget, K, ("kernel",))["params"]["kernel"], new, atol=1e-12)
 
 
-def test_the_classifier_is_found_or_asked_for():
-    path, kernel = find_classifier({"a": jnp.ones((5, K)), "b": jnp.zeros((K, 5))}, K)
-    assert path[0].key == "a"
-    assert float(kernel.sum()) == 5 * K
-    two = {"conv": {"kernel": jnp.zeros((3, K))}, "fc": {"kernel": jnp.zeros((8, K)), "bias": jnp.zeros(K)}}
-    assert find_classifier(two, K)[0][0].key == "fc"
-    for params in ({"a": jnp.zeros((5, 3))}, {"a": jnp.zeros((5, K)), "b": jnp.zeros((5, K))}):
-        with pytest.raises(ValueError, match=r"one kernel \[d, 4\]; found"):
-            find_classifier(params, K)
+def two_layers(last, params, num_classes=K):
+    """Features `tanh(x A)` of 6x6 images, then `last(features, params)`; A has as many columns as there are classes."""
+    stem = np.random.default_rng(1).normal(size=(36, num_classes)) / 6
+    variables = {"params": {"stem": {"kernel": stem, "bias": np.zeros(num_classes)}, **params}}
+    variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), variables)
+
+    def apply(variables, x):
+        stem = variables["params"]["stem"]
+        features = jnp.tanh(x.reshape(len(x), -1) @ stem["kernel"] + stem["bias"][None])
+        return last(features, variables["params"])
+
+    return Model(apply, lambda variables, x, key: (apply(variables, x), variables)), variables
+
+
+def square(seed=0, num_classes=K):
+    return np.random.default_rng(seed).normal(size=(num_classes, num_classes))
+
+
+HEADS = {  # last layer, its parameters, where its kernel is and which axis the classes are, its bias
+    "flax": (lambda h, p: h @ p["w"] + p["b"][None], {"w": square(), "b": np.ones(K)}, "w", -1, "b"),
+    "transposed": (lambda h, p: h @ p["w"].T + p["b"][None], {"w": square(), "b": np.ones(K)}, "w", 0, "b"),
+    "without a bias": (lambda h, p: h @ p["w"].T, {"w": square()}, "w", 0, None),
+    "convolution": (
+        lambda h, p: jnp.einsum("bd,kdij->bk", h, p["w"]) + p["b"].reshape(1, K),
+        {"w": square()[..., None, None], "b": np.ones((K, 1, 1))}, "w", 0, "b",
+    ),
+    "scaled": (lambda h, p: 7 * (h @ p["w"]) * p["a"][None] + p["b"][None], {"w": square(), "a": np.full(K, 2.0), "b": np.ones(K)}, "w", -1, "b"),
+    "cosine": (lambda h, p: 9 * h @ (p["w"] / jnp.linalg.norm(p["w"], axis=0, keepdims=True)), {"w": square()}, "w", -1, None),
+    "log-softmax": (lambda h, p: jax.nn.log_softmax(h @ p["w"] + p["b"][None]), {"w": square(), "b": np.ones(K)}, "w", -1, "b"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_classifier_is_found_by_what_it_does(kind):
+    last, params, kernel, axis, bias = HEADS[kind]
+    model, variables = two_layers(last, params)
+    setup = setup_of(model, variables)
+    found = find_classifier(setup)
+    assert (names_of(found.place), found.axis) == ((kernel,), axis)
+    np.testing.assert_array_equal(found.rows(variables["params"]).shape, (K, K))
+    same_again = found.with_rows(variables["params"], found.rows(variables["params"]))
+    jax.tree.map(np.testing.assert_array_equal, same_again, variables["params"])
+    place = find_bias(setup, found)
+    assert (place and names_of(place)) == (bias and (bias,))
+    assert find_classifier(setup._replace(classifier=(kernel,))) == found
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 17, 40])
+def test_the_classifier_among_few_and_many_classes(num_classes):
+    params = {"w": square(num_classes=num_classes), "b": np.zeros(num_classes)}
+    model, variables = two_layers(lambda h, p: h @ p["w"].T + p["b"][None], params, num_classes)
+    setup = setup_of(model, variables)._replace(num_classes=num_classes)
+    found = find_classifier(setup)
+    assert (names_of(found.place), found.axis) == (("w",), 0)
+    assert names_of(find_bias(setup, found)) == ("b",)
+
+
+def test_a_stem_like_a_classifier_is_left_alone():
+    """As many channels as classes and a bias, and a head whose kernel no class can be told in: better none than that."""
+    model, variables = two_layers(lambda h, p: (h @ p["w"]) @ jnp.ones((K, K)), {"w": square()})
+    with pytest.raises(ValueError, match=r"none of those with k rows or columns does \(stem/kernel, w\): name it"):
+        find_classifier(setup_of(model, variables))
 
 
 def test_the_classifier_is_taken_where_it_is_said_to_be():
     layer = {"kernel": jnp.zeros((8, K)), "bias": jnp.zeros(K)}
-    params = {"heads": {"a": layer, "b": {**layer, "kernel": jnp.ones((3, K))}}, "fc": {"kernel": jnp.zeros((8, 3))}}
-    path, kernel = find_classifier(params, K, ("heads", "b"))
-    assert [key.key for key in path] == ["heads", "b", "kernel"]
-    assert float(kernel.sum()) == 3 * K
+    params = {"heads": {"a": layer, "b": {**layer, "kernel": jnp.ones((K, 3))}}, "fc": {"kernel": jnp.zeros((8, 3))}}
+    (found,) = named(params, K, ("heads", "b"))
+    assert (names_of(found.place), found.axis) == (("heads", "b", "kernel"), 0)
+    assert float(found.rows(params).sum()) == 3 * K
+    assert named(params, K, ("heads", "b", "kernel")) == [found]
     for wrong, words in (
-        (("fc",), r"a kernel \[d, 4\]: fc/kernel is of shape \(8, 3\)"),
-        (("heads",), r"heads/kernel is not there; the parameters are …, heads/a/bias"),
+        (("fc",), r"or \[4, d\]: fc holds fc/kernel of shape \(8, 3\)"),
+        (("heads",), "heads leads to several, heads/a/kernel, heads/b/kernel"),
+        (("top",), "top is not there; the parameters are …, heads/a/bias"),
     ):
         with pytest.raises(ValueError, match=words):
-            find_classifier(params, K, wrong)
-
-
-def test_the_classifier_of_an_nnx_network():
-    class Net(nnx.Module):
-        def __init__(self):
-            self.mix = nnx.Linear(K, K, use_bias=False, rngs=nnx.Rngs(0))
-            self.head = nnx.Linear(K, K, rngs=nnx.Rngs(1))
-
-        def __call__(self, x):
-            return self.head(self.mix(jnp.mean(x, (1, 2)) * jnp.ones((1, K), x.dtype)))
-
-    params = dj.models.from_nnx(Net())[1]["params"]
-    found, _ = find_classifier(params, K)
-    assert found == find_classifier(params, K, ("head",))[0] != find_classifier(params, K, ("mix",))[0]
+            named(params, K, wrong)
 
 
 class TwoHeads(nn.Module):
-    """Which of its two last layers answers cannot be told from the shapes."""
+    """Which of its two last layers is meant cannot be told by what they do."""
 
     @nn.compact
     def __call__(self, x, train: bool):
         features = nn.relu(nn.Dense(8)(jnp.mean(x, (1, 2))))
-        answer, other = (nn.Dense(K, name=name)(features) for name in ("answer", "other"))
-        return answer + 0 * other
+        first, second = (nn.Dense(K, name=name)(features) for name in ("first", "second"))
+        return first + second
 
 
 @pytest.mark.parametrize("name", ["pour", "fisher", "boundary_expand", "tilted"])
@@ -473,22 +616,60 @@ def test_methods_on_the_classifier_take_the_named_one(name):
     method = dj.methods.create(name)
     setup = setup_of(*tiny.network(TwoHeads()), strength=1e-4)
     run = method.edit or method.wrap or method.prepare
-    with pytest.raises(ValueError, match="found answer/kernel, other/kernel"):
+    with pytest.raises(ValueError, match=r"each of these makes logits \(first/kernel, second/kernel\): name it"):
         run(setup)
-    first, second = (run(setup._replace(classifier=(head,))) for head in ("answer", "other"))
-    arrays = [[leaf for leaf in jax.tree.leaves(tree) if not callable(leaf)] for tree in (first, second)]
+    one, other = (run(setup._replace(classifier=(head,))) for head in ("first", "second"))
+    arrays = [[leaf for leaf in jax.tree.leaves(tree) if not callable(leaf)] for tree in (one, other)]
     assert any((np.asarray(a) != np.asarray(b)).any() for a, b in zip(*arrays, strict=True)) or method.wrap
     if method.wrap:  # it starts from the same, but its new output is another layer's
         images = setup.streams[FORGET]["image"]
-        a, b = (model.apply(start, images) for model, start in (first, second))
+        a, b = (model.apply(start, images) for model, start in (one, other))
         assert bool((a[:, K] != b[:, K]).any())
 
 
 def test_pour_can_follow_another_method_on_a_named_classifier():
     _, variables = tiny.network(TwoHeads())
-    params = project(variables, (1,), K, ("other",))["params"]
-    np.testing.assert_allclose(params["other"]["kernel"][:, 1], 0, atol=1e-6)
-    np.testing.assert_array_equal(params["answer"]["kernel"], variables["params"]["answer"]["kernel"])
+    params = project(variables, (1,), K, ("second",))["params"]
+    np.testing.assert_allclose(params["second"]["kernel"][:, 1], 0, atol=1e-6)
+    np.testing.assert_array_equal(params["first"]["kernel"], variables["params"]["first"]["kernel"])
+    with pytest.raises(ValueError, match="not told by its shape"):
+        project(variables, (1,), K)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_new_class_is_a_class_of_its_own(kind):
+    """Its logit comes from its own column and bias alone: what was learnt for the first class is not touched."""
+    last, params, kernel, _, bias = HEADS[kind]
+    model, variables = two_layers(last, params)
+    wide, start = dj.methods.boundary_expand().wrap(setup_of(model, variables))
+    unit = start["params"][UNIT]
+    assert {name: leaf.shape for name, leaf in unit.items()} == {"kernel": (K, 1)} | ({"bias": (1,)} if bias else {})
+    assert all(float(jnp.abs(leaf).max()) <= K**-0.5 for leaf in unit.values())
+    x = jnp.asarray(tiny.samples(8)[0])
+    for answer in (wide.apply, lambda variables, x: wide.apply_train(variables, x, jax.random.key(0))[0]):
+        np.testing.assert_allclose(answer(start, x)[:, :K], model.apply(variables, x), rtol=1e-6)
+        gradient = jax.grad(lambda params: answer({"params": params}, x)[:, K].sum())(start["params"])
+        assert all(float(jnp.abs(leaf).min()) > 0 for leaf in gradient[UNIT].values())
+        if kind != "log-softmax":  # there, all classes are in each logit
+            for name in [kernel, *([bias] if bias else [])]:
+                np.testing.assert_array_equal(gradient[NETWORK][name], 0)
+    if kind in ("flax", "transposed"):
+        stem = variables["params"]["stem"]
+        features = jnp.tanh(x.reshape(8, -1) @ stem["kernel"] + stem["bias"][None])
+        np.testing.assert_allclose(
+            wide.apply(start, x)[:, K], (features @ unit["kernel"])[:, 0] + unit["bias"], rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize("kind", ["flax", "transposed", "convolution", "scaled"])
+def test_pour_of_any_layout(kind):
+    """The logit of the erased class no longer depends on the image, and no other layer has changed."""
+    last, params, *_ = HEADS[kind]
+    model, variables = two_layers(last, params)
+    result = dj.methods.pour().edit(setup_of(model, variables))
+    logits = model.apply(result, jnp.asarray(tiny.samples(16)[0]))
+    assert float(jnp.ptp(logits[:, 1])) < 1e-5 < float(jnp.ptp(logits[:, 0]))
+    jax.tree.map(np.testing.assert_array_equal, result["params"]["stem"], variables["params"]["stem"])
 
 
 @pytest.mark.parametrize(

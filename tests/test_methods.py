@@ -10,9 +10,10 @@ import pytest
 import delete_jax as dj
 from delete_jax.methods import COUNTERPARTS, FORGET, MAPS, MASKED, METHODS, REMAIN, TRAINED, Context, Setup, check_needs
 from delete_jax.methods.hyperparameters import POSITIVE, factory
+from delete_jax.options import Options
 from delete_jax.step import init_state, make_train_step, sgd
 from delete_jax.streams import split_streams
-from delete_jax.unlearning import Options, unlearn_streams
+from delete_jax.unlearning import unlearn_streams
 from tests import tiny
 
 FORGOTTEN = [1]

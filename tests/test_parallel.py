@@ -13,7 +13,7 @@ import pytest
 import delete_jax as dj
 from delete_jax.data import augmentation
 from delete_jax.loop import fit
-from delete_jax.parallel import make_trainer
+from delete_jax.parallel import make_trainer, meant
 from delete_jax.step import init_state, sgd
 from delete_jax.streams import split_streams
 from tests import tiny
@@ -54,6 +54,37 @@ def one_device():
 def test_eight_devices(mode, one_device):
     assert jax.device_count() == 8
     assert_same(jax.tree.leaves(five_steps(mode)), one_device)
+
+
+@pytest.mark.parametrize("mode", ["jit", "pmap", "sharding"])
+@pytest.mark.parametrize("kind", ["explicit", "auto"])
+def test_a_mesh_that_the_caller_has_set(mode, kind, one_device):
+    axis_type = {"explicit": jax.sharding.AxisType.Explicit, "auto": jax.sharding.AxisType.Auto}[kind]
+    model, variables = tiny.network()
+    images, labels = tiny.samples(32)
+    settings = {"forget": [1], "epochs": 1, "lr": 0.05, "batch_size": 8, "parallel": mode}
+    expected = dj.unlearn(model, variables, images, labels, **settings).variables
+    with jax.set_mesh(jax.make_mesh((8,), ("data",), axis_types=(axis_type,))) as _:
+        before = jax.sharding.get_mesh()
+        there = jax.tree.map(jax.numpy.array, variables)  # as the caller's arrays are then: on all devices
+        for given in (variables, there):
+            found = dj.unlearn(model, given, images, labels, **settings).variables
+            assert_same(jax.tree.leaves(jax.device_get(found)), jax.device_get(expected))
+        assert jax.sharding.get_mesh() == before
+
+
+@pytest.mark.parametrize("implementation", ["rbg", "unsafe_rbg"])
+@pytest.mark.parametrize("mode", ["jit", "pmap", "sharding"])
+def test_another_kind_of_random_keys(mode, implementation, one_device):
+    """JAX's default kind is not the same on one and on several devices, so a run does not depend on it."""
+    with jax.default_prng_impl(implementation):
+        assert_same(jax.tree.leaves(five_steps(mode)), one_device)
+
+
+def test_the_mode_that_is_meant():
+    assert [meant(mode) for mode in ("auto", "jit", "sharding")] == ["pmap", "jit", "sharding"]
+    with pytest.raises(ValueError, match="unknown parallel mode 'x': choose one of auto"):
+        meant("x")
 
 
 def test_two_processes(one_device, tmp_path):

@@ -153,6 +153,22 @@ def test_faces(tmp_path, capsys):
     assert out.startswith("already done")
 
 
+def test_people_of_whom_there_is_one_test_image(tmp_path, capsys):
+    """No two images of one person: verification is unknown, and the run ends well."""
+    config = Config(
+        data=DataConfig(name="faces:drawn", size=16),
+        model=ModelConfig(name="resnet_tiny"),
+        train=TrainConfig(epochs=1, batch_size=8),
+        unlearn=UnlearnConfig(forget=(2,), epochs=1, batch_size=8),
+        task=Faces(pretrain=2, people=3, unseen=2, train_images=8, test_images=1, epochs=1),
+        retrain=False,
+    )
+    record, _ = run(config, tmp_path / "run", capsys)
+    found = record["networks"]["unlearned"]["metrics"]["verification"]["remaining"]
+    assert [found[name] for name in ("genuine", "eer", "tar", "rank_one")] == [None] * 4
+    assert -1 <= found["impostor"] <= 1
+
+
 @pytest.mark.parametrize(
     ("asr", "target", "label", "level"),
     [

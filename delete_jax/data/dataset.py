@@ -38,6 +38,9 @@ class Dataset:
         class_names: the name of class i at position i.
         mean: float32 `[c]`, mean of the training pixels, scaled to [0, 1].
         std: float32 `[c]`, their standard deviation, at least 1e-6.
+
+    Raises:
+        ValueError: labels are maps, and there are more classes than a byte can tell apart beside `IGNORE`.
     """
 
     name: str
@@ -47,6 +50,10 @@ class Dataset:
     class_names: tuple[str, ...]
     mean: np.ndarray
     std: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.has_maps:
+            check_map_classes(self.name, self.num_classes)
 
     @property
     def num_classes(self) -> int:
@@ -63,6 +70,15 @@ class Dataset:
         """sha256 (hex) over the images, labels and class names of all splits, in their order; computed once."""
         parts = [split_digest(split) for split in (self.train, self.validation, self.test)]
         return hashlib.sha256("\0".join([*parts, *self.class_names]).encode()).hexdigest()
+
+
+def check_map_classes(name: str, num_classes: int) -> None:
+    """Raises ValueError, naming the dataset, where label maps have so many classes that one would be called `IGNORE`."""
+    if num_classes > IGNORE:
+        raise ValueError(
+            f"{name}: has {num_classes} classes; label maps can hold {IGNORE}, as {IGNORE} marks pixels that do not count: "
+            "merge some classes"
+        )
 
 
 def split_digest(split: Split) -> str:

@@ -7,6 +7,10 @@ from typing import Any
 import numpy as np
 
 from delete_jax.data.dataset import Split
+from delete_jax.data.memory import empty_images
+
+MOST = 10**7
+"""Images that can be drawn within a day."""
 
 
 def draw_faces(identities: range, per_identity: int, size: int = 32, seed: int = 0) -> Split:
@@ -15,14 +19,22 @@ def draw_faces(identities: range, per_identity: int, size: int = 32, seed: int =
     Args:
         identities: numbers, each of which is always drawn as the same person.
         per_identity: samples of each.
-        size: of the square images, in pixels.
+        size: of the square images, in pixels, at least 2.
         seed: of the samples.
 
     Returns:
         Images uint8 `[n, size, size, 3]` and labels int32 `[n]`, the position in `identities`.
+
+    Raises:
+        ValueError: there are more than `MOST`, they are too small to draw on, or they do not fit in memory.
     """
+    count = len(identities) * per_identity
+    if count > MOST:
+        raise ValueError(f"{count} drawn faces: at most {MOST} can be drawn: give fewer people or images")
+    if size < 2:
+        raise ValueError(f"size={size}: a face is drawn on at least 2 pixels")
+    images = empty_images((len(identities), per_identity, size, size, 3), "drawn faces")
     people = [_person(np.random.default_rng([1, identity])) for identity in identities]
-    images = np.empty((len(people), per_identity, size, size, 3), np.uint8)
     for identity, person, samples in zip(identities, people, images, strict=True):
         rng = np.random.default_rng([2, seed, identity])
         for sample in samples:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from delete_jax.data import tfds_dirs
+from delete_jax.data.damage import damage
 from delete_jax.data.dataset import Dataset, Split, hold_out, pixel_statistics
 from delete_jax.data.drawn_faces import draw_faces
-from delete_jax.data.folder import SUFFIXES, open_image
-from delete_jax.data.loading import SIZE, check_options
+from delete_jax.data.files import class_names, image_files
+from delete_jax.data.images import decode, open_image, photo, square
+from delete_jax.data.loading import SIZE, check_numbers, check_options, check_whole
+from delete_jax.data.memory import empty_images
+from delete_jax.data.paths import local_path, show
+from delete_jax.data.splits import check_splits
 
 DRAWN, LFW = "drawn", "lfw"
 
@@ -36,8 +42,8 @@ def load_faces(
     train_images: int,
     test_images: int,
     size: int | None = None,
-    data_dir: str | None = None,
-    source: str | None = None,
+    data_dir: str | os.PathLike | None = None,
+    source: str | os.PathLike | None = None,
     validation: float = 0.1,
     seed: int = 0,
 ) -> Faces:
@@ -47,39 +53,50 @@ def load_faces(
 
     Args:
         name: "drawn" (synthetic), "lfw" (prepared by TFDS as array_record), or a folder of `IDENTITY/*.jpg`, such as
-            VGGFace2's.
-        pretrain, people, unseen: how many of each.
-        train_images, test_images: of each person; someone with fewer is passed over.
+            VGGFace2's `train`; also png, bmp and webp, grey or RGB.
+        pretrain, people, unseen: how many of each, at least 1.
+        train_images, test_images: of each person, at least 1; someone with fewer is passed over.
         size: of the square images, in pixels: the shorter side is brought to it, the middle is taken; 256 when None.
         data_dir, source, validation, seed: as for `load`; the seed also chooses the images of each person.
 
+    Returns:
+        Images uint8 `[n, size, size, 3]`, labels int32 `[n]`.
+
     Raises:
-        ValueError: an option would not count, there are too few people with so many images, or an image is damaged; the message names it.
+        ValueError: an option is not allowed or would not count, there are too few people with so many images, nothing can be
+            held out, the images do not fit in memory, or one is damaged; the message names it.
     """
+    check_numbers(validation, seed, size)
+    counts = {"pretrain": pretrain, "people": people, "unseen": unseen, "train_images": train_images}
+    for what, count in {**counts, "test_images": test_images}.items():
+        check_whole(what, count, 1, "how many, an integer from 1")
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"faces {name!r}: give 'drawn', 'lfw', or the path of a folder of IDENTITY/*.jpg")
     check_options(
         f"of faces {name}", ("data_dir", "size") if name == LFW else ("size",), data_dir=data_dir, source=source
     )
     size = size or SIZE
     wanted, needed = pretrain + people + unseen, train_images + test_images
+    shape = (wanted, needed, size, size, 3)
     if name == DRAWN:
-        images = draw_faces(range(wanted), needed, size, seed).images.reshape(wanted, needed, size, size, 3)
+        images = draw_faces(range(wanted), needed, size, seed).images.reshape(shape)
         names = [f"person {i}" for i in range(wanted)]
     else:
-        found = _lfw(data_dir) if name == LFW else _folders(Path(name))
+        found = _lfw(data_dir) if name == LFW else _folders(local_path(name, "faces"))
         ranked = sorted((n for n in found if len(found[n]) >= needed), key=lambda n: (-len(found[n]), n))
         if len(ranked) < wanted:
             most = sorted((len(images) for images in found.values()), reverse=True)[:wanted]
             raise ValueError(
                 f"{name}: {wanted} people with {needed} images each are needed ({pretrain} to pretrain on, {people} to teach, "
-                f"{unseen} unseen), {len(ranked)} have so many; the {wanted} largest have {most[0]} to {most[-1]}: ask for "
+                f"{unseen} unseen), {len(ranked)} have so many; the {len(most)} largest have {most[0]} to {most[-1]}: ask for "
                 "fewer people or images"
             )
         names = ranked[:wanted]
-        images = np.empty((wanted, needed, size, size, 3), np.uint8)
+        images = empty_images(shape, f"faces {show(name)}")
         for i, identity in enumerate(names):
             chosen = np.random.default_rng([seed, i]).permutation(len(found[identity]))[:needed]
             for j, position in enumerate(np.sort(chosen)):
-                images[i, j] = _square(found[identity][position](), size)
+                images[i, j] = square(found[identity][position]().convert("RGB"), size)
 
     mean, std = pixel_statistics(images[:pretrain, :train_images].reshape(-1, size, size, 3))
 
@@ -89,7 +106,8 @@ def load_faces(
             for part in (images[begin:end, :train_images], images[begin:end, train_images:])
         )
         kept, held_out = hold_out(train, validation, seed)
-        return Dataset(f"faces {name}, {kind}", kept, held_out, test, tuple(names[begin:end]), mean, std)
+        found = Dataset(f"faces {name}, {kind}", kept, held_out, test, tuple(names[begin:end]), mean, std)
+        return check_splits(found, validation)
 
     last = pretrain + people
     return Faces(
@@ -100,42 +118,29 @@ def load_faces(
 
 
 Reader = Callable[[], Any]
-"""Opens one image, as PIL's."""
+"""Opens one image, as PIL's, grey or RGB."""
 
 
 def _folders(root: Path) -> dict[str, list[Reader]]:
-    if not root.is_dir():
-        raise ValueError(f"{root}: no such folder; give a folder of IDENTITY/*.jpg, 'drawn' or 'lfw'")
+    identities = class_names(root, "IDENTITY/ in a folder of people (or give 'drawn' or 'lfw')")
+    files = {name: image_files(root / name) for name in sorted(identities)}
+    return {name: [functools.partial(_open, file) for file in files[name]] for name in files}
+
+
+def _open(file: Path) -> Any:
+    return photo(open_image(file), show(file))
+
+
+def _lfw(data_dir: str | os.PathLike | None) -> dict[str, list[Reader]]:
+    directory = tfds_dirs.prepared_dir(LFW, data_dir, None)
     found: dict[str, list[Reader]] = {}
-    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-        found[folder.name] = [functools.partial(open_image, file) for file in files]
-    if not found:
-        raise ValueError(f"{root}: has no folders of people; images belong in IDENTITY/")
+    with damage(directory):
+        for feature in tfds_dirs.read_records(tfds_dirs.open_prepared(directory), "train")[1]:
+            name, content = feature["label"].bytes_list.value[0].decode(), feature["image"].bytes_list.value[0]
+            found.setdefault(name, []).append(functools.partial(_decode, content, directory))
     return found
 
 
-def _lfw(data_dir: str | None) -> dict[str, list[Reader]]:
-    builder = tfds_dirs.open_prepared(tfds_dirs.prepared_dir(LFW, data_dir, None))
-    found: dict[str, list[Reader]] = {}
-    for feature in tfds_dirs.read_records(builder, "train")[1]:
-        name, content = feature["label"].bytes_list.value[0].decode(), feature["image"].bytes_list.value[0]
-        found.setdefault(name, []).append(functools.partial(_decode, content))
-    return found
-
-
-def _decode(content: bytes) -> Any:
-    from PIL import Image
-
-    return Image.open(io.BytesIO(content))
-
-
-def _square(image: Any, size: int) -> np.ndarray:
-    """The middle of a PIL image: the shorter side brought to `size` pixels; uint8 `[size, size, 3]`."""
-    from PIL import Image
-
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    box = (left, top, left + side, top + side)
-    return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=box))
+def _decode(content: bytes, directory: Path) -> Any:
+    with damage(directory):
+        return photo(decode(io.BytesIO(content), "an image"), "an image")

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import numbers
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from delete_jax.data import scenes, tfds_dirs
 from delete_jax.data.dataset import Dataset, Split, hold_out, pixel_statistics
 from delete_jax.data.folder import read_folder
+from delete_jax.data.images import MAX_SIDE
+from delete_jax.data.paths import local_path
 from delete_jax.data.pets import read_pets
+from delete_jax.data.splits import check_splits
 from delete_jax.data.voc import read_voc
 
 Found = tuple[Split, Split, tuple[str, ...]]
@@ -19,8 +27,8 @@ Found = tuple[Split, Split, tuple[str, ...]]
 class Options(NamedTuple):
     """Where a dataset lies, and how large its images shall be (see `load`); None where nothing was said."""
 
-    data_dir: str | None = None
-    source: str | None = None
+    data_dir: str | os.PathLike | None = None
+    source: str | os.PathLike | None = None
     size: int | None = None
 
 
@@ -36,7 +44,7 @@ class Kind(NamedTuple):
     read: Callable[[str, Options], Found]
     takes: tuple[str, ...]
     prefix: bool = False
-    where: Callable[[str, Options], Path] = lambda name, options: Path(name)
+    where: Callable[[str, Options], Path] = lambda name, options: local_path(name, "folder")
 
 
 SIZE = 256  # pixels, where images are resized and nobody said to what
@@ -71,7 +79,7 @@ KINDS: dict[str, Kind] = {
     "cifar100": Kind(_prepared, ("data_dir",), where=_prepared_dir),
     "scenes": Kind(_scenes, ("data_dir", "source"), where=_garments_dir),
     "oxford_iiit_pet": Kind(_pets, ("data_dir", "size"), where=_prepared_dir),
-    "folder:": Kind(lambda name, options: read_folder(name), (), prefix=True),
+    "folder:": Kind(lambda name, options: read_folder(name, options.size), ("size",), prefix=True),
     "voc:": Kind(lambda name, options: read_voc(name, options.size or SIZE), ("size",), prefix=True),
 }
 
@@ -87,9 +95,13 @@ def find(name: str) -> tuple[Kind, str]:
     Raises:
       ValueError: there is no such kind, or no path behind its prefix.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"dataset {name!r}: give a name, one of {', '.join(names())}")
     key = name[: name.find(":") + 1] or name
     if key not in KINDS:
-        raise ValueError(f"unknown dataset {name!r}: give one of {', '.join(names())}")
+        raise ValueError(
+            f"unknown dataset {name!r}: give one of {', '.join(names())} (people to recognise: load_faces)"
+        )
     rest = name.removeprefix(key) if KINDS[key].prefix else name
     if not rest:
         raise ValueError(f"dataset {name!r}: give the path of a folder behind it, as in {key}PATH")
@@ -104,11 +116,28 @@ def check_options(name: str, takes: tuple[str, ...], **given: Any) -> None:
             raise ValueError(f"{option}={value!r} does not count for the dataset {name} ({reads}): leave it out")
 
 
+def check_numbers(validation: float, seed: int, size: int | None) -> None:
+    """Raises ValueError for a fraction, a seed or a size that is none."""
+    if not isinstance(validation, numbers.Real) or isinstance(validation, bool) or not 0 <= validation < 1:
+        raise ValueError(f"validation={validation!r}: give the fraction of the training samples to hold out, in [0, 1)")
+    check_whole("seed", seed, 0, "an integer from 0")
+    if size is not None:
+        check_whole("size", size, 1, "the side of the images in pixels, at least 1", MAX_SIDE)
+
+
+def check_whole(what: str, value: Any, least: int, allowed: str, most: float = math.inf) -> None:
+    """Raises ValueError unless a value is an integer within bounds."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{what}={value!r}: give {allowed}")
+    if value > most:
+        raise ValueError(f"{what}={value!r}: give {allowed}, and at most {most}")
+
+
 def load(
     name: str,
     *,
-    data_dir: str | None = None,
-    source: str | None = None,
+    data_dir: str | os.PathLike | None = None,
+    source: str | os.PathLike | None = None,
     validation: float = 0.1,
     size: int | None = None,
     seed: int = 0,
@@ -118,33 +147,33 @@ def load(
     Args:
         name: "digits" (scikit-learn's, prepared on first use), "fashion_mnist" (prepared on first use from IDX files),
             "cifar10", "cifar100" (prepared by TFDS as array_record files) or "folder:PATH"
-            (`PATH/train/CLASS/*.png` and `PATH/test/CLASS/*.png`, also jpg and jpeg). For segmentation: "scenes" (composed
-            of fashion_mnist's garments), "oxford_iiit_pet" (prepared by TFDS as array_record files) or "voc:PATH" (Pascal
-            VOC 2012's folder).
+            (`PATH/train/CLASS/*.png` and `PATH/test/CLASS/*.png`, also jpg, bmp and webp; classes whose names are all whole
+            numbers are in the order of these). For segmentation: "scenes" (composed of fashion_mnist's garments),
+            "oxford_iiit_pet" (prepared by TFDS as array_record files) or "voc:PATH" (Pascal VOC 2012's folder). "~" is the
+            home folder in this path, and in the others.
         data_dir: the root of the prepared TFDS datasets; None: the environment's `DELETE_JAX_DATA_DIR`, else that of
             TFDS (`TFDS_DATA_DIR` or `~/tensorflow_datasets`).
         source: for "fashion_mnist" and "scenes", the folder with the four IDX files, read when nothing is prepared; None:
             `/usr/share/datasets/fashion-mnist`.
         validation: the fraction of every class's training samples to hold out, in [0, 1); a class of two samples or
             more gives at least one. 0: none.
-        size: in pixels, of the square that images of any size are brought to ("voc" and "oxford_iiit_pet"); 256 when None.
-        seed: decides which ones; not negative.
+        size: in pixels, of the square that images of any size are brought to: "folder" (the shorter side is brought to it,
+            the middle is taken; None: the images must be of one size), "voc" and "oxford_iiit_pet" (the longer side is; 256 when None).
+        seed: decides which ones are held out; an integer from 0.
 
     Returns:
-        The dataset, its samples in a fixed order.
+        The dataset, its samples in a fixed order. No split is empty (but validation where nothing was to be held out), and each
+        class of images has training samples; in label maps a class may occur nowhere (see `missing`).
 
     Raises:
-        ValueError: an argument is not allowed or would not count, or the data is missing or damaged; one line that says what to do.
+        ValueError: an argument is not allowed or would not count, or the data is missing, damaged, too large, or too little to
+            train on; one line that says what to do.
     """
-    if not 0 <= validation < 1:
-        raise ValueError(f"validation={validation}: give the fraction of the training samples to hold out, in [0, 1)")
-    if seed < 0:
-        raise ValueError(f"seed={seed}: give an integer from 0")
-    if size is not None and size < 1:
-        raise ValueError(f"size={size}: give the side of the images in pixels, at least 1")
+    check_numbers(validation, seed, size)
     kind, rest = find(name)
     options = Options(data_dir, source, size)
     check_options(name, kind.takes, **options._asdict())
     train, test, class_names = kind.read(rest, options)
     train, held_out = hold_out(train, validation, seed)
-    return Dataset(name, train, held_out, test, class_names, *pixel_statistics(train.images))
+    mean, std = pixel_statistics(train.images)
+    return check_splits(Dataset(name, train, held_out, test, class_names, mean, std), validation)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from delete_jax.data.dataset import IGNORE
+from delete_jax.data.images import open_image
+from delete_jax.data.paths import show
 
 
 def fit_pair(image: Any, mask: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -33,10 +35,24 @@ def fit_pair(image: Any, mask: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
     return pixels, labels
 
 
-def check_mask(name: str | Path, mask: Any, image: Any, num_classes: int) -> None:
-    """Raises ValueError, naming the file, for a mask of another size or mode, or with labels outside the classes."""
+def open_mask(path: Path) -> Any:
+    """A PIL image of class numbers, mode L or P, from a PNG file, whose levels are those that were stored.
+
+    Raises:
+        ValueError: it is missing, damaged, no PNG, or has other bits per pixel; the message names it.
+    """
+    mask = open_image(path, formats=("PNG",))
     if mask.mode not in ("L", "P"):
-        raise ValueError(f"{name}: has mode {mask.mode}; a mask has one class number per pixel (L or P)")
+        raise ValueError(f"{show(path)}: has mode {mask.mode}; a mask has one class number per pixel (L or P)")
+    with open(path, "rb") as file:
+        bits = file.read(25)[24]  # of the header, which comes first in a PNG
+    if mask.mode == "L" and bits != 8:  # Pillow stretches 4 bits to 0, 17, ..., 255, which is another class, or ignored
+        raise ValueError(f"{show(path)}: has {bits} bits per pixel; store the class numbers with 8")
+    return mask
+
+
+def check_mask(name: str, mask: Any, image: Any, num_classes: int) -> None:
+    """Raises ValueError, naming the file, for a mask of another size, or with labels outside the classes."""
     if mask.size != image.size:
         raise ValueError(
             f"{name}: is {mask.size[0]}x{mask.size[1]}, its image {image.size[0]}x{image.size[1]}; they must be of one size"

@@ -25,12 +25,18 @@ def compose(garments: Split, count: int, seed: int) -> Split:
     Returns:
         Images uint8 `[count, 64, 64, 1]` and label maps uint8 `[count, 64, 64]`: 0 is background, class i + 1 the i-th
         of `GARMENTS`.
+
+    Raises:
+        ValueError: one of these garments does not occur.
     """
     from scipy import ndimage
 
     rng = np.random.default_rng(seed)
     classes = list(GARMENTS)
     members = [np.flatnonzero(garments.labels == class_) for class_ in classes]
+    for name, found in zip(GARMENTS.values(), members, strict=True):
+        if not len(found):
+            raise ValueError(f"scenes: Fashion-MNIST has no {name!r} to compose them of; prepare the whole of it")
     brightness = rng.uniform(0, 90, (count, 1, 1))
     images = np.clip(brightness + rng.normal(0, 12, (count, SIZE, SIZE)), 0, 255).astype(np.uint8)
     labels = np.zeros((count, SIZE, SIZE), np.uint8)

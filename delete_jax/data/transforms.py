@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,20 +16,42 @@ def normalize(mean: np.ndarray, std: np.ndarray, dtype: DTypeLike = jnp.float32)
     """Returns the function from bytes to network inputs, `(x / 255 - mean) / std`.
 
     Args:
-        mean: `[c]`, of pixels in [0, 1].
-        std: `[c]`, positive.
+        mean: `[c]`, of pixels in [0, 1]; one number for all channels will do.
+        std: `[c]`, positive; as many as `mean`.
         dtype: of the result and of the arithmetic.
 
     Returns:
-        A function of images, uint8 `[b, h, w, c]`, that returns `dtype` `[b, h, w, c]`.
-    """
-    # Four axes, so that it also works where implicit rank promotion is an error.
-    mean = np.asarray(mean, dtype).reshape(1, 1, 1, -1)
-    std = np.asarray(std, dtype).reshape(1, 1, 1, -1)
+        A function of images, uint8 `[b, h, w, c]`, that returns `dtype` `[b, h, w, c]`. It raises ValueError for images of
+        another dtype, which may have been scaled already, or with other channels. Its attribute `between_bytes` is the same
+        for floats in [0, 255], as attacks on stored images make them.
 
-    def apply(images: jax.Array) -> jax.Array:
+    Raises:
+        ValueError: `mean` and `std` differ in length, are not finite, or `std` is not positive in `dtype`.
+    """
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"dtype={dtype}: give a float dtype, such as float32")
+    # Four axes, so that it also works where implicit rank promotion is an error.
+    mean, std = (np.asarray(values, dtype).reshape(1, 1, 1, -1) for values in (mean, std))
+    if mean.size != std.size:
+        raise ValueError(f"mean has {mean.size} numbers and std {std.size}: give one of each per channel")
+    for name, values, least in (("mean", mean, -np.inf), ("std", std, 0)):
+        if not (np.isfinite(values) & (values > least)).all():
+            raise ValueError(f"{name}={values.ravel()}: give finite numbers{', above 0' if name == 'std' else ''}")
+
+    def between_bytes(images: jax.Array) -> jax.Array:
+        if mean.size not in (1, images.shape[-1]):
+            raise ValueError(f"images have {images.shape[-1]} channels, and mean and std {mean.size} numbers")
         return (images.astype(dtype) / 255 - mean) / std
 
+    def apply(images: jax.Array) -> jax.Array:
+        if images.dtype != np.uint8:
+            raise ValueError(
+                f"images are {images.dtype}, and normalize is for bytes (uint8, 0 to 255): give these, or leave out the "
+                "preprocessing where they are normalised already"
+            )
+        return between_bytes(images)
+
+    apply.between_bytes = between_bytes  # type: ignore[attr-defined]
     return apply
 
 
@@ -44,19 +67,19 @@ def augmentation(names: Sequence[str], padding: int = 4) -> Callable[[jax.Array,
         padding: in pixels, for "crop".
 
     Returns:
-        A function of images, uint8 `[b, h, w, c]`, and typed PRNG keys `[b]` that returns uint8 `[b, h, w, c]`;
-        it can be jitted.
+        A function of images `[b, h, w, c]`, bytes or floats, and typed PRNG keys `[b]` that returns images of the same shape
+        and dtype; it can be jitted. Black is 0, which in normalised images is the mean.
 
     Raises:
         ValueError: an unknown or repeated name, or a negative padding.
     """
     numbers = {"flip": 0, "crop": 1}
-    if isinstance(names, str) or len(set(names)) != len(names) or not numbers.keys() >= set(names):
+    if not _are_of(names, numbers):
         raise ValueError(
             f"augmentation {names!r}: give a list of 'flip' and 'crop', each at most once, or an empty one"
         )
-    if padding < 0:
-        raise ValueError(f"padding={padding}: give a number of pixels, at least 0")
+    if not isinstance(padding, int | np.integer) or isinstance(padding, bool) or padding < 0:
+        raise ValueError(f"padding={padding!r}: give a whole number of pixels, at least 0")
     if not names:
         return None
 
@@ -82,29 +105,30 @@ def paired_augmentation(
         low, high: factors of "scale".
 
     Returns:
-        A function of images, uint8 `[b, h, w, c]`, typed PRNG keys `[b]` and maps `[b, h, w, ...]` that returns images and
-        maps of the same shapes: images by bilinear interpolation, maps by the nearest pixel, and 0 where nothing was.
+        A function of images `[b, h, w, c]`, bytes or floats, typed PRNG keys `[b]` and maps `[b, h, w, ...]` that returns
+        images and maps of the same shapes and dtypes: images by bilinear interpolation (integers rounded, floats not), maps by
+        the nearest pixel, and 0 where nothing was.
 
     Raises:
         ValueError: an unknown or repeated name, or factors that are not 0 < low <= high.
     """
-    if isinstance(names, str) or len(set(names)) != len(names) or not {"flip", "scale", "crop"} >= set(names):
+    if not _are_of(names, ("flip", "scale", "crop")):
         raise ValueError(
             f"augmentation {names!r}: give a list of 'flip', 'scale' and 'crop', each at most once, or an empty one"
         )
-    if not 0 < low <= high:
-        raise ValueError(f"scale factors {low} and {high}: give 0 < low <= high")
+    if not 0 < low <= high < math.inf:
+        raise ValueError(f"scale factors {low} and {high}: give 0 < low <= high, finite")
     if not names:
         return None
 
     def one(image: jax.Array, key: jax.Array, maps: tuple[jax.Array, ...]):
         flip_key, scale_key, crop_key = jax.random.split(key, 3)
         size = jnp.array(image.shape[:2], jnp.float32)
-        factor, place = jnp.float32(1), jnp.full(2, 0.5)
+        factor, place = jnp.float32(1), jnp.full(2, 0.5, jnp.float32)
         if "scale" in names:
             factor = jnp.exp(jax.random.uniform(scale_key, (), jnp.float32, math.log(low), math.log(high)))
         if "crop" in names:
-            place = jax.random.uniform(crop_key, (2,))
+            place = jax.random.uniform(crop_key, (2,), jnp.float32)
         offset = place * size * (factor - 1)  # of the window in the scaled image; negative: of the image in the window
         rows, columns = (
             ((jnp.arange(n, dtype=jnp.float32) + 0.5 + offset[axis]) / factor - 0.5)
@@ -117,19 +141,27 @@ def paired_augmentation(
     return jax.vmap(one)
 
 
+def _are_of(names: Any, allowed: Collection[str]) -> bool:
+    """Whether `names` is a list of names, each allowed, none twice."""
+    if isinstance(names, str) or not isinstance(names, Collection):
+        return False
+    return all(isinstance(name, str) and name in allowed for name in names) and len(set(names)) == len(names)
+
+
 def _bilinear(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Bytes `[h, w, c]` at the grid of fractional positions; black outside."""
-    values = image.astype(jnp.float32)
+    """An image `[h, w, c]` at the grid of fractional positions; 0 outside. Bytes are rounded, floats are not."""
+    is_float = jnp.issubdtype(image.dtype, jnp.floating)
+    values = image.astype(jnp.float64 if image.dtype == np.float64 else jnp.float32)  # half precision is widened
     for axis, places in enumerate((rows, columns)):
         n = values.shape[axis]
         places = jnp.where((places > -0.5) & (places < n - 0.5), jnp.clip(places, 0, n - 1), -2)  # the rim is the rim's
         floor = jnp.floor(places)
-        before, part = floor.astype(jnp.int32), jnp.expand_dims(places - floor, [1 - axis, 2])
+        before, part = floor.astype(jnp.int32), jnp.expand_dims(places - floor, [1 - axis, 2]).astype(values.dtype)
         near, far = (jnp.take(values, before + i, axis, mode="fill", fill_value=0) for i in (0, 1))
         inside = jnp.expand_dims(before >= 0, [1 - axis, 2])  # negative indices count from the end
         last = jnp.expand_dims(before + 1 >= n, [1 - axis, 2])
         values = jnp.where(inside, (1 - part) * near + part * jnp.where(last, near, far), 0)
-    return jnp.round(values).astype(image.dtype)
+    return (values if is_float else jnp.round(values)).astype(image.dtype)
 
 
 def _nearest(values: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
-
 from delete_jax.data.dataset import Split
-from delete_jax.data.folder import open_image
-from delete_jax.data.masks import check_mask, fit_pair
+from delete_jax.data.images import open_image, photo
+from delete_jax.data.masks import check_mask, fit_pair, open_mask
+from delete_jax.data.memory import empty_images
+from delete_jax.data.paths import local_path, show
 
 CLASS_NAMES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -30,25 +30,38 @@ def read_voc(path: str | os.PathLike, size: int) -> tuple[Split, Split, tuple[st
     Raises:
         ValueError: a folder or file is missing, damaged, empty, of another size, or holds other labels; the message names it.
     """
-    root = Path(path)
+    root = local_path(path, "voc")
     splits = []
     for split in ("train", "val"):
         listing = root / "ImageSets" / "Segmentation" / f"{split}.txt"
-        if not listing.is_file():
-            raise ValueError(
-                f"{listing}: no such file; give the folder of VOC 2012 that holds ImageSets and JPEGImages"
-            )
-        names = listing.read_text().split()
-        if not names:
-            raise ValueError(f"{listing}: lists no images")
-        images = np.empty((len(names), size, size, 3), np.uint8)
-        labels = np.empty((len(names), size, size), np.uint8)
+        names = _names(listing)
+        images = empty_images((len(names), size, size, 3), show(listing))
+        labels = empty_images((len(names), size, size), show(listing))
         for i, name in enumerate(names):
-            image = open_image(root / "JPEGImages" / f"{name}.jpg")
+            image_file = root / "JPEGImages" / f"{name}.jpg"
             mask_file = root / "SegmentationClass" / f"{name}.png"
-            mask = open_image(mask_file)
-            check_mask(mask_file, mask, image, len(CLASS_NAMES))
+            image, mask = photo(open_image(image_file), show(image_file)), open_mask(mask_file)
+            check_mask(show(mask_file), mask, image, len(CLASS_NAMES))
             images[i], labels[i] = fit_pair(image, mask, size)
         splits.append(Split(images, labels))
     train, test = splits
     return train, test, CLASS_NAMES
+
+
+def _names(listing: Path) -> list[str]:
+    if not listing.is_file():
+        raise ValueError(
+            f"{show(listing)}: no such file; give the folder of VOC 2012 that holds ImageSets and JPEGImages"
+        )
+    try:
+        names = listing.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{show(listing)}: cannot be read as text ({error}); replace it") from error
+    if not names:
+        raise ValueError(f"{show(listing)}: lists no images")
+    for name in names:
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+            raise ValueError(
+                f"{show(listing)}: lists {name!r}, which is outside the dataset; list names such as 2007_000032"
+            )
+    return names

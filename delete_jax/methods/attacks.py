@@ -87,7 +87,10 @@ def span(images: chex.Array) -> tuple[float, float]:
 @functools.lru_cache(maxsize=16)
 def answers(model: Model, preprocess: Callable[[chex.Array], chex.Array]) -> Answer:
     """`(variables, images [b, h, w, c]) -> logits [*b, k]`, evaluation mode; the same function for the same network."""
-    return lambda variables, x: model.apply(variables, preprocess(x))
+    of_floats = getattr(
+        preprocess, "between_bytes", preprocess
+    )  # `data.normalize` takes floats for a mistake otherwise
+    return lambda variables, x: model.apply(variables, of_floats(x))
 
 
 def _cross_entropy(answer: Answer) -> Callable[[Variables, chex.Array, chex.Array], chex.Array]:

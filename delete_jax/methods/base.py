@@ -89,12 +89,14 @@ class Context(NamedTuple):
     step: int32 scalar, steps taken.
     student: the student's variables, statistics as the step's forward pass left them; gradients flow to its parameters.
     run: `(variables, stored images [b, h, w, c]) -> logits [*b, k]`: evaluation mode.
+    weights: the sum of each stream's weights in the batch, over all devices.
     """
 
     constants: Mapping[str, Any] = {}
     step: Any = 0
     student: Any = None
     run: Any = None
+    weights: Mapping[str, Any] = {}
 
 
 class Term(NamedTuple):
@@ -118,6 +120,14 @@ class LossFn(Protocol):
           A term for some or all of these streams, with values per position `[*b]`. The step averages each term over its
           stream's weights and adds up the means.
         """
+        ...
+
+
+class CheckFn(Protocol):
+    """Whether a method suits a request, found before anything is spent."""
+
+    def __call__(self, num_classes: int, forget: tuple[int, ...], /) -> None:
+        """Raises ValueError unless the hyper-parameters fit a network of so many classes and the classes to erase."""
         ...
 
 
@@ -193,6 +203,7 @@ class Method(NamedTuple):
     streams: the data it reads. The step hands over nothing else, so a method without `REMAIN` cannot see remaining data.
     uses_teacher: whether `Output.teacher_logits` is needed.
     prepare: run once before training; see `PrepareFn`.
+    check: of a request; see `CheckFn`.
     reorient: makes of each forget batch a second one, the stream `ANCHOR`, that the student sees together with it; see
         `ReorientFn`. None for no anchors.
     wrap: the network that is trained in place of the given one; see `WrapFn`. None to train the given one.
@@ -203,6 +214,7 @@ class Method(NamedTuple):
         value. A method draws random numbers if "seed" is among them.
     paper: who proposed it and where; "this project" for our own.
     ranges: each hyper-parameter's allowed values, in words; filled in by `hyperparameters.factory`.
+    hyperparameters: their values; filled in by the same.
     """
 
     name: str
@@ -218,6 +230,8 @@ class Method(NamedTuple):
     settings: tuple[str, ...] = TRAINED
     paper: str = ""
     ranges: Mapping[str, str] = FrozenDict()
+    hyperparameters: Mapping[str, Any] = FrozenDict()
+    check: CheckFn = lambda num_classes, forget: None
 
 
 def check_needs(method: Method, provides: Iterable[str], where: str) -> None:
@@ -273,53 +287,3 @@ def in_batches(function: Callable[..., Any], shared: Any, *columns: chex.Array, 
         index = jnp.minimum(jnp.arange(begin, begin + size), n - 1)
         parts.append(compiled(shared, *(jnp.asarray(column)[index] for column in columns)))
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:n], *parts)
-
-
-def find_classifier(
-    params: Any, num_classes: int, path: tuple[str, ...] | None = None
-) -> tuple[tuple[Any, ...], chex.Array]:
-    """The classifier's kernel: its path in the tree and its value `[..., d, k]`.
-
-    Args:
-      params: the network's parameters.
-      num_classes: k.
-      path: the names that lead to the layer that holds the kernel: `("head", "fc")` for `params["head"]["fc"]["kernel"]`.
-        None takes the one leaf of that shape; of several, the one whose layer also has a bias `[k]`.
-
-    Raises:
-      ValueError: no such kernel at `path`; without a path, there is none or there are several.
-    """
-    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    kernels = {place: leaf for place, leaf in leaves if leaf.ndim >= 2 and leaf.shape[-1] == num_classes}
-    if path is not None:
-        named = (*path, "kernel")
-        shapes = {names_of(place): leaf.shape for place, leaf in leaves}
-        found = [place for place in kernels if names_of(place) == named]
-        if not found:
-            there = f"of shape {shapes[named]}" if named in shapes else f"not there; the parameters are {_some(shapes)}"
-            raise ValueError(f"the classifier must be a kernel [d, {num_classes}]: {'/'.join(named)} is {there}")
-        return found[0], kernels[found[0]]
-    biased = {names_of(place)[:-1] for place, leaf in leaves if leaf.shape == (num_classes,)}
-    found = list(kernels) if len(kernels) == 1 else [place for place in kernels if names_of(place)[:-1] in biased]
-    if len(found) != 1:
-        names = ", ".join("/".join(names_of(place)) for place in kernels) or "none"
-        raise ValueError(f"the method needs the network's classifier, one kernel [d, {num_classes}]; found {names}")
-    return found[0], kernels[found[0]]
-
-
-def names_of(place: tuple[Any, ...]) -> tuple[str, ...]:
-    """A path in a tree of parameters as names: all but the last are those of the layer."""
-    # nnx keeps each array in a variable, as its attribute `value`
-    boxed = bool(place) and isinstance(place[-1], jax.tree_util.GetAttrKey) and place[-1].name == "value"
-    return tuple(jax.tree_util.keystr((key,), simple=True) for key in (place[:-1] if boxed else place))
-
-
-def _some(paths: Iterable[tuple[str, ...]]) -> str:
-    """The last few parameters by name: the classifier tends to stand late, and a message is one line."""
-    names = ["/".join(path) for path in paths]
-    return ", ".join(names if len(names) <= 4 else ["…", *names[-4:]])
-
-
-def replace_leaf(tree: Any, path: tuple[Any, ...], change: Callable[[chex.Array], chex.Array]) -> Any:
-    """The tree with `change` applied to the leaf at `path`."""
-    return jax.tree_util.tree_map_with_path(lambda here, leaf: change(leaf) if here == path else leaf, tree)

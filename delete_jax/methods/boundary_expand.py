@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -15,14 +16,14 @@ from delete_jax.methods.base import (
     Output,
     Setup,
     Term,
-    find_classifier,
-    replace_leaf,
     towards_labels,
 )
+from delete_jax.methods.classifier import Classifier, Place, find_bias, find_classifier, leaf_at, replace_leaf
 from delete_jax.methods.hyperparameters import factory
 from delete_jax.model import Model, Variables
 
-UNIT = "expanded_unit"
+UNIT, NETWORK = "expanded_unit", "network"
+"""The parameters of the expanded network: the new output's, and the given network's as they are, in whatever containers."""
 
 
 @factory()
@@ -41,40 +42,47 @@ def boundary_expand() -> Method:
 
 
 def _wrap(setup: Setup) -> tuple[Model, Variables]:
-    variables = setup.teacher
-    path, kernel = find_classifier(variables["params"], setup.num_classes, setup.classifier)
-    kernel = kernel[..., :1]
-    # A classifier's row like PyTorch's new ones: uniform within 1 / sqrt(inputs).
-    bound = float(kernel.size) ** -0.5
-    unit = jax.random.uniform(setup.key, kernel.shape, kernel.dtype, -bound, bound)
-    return _expanded(setup.model, path), {**variables, "params": {**variables["params"], UNIT: unit}}
+    params = setup.teacher["params"]
+    classifier = find_classifier(setup)
+    bias = find_bias(setup, classifier)
+    column = classifier.rows(params)[:, :1]
+    # A classifier's row and bias like PyTorch's new ones: uniform within 1 / sqrt(inputs).
+    bound = float(column.size) ** -0.5
+    unit = {"kernel": jax.random.uniform(setup.key, column.shape, column.dtype, -bound, bound)}
+    if bias is not None:
+        key, dtype = jax.random.fold_in(setup.key, 1), leaf_at(params, bias).dtype
+        unit["bias"] = jax.random.uniform(key, (1,), dtype, -bound, bound)
+    expanded = _expanded(setup.model, classifier, bias)
+    return expanded, {**setup.teacher, "params": {NETWORK: params, UNIT: unit}}
 
 
 def _unwrap(variables: Variables) -> Variables:
-    params = {name: leaf for name, leaf in variables["params"].items() if name != UNIT}
-    return {**variables, "params": params}
+    params = variables["params"]
+    is_wrapped = isinstance(params, Mapping) and UNIT in params
+    return {**variables, "params": params[NETWORK]} if is_wrapped else variables
 
 
-@functools.cache
-def _expanded(model: Model, path: tuple) -> Model:
-    """The model with one more output: the same network with the new row in its classifier, read at the first output.
+@functools.lru_cache(maxsize=16)
+def _expanded(model: Model, classifier: Classifier, bias: Place | None) -> Model:
+    """The model with one more output: the same network with the new kernel column and bias in place of the first class's,
+    read at the first output.
 
-    Under `jit` both passes share everything before the classifier. The bias of the first class stays with it, so the
-    new output has that of a class as well; it is not trained for it.
+    Under `jit` both passes share everything before the classifier.
     """
 
     def both(variables: Variables) -> tuple[Variables, Variables]:
         plain, unit = _unwrap(variables), variables["params"][UNIT]
-        other = replace_leaf(
-            plain["params"], path, lambda kernel: jnp.broadcast_to(unit, kernel.shape).astype(kernel.dtype)
-        )
+        rows = classifier.rows(plain["params"])
+        other = classifier.with_rows(plain["params"], jnp.concatenate([unit["kernel"], rows[:, 1:]], axis=1))
+        if bias is not None:
+            other = replace_leaf(other, bias, lambda leaf: leaf.ravel().at[:1].set(unit["bias"]).reshape(leaf.shape))
         return plain, {**plain, "params": other}
 
-    def apply(variables, x):
+    def apply(variables: Variables, x: chex.Array) -> chex.Array:
         plain, other = both(variables)
         return jnp.concatenate([model.apply(plain, x), model.apply(other, x)[..., :1]], -1)
 
-    def apply_train(variables, x, key):
+    def apply_train(variables: Variables, x: chex.Array, key: chex.PRNGKey) -> tuple[chex.Array, Variables]:
         plain, other = both(variables)
         logits, updated = model.apply_train(plain, x, key)
         new, _ = model.apply_train(other, x, key)

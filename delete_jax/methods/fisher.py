@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from delete_jax.methods.base import REMAIN, Method, Setup, find_classifier, names_of
+from delete_jax.methods.base import REMAIN, Method, Setup
+from delete_jax.methods.classifier import find_bias, find_classifier
 from delete_jax.methods.gradients import diagonal_fisher
 from delete_jax.methods.hyperparameters import factory
 from delete_jax.model import Variables
@@ -29,12 +30,13 @@ def fisher() -> Method:
 
 def _edit(setup: Setup) -> Variables:
     params = setup.teacher["params"]
-    classifier, _ = find_classifier(params, setup.num_classes, setup.classifier)
+    classifier = find_classifier(setup)
+    layer = (classifier.place, find_bias(setup, classifier))
     information = jax.tree.leaves(diagonal_fisher(setup, REMAIN))
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
     noisy = []
     for i, ((path, leaf), fisher) in enumerate(zip(leaves, information, strict=True)):
-        last = names_of(path)[:-1] == names_of(classifier)[:-1]
+        last = path in layer
         variance = setup.strength * jnp.minimum(1 / (fisher + 1e-8), 1e2 if last else 1e3)
         variance = variance * (10 if last or leaf.ndim == 1 else 1)
         noise = jax.random.normal(jax.random.fold_in(setup.key, i), leaf.shape, leaf.dtype)

@@ -81,7 +81,7 @@ CLASS = Kind("a class number", _class_number)
 def factory(**kinds: Kind) -> Callable[[Callable[P, Method]], Callable[P, Method]]:
     """Makes a function of hyper-parameters a factory of methods; give the kind of each of its parameters.
 
-    The factory checks its arguments, fills in `Method.ranges`, and returns the same `Method` for equal settings, however
+    The factory checks its arguments, fills in `Method.ranges` and `Method.hyperparameters`, and returns the same `Method` for equal settings, however
     they are given (`delete()`, `delete(1)`, `delete(temperature=np.float32(1))`): steps are compiled once per method. It
     accepts numpy and JAX scalars, and lists where a tuple is meant. Signature and docstring stay the function's.
 
@@ -100,7 +100,8 @@ def factory(**kinds: Kind) -> Callable[[Callable[P, Method]], Callable[P, Method
 
         @functools.cache
         def cached(*values: Any) -> Method:
-            return build(*values)._replace(ranges=ranges)
+            given: FrozenDict[str, Any] = FrozenDict(zip(signature.parameters, values, strict=True))
+            return build(*values)._replace(ranges=ranges, hyperparameters=given)
 
         @functools.wraps(function)
         def make(*args: P.args, **kwargs: P.kwargs) -> Method:

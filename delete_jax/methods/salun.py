@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from delete_jax.methods.base import (
@@ -60,8 +61,20 @@ def saliency_mask(setup: Setup, fraction: float) -> chex.ArrayTree:
 
     The gradient is the sum over batches of the batch mean's, in evaluation mode.
     """
-    total = functools.reduce(optax.tree.add, (gradient for gradient, _ in gradient_batches(setup, FORGET)))
-    sizes = jax.tree.map(jnp.abs, total)
-    flat = jnp.sort(jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(sizes)]))
-    threshold = flat[len(flat) - max(round(fraction * len(flat)), 1)]
-    return jax.tree.map(lambda leaf: (leaf >= threshold).astype(leaf.dtype), sizes)
+    leaves, tree = jax.tree.flatten(setup.teacher["params"])
+    wide = functools.reduce(np.promote_types, (leaf.dtype for leaf in leaves), jnp.float32)
+    gradients = (optax.tree.cast(gradient, wide) for gradient, _ in gradient_batches(setup, FORGET))
+    sizes = jax.tree.leaves(functools.reduce(optax.tree.add, gradients))
+    chosen = largest(jnp.abs(jnp.concatenate([leaf.ravel() for leaf in sizes])), fraction)
+    parts = jnp.split(chosen, np.cumsum([leaf.size for leaf in leaves])[:-1])
+    return jax.tree.unflatten(
+        tree, [part.reshape(leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, leaves, strict=True)]
+    )
+
+
+def largest(values: chex.Array, fraction: float) -> chex.Array:
+    """Where the largest values `[n]` are: exactly that share of them, at least one; of equal ones the first."""
+    count = max(round(fraction * len(values)), 1)
+    threshold = jnp.sort(values)[len(values) - count]
+    above, level = values > threshold, values == threshold
+    return above | (level & (jnp.cumsum(level) <= count - jnp.sum(above)))

@@ -17,8 +17,8 @@ from delete_jax.methods.base import (
     Setup,
     Term,
     distill,
-    find_classifier,
 )
+from delete_jax.methods.classifier import find_classifier
 from delete_jax.methods.hyperparameters import NUMBER, factory
 
 
@@ -37,8 +37,7 @@ def tilted(beta: float = 2.0) -> Method:
     """
 
     def prepare(setup: Setup) -> Prepared:
-        _, kernel = find_classifier(setup.teacher["params"], setup.num_classes, setup.classifier)
-        rows = kernel.reshape(-1, setup.num_classes).T
+        rows = find_classifier(setup).rows(setup.teacher["params"]).T
         rows = rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
         return Prepared(constants={"similarity": rows @ rows.T})
 

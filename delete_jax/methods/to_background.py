@@ -15,8 +15,6 @@ from delete_jax.methods.base import (
     Context,
     Method,
     Output,
-    Prepared,
-    Setup,
     Term,
     distill,
 )
@@ -34,13 +32,12 @@ def to_background(background: int = 0) -> Method:
       background: the class that erased pixels become.
 
     Raises:
-      ValueError: background is not a class number; (when it is run) is no class of the network, or is to be erased.
+      ValueError: background is not a class number; (for a request) is no class of the network, or is to be erased.
     """
 
-    def prepare(setup: Setup) -> Prepared:
-        if background >= setup.num_classes or background in setup.forget:
+    def check(num_classes: int, forget: tuple[int, ...]) -> None:
+        if background >= num_classes or background in forget:
             raise ValueError(f"to_background: class {background} cannot be the background: it is erased, or not there")
-        return Prepared()
 
     def loss(outputs: Mapping[str, Output], context: Context) -> dict[str, Term]:
         forget = outputs[FORGET]
@@ -52,5 +49,5 @@ def to_background(background: int = 0) -> Method:
         return {FORGET: distill(target, forget)}
 
     return Method(
-        "to_background", loss, uses_teacher=True, prepare=prepare, needs=(MAPS,), settings=MASKED, paper="this project"
+        "to_background", loss, uses_teacher=True, check=check, needs=(MAPS,), settings=MASKED, paper="this project"
     )

@@ -20,6 +20,7 @@ from delete_jax.metrics.representation import (
     prototype_attack,
     relearn_steps,
 )
+from delete_jax.metrics.residual import centred_prototypes, few_label_probe, head_trace, residual_auc
 from delete_jax.metrics.table import MEASURES, SHOWN, VERIFIED, Measure, look_up, measure, show
 from delete_jax.metrics.verification import (
     Scores,
@@ -41,10 +42,13 @@ __all__ = [
     "accuracy",
     "agreement",
     "aus",
+    "centred_prototypes",
     "confusion_matrix",
     "entropy",
     "equal_error_rate",
+    "few_label_probe",
     "forget_remain_accuracy",
+    "head_trace",
     "hmean_drop",
     "hmean_residual",
     "iou",
@@ -63,6 +67,7 @@ __all__ = [
     "prototype_attack",
     "rank_one",
     "relearn_steps",
+    "residual_auc",
     "roc",
     "show",
     "total_variation",

@@ -21,6 +21,7 @@ from delete_jax.metrics.representation import (
     prototype_attack,
     relearn_steps,
 )
+from delete_jax.metrics.residual import centred_prototypes, head_trace, residual_auc
 
 
 class Measure(NamedTuple):
@@ -227,6 +228,51 @@ _INSIDE = (
 )  # fmt: skip
 
 
+def _shots(evidence: Any, shots: int | None) -> float:
+    return centred_prototypes(
+        evidence.train_features,
+        evidence.train_labels,
+        evidence.test_features,
+        evidence.test_labels,
+        evidence.forget,
+        shots,
+    )
+
+
+def _head(evidence: Any, part: int) -> float | None:
+    if evidence.classifier is None:
+        return None
+    kernel, bias = evidence.classifier
+    return head_trace(kernel, bias, evidence.forget)[part]
+
+
+def _few_labels(per_class: int, part: int) -> Callable[[Any], Any]:
+    return lambda e: e.few_labels(per_class)[part]
+
+
+_LEFT = (
+    Measure("residual_auc", lambda e: residual_auc(e.test, e.test_labels, e.forget), "", "percent",
+            "Found by the order of probabilities", "AUC of the probability left",
+            "Area under the ROC curve of the probability left on what was erased, its test images against all others; 50 % is chance."),
+    *(Measure(f"probe_{n}{suffix}", _few_labels(n, part), "", "percent",
+              f"Probe with {n} labelled image{'s' if n > 1 else ''} a class, {title}", f"probe, {n} a class, {short}", text)
+      for n in (1, 10, 100)
+      for part, suffix, title, short, text in (
+          (0, "", "erased images", "forgotten",
+           "Erased test images that a logistic regression on the features tells, taught on so few images; mean over draws."),
+          (1, "_others", "other images", "others", "The same of the other classes: worse features lower both."),
+      )),
+    *(Measure(f"shots_{shots or 'all'}", functools.partial(_shots, shots=shots), "", "percent",
+              f"Nearest prototype, {words}", f"prototype, {words}",
+              "Erased test images nearest, by the cosine of centred features, to the mean of so many of their class's images.")
+      for shots, words in ((1, "one image"), (5, "five images"), (None, "all images"))),
+    Measure("head_norm", lambda e: _head(e, 0), "", "number", "Rank of the class's row in the last layer", "rank of row norm",
+            "Where the norm of the erased class's row stands among all classes': 0 is the smallest, 1 the largest."),
+    Measure("head_bias", lambda e: _head(e, 1), "", "number", "Rank of the class's bias", "rank of bias",
+            "The same of its bias."),
+)  # fmt: skip
+
+
 _COST = (
     Measure("seconds", lambda e: e.seconds, "down", "seconds", "Time", "seconds",
             "Wall clock of preparation and steps; compilation, evaluation and saving apart."),
@@ -326,5 +372,6 @@ _VERIFICATION = tuple(
 )  # fmt: skip
 
 MEASURES: dict[str, Measure] = {
-    row.name: row for row in (*_ANSWERS, *_DISTANCES, *_ATTACK, *_INSIDE, *_COST, *_PIXELS, *_TRIGGER, *_VERIFICATION)
+    row.name: row
+    for row in (*_ANSWERS, *_DISTANCES, *_ATTACK, *_INSIDE, *_LEFT, *_COST, *_PIXELS, *_TRIGGER, *_VERIFICATION)
 }

@@ -7,15 +7,27 @@ import jax
 import jax.numpy as jnp
 
 from delete_jax.model import Model, Variables
-from delete_jax.models import deeplab, resnet
+from delete_jax.models import all_cnn, deeplab, resnet, swin, vgg, vit
 from delete_jax.models.adapters import from_linen, from_nnx
-from delete_jax.models.deeplab import Bottleneck, DeepLabV3Plus
+from delete_jax.models.all_cnn import AllCNN
+from delete_jax.models.deeplab import DeepLabV3, DeepLabV3Plus
 from delete_jax.models.inside import features, grad_cam, layer_output
 from delete_jax.models.layers import BatchNorm, Mark
 from delete_jax.models.network import ANSWERS, Network, with_classifier
-from delete_jax.models.resnet import Block, ResNet
+from delete_jax.models.resnet import Block, Bottleneck, ResNet
+from delete_jax.models.swin import Swin
+from delete_jax.models.vgg import VGG
+from delete_jax.models.vit import ViT
+from delete_jax.models.weights import TorchInfo, load_torch, save_torch
 
-NETWORKS: dict[str, Network] = {**resnet.ROWS, **deeplab.ROWS}
+NETWORKS: dict[str, Network] = {
+    **resnet.ROWS,
+    **vgg.ROWS,
+    **vit.ROWS,
+    **swin.ROWS,
+    **all_cnn.ROWS,
+    **deeplab.ROWS,
+}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -49,14 +61,20 @@ __all__ = [
     "ANSWERS",
     "DTYPES",
     "NETWORKS",
+    "VGG",
+    "AllCNN",
     "BatchNorm",
     "Block",
     "Bottleneck",
+    "DeepLabV3",
     "DeepLabV3Plus",
     "Mark",
     "Model",
     "Network",
     "ResNet",
+    "Swin",
+    "TorchInfo",
+    "ViT",
     "create",
     "features",
     "from_linen",
@@ -64,5 +82,7 @@ __all__ = [
     "grad_cam",
     "init",
     "layer_output",
+    "load_torch",
+    "save_torch",
     "with_classifier",
 ]

@@ -3,63 +3,175 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+import inspect
+import zlib
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
+import chex
+import flax.errors
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
-from delete_jax.model import Model, Variables
+from delete_jax.model import Model, Variables, as_given
 
 if TYPE_CHECKING:
     from flax import nnx
 
 
-@functools.cache
-def from_linen(module: nn.Module, classifier: str | None = None) -> Model:
+def from_linen(module: nn.Module, classifier: str | None = None, streams: tuple[str, ...] = ("dropout",)) -> Model:
     """A Linen module whose `__call__(x, train: bool)` returns logits. Equal arguments give the same `Model`.
+
+    Collections that the network only writes, such as what it sows, are not carried from step to step: they stay as they
+    came.
 
     Args:
       module: the network.
       classifier: the path of its last layer, such as "head" or "decoder/head" (see `Model.classifier`).
-    """
+      streams: the random streams that it draws from in training, such as ("dropout", "drop_path"); each gets its own key.
 
-    def apply(variables, x):
+    Raises:
+      ValueError: that is no Linen module.
+    """
+    if not isinstance(module, nn.Module):
+        hint = (
+            "call it first, such as from_linen(Net())" if inspect.isclass(module) else "give an instance of nn.Module"
+        )
+        raise ValueError(f"from_linen needs a Linen module, got {_shown(module)}: {_other(module, 'nnx') or hint}")
+    try:
+        hash(module)
+    except TypeError:  # a list or a dict among its fields
+        return _from_linen(_Itself(module), classifier, tuple(streams))
+    return _from_linen(module, classifier, tuple(streams))
+
+
+class _Itself:
+    """A module that cannot be hashed: equal to itself alone."""
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+
+    def __hash__(self) -> int:
+        return id(self.module)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and self.module is other.module
+
+
+@functools.lru_cache(maxsize=64)
+def _from_linen(given: nn.Module | _Itself, classifier: str | None, streams: tuple[str, ...]) -> Model:
+    module = given.module if isinstance(given, _Itself) else given
+
+    def apply(variables: Variables, x: chex.Array) -> chex.Array:
         return module.apply(variables, x, train=False)
 
-    def apply_train(variables, x, key):
-        mutable = [name for name in variables if name != "params"]
-        logits, updated = module.apply(variables, x, train=True, mutable=mutable, rngs={"dropout": key})
+    def apply_train(variables: Variables, x: chex.Array, key: chex.PRNGKey) -> tuple[chex.Array, Variables]:
+        train = functools.partial(module.apply, variables, x, train=True, rngs=_keys(streams, key))
+        try:
+            try:
+                logits, updated = train(mutable=_read(apply, variables, x))
+            except flax.errors.ModifyScopeVariableError:  # one that is of use in training alone
+                logits, updated = train(mutable=[name for name in variables if name != "params"])
+        except flax.errors.InvalidRngError as error:
+            raise ValueError(
+                f"{str(error).split(' (https')[0]}, and from_linen was told of {', '.join(streams) or 'none'}: name each random "
+                "stream, such as from_linen(net, streams=('dropout', 'drop_path'))"
+            ) from error
+        updated = {name: as_given(tree, variables[name]) for name, tree in updated.items() if name in variables}
         return logits, {**variables, **updated}
 
     return Model(apply, apply_train, tuple(classifier.split("/")) if classifier else None)
 
 
-def from_nnx(module: nnx.Module) -> tuple[Model, Variables]:
+def _keys(streams: Iterable[str], key: chex.PRNGKey) -> dict[str, chex.PRNGKey]:
+    """A key for each random stream, by its name."""
+    return {name: key if name == "dropout" else jax.random.fold_in(key, zlib.crc32(name.encode())) for name in streams}
+
+
+def _read(apply: Callable, variables: Variables, x: chex.Array) -> list[str]:
+    """The collections that the network does not answer without: all but the parameters and what it only writes."""
+
+    def answers_without(*names: str) -> bool:
+        try:
+            jax.eval_shape(apply, {name: tree for name, tree in variables.items() if name not in names}, x)
+        except Exception:  # of Flax, or of what the network does with a missing value
+            return False
+        return True
+
+    others = [name for name in variables if name != "params"]
+    if not others or answers_without(*others):
+        return []
+    return others if len(others) == 1 else [name for name in others if not answers_without(name)]
+
+
+def from_nnx(module: nnx.Module, classifier: str | None = None) -> tuple[Model, Variables]:
     """An NNX module whose `__call__(x)` returns logits; `train()`/`eval()` set its mode.
 
+    Each random stream, whatever its name, is seeded from the step's key. What the module sows is not kept.
+
+    Args:
+      module: the network; stays as it is, and may be changed later.
+      classifier: the path of its last layer, such as "head" (see `Model.classifier`).
+
     Returns:
-      the model, and the module's variables: `params` and, for everything else (running statistics), `state`. To write
-      results back: `nnx.update(module, variables["params"], variables["state"])`.
+      the model, and copies of the module's variables as nested dicts of arrays: `params` and, for everything else
+      (running statistics), `state`. To write results back: `nnx.update(module, variables["params"], variables["state"])`.
+
+    Raises:
+      ValueError: that is no NNX module.
     """
     from flax import nnx  # here, because few need it and it takes long to import
 
-    graph, *parts = nnx.split(module, nnx.Param, nnx.RngState, ...)
-    params, rngs, state = parts
+    if not isinstance(module, nnx.Module):
+        hint = "call it first, such as from_nnx(Net(nnx.Rngs(0)))" if inspect.isclass(module) else "give an nnx.Module"
+        raise ValueError(f"from_nnx needs an NNX module, got {_shown(module)}: {_other(module, 'linen') or hint}")
+    kinds = (nnx.Param, nnx.RngState, nnx.Intermediate, ...)
+
+    def copied(state: nnx.State) -> dict[str, Any]:
+        return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), nnx.to_pure_dict(state))
+
+    graph, *parts = nnx.split(module, *kinds)
+    params, *unseen, state = parts
+    # The variables are the caller's, the rest is frozen here: neither may share anything with the module.
+    random, sown = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), unseen)
+    variables = {"params": copied(params), "state": copied(state)}
 
     def merge(variables: Variables) -> nnx.Module:
         # copy: without it the merged module shares Variables with the caller's trace
-        return nnx.merge(graph, variables["params"], rngs, variables["state"], copy=True)
+        return nnx.merge(graph, variables["params"], random, sown, variables["state"], copy=True)
 
-    def apply(variables, x):
+    def apply(variables: Variables, x: chex.Array) -> chex.Array:
         network = merge(variables)
         network.eval()
         return network(x)
 
-    def apply_train(variables, x, key):
+    def apply_train(variables: Variables, x: chex.Array, key: chex.PRNGKey) -> tuple[chex.Array, Variables]:
         network = merge(variables)
         network.train()
-        nnx.reseed(network, default=key, dropout=key)
+        streams = {node.key.tag for _, node in nnx.iter_graph(network) if isinstance(node, nnx.RngStream)}
+        nnx.reseed(network, policy="match_shape", **_keys(streams, key))  # type: ignore[arg-type]
         logits = network(x)
-        _, *parts = nnx.split(network, nnx.Param, nnx.RngState, ...)
-        return logits, {"params": variables["params"], "state": parts[-1]}
+        updated = nnx.to_pure_dict(nnx.split(network, *kinds)[-1])
+        return logits, {**variables, "state": _within(variables["state"], updated)}
 
-    return Model(apply, apply_train), {"params": params, "state": state}
+    return Model(apply, apply_train, tuple(classifier.split("/")) if classifier else None), variables
+
+
+def _within(given: Any, updated: Any) -> Any:
+    """`given` with the values that `updated` has in the same places: without what was sown on the way."""
+    if isinstance(given, dict) and isinstance(updated, dict):
+        return {name: _within(value, updated[name]) if name in updated else value for name, value in given.items()}
+    same = jax.tree.map(jnp.shape, given) == jax.tree.map(jnp.shape, updated)
+    return as_given(updated, given) if same else given
+
+
+def _shown(value: Any) -> str:
+    return f"the class {value.__name__}" if inspect.isclass(value) else f"a {type(value).__name__}"
+
+
+def _other(value: Any, framework: str) -> str:
+    """Says which function to use for a module of that part of Flax; "" for something else."""
+    bases = (value if inspect.isclass(value) else type(value)).__mro__
+    is_one = any(base.__module__.startswith(f"flax.{framework}.") for base in bases)
+    return f"use models.from_{framework} for a module of flax.{framework}" if is_one else ""

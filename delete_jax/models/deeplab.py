@@ -1,4 +1,5 @@
-"""DeepLabV3+ (Chen et al., ECCV 2018, arXiv 1802.02611): a dilated ResNet, atrous pyramid pooling, and a decoder."""
+"""DeepLabV3 (Chen et al., arXiv 1706.05587) and V3+ (ECCV 2018, arXiv 1802.02611): a dilated ResNet and atrous pyramid
+pooling; V3+ adds a decoder, which sees an early stage."""
 
 from __future__ import annotations
 
@@ -10,43 +11,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delete_jax.models.layers import BatchNorm, Mark
+from delete_jax.models.layers import Mark
 from delete_jax.models.network import Network
-from delete_jax.models.resnet import Block, conv
+from delete_jax.models.resnet import DEPTHS, Block, conv_bn_relu, max_pool
 
 ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}  # by output stride
 
 
-class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions with four times as many channels at the end, and a shortcut (arXiv 1512.03385)."""
-
-    features: int
-    stride: int = 1
-    dilation: int = 1
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        shortcut = x
-        y = _conv_bn_relu(x, train, self.features, 1, self.dtype, "1")
-        y = _conv_bn_relu(y, train, self.features, 3, self.dtype, "2", self.stride, self.dilation)
-        y = _conv_bn(y, train, 4 * self.features, 1, self.dtype, "3")
-        if x.shape != y.shape:
-            shortcut = _conv_bn(x, train, 4 * self.features, 1, self.dtype, "_shortcut", self.stride)
-        return nn.relu(shortcut + y)
-
-
-class DeepLabV3Plus(nn.Module):
-    """Images `[b, h, w, c]`, normalised, of any size -> logits `[b, h, w, num_classes]`.
+class DeepLab(nn.Module):
+    """What V3 and V3+ have in common.
 
     Attributes:
       num_classes: k.
-      block: `resnet.Block` or `Bottleneck`.
+      block: `resnet.Block` or `resnet.Bottleneck`.
       stages, features: blocks and channels of each of the four stages (three for the small network).
       stem: (size, stride) of the first convolution and whether a 3x3 pooling of stride 2 follows.
       output_stride: image pixels per position of the last stage: 8 or 16; later stages are dilated in place of strides.
       atrous_rates: of the pyramid's 3x3 convolutions.
-      pyramid_features, low_features: channels of pyramid and decoder, and of the early stage that the decoder sees.
+      pyramid_features: channels of the pyramid and of what follows.
       dtype: of the computation; parameters, statistics and logits stay float32.
     """
 
@@ -58,16 +40,14 @@ class DeepLabV3Plus(nn.Module):
     output_stride: int = 16
     atrous_rates: Sequence[int] = ATROUS_RATES[16]
     pyramid_features: int = 256
-    low_features: int = 48
     dtype: jnp.dtype = jnp.float32
 
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        size, dtype = x.shape[1:3], self.dtype
+    def _backbone(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        """Outputs of the first and of the last stage."""
         kernel, stride, pool = self.stem
-        x = _conv_bn_relu(x.astype(dtype), train, self.features[0], kernel, dtype, "_stem", stride)
+        x = conv_bn_relu(x.astype(self.dtype), train, self.features[0], kernel, self.dtype, "_stem", stride)
         if pool:
-            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+            x = max_pool(x)
             stride *= 2
         low, dilation = x, 1
         for stage, (blocks, features) in enumerate(zip(self.stages, self.features, strict=True)):
@@ -76,40 +56,65 @@ class DeepLabV3Plus(nn.Module):
                 dilation, step = dilation * step, 1
             stride *= step
             for i in range(blocks):  # the first block of a dilated stage still looks as near as the stage before
-                arguments = (features, 1 if i else step, dilation if i else before, dtype)
+                arguments = (features, 1 if i else step, dilation if i else before, self.dtype)
                 x = self.block(*arguments, name=f"layer{stage + 1}_{i}")(x, train)
             x = Mark(name=f"layer{stage + 1}")(x)
             if stage == 0:
                 low = x
-        x = self._pyramid(x, train)
-        x = _resize(x, low.shape[1:3])
-        low = _conv_bn_relu(low, train, self.low_features, 1, dtype, "_low")
-        x = jnp.concatenate([x, low], -1)
-        x = _conv_bn_relu(x, train, self.pyramid_features, 3, dtype, "_decoder1")
-        x = _conv_bn_relu(x, train, self.pyramid_features, 3, dtype, "_decoder2")
-        wide = np.promote_types(dtype, jnp.float32)
-        return _resize(nn.Conv(self.num_classes, (1, 1), dtype=wide, name="classifier")(x.astype(wide)), size)
+        return low, x
 
     def _pyramid(self, x: jax.Array, train: bool) -> jax.Array:
         """The same position at several scales, and the whole image."""
         features, dtype = self.pyramid_features, self.dtype
-        branches = [_conv_bn_relu(x, train, features, 1, dtype, "_aspp0")]
+        branches = [conv_bn_relu(x, train, features, 1, dtype, "_aspp0")]
         for i, rate in enumerate(self.atrous_rates):
-            branches.append(_conv_bn_relu(x, train, features, 3, dtype, f"_aspp{i + 1}", 1, rate))
-        whole = _conv_bn_relu(jnp.mean(x, (1, 2), keepdims=True), train, features, 1, dtype, "_aspp_image")
+            branches.append(conv_bn_relu(x, train, features, 3, dtype, f"_aspp{i + 1}", 1, rate))
+        whole = conv_bn_relu(jnp.mean(x, (1, 2), keepdims=True), train, features, 1, dtype, "_aspp_image")
         branches.append(jnp.broadcast_to(whole, (*x.shape[:3], features)))
-        return _conv_bn_relu(jnp.concatenate(branches, -1), train, features, 1, dtype, "_aspp_out")
+        return conv_bn_relu(jnp.concatenate(branches, -1), train, features, 1, dtype, "_aspp_out")
+
+    def _logits(self, x: jax.Array, size: tuple[int, ...]) -> jax.Array:
+        wide = np.promote_types(self.dtype, jnp.float32)
+        return _resize(nn.Conv(self.num_classes, (1, 1), dtype=wide, name="classifier")(x.astype(wide)), size)
 
 
-def _conv_bn(
-    x: jax.Array, train: bool, features: int, size: int, dtype: jnp.dtype, name: str, stride: int = 1, dilation: int = 1
-) -> jax.Array:
-    x = conv(features, size, stride, dtype, f"conv{name}", dilation)(x)
-    return BatchNorm(dtype=dtype, name=f"bn{name}")(x, train)
+class DeepLabV3(DeepLab):
+    """Images `[b, h, w, c]`, normalised, of any size -> logits `[b, h, w, num_classes]`; torchvision's network.
+
+    Attributes:
+      dropout: of the pyramid's result, in training.
+    """
+
+    dropout: float = 0.5
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        size = x.shape[1:3]
+        x = self._pyramid(self._backbone(x, train)[1], train)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = conv_bn_relu(x, train, self.pyramid_features, 3, self.dtype, "_decoder")
+        return self._logits(x, size)
 
 
-def _conv_bn_relu(x: jax.Array, train: bool, *arguments) -> jax.Array:
-    return nn.relu(_conv_bn(x, train, *arguments))
+class DeepLabV3Plus(DeepLab):
+    """Images `[b, h, w, c]`, normalised, of any size -> logits `[b, h, w, num_classes]`.
+
+    Attributes:
+      low_features: channels of the first stage's output, as the decoder sees it.
+    """
+
+    low_features: int = 48
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        size, dtype = x.shape[1:3], self.dtype
+        low, x = self._backbone(x, train)
+        x = _resize(self._pyramid(x, train), low.shape[1:3])
+        low = conv_bn_relu(low, train, self.low_features, 1, dtype, "_low")
+        x = jnp.concatenate([x, low], -1)
+        x = conv_bn_relu(x, train, self.pyramid_features, 3, dtype, "_decoder1")
+        x = conv_bn_relu(x, train, self.pyramid_features, 3, dtype, "_decoder2")
+        return self._logits(x, size)
 
 
 def _resize(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
@@ -119,11 +124,20 @@ def _resize(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
 
 def deeplab(num_classes: int, depth: int, output_stride: int, dtype: jnp.dtype = jnp.float32) -> DeepLabV3Plus:
     """DeepLabV3+ on a ResNet of 18, 50 or 101 layers, for photographs of 200 pixels and more."""
-    stages = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}[depth]
-    return DeepLabV3Plus(
+    return _photographs(DeepLabV3Plus, num_classes, depth, output_stride, dtype)
+
+
+def deeplab_v3(num_classes: int, depth: int, dtype: jnp.dtype = jnp.float32) -> DeepLabV3:
+    """DeepLabV3 on a ResNet of 50 or 101 layers, output stride 8: torchvision's, for photographs of 200 pixels and more."""
+    return _photographs(DeepLabV3, num_classes, depth, 8, dtype)
+
+
+def _photographs(kind: type[DeepLab], num_classes: int, depth: int, output_stride: int, dtype: jnp.dtype):
+    block, stages = DEPTHS[depth]
+    return kind(
         num_classes,
-        block=Block if depth == 18 else Bottleneck,
-        stages=stages,
+        block,
+        stages,
         features=(64, 128, 256, 512),
         output_stride=output_stride,
         atrous_rates=ATROUS_RATES[output_stride],
@@ -147,13 +161,17 @@ def deeplab_small(num_classes: int, dtype: jnp.dtype = jnp.float32) -> DeepLabV3
     )
 
 
-def row(factory: Callable[..., DeepLabV3Plus], stages: int) -> Network:
+def row(factory: Callable[..., DeepLab], stages: int) -> Network:
     """The row of a DeepLab network."""
     return Network(factory, "classifier", answers="pixel", layers=tuple(f"layer{i + 1}" for i in range(stages)))
 
 
-ROWS = {"deeplab_small": row(deeplab_small, 3)} | {
-    f"deeplab_resnet{depth}{suffix}": row(functools.partial(deeplab, depth=depth, output_stride=stride), 4)
-    for depth in (18, 50, 101)
-    for stride, suffix in ((16, ""), (8, "_os8"))
-}
+ROWS = (
+    {"deeplab_small": row(deeplab_small, 3)}
+    | {
+        f"deeplab_resnet{depth}{suffix}": row(functools.partial(deeplab, depth=depth, output_stride=stride), 4)
+        for depth in (18, 50, 101)
+        for stride, suffix in ((16, ""), (8, "_os8"))
+    }
+    | {f"deeplabv3_resnet{depth}": row(functools.partial(deeplab_v3, depth=depth), 4) for depth in (50, 101)}
+)

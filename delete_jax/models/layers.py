@@ -1,4 +1,4 @@
-"""Layers with PyTorch's conventions, which flax's own do not follow."""
+"""Layers with PyTorch's conventions, which flax's own do not follow, and what several networks are made of."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class BatchNorm(nn.Module):
                 )
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
         shape = (1,) * (x.ndim - 1) + (features,)
-        return (x * factor.reshape(shape) + (bias - mean * factor).reshape(shape)).astype(self.dtype or x.dtype)
+        return (x.astype(wide) * factor.reshape(shape) + (bias - mean * factor).reshape(shape)).astype(
+            self.dtype or x.dtype
+        )
 
 
 class Mark(nn.Module):
@@ -54,6 +56,103 @@ class Mark(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         return x
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis, its statistics in float32 or wider and the variance from deviations.
+
+    Variable names are those of `flax.linen.LayerNorm`, which mixes dtypes; `dtype` is the result's.
+    """
+
+    epsilon: float
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        wide = np.promote_types(x.dtype, jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], wide)
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], wide)
+        deviation = x.astype(wide) - jnp.mean(x, -1, wide, keepdims=True)
+        factor = jax.lax.rsqrt(jnp.mean(jnp.square(deviation), -1, keepdims=True) + self.epsilon)
+        shape = (1,) * (x.ndim - 1) + x.shape[-1:]
+        return (deviation * factor * scale.reshape(shape) + bias.reshape(shape)).astype(self.dtype)
+
+
+class Mlp(nn.Module):
+    """Linear layer, GELU (the exact one), linear layer: `[..., d]` -> `[..., d]`, with `hidden` channels between."""
+
+    hidden: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        hidden = nn.gelu(linear(self.hidden, self.dtype, "fc1")(x), approximate=False)
+        return linear(x.shape[-1], self.dtype, "fc2")(hidden)
+
+
+class StochasticDepth(nn.Module):
+    """Drops a residual branch `[b, ...]` for some of the samples and scales it up for the rest (arXiv 1603.09382).
+
+    In training only, and from the random stream "dropout", as `flax.linen.Dropout` does.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        if not train or self.rate == 0:
+            return x
+        shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
+        return jnp.where(kept, x / (1 - self.rate), jnp.zeros_like(x))
+
+
+def linear(features: int, dtype: jnp.dtype, name: str, bias: bool = True) -> nn.Dense:
+    """A linear layer of a transformer, initialised as these are."""
+    init = nn.initializers.truncated_normal(0.02)
+    return nn.Dense(features, use_bias=bias, dtype=dtype, kernel_init=init, name=name)
+
+
+def attention(qkv: jax.Array, heads: int, bias: jax.Array | None = None) -> jax.Array:
+    """Self-attention of several heads.
+
+    Args:
+      qkv: `[..., n, 3 d]`: queries, keys and values, one after the other; each has its heads one after the other.
+      heads: h, which divides d.
+      bias: added to the scores, to be broadcast to `[..., h, n, n]`.
+
+    Returns:
+      `[..., n, d]`, the heads' results one after the other.
+    """
+    *batch, n, width = qkv.shape
+    split = qkv.reshape(*batch, n, 3, heads, width // 3 // heads)
+    query, key, value = (split[..., i, :, :] for i in range(3))
+    wide = np.promote_types(qkv.dtype, jnp.float32)
+    scores = jnp.einsum("...nhd,...mhd->...hnm", query * query.shape[-1] ** -0.5, key).astype(wide)
+    if bias is not None:
+        scores = scores + bias.astype(wide)
+    weights = jax.nn.softmax(scores, axis=-1).astype(qkv.dtype)
+    return jnp.einsum("...hnm,...mhd->...nhd", weights, value).reshape(*batch, n, width // 3)
+
+
+def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
+    """Means over a grid of `size` x `size` areas that cover the image: `[b, h, w, d]` -> `[b, size, size, d]`.
+
+    Area i reaches from floor(i h / size) to ceil((i + 1) h / size), as PyTorch's AdaptiveAvgPool2d has it: areas overlap
+    where the size does not divide h, and repeat pixels where it is larger.
+    """
+
+    def areas(length: int) -> np.ndarray:
+        weights = np.zeros((size, length))
+        for i in range(size):
+            begin, end = i * length // size, -(-(i + 1) * length // size)
+            weights[i, begin:end] = 1 / (end - begin)
+        return weights.astype(x.dtype)
+
+    rows, columns = x.shape[1:3]
+    if (rows, columns) == (size, size):
+        return x
+    return jnp.einsum("bhwd,ih,jw->bijd", x, areas(rows), areas(columns), precision="highest")
 
 
 def _bound_axis_size() -> int:

@@ -11,6 +11,7 @@ import traceback
 import typing
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -113,14 +114,14 @@ def load(file: str) -> Config:
     try:
         get_config = runpy.run_path(path).get("get_config")
         config = get_config(*variant) if callable(get_config) else None
-    except Exception as error:  # a config file is a program: anything may go wrong in it
+    except (Exception, SystemExit) as error:  # a config file is a program: anything may go wrong in it
         if isinstance(error, ValueError) and path in str(error):
             raise
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
         if isinstance(error, SyntaxError):
             where, reason = f", line {error.lineno}", error.msg
         else:
-            where, reason = f", line {lines[-1]}" if lines else "", str(error)
+            where, reason = f", line {lines[-1]}" if lines else "", _said_by(error)
         raise ValueError(f"--config={file}{where}: {type(error).__name__}: {reason}") from error
     if not callable(get_config):
         raise ValueError(f"--config={file}: it has no function get_config(variant) that returns a Config")
@@ -129,13 +130,24 @@ def load(file: str) -> Config:
     return config
 
 
+def _words(item: Any) -> list[Any]:
+    return [word.strip() for word in item.split(",")] if isinstance(item, str) else [item]
+
+
+def _said_by(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "it cannot be shown"
+
+
 def _split_words(config: Config, given: Iterable[str]) -> None:
     """Makes a list of words, such as flip,crop, what a list of numbers already is: one entry for each."""
     for name, hint, value in fields(config):
-        if name in given and hint == tuple[str, ...]:
+        if name in given and hint in (tuple[str, ...], tuple[int | str, ...]):
             *parents, last = name.split(".")[1:]
             part = functools.reduce(getattr, parents, config)
-            setattr(part, last, tuple(word.strip() for item in value for word in item.split(",")))
+            setattr(part, last, tuple(part for item in value for part in _words(item)))
 
 
 def _check_names(arguments: Iterable[str], config: Config) -> None:

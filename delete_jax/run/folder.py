@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +14,10 @@ from rich.console import Console
 
 from delete_jax.checkpoint import CheckpointError, Checkpoints
 from delete_jax.config import Config, plain
+from delete_jax.identity import Identified, differences
 from delete_jax.loop import Result
 from delete_jax.model import Variables
+from delete_jax.run.lock import locked
 from delete_jax.run.log import JsonLog
 
 
@@ -25,76 +29,114 @@ class Folder(NamedTuple):
 
     @property
     def is_finished(self) -> bool:
-        return all((self.path / name).exists() for name in ("report.json", "report.html"))
+        return all(_has_content(self.path / name) for name in ("report.json", "report.html"))
 
     def say(self, line: str) -> None:
-        self.console.print(line, highlight=False)
+        self.console.print(line, highlight=False, markup=False)
 
-    def claim(self, config: Config) -> None:
-        """Makes the folder this config's; ValueError when it is another's."""
-        workdir, mine, path = self.path, plain(config), self.path / "config.json"
+    @contextlib.contextmanager
+    def claimed(self, config: Config) -> Iterator[None]:
+        """Makes the folder this config's, and this process', as long as the context lasts.
+
+        Raises:
+          ValueError: it is another config's, or another process runs in it.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file, not a folder: choose another --workdir")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        with locked(self.path):
+            self._claim(plain(config))
+            yield
+
+    def _claim(self, mine: dict[str, Any]) -> None:
+        path = self.path / "config.json"
         if path.exists():
             try:
                 found = json.loads(path.read_text())
             except (json.JSONDecodeError, UnicodeDecodeError):
                 raise ValueError(f"{path} is damaged: restore it, or choose another --workdir") from None
             if found != mine:
-                names = ", ".join(_differences(found, mine)[:3])
-                raise ValueError(f"{workdir} holds a run with another config ({names}): choose another --workdir")
+                names = ", ".join(differences(found, mine, "config")[:3])
+                raise ValueError(f"{self.path} holds a run with another config ({names}): choose another --workdir")
             return
-        if workdir.exists() and not workdir.is_dir():
-            raise ValueError(f"{workdir} is a file, not a folder: choose another --workdir")
         temporary = path.with_suffix(".tmp")  # all that a run leaves which is killed before it has a config.json
-        if workdir.exists() and any(entry != temporary for entry in workdir.iterdir()):
-            raise ValueError(f"{workdir} is not empty and holds no config.json of a run: choose another --workdir")
+        if any(entry != temporary for entry in self.path.iterdir()):
+            raise ValueError(f"{self.path} is not empty and holds no config.json of a run: choose another --workdir")
         try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(mine, indent=2) + "\n")
+            with temporary.open("w") as file:
+                file.write(json.dumps(mine, indent=2) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(temporary, path)
         except OSError as error:
-            raise ValueError(f"{workdir} cannot be written ({error.strerror}): choose another --workdir") from error
+            raise self._cannot_write(error) from error
+
+    def _cannot_write(self, error: OSError) -> ValueError:
+        return ValueError(f"{self.path} cannot be written ({error.strerror}): choose another --workdir")
 
 
 class Stage(NamedTuple):
-    """One network that a run makes: where its states and its rows go."""
+    """One network that a run makes: where its states and its rows go.
+
+    name: of the stage. epochs: how many it takes. description: of the network.
+    identity: what it is made from; states that were made from something else are refused.
+    """
 
     folder: Folder
     name: str
     epochs: int
     description: dict[str, Any]
+    identity: dict[str, Any]
 
     @property
-    def store(self) -> Checkpoints:
+    def directory(self) -> Path:
+        return self.folder.path / "checkpoints" / self.name
+
+    @property
+    def store(self) -> Identified:
         meta = {"stage": self.name, "epochs": self.epochs, "network": self.description}
-        return Checkpoints(self.folder.path / "checkpoints" / self.name, meta=meta)
+        return Identified(Checkpoints(self.directory, meta=meta), {"stage": self.name, **self.identity}, strict=True)
 
     @property
     def log(self) -> JsonLog:
         return JsonLog(self.folder.path / "metrics.jsonl", self.name)
 
     def finished(self) -> Result | None:
-        """The network if the stage ran to its end."""
-        store = self.store
+        """The network if the stage ran to its end.
+
+        Raises:
+          ValueError: what is there is damaged, or was made from something else.
+        """
+        again = f"restore it from a backup, or delete {self.directory} to run this stage again"
         try:
-            saved = store.restore()
+            saved = self.store.restore()
         except CheckpointError as error:
-            advice = f"restore one from a backup, or delete {store.directory} to run this stage again"
-            raise CheckpointError(f"{error}: {advice}") from error
-        if saved is None or saved[1]["epoch"] < self.epochs:
+            raise CheckpointError(f"{error}: {again}") from error
+        if saved is None:
             return None
         tree, meta = saved
-        history, evaluations = self.log.resume(self.epochs)
+        history, evaluations = self.log.resume(meta["epoch"])
+        if len(history) != (steps := int(tree["step"])):
+            raise ValueError(
+                f"{self.log.path} has {len(history)} rows of the stage {self.name}, and its network took {steps} steps: {again}"
+            )
+        if meta["epoch"] < self.epochs:
+            return None
         self.folder.say(f"{self.name}: done")
         seconds = meta["seconds"], meta["compile_seconds"]
-        return Result(variables_of(tree), history, evaluations, *seconds, source=str(store.directory))
+        return Result(variables_of(tree), history, evaluations, *seconds, source=str(self.directory.absolute()))
 
 
 class Loaded(NamedTuple):
-    """A network from another run: its variables, what its checkpoint says of it, and where it was."""
+    """A network from another run: its variables, what its checkpoint says of it, where it was, and what it was made from."""
 
     variables: Variables
     description: dict[str, Any]
     source: str
+    identity: dict[str, Any]
 
 
 def load_teacher(where: str) -> Loaded:
@@ -123,22 +165,13 @@ def load_teacher(where: str) -> Loaded:
     tree, meta = saved
     if meta.get("epoch", 0) < meta.get("epochs", 0):
         raise CheckpointError(f"--config.teacher={path}: its training was interrupted; finish that run first")
-    return Loaded(variables_of(tree), meta["network"], where)
+    return Loaded(variables_of(tree), meta["network"], where, meta.get("identity", {}))
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
 
 
 def variables_of(tree: dict[str, Any]) -> Variables:
     """The network in a saved state."""
     return {"params": tree["params"], **tree["model_state"]}
-
-
-def short(value: Any) -> str:
-    """A value in a message: its first 60 characters."""
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
-def _differences(found: Any, mine: Any, where: str = "config") -> list[str]:
-    if isinstance(found, dict) and isinstance(mine, dict):
-        keys = sorted(found.keys() | mine.keys())
-        return [line for key in keys for line in _differences(found.get(key), mine.get(key), f"{where}.{key}")]
-    return [] if found == mine else [f"{where} was {short(found)}, now {short(mine)}"]

@@ -5,41 +5,65 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from delete_jax.loop import Row
 
+KINDS = ("step", "evaluation")
+
 
 class JsonLog:
-    """The rows of one stage in `metrics.jsonl`: JSON lines, appended after each epoch."""
+    """The rows of one stage in `metrics.jsonl`: JSON lines, appended after each epoch. Stages share the file."""
 
     def __init__(self, path: Path, stage: str):
         self.path, self.stage = path, stage
 
     def append(self, history: list[Row], evaluations: list[Row]) -> None:
+        """Adds the rows of one epoch; they are on the disk when it returns."""
         with self.path.open("a") as file:
-            for kind, rows in (("step", history), ("evaluation", evaluations)):
+            for kind, rows in zip(KINDS, (history, evaluations), strict=True):
                 file.writelines(json.dumps({"stage": self.stage, "kind": kind, **row}) + "\n" for row in rows)
-            file.flush()
+            _sync(file)
 
     def resume(self, epoch: int) -> tuple[list[Row], list[Row]]:
-        """This stage's rows up to that many epochs (history, evaluations); later ones, of an interrupted epoch, go."""
-        history: list[Row] = []
-        evaluations: list[Row] = []
-        kept = []
-        for line in self.path.read_text().splitlines() if self.path.exists() else ():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:  # the process was killed while it wrote this line
+        """This stage's rows up to that many epochs (history, evaluations); later ones, of an interrupted epoch, go.
+
+        Raises:
+          ValueError: a line is not one that was written here; names it.
+        """
+        text = self.path.read_text(errors="replace") if self.path.exists() else ""
+        kept, found = [], {kind: [] for kind in KINDS}  # type: tuple[list[str], dict[str, list[Row]]]
+        for number, line in enumerate(text.splitlines(keepends=True), 1):
+            if not line.endswith("\n"):  # the process was killed while it wrote this one
                 continue
+            row = self._row(line, number)
             if row["stage"] != self.stage:
                 kept.append(line)
             elif epoch and row["epoch"] <= epoch:
                 kept.append(line)
-                kind = row.pop("kind")
                 del row["stage"]
-                (history if kind == "step" else evaluations).append(row)
-        if self.path.exists():
+                found[row.pop("kind")].append(row)
+        if (wanted := "".join(kept)) != text:
             temporary = self.path.with_suffix(".tmp")
-            temporary.write_text("".join(line + "\n" for line in kept))
+            with temporary.open("w") as file:
+                file.write(wanted)
+                _sync(file)
             os.replace(temporary, self.path)
-        return history, evaluations
+        return found["step"], found["evaluation"]
+
+    def _row(self, line: str, number: int) -> Row:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            row = None
+        if not isinstance(row, dict) or row.get("kind") not in KINDS or not {"stage", "epoch"} <= row.keys():
+            raise ValueError(
+                f"{self.path}, line {number}, is damaged ({line.strip():.40}): restore the file from a backup"
+            )
+        return row
+
+
+def _sync(file: Any) -> None:
+    """Waits until a file is on the disk: it survives that the machine loses power."""
+    file.flush()
+    os.fsync(file.fileno())

@@ -12,8 +12,8 @@ import jax
 
 import delete_jax
 from delete_jax import data
-from delete_jax.checkpoint import digest
 from delete_jax.config import counted, plain
+from delete_jax.identity import digest
 from delete_jax.loop import Result, Row
 from delete_jax.tasks import Measured, Run
 

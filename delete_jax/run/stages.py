@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import importlib
-import warnings
 from pathlib import Path
-from typing import Any
 
-import jax
 from rich.console import Console
 
-from delete_jax import data, methods, metrics, models, tasks
+from delete_jax import data, methods, models, tasks
 from delete_jax.config import Config
-from delete_jax.loop import Result, Row, check_batch_size, fit
-from delete_jax.model import Variables
+from delete_jax.identity import short
+from delete_jax.loop import Result
 from delete_jax.network_check import check_network
-from delete_jax.parallel import make_trainer
-from delete_jax.predict import make_predictor
-from delete_jax.run.folder import Folder, Loaded, Stage, load_teacher, short
-from delete_jax.run.progress import StageProgress
+from delete_jax.options import check_batch
+from delete_jax.run.folder import Folder, Loaded, load_teacher
 from delete_jax.run.record import make_record
-from delete_jax.step import init_state, sgd
-from delete_jax.streams import split_streams
+from delete_jax.run.training import data_digests, train, unlearn
 from delete_jax.tasks import Data, Run, Training
-from delete_jax.tasks.base import ORIGINAL, UNLEARNED, augmentation
-from delete_jax.unlearning import Options, unlearn_streams
+from delete_jax.tasks.base import ORIGINAL, UNLEARNED
 
 
 def run_stages(config: Config, workdir: Path, console: Console, command: str) -> None:
@@ -36,26 +29,33 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
     """
     folder, task = Folder(workdir, console), tasks.of_settings(config.task)
     teacher = load_teacher(config.teacher) if config.teacher else None
-    _check_batches(config)
     found = tasks.load(config)
+    _check_batches(config, found)
     run = describe(config, found, teacher)
+    run.method.check(found.dataset.num_classes, found.forget)
     if teacher is not None:
         try:
             check_network(run.model, teacher.variables, found.dataset.train.images, run.preprocess)
         except ValueError as error:
             raise ValueError(f"--config.teacher={teacher.source}: {error}") from error
+        _check_held_out(found, teacher)
     plan = needed(task.trainings(config, found), config.retrain, teacher is not None)
-    folder.claim(config)
-    if folder.is_finished:
-        folder.say(f"already done: {workdir / 'report.html'}")
-        return
+    with folder.claimed(config):
+        if folder.is_finished:
+            folder.say(f"already done: {workdir / 'report.html'}")
+        else:
+            _run(run, folder, plan, teacher, command)
+
+
+def _run(run: Run, folder: Folder, plan: list[Training], teacher: Loaded | None, command: str) -> None:
     trained: dict[str, Result] = {}
     for training in plan:
         trained[training.name] = train(run, folder, training, trained.get(training.start))
     networks = {training.shown_as: trained[training.name] for training in plan if training.shown_as}
     if teacher is not None:
         networks = {ORIGINAL: Result(teacher.variables, [], [], source=teacher.source), **networks}
-    networks[UNLEARNED] = _unlearn(run, folder, networks[ORIGINAL])
+    networks[UNLEARNED] = unlearn(run, folder, networks[ORIGINAL])
+    task = tasks.of_settings(run.config.task)
     measured = task.measure(run, networks)
     for note in measured.notes:
         folder.say(f"note: {note}")
@@ -63,8 +63,8 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
 
     page = importlib.import_module(task.page)
     record = make_record(run, networks, measured, command)
-    report.write_report(record, lambda record: page.parts(record, measured.examples), workdir)
-    folder.say(f"{measured.summary}. Report: {workdir / 'report.html'}")
+    report.write_report(record, lambda record: page.parts(record, measured.examples), folder.path)
+    folder.say(f"{measured.summary}. Report: {folder.path / 'report.html'}")
 
 
 def needed(plan: list[Training], retrain: bool, has_teacher: bool) -> list[Training]:
@@ -84,16 +84,9 @@ def describe(config: Config, found: Data, teacher: Loaded | None = None) -> Run:
     """The network that the run is about, checked against the data and against a loaded teacher's.
 
     Raises:
-      ValueError: the data do not suit the task, or the teacher has other classes, images or another architecture.
+      ValueError: the teacher has other classes, images or another architecture.
     """
-    task, dataset = tasks.of_settings(config.task), found.dataset
-    answers = "pixel" if dataset.has_maps else "image"
-    if answers != task.answers:
-        fitting = [other.settings.__name__ for other in tasks.TASKS.values() if other.answers == answers]
-        raise ValueError(
-            f"config.data.name: {dataset.name} has a class per {answers}, the task {task.name} needs one per {task.answers}: "
-            f"name other data, or start from a config with task={'(…) or task='.join(fitting)}(…)"
-        )
+    dataset = found.dataset
     description = {
         "name": config.model.name,
         "class_names": list(dataset.class_names),
@@ -118,85 +111,19 @@ def describe(config: Config, found: Data, teacher: Loaded | None = None) -> Run:
     return Run(config, found, network, module, model, preprocess, method, description)
 
 
-def train(run: Run, folder: Folder, training: Training, start: Result | None = None) -> Result:
-    """Trains a network of the plan, from scratch or from `start`; or takes it from the folder where it is finished."""
-    config, settings, dataset = run.config, training.settings, training.dataset
-    if dataset is not run.data.dataset:  # it tells other classes apart
-        module = models.create(config.model.name, dataset.num_classes, config.model.dtype)
-        described = run.description | {"class_names": list(dataset.class_names)}
-        model = models.from_linen(module, run.network.classifier)
-        run = run._replace(module=module, model=model, description=described)
-    stage = Stage(folder, training.name, settings.epochs, run.description)
-    if (done := stage.finished()) is not None:
-        return done
-    images, labels = training.split
-    streams = split_streams(images, labels, (), dataset.num_classes, [methods.REMAIN])
-    steps = -(-len(streams[methods.REMAIN]["label"]) // settings.batch_size) * settings.epochs
-    tx = sgd(settings.momentum, settings.weight_decay, cosine_steps=steps)
-    augment = augmentation(run.network.answers, settings.augment)
-    trainer = make_trainer(run.model, methods.finetune(), tx, run.preprocess, augment, "train", config.parallel)
-    variables = models.init(run.module, tuple(images.shape[1:]), config.seed)
-    if start is not None:
-        variables = models.with_classifier(start.variables, variables, run.network.path)
-    with StageProgress(training.name, folder.console) as progress:
-        fitted = fit(
-            trainer,
-            init_state(variables, tx),
-            None,
-            streams,
-            lr=settings.lr,
-            seed=config.seed,
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            log=stage.log,
-            store=stage.store,
-            progress=progress,
+def _check_held_out(found: Data, teacher: Loaded) -> None:
+    """Raises ValueError where the teacher was trained on samples that this run holds out."""
+    ours, theirs = data_digests(found.dataset), teacher.identity
+    if theirs.get("test") == ours["test"] and theirs.get("train", ours["train"]) != ours["train"]:
+        raise ValueError(
+            f"--config.teacher={teacher.source}: it was trained on samples that this run holds out: give --config.seed and "
+            "--config.data.validation of its run"
         )
-    return fitted._replace(variables=jax.device_get(fitted.variables), source=str(stage.store.directory))
 
 
-def unlearning_options(run: Run, **more: Any) -> Options:
-    """What the config says of unlearning."""
-    settings = run.config.unlearn
-    return Options(
-        epochs=settings.epochs,
-        lr=settings.lr,
-        batch_size=settings.batch_size,
-        seed=run.config.seed,
-        batch_norm=settings.batch_norm,
-        preprocess=run.preprocess,
-        augment=augmentation(run.network.answers, settings.augment),
-        tx=sgd(settings.momentum),
-        parallel=run.config.parallel,
-        **more,
-    )
-
-
-def _unlearn(run: Run, folder: Folder, original: Result) -> Result:
-    method, dataset, forget = run.method, run.data.dataset, run.data.forget
-    stage = Stage(folder, UNLEARNED, run.config.unlearn.epochs, run.description)
-    if (done := stage.finished()) is not None:
-        return done._replace(variables=method.unwrap(done.variables))
-    predict, held_out = make_predictor(run.model, run.preprocess, classes=True), dataset.validation
-
-    def evaluate(variables: Variables) -> Row:
-        return metrics.forget_remain_accuracy(predict(variables, held_out.images), held_out.labels, forget)
-
-    with StageProgress(stage.name, folder.console, ("loss", "forgetting", "retention")) as progress:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            streams = tasks.of_settings(run.config.task).streams(run, method, original.variables)
-        for warning in caught:
-            folder.say(f"note: {warning.message}")
-        options = unlearning_options(run, evaluate=evaluate, log=stage.log, store=stage.store, progress=progress)
-        result = unlearn_streams(run.model, original.variables, streams, dataset.num_classes, forget, method, options)
-    return result._replace(variables=jax.device_get(result.variables), source=str(stage.store.directory))
-
-
-def _check_batches(config: Config) -> None:
-    num_devices = 1 if config.parallel == "jit" else jax.device_count()
+def _check_batches(config: Config, found: Data) -> None:
     for name, part in (("train", config.train), ("unlearn", config.unlearn)):
         try:
-            check_batch_size(part.batch_size, num_devices)
+            check_batch(part.batch_size, found.dataset.train.images.shape[1:], config.parallel)
         except ValueError as error:
             raise ValueError(f"config.{name}.batch_size: {error}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from delete_jax.data.splits import missing
 from delete_jax.streams import check_forget
 from delete_jax.tasks.backdoor.task import TASK as _BACKDOOR
 from delete_jax.tasks.backdoor.task import Backdoor
@@ -38,10 +39,26 @@ def load(config: Config) -> Data:
     """The data of a config, with its request.
 
     Raises:
-      ValueError: data are missing or damaged, or the request names classes that they do not have.
+      ValueError: data are missing or damaged, do not suit the task, or do not have the classes of the request.
     """
-    found = of_settings(config.task).load(config)
-    return found._replace(forget=check_forget(config.unlearn.forget, found.dataset.num_classes))
+    task = of_settings(config.task)
+    found = task.load(config)
+    dataset = found.dataset
+    answers = "pixel" if dataset.has_maps else "image"
+    if answers != task.answers:
+        fitting = [other.settings.__name__ for other in TASKS.values() if other.answers == answers]
+        raise ValueError(
+            f"config.data.name: {dataset.name} has a class per {answers}, the task {task.name} needs one per {task.answers}: "
+            f"name other data, or start from a config with task={'(…) or task='.join(fitting)}(…)"
+        )
+    forget = check_forget(config.unlearn.forget, dataset.num_classes, dataset.class_names)
+    for split, class_ in missing(dataset, forget):
+        if split != "validation":  # what is held out only shows how a run gets on
+            raise ValueError(
+                f"class {class_} ({dataset.class_names[class_]}) has no {split} samples in {dataset.name}: it cannot be "
+                f"{'forgotten' if split == 'train' else 'seen whether it is forgotten'}; give some, or name another class"
+            )
+    return found._replace(forget=forget)
 
 
 __all__ = [

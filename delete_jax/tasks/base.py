@@ -6,6 +6,7 @@ plan, forget with its streams, and write what it measured.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -126,6 +127,7 @@ class Task(NamedTuple):
     prefix: str = ""
 
 
+@functools.cache  # the same function for the same names: a step is compiled for each
 def augmentation(answers: str, names: tuple[str, ...]) -> Callable | None:
     """What images are augmented by; where a pixel has a class, label maps move along. None for no names.
 

@@ -44,6 +44,7 @@ class Evidence:
         self.remain = [class_ for class_ in range(self.dataset.num_classes) if class_ not in self.forget]
         self.test_labels, self.train_labels = self.dataset.test.labels, self.dataset.train.labels
         self.seconds = result.seconds or None
+        self._few_labels: dict[int, tuple[float, float]] = {}
 
     # ---- what it answers
 
@@ -120,6 +121,14 @@ class Evidence:
         some = np.random.default_rng(0).permutation(len(self.train_labels))[:PROBE_SAMPLES]
         features, labels = self.features(self.dataset.train.images[some]), self.train_labels[some]
         return metrics.linear_probe(features, labels, self.test_features, self.test_labels, self.forget)
+
+    def few_labels(self, per_class: int) -> tuple[float, float]:
+        """Accuracy on erased and on other test samples of probes taught on so many training samples of each class."""
+        if per_class not in self._few_labels:
+            self._few_labels[per_class] = metrics.few_label_probe(
+                self.train_features, self.train_labels, self.test_features, self.test_labels, self.forget, per_class
+            )
+        return self._few_labels[per_class]
 
     @functools.cached_property
     def few_features(self) -> np.ndarray:

@@ -160,7 +160,7 @@ def test_unwritable_data_dir(tmp_path):
         ({"name": "digits", "size": 8}, r"size=8 does not count for the dataset digits \(it reads data_dir\)"),
         (
             {"name": "folder:x", "data_dir": "y"},
-            r"data_dir='y' does not count for the dataset folder:x \(it reads none\)",
+            r"data_dir='y' does not count for the dataset folder:x \(it reads size\)",
         ),
         ({"name": "voc:x", "size": 0}, "size=0: give the side"),
         ({"name": "folder:"}, "dataset 'folder:': give the path of a folder"),

@@ -1,6 +1,8 @@
 """People: drawn, in folders, from TFDS; who is chosen, and what is said where there are too few."""
 
 import io
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -117,3 +119,50 @@ def test_lfw(tmp_path):
 def test_an_option_that_would_not_count(name, option):
     with pytest.raises(ValueError, match=f"{option}='x' does not count for the dataset of faces {name}"):
         load_faces(name, **FEW, **{option: "x"})
+
+
+def test_what_is_no_image_of_people(tmp_path):
+    write_people(tmp_path, {f"n{i}": 4 for i in range(4)})
+    expected = load_faces(str(tmp_path), **FEW)
+    for junk in ("._0000_01.png", ".DS_Store", "Thumbs.db"):
+        (tmp_path / "n1" / junk).write_bytes(b"\0\5\x16\7")
+    (tmp_path / "__MACOSX" / "n1").mkdir(parents=True)
+    (tmp_path / "README.txt").touch()
+    found = load_faces(str(tmp_path), **FEW)
+    assert found.people.digest == expected.people.digest
+
+
+@pytest.mark.parametrize(
+    ("where", "spoil", "message"),
+    [
+        ("n1/x.gif", Path.touch, r"n1/x\.gif: would be passed over"),
+        ("n1/x.png", os.mkfifo, r"n1/x\.png: is no file"),
+        (
+            "n1/sub/0000_01.png",
+            lambda p: shutil.copytree(p.parents[1], p.parent),
+            r"n1/sub/.*: would be passed over \(4 such",
+        ),
+        ("x.png", lambda p: shutil.copy(p.with_name("n1") / "0000_01.png", p), r"/x\.png: would be passed over"),
+        ("n1", lambda p: os.rename(p, os.fsencode(p) + b"\xff"), "its name is not UTF-8"),
+    ],
+)
+def test_people_that_would_be_lost(tmp_path, where, spoil, message):
+    write_people(tmp_path, {f"n{i}": 4 for i in range(4)})
+    spoil(tmp_path / where)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_faces(str(tmp_path), **FEW)
+    assert str(caught.value).isprintable()
+
+
+def test_grey_and_sideways_faces(tmp_path):
+    pixels = np.zeros((20, 20), np.uint8)
+    pixels[:10] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    for i in range(4):
+        (tmp_path / f"n{i}").mkdir()
+        for j in range(4):
+            Image.fromarray(pixels).save(tmp_path / f"n{i}" / f"{j}.png", exif=exif)
+    faces = load_faces(str(tmp_path), **FEW)
+    assert (faces.unseen.images[:, 0] == 0).all()
+    assert (faces.unseen.images[:, 7] == 200).all()

@@ -1,5 +1,8 @@
 """Images in folders."""
 
+import os
+import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,8 @@ from delete_jax.data import load
 def write_image(path: Path, mode: str = "RGB", size: tuple[int, int] = (6, 4), value: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(value).integers(0, 256, (*size[::-1], 3), np.uint8)
-    Image.fromarray(noise).convert(mode).save(path)
+    image = Image.fromarray(noise[..., 0].astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(noise)
+    (image if mode == "I;16" else image.convert(mode)).save(path)
 
 
 @pytest.fixture
@@ -42,7 +46,7 @@ def test_grey_images_have_one_channel(tmp_path):
     for split in ("train", "test"):
         write_image(tmp_path / split / "one" / "a.png", mode="L")
         write_image(tmp_path / split / "two" / "a.png", mode="L", value=1)
-    assert load(f"folder:{tmp_path}").train.images.shape == (2, 4, 6, 1)
+    assert load(f"folder:{tmp_path}", validation=0).train.images.shape == (2, 4, 6, 1)
 
 
 def truncate(path: Path) -> None:
@@ -63,6 +67,19 @@ def truncate(path: Path) -> None:
         ("train/dog", lambda p: write_image(p / "0.png"), "has no counterpart .*test/dog"),
         ("test/bee", lambda p: [f.unlink() for f in p.iterdir()], "has no images"),
         ("train", lambda p: p.rename(p.with_name("other")), "no such folder"),
+        ("train/ant/x.gif", lambda p: write_image(p, mode="P"), "would be passed over"),
+        ("train/ant/x.TIFF", write_image, "would be passed over"),
+        ("train/ant/x.heic", Path.touch, "would be passed over"),
+        ("train/ant/sub/x.png", write_image, r"would be passed over \(1 such in .*train/ant\): only .png, .* directly"),
+        ("train/ant/sub/sub/x.gif", lambda p: write_image(p, mode="P"), "would be passed over"),
+        ("train/ant/no suffix", lambda p: shutil.copy(p.with_name("0.png"), p), "would be passed over"),
+        ("train/ant/link", lambda p: p.symlink_to(p.parent), "would be passed over"),
+        ("train/x.png", write_image, "would be passed over .*: images belong in train/CLASS/"),
+        ("train/ant/x.png", os.mkfifo, "is no file .* remove it"),
+        ("train/ant/x.png", lambda p: p.symlink_to("nothing"), "is no file .* remove it"),
+        ("test/bee/1.png", lambda p: write_image(p, mode="LA"), "has mode LA; convert it"),
+        ("test/bee/1.png", lambda p: write_image(p, mode="I;16"), "has mode I;16; convert it"),
+        ("test/bee/1.png", lambda p: write_image(p, mode="1"), "has mode 1; convert it"),
         ("test", lambda p: [d.rename(d.with_name("." + d.name)) for d in list(p.iterdir())], "has no class folders"),
     ],
 )
@@ -72,3 +89,102 @@ def test_spoilt_folders(folder, where, spoil, message):
         load(f"folder:{folder}")
     assert str(caught.value).startswith(f"{folder / where}:")
     assert "\n" not in str(caught.value)
+
+
+def test_all_that_is_read(tmp_path):
+    """Every suffix, whatever its case, and every content that an image may have; what is hidden or no image is left out."""
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            folder = tmp_path / split / name
+            for i, suffix in enumerate(("png", "JPG", "jpeg", "jpe", "bmp", "webp")):
+                write_image(folder / f"{i}.{suffix}", value=i)
+            shutil.copy(folder / "2.jpeg", folder / "6.jfif")
+            shutil.copy(folder / "2.jpeg", folder / "7.png")  # the content counts
+            for junk in ("._0.png", ".DS_Store", "Thumbs.db", "README.txt", "labels.csv"):
+                (folder / junk).write_bytes(b"\0\5\x16\7")
+            (folder / "notes").mkdir()
+            (folder / "notes" / "a.txt").touch()
+        (tmp_path / split / "__MACOSX").mkdir()
+        (tmp_path / split / ".git").mkdir()
+        (tmp_path / split / "list.txt").touch()
+    dataset = load(f"folder:{tmp_path}", validation=0)
+    assert dataset.class_names == ("a", "b")
+    assert np.bincount(dataset.train.labels).tolist() == [8, 8]
+    for i, suffix in ((0, "png"), (4, "bmp")):
+        with Image.open(tmp_path / f"train/a/{i}.{suffix}") as image:
+            assert (dataset.train.images[i] == np.asarray(image)).all()
+    assert (dataset.train.images[2] == dataset.train.images[7]).all()
+
+
+def test_a_socket_is_not_opened(folder, monkeypatch):
+    monkeypatch.chdir(folder / "train/ant")  # its address must be short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("x.png")
+        with pytest.raises(ValueError, match=r"x\.png: is no file"):
+            load(f"folder:{folder}")
+
+
+def test_all_that_would_be_lost_is_counted(folder):
+    for i in range(3):
+        write_image(folder / f"test/cat/{i}.gif", mode="P")
+    with pytest.raises(ValueError, match=r"test/cat/0\.gif: would be passed over \(3 such in .*test/cat\)"):
+        load(f"folder:{folder}")
+
+
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [
+        ([*map(str, range(12))], [*map(str, range(12))]),
+        (["10", "9", "-1", "08"], ["-1", "08", "9", "10"]),
+        (["10", "9", "a"], ["10", "9", "a"]),  # as text, as ever, where one is no number
+        (["class 10", "class 9"], ["class 10", "class 9"]),
+    ],
+)
+def test_order_of_classes(tmp_path, names, order):
+    for split in ("train", "test"):
+        for i, name in enumerate(names):
+            Image.new("L", (2, 2), 10 * i).save(make(tmp_path / split / name) / "0.png")
+    dataset = load(f"folder:{tmp_path}", validation=0)
+    assert dataset.class_names == tuple(order)
+    shades = [10 * names.index(name) for name in order]
+    assert dataset.train.images[:, 0, 0, 0].tolist() == shades
+
+
+def make(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def test_class_folders_may_be_links(folder):
+    expected = load(f"folder:{folder}", validation=0).digest
+    (folder / "train/bee").rename(folder / "elsewhere")
+    (folder / "train/bee").symlink_to(folder / "elsewhere")
+    assert load(f"folder:{folder}", validation=0).digest == expected
+
+
+def test_names_that_are_not_utf8(folder):
+    for split in ("train", "test"):
+        os.rename(os.fsencode(folder / split / "bee"), os.fsencode(folder / split) + b"/\xff")
+    with pytest.raises(ValueError, match=r"train/\\udcff: its name is not UTF-8; rename it") as caught:
+        load(f"folder:{folder}")
+    assert str(caught.value).isprintable()
+
+
+def test_images_of_any_size_are_brought_to_one(tmp_path):
+    for i, (split, size) in enumerate((("train", (30, 20)), ("train", (16, 50)), ("test", (8, 8)), ("test", (9, 8)))):
+        write_image(tmp_path / split / "ab"[i % 2] / "0.png", size=size, value=i)
+    dataset = load(f"folder:{tmp_path}", size=8, validation=0)
+    assert dataset.train.images.shape == dataset.test.images.shape == (2, 8, 8, 3)
+    with Image.open(tmp_path / "test/a/0.png") as image:
+        assert (dataset.test.images[0] == np.asarray(image)).all()  # nothing to resize, nothing is lost
+    with Image.open(tmp_path / "train/a/0.png") as image:
+        middle = np.asarray(image.resize((8, 8), Image.Resampling.BILINEAR, box=(5, 0, 25, 20)))
+    assert (dataset.train.images[0] == middle).all()
+    with pytest.raises(ValueError, match=r"is 16x50 RGB, and .* is 30x20 RGB; .* or give a size"):
+        load(f"folder:{tmp_path}", validation=0)
+
+
+def test_home(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    expected = load(f"folder:{folder}").train
+    assert (load(f"folder:~/{folder.name}").train.images == expected.images).all()

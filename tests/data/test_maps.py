@@ -1,6 +1,7 @@
 """Datasets with label maps, each from a tiny one in its real form on disk; bad files are named."""
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,29 @@ def test_voc(tmp_path):
     assert (len(forget.labels), len(remain.labels)) == (2, 0)
 
 
+@pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated")
+def test_one_image_with_a_map(tmp_path):
+    write_voc(tmp_path)
+    (tmp_path / "ImageSets/Segmentation/train.txt").write_text("2007_00train0")
+    with pytest.raises(ValueError, match="has 1 training image in all, so that nothing can be held out"):
+        data.load(f"voc:{tmp_path}", size=8)
+
+
+@pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated")
+def test_images_of_maps_are_turned_upright(tmp_path):
+    """A camera that was held sideways: the mask was drawn over the picture as it is shown."""
+    write_voc(tmp_path)
+    expected = data.load(f"voc:{tmp_path}", size=20, validation=0).train
+    for file in (tmp_path / "JPEGImages").iterdir():
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        with Image.open(file) as image:
+            image.transpose(Image.Transpose.ROTATE_90).save(file, exif=exif, quality=100, subsampling=0)
+    found = data.load(f"voc:{tmp_path}", size=20, validation=0).train
+    assert (found.labels == expected.labels).all()
+    assert np.abs(found.images.astype(int) - expected.images).mean() < 8
+
+
 def half(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -71,6 +95,37 @@ BAD_VOC = {
     "mask in colour": (
         lambda root: Image.new("RGB", (40, 20)).save(root / "SegmentationClass/2007_00val0.png"),
         r"val0\.png: has mode RGB",
+    ),
+    "image in four colours": (
+        lambda root: Image.new("CMYK", (40, 30)).save(root / "JPEGImages/2007_00train1.jpg"),
+        r"train1\.jpg: has mode CMYK",
+    ),
+    "PostScript": (
+        lambda root: Image.new("RGB", (40, 30)).save(root / "JPEGImages/2007_00train1.jpg", "EPS"),
+        r"train1\.jpg: cannot be read as an image \(it is no PNG",
+    ),
+    "pipe": (
+        lambda root: [
+            (root / "JPEGImages/2007_00train1.jpg").unlink(),
+            os.mkfifo(root / "JPEGImages/2007_00train1.jpg"),
+        ],
+        r"train1\.jpg: is no file",
+    ),
+    "mask that loses what it says": (
+        lambda root: Image.new("L", (40, 20)).save(root / "SegmentationClass/2007_00val0.png", "JPEG"),
+        r"val0\.png: cannot be read as an image \(it is no PNG\)",
+    ),
+    "listing of another place": (
+        lambda root: (root / "ImageSets/Segmentation/val.txt").write_text("../../x"),
+        r"val\.txt: lists '\.\./\.\./x', which is outside the dataset",
+    ),
+    "listing of a whole path": (
+        lambda root: (root / "ImageSets/Segmentation/val.txt").write_text("/etc/x"),
+        r"val\.txt: lists '/etc/x', which is outside the dataset",
+    ),
+    "listing in another encoding": (
+        lambda root: (root / "ImageSets/Segmentation/val.txt").write_bytes(b"\xff\xfe1"),
+        r"val\.txt: cannot be read as text",
     ),
     "label out of range": (
         lambda root: Image.new("L", (40, 20), 21).save(root / "SegmentationClass/2007_00val0.png"),

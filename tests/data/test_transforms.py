@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from delete_jax.data import augmentation, normalize
+from delete_jax.data import augmentation, normalize, paired_augmentation
 
 pytestmark = pytest.mark.usefixtures("fast_compile")
 
@@ -29,15 +29,29 @@ def test_no_names_is_no_function():
     assert augmentation(()) is None
 
 
-@pytest.mark.parametrize("names", [["rotate"], ["flip", "flop"], ["flip", "flip"], "flip"])
+@pytest.mark.parametrize("names", [["rotate"], ["flip", "flop"], ["flip", "flip"], "flip", [["flip"]], 5, None, [0]])
 def test_wrong_names(names):
     with pytest.raises(ValueError, match="give a list of 'flip' and 'crop'"):
         augmentation(names)
+    with pytest.raises(ValueError, match="give a list of 'flip', 'scale' and 'crop'"):
+        paired_augmentation(names)
 
 
-def test_negative_padding():
-    with pytest.raises(ValueError, match="padding=-1"):
-        augmentation(["crop"], padding=-1)
+def test_what_only_label_maps_have():
+    with pytest.raises(ValueError, match="give a list of 'flip' and 'crop', each"):
+        augmentation(["scale"])
+
+
+@pytest.mark.parametrize("padding", [-1, 1.5, True, "4"])
+def test_wrong_padding(padding):
+    with pytest.raises(ValueError, match=f"padding={padding!r}"):
+        augmentation(["crop"], padding=padding)
+
+
+@pytest.mark.parametrize("factors", [(0, 1), (2, 1), (float("nan"), 1), (1, float("nan")), (1, float("inf"))])
+def test_wrong_factors(factors):
+    with pytest.raises(ValueError, match="give 0 < low <= high, finite"):
+        paired_augmentation(["scale"], *factors)
 
 
 def test_flip_mirrors_about_half_of_the_images():
@@ -100,3 +114,69 @@ def test_normalize_in_float64():
         result = normalize(mean, std, jnp.float64)(batch())
         assert result.dtype == jnp.float64
         np.testing.assert_allclose(result, (np.asarray(batch()) / 255 - mean) / std, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("names", [("flip",), ("flip", "crop"), ("crop", "scale", "flip")])
+def test_floats_stay_floats(dtype, names):
+    """As networks take them, a fraction of 1 each: rounding would leave 0 and 1."""
+    with jax.enable_x64(dtype == "float64"):
+        images = jnp.asarray(np.random.default_rng(0).normal(size=(16, 8, 8, 3)), dtype)
+        maps = (jnp.zeros((16, 8, 8), jnp.int32),)
+        moved, _ = paired_augmentation(names)(images, keys(16), maps)
+        assert moved.dtype == images.dtype
+        assert len(np.unique(np.asarray(moved, np.float64))) > 500
+        if names == ("flip",):
+            for before, after in zip(images, moved, strict=True):
+                assert (after == before).all() or (after == before[:, ::-1]).all()
+        if "scale" not in names:
+            moved = augmentation(names)(images, keys(16))
+            assert moved.dtype == images.dtype
+            assert set(np.unique(np.asarray(moved, np.float64))) <= {0, *np.unique(np.asarray(images, np.float64))}
+
+
+def test_floats_are_scaled_as_bytes_are():
+    """The same picture as bytes and as fractions: what comes out differs by the rounding of bytes, which stays."""
+    maps = (jnp.zeros((64, 8, 8), jnp.int32),)
+    augment = paired_augmentation(["scale", "crop"])
+    of_bytes, _ = augment(batch(), keys(), maps)
+    of_floats, _ = augment(batch().astype(jnp.float32) / 255, keys(), maps)
+    assert of_bytes.dtype == jnp.uint8
+    rounded = jnp.round(of_floats * 255)
+    assert float(jnp.abs(rounded - of_bytes.astype(jnp.float32)).max()) <= 1
+    assert float((rounded == of_bytes.astype(jnp.float32)).mean()) > 0.99
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int32, np.int8, bool])
+def test_normalize_is_for_bytes(dtype):
+    images = np.ones((2, 4, 4, 1), dtype)
+    apply = normalize(np.array([0.5]), np.array([0.25]))
+    for call in (apply, jax.jit(apply), lambda x: jax.eval_shape(apply, x)):
+        with pytest.raises(ValueError, match=f"images are {np.dtype(dtype)}, and normalize is for bytes \\(uint8"):
+            call(images)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        ([0.5, 0.5], [0.5], "mean has 2 numbers and std 1"),
+        ([0.5], [0.0], "std=.* give finite numbers, above 0"),
+        ([0.5], [-1.0], "std=.* give finite numbers, above 0"),
+        ([0.5], [float("nan")], "std=.* give finite numbers, above 0"),
+        ([0.5], [float("inf")], "std=.* give finite numbers, above 0"),
+        ([float("nan")], [0.5], "mean=.* give finite numbers"),
+    ],
+)
+def test_statistics_that_are_none(mean, std, message):
+    with pytest.raises(ValueError, match=message):
+        normalize(np.array(mean), np.array(std))
+
+
+def test_statistics_that_do_not_fit():
+    with pytest.raises(ValueError, match="std="):
+        normalize(np.array([0.5]), np.array([1e-9]), jnp.float16)  # 0 in this dtype
+    with pytest.raises(ValueError, match="give a float dtype"):
+        normalize(np.array([0.5]), np.array([0.5]), jnp.int32)
+    three = normalize(np.full(3, 0.5), np.full(3, 0.5))
+    with pytest.raises(ValueError, match="images have 1 channels, and mean and std 3 numbers"):
+        three(np.ones((2, 4, 4, 1), np.uint8))

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from delete_jax.data.digits import CLASS_NAMES
+
 
 # Not registered: the registry of TFDS is shared, and this builder is only ever made by its class.
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -23,7 +25,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(shape=(8, 8, 1)),
-                    "label": tfds.features.ClassLabel(names=[str(digit) for digit in range(10)]),
+                    "label": tfds.features.ClassLabel(names=CLASS_NAMES),
                 }
             ),
             supervised_keys=("image", "label"),

@@ -13,20 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from delete_jax.data.fashion_mnist import CLASS_NAMES
 from delete_jax.data.idx import find_idx, read_idx
-
-CLASS_NAMES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
 
 
 # Not registered: the name would collide with TFDS' own builder.

@@ -13,11 +13,13 @@ from delete_jax.tasks.evidence import Evidence
 
 ANSWERS = (
     "acc_f", "acc_r", "acc_ft", "acc_rt", "any_forgotten", "forget_mass", "hmean_residual", "hmean_drop", "aus",
+    "residual_auc",
     *(name for name in metrics.MEASURES if name.startswith("distance_to_retrained.")),
 )  # fmt: skip
 INSIDE = (
     "probe", "probe_gap", "nearest_mean", "prototype", "relearn_steps", "cka_original", "cka_retrained", "mia",
-    "mia_accuracy",
+    "mia_accuracy", "probe_1", "probe_1_others", "probe_10", "probe_10_others", "probe_100", "probe_100_others", "shots_1",
+    "shots_5", "shots_all", "head_norm", "head_bias",
 )  # fmt: skip
 """What takes longer: measured where `config.task.measures` names it."""
 
@@ -43,3 +45,10 @@ def choose_examples(dataset: Dataset, forget: tuple[int, ...], before: np.ndarra
     others = [class_ for class_ in range(dataset.num_classes) if class_ not in forget and np.any(labels == class_)][:8]
     rows = np.concatenate([erased, [np.flatnonzero(labels == class_)[0] for class_ in others]]).astype(int)
     return Examples(dataset.test.images[rows], labels[rows], before[rows], after[rows])
+
+
+def summary(figures: dict[str, dict[str, Any]]) -> str:
+    """The figures of all networks in one line."""
+    before, after = figures["original"], figures["unlearned"]
+    said = f"forgotten classes: {after['acc_ft']:.1%} on test; the others: {after['acc_rt']:.1%} "
+    return f"{said}(before: {before['acc_rt']:.1%})"

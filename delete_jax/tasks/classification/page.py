@@ -18,6 +18,7 @@ CLASS_COST = 0.05  # loss of one remaining class that the average must not hide
 
 GROUPS: report.MeasureGroups = {
     "The erased class": ("acc_ft", "acc_f", "any_forgotten", "forget_mass"),
+    "Hidden in the probabilities": ("residual_auc",),
     "Everything else": ("acc_rt", "acc_r"),
     "Both in one figure": ("hmean_residual", "hmean_drop", "aus"),
     "Distance to the retrained network": tuple(
@@ -27,6 +28,8 @@ GROUPS: report.MeasureGroups = {
     ),
     "Inside the network": (
         "probe", "probe_gap", "nearest_mean", "prototype", "relearn_steps", "cka_original", "cka_retrained",
+        "probe_1", "probe_1_others", "probe_10", "probe_10_others", "probe_100", "probe_100_others", "shots_1", "shots_5",
+        "shots_all", "head_norm", "head_bias",
     ),
     "Membership attack": ("mia", "mia_accuracy"),
 }  # fmt: skip

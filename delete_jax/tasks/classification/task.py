@@ -11,7 +11,7 @@ from delete_jax.methods import Method, Stream
 from delete_jax.model import Variables
 from delete_jax.streams import split_streams
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, choose_some
-from delete_jax.tasks.classification.measures import ANSWERS, INSIDE, choose_examples, measure
+from delete_jax.tasks.classification.measures import ANSWERS, INSIDE, choose_examples, measure, summary
 from delete_jax.tasks.evidence import Evidence, side_by_side
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 class Classification:
     """A class per image is forgotten.
 
-    measures: what to measure beside the answers, of "probe", "probe_gap", "nearest_mean", "prototype", "relearn_steps",
-        "cka_original", "cka_retrained", "mia" and "mia_accuracy".
+    measures: what to measure beside the answers, of `tasks.classification.measures.INSIDE`, such as "probe_10".
     """
 
     measures: tuple[str, ...] = ()
@@ -58,13 +57,11 @@ def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
     found = side_by_side(run, networks, Evidence)
     names = ANSWERS + tuple(run.config.task.measures)
     figures = {name: measure(evidence, names) for name, evidence in found.items()}
-    before, after = figures["original"], figures["unlearned"]
-    summary = f"forgotten classes: {after['acc_ft']:.1%} on test; the others: {after['acc_rt']:.1%} "
     return Measured(
         figures,
         choose_examples(dataset, forget, found["original"].test, found["unlearned"].test),
         data.forget_remain(dataset.train, forget)[0],
-        f"{summary}(before: {before['acc_rt']:.1%})",
+        summary(figures),
     )
 
 

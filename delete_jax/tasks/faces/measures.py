@@ -69,15 +69,16 @@ def verify(group: Group) -> dict[str, float]:
       at 1 % false acceptance; higher separates better), `rank_one` (nearest other image of the group shows the same person).
     """
     return {
-        "genuine": _mean(group.scores.genuine),
-        "impostor": _mean(group.scores.impostor),
+        "genuine": mean(group.scores.genuine),
+        "impostor": mean(group.scores.impostor),
         "eer": metrics.equal_error_rate(group.scores),
         "tar": metrics.true_acceptance(group.scores),
         "rank_one": metrics.rank_one(group.features, group.labels),
     }
 
 
-def _mean(values: np.ndarray) -> float:
+def mean(values: np.ndarray) -> float:
+    """The mean; NaN of nothing."""
     return float(values.mean()) if len(values) else float("nan")
 
 

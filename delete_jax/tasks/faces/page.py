@@ -9,11 +9,10 @@ import numpy as np
 from delete_jax import metrics, report
 from delete_jax.report import COLORS, Panel, Parts, Verdict
 from delete_jax.tasks.classification import page
+from delete_jax.tasks.faces.measures import FaceExamples, mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from delete_jax.tasks.faces.measures import FaceExamples
 
 VERIFICATION: report.MeasureGroups = {
     f"{group.capitalize()} people": tuple(
@@ -64,22 +63,28 @@ def _panels(record: dict[str, Any], examples: FaceExamples) -> list[Panel]:
     colors = report.network_colors(report.present(record))
 
     def histogram(ax: Axes) -> None:
-        lowest = min(float(scores.min()) for group in ("forgotten", "remaining") for scores in after[group])
+        shown = [scores for group in ("forgotten", "remaining") for scores in after[group] if len(scores)]
+        lowest = min((float(scores.min()) for scores in shown), default=-1.0)
         bins = np.linspace(lowest, 1, 50)
         for group, color in (("forgotten", "forget"), ("remaining", "remain")):
             for kind, line in (("genuine", "-"), ("impostor", "--")):
                 values = getattr(after[group], kind)
+                if not len(values):  # one image a person: no two of the same
+                    continue
                 ax.hist(values, bins, density=True, histtype="step", color=COLORS[color][0], linestyle=line,
                         label=f"{group}, {'same' if kind == 'genuine' else 'different'}")  # fmt: skip
         ax.set_xlabel("cosine")
         ax.set_yticks([])
-        ax.legend(loc="upper left")
+        if ax.has_data():
+            ax.legend(loc="upper left")
 
     def curves(ax: Axes) -> None:
         from matplotlib.ticker import NullLocator, PercentFormatter
 
         for name, groups in examples.scores.items():
             for group, line in (("forgotten", "-"), ("remaining", ":")):
+                if not all(map(len, groups[group])):
+                    continue
                 false, true = metrics.roc(groups[group])
                 keep = np.unique(np.linspace(0, len(false) - 1, 400).astype(int))
                 ax.plot(false[keep], true[keep], line, color=COLORS[colors[name]][0], label=f"{name}, {group}")
@@ -89,11 +94,12 @@ def _panels(record: dict[str, Any], examples: FaceExamples) -> list[Panel]:
         ax.xaxis.set_minor_locator(NullLocator())
         ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %", decimals=0))
         ax.grid()
-        ax.legend(loc="lower right")
+        if ax.lines:
+            ax.legend(loc="lower right")
 
     cosines = "; ".join(
-        f"{group} people: the same person {report.number(scores.genuine.mean())} on average, different people "
-        f"{report.number(scores.impostor.mean())}"
+        f"{group} people: the same person {report.number(mean(scores.genuine))} on average, different people "
+        f"{report.number(mean(scores.impostor))}"
         for group, scores in after.items()
     )
     accepted = "; ".join(

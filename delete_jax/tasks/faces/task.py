@@ -10,7 +10,7 @@ import numpy as np
 from delete_jax import data, models
 from delete_jax.loop import Result
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, choose_some, require
-from delete_jax.tasks.classification.measures import INSIDE, choose_examples, measure
+from delete_jax.tasks.classification.measures import INSIDE, choose_examples, measure, summary
 from delete_jax.tasks.classification.task import streams
 from delete_jax.tasks.evidence import side_by_side
 from delete_jax.tasks.faces.measures import NAMES, FaceEvidence, FaceExamples
@@ -95,13 +95,11 @@ def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
         maps = {name: np.asarray(cam(network.variables, x, labels)) for name, network in networks.items()}
     pairs = {name: {group: pair.scores for group, pair in evidence.groups.items()} for name, evidence in found.items()}
     common = choose_examples(dataset, forget, found["original"].test, found["unlearned"].test)
-    before, after = figures["original"], figures["unlearned"]
-    summary = f"forgotten classes: {after['acc_ft']:.1%} on test; the others: {after['acc_rt']:.1%} "
     return Measured(
         figures,
         FaceExamples(common, pairs, images, labels, maps),
         data.forget_remain(dataset.train, forget)[0],
-        f"{summary}(before: {before['acc_rt']:.1%})",
+        summary(figures),
     )
 
 

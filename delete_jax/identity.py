@@ -1,0 +1,92 @@
+"""What a network was made from: kept with its states, and compared before any of them is reused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from delete_jax.loop import Store
+from delete_jax.methods import Method
+
+
+class IdentityError(ValueError):
+    """A store holds the states of something else; the message says what differs."""
+
+
+def digest(tree: Any) -> str:
+    """SHA-256 of a pytree of arrays: of every leaf's path, dtype, shape and bytes. Independent of devices and of order."""
+    sha = hashlib.sha256()
+    leaves = jax.tree_util.tree_flatten_with_path(jax.device_get(tree))[0]
+    for path, leaf in sorted((jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves):
+        sha.update(f"{path} {leaf.dtype.name} {leaf.shape}\n".encode())
+        sha.update(np.ascontiguousarray(leaf).tobytes())
+    return sha.hexdigest()
+
+
+def describe_method(method: Method) -> dict[str, Any]:
+    """A method and its hyper-parameters, as JSON takes them."""
+
+    def show(value: Any) -> Any:
+        if isinstance(value, Method):
+            return describe_method(value)
+        return list(value) if isinstance(value, tuple) else value
+
+    return {"name": method.name, **{name: show(value) for name, value in method.hyperparameters.items()}}
+
+
+class Identified:
+    """A store whose states are those of one thing.
+
+    Each state carries `identity` in its meta; `restore` refuses states that carry another one, and those that carry none
+    where `strict`.
+    """
+
+    def __init__(self, store: Store, identity: Mapping[str, Any], strict: bool = False):
+        """`identity` is what JSON can hold."""
+        self.store, self.strict = store, strict
+        self.identity = json.loads(json.dumps(identity))
+
+    def save(self, epoch: int, tree: Any, meta: dict[str, Any]) -> None:
+        self.store.save(epoch, tree, {**meta, "identity": self.identity})
+
+    def restore(self) -> tuple[Any, dict[str, Any]] | None:
+        """What the store restores.
+
+        Raises:
+          IdentityError: that was made from something else.
+        """
+        saved = self.store.restore()
+        if saved is None:
+            return None
+        found = saved[1].get("identity")
+        if found != self.identity and (found is not None or self.strict):
+            where = getattr(self.store, "directory", "the store")
+            what = (
+                ", ".join(differences(found or {}, self.identity)[:3])
+                if found
+                else "an earlier version wrote no origin"
+            )
+            raise IdentityError(
+                f"{where} holds a network that was made from something else ({what}): choose another folder, or delete it"
+            )
+        return saved
+
+
+def differences(found: Any, mine: Any, where: str = "") -> list[str]:
+    """What differs between two values of JSON, one entry each: "name was …, now …"."""
+    if isinstance(found, dict) and isinstance(mine, dict):
+        keys = dict.fromkeys([*mine, *found])  # in this order: what says most comes first
+        inside = [(key, f"{where}.{key}" if where else key) for key in keys]
+        return [line for key, name in inside for line in differences(found.get(key), mine.get(key), name)]
+    return [] if found == mine else [f"{where} was {short(found)}, now {short(mine)}"]
+
+
+def short(value: Any) -> str:
+    """A value in a message: its first 60 characters."""
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "…"

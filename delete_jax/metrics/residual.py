@@ -1,0 +1,130 @@
+"""What is left of an erased class: figures that see it where the answers no longer show it.
+
+A network that was never taught the class is no blank either: each figure counts beside that of such a network. A lower
+one is not better, it is another trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def residual_auc(probabilities: np.ndarray, labels: np.ndarray, forget: Sequence[int]) -> float:
+    """Does the *order* of the probabilities give the class away, though none of them is large?
+
+    Args:
+      probabilities: float `[n, k]`, on test samples of all classes.
+      labels: int `[n]`, true classes.
+      forget: the erased classes.
+
+    Returns:
+      The area under the ROC curve of the mass on the erased classes, their samples against all others: 1 where anybody who
+      may ask for probabilities finds them all, 0.5 where the order says nothing. NaN without samples of both kinds.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    hit = np.isin(labels, list(forget))
+    if hit.all() or not hit.any():
+        return float("nan")
+    return float(roc_auc_score(hit, probabilities[:, list(forget)].astype(np.float64).sum(-1)))
+
+
+def few_label_probe(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    test_labels: np.ndarray,
+    forget: Sequence[int],
+    per_class: int | None,
+    draws: int = 5,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """What somebody with the weights and a few labelled images of each class recognises.
+
+    Logistic regressions (L2, C = 1) on standardised features, the mean over draws of the labelled images.
+
+    Args:
+      train_features, train_labels: `[n, d]` and int `[n]`, of all classes, the erased ones too.
+      test_features, test_labels: `[m, d]` and int `[m]`.
+      forget: the erased classes.
+      per_class: labelled images of each class, or as many as it has; all of them when None (one draw).
+      draws: how often they are drawn.
+      seed: of the draws.
+
+    Returns:
+      Accuracy on test samples of the erased, and of the other classes: worse features lower both. NaN where there are none.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    hit, found = np.isin(test_labels, list(forget)), []
+    for draw in range(1 if per_class is None else draws):
+        order = np.random.default_rng([seed, draw]).permutation(len(train_labels))
+        chosen = [order[train_labels[order] == class_][:per_class] for class_ in np.unique(train_labels)]
+        some = np.concatenate(chosen)
+        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        probe.fit(train_features[some].astype(np.float64), train_labels[some])
+        right = probe.predict(test_features.astype(np.float64)) == test_labels
+        found.append([right[part].mean() if part.any() else float("nan") for part in (hit, ~hit)])
+    erased, others = np.mean(found, axis=0)
+    return float(erased), float(others)
+
+
+def centred_prototypes(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    test_labels: np.ndarray,
+    forget: Sequence[int],
+    shots: int | None,
+) -> float:
+    """Accuracy on the erased classes' test samples of the nearest prototype by cosine, from a few images of these classes.
+
+    Features are centred by the mean of the remaining classes' training features: where all features are positive, as after
+    a ReLU, one prototype would win for every sample. The remaining classes' prototypes are the means of all their images.
+
+    Args:
+      train_features, train_labels: `[n, d]` and int `[n]`, of all classes.
+      test_features, test_labels: `[m, d]` and int `[m]`.
+      forget: the erased classes.
+      shots: images of each erased class, the first in the data; all when None.
+    """
+    erased = np.isin(train_labels, list(forget))
+    centre = train_features[~erased].mean(0, dtype=np.float64)
+    known = np.unique(train_labels)
+
+    def prototype(class_: int) -> np.ndarray:
+        rows = np.flatnonzero(train_labels == class_)
+        return train_features[rows[:shots] if class_ in forget else rows].mean(0, dtype=np.float64) - centre
+
+    prototypes = np.stack([_unit(prototype(class_)) for class_ in known])
+    answers = known[(_unit(test_features.astype(np.float64) - centre) @ prototypes.T).argmax(-1)]
+    counted = np.isin(test_labels, list(forget))
+    return float(np.mean(answers[counted] == test_labels[counted])) if counted.any() else float("nan")
+
+
+def head_trace(kernel: np.ndarray, bias: np.ndarray, forget: Sequence[int]) -> tuple[float, float]:
+    """Does the last layer itself give away which class was erased?
+
+    Args:
+      kernel, bias: `[d, k]` and `[k]`.
+      forget: the erased classes.
+
+    Returns:
+      The mean rank of the erased classes' row norms, and of their biases, among all classes: from 0, the smallest, to 1, the
+      largest; where nothing shows, near 0.5 on average over classes.
+    """
+    norms = np.linalg.norm(kernel.astype(np.float64), axis=0)
+
+    def rank(values: np.ndarray) -> float:
+        below = (values[None, :] < values[:, None]).sum(-1) + ((values[None, :] == values[:, None]).sum(-1) - 1) / 2
+        return float((below / max(len(values) - 1, 1))[list(forget)].mean())
+
+    return rank(norms), rank(bias.astype(np.float64))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-30)

@@ -1,0 +1,96 @@
+"""How a network is trained to forget: what the library call takes beside the network, the samples and the request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import numpy as np
+import optax
+
+from delete_jax.loop import Log, Progress, Row, Store, check_batch_size
+from delete_jax.model import Variables
+from delete_jax.parallel import MODES
+from delete_jax.step import BATCH_NORM_MODES
+from delete_jax.streams import integer
+
+MOST_EPOCHS, MOST_BATCH_BYTES = 10**6, 2**36
+
+
+class Options(NamedTuple):
+    """See `delete_jax.unlearn`; everything here has a default there."""
+
+    epochs: int = 5
+    lr: float = 1e-3
+    batch_size: int = 128
+    seed: int = 0
+    batch_norm: str = "train"
+    preprocess: Callable[[chex.Array], chex.Array] | None = None
+    augment: Callable[..., Any] | None = None
+    tx: optax.GradientTransformation | None = None
+    parallel: str = "auto"
+    evaluate: Callable[[Variables], Row] | None = None
+    log: Log | None = None
+    store: Store | None = None
+    progress: Progress | None = None
+
+
+def checked(options: Options, image_shape: tuple[int, ...]) -> Options:
+    """The options with Python's numbers in place of NumPy's and JAX's.
+
+    Args:
+      options: as a user gives them.
+      image_shape: `[h, w, c]`, which decides how large a batch may be.
+
+    Raises:
+      ValueError: one of them is out of its range or of a wrong kind; names it, the value and what is allowed.
+    """
+    for name, value, choices in (
+        ("batch_norm", options.batch_norm, BATCH_NORM_MODES),
+        ("parallel mode", options.parallel, MODES),
+    ):
+        if value not in choices:
+            raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
+    batch_size = integer("batch_size", options.batch_size, 1)
+    check_batch(batch_size, image_shape, options.parallel)
+    for name, methods in {
+        "preprocess": (), "augment": (), "evaluate": (), "progress": (),
+        "tx": ("init", "update"), "log": ("resume", "append"), "store": ("restore", "save"),
+    }.items():  # fmt: skip
+        value = getattr(options, name)
+        is_right = all(hasattr(value, method) for method in methods) if methods else callable(value)
+        if value is not None and not (is_right and not isinstance(value, type)):
+            needed = f"have {' and '.join(methods)}" if methods else "be a function"
+            raise ValueError(f"{name} must {needed}, got {value!r:.60}")
+    return options._replace(
+        epochs=integer("epochs", options.epochs, 1, MOST_EPOCHS),
+        lr=rate(options.lr),
+        batch_size=batch_size,
+        seed=integer("seed", options.seed, 0, 2**32 - 1),
+    )
+
+
+def check_batch(batch_size: int, image_shape: tuple[int, ...], parallel: str) -> None:
+    """Raises ValueError for a batch that cannot be allocated, or not be split over the devices."""
+    if (size := batch_size * 4 * int(np.prod(image_shape))) > MOST_BATCH_BYTES:
+        raise ValueError(
+            f"batch size {batch_size} means {size / 2**30:.0f} GiB of images at once: choose a smaller one"
+        )
+    check_batch_size(batch_size, 1 if parallel == "jit" else jax.device_count())
+
+
+def rate(value: Any) -> float:
+    """A rate as a Python float; ValueError unless it is a number above 0 in float32, too."""
+    scalar = isinstance(value, (np.generic, np.ndarray, jax.Array)) and np.ndim(value) == 0
+    value = value.item() if scalar else value
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    with np.errstate(over="ignore", under="ignore"):
+        try:
+            in_float32 = float(np.float32(value)) if is_number else 0.0
+        except OverflowError:  # an int beyond float64
+            in_float32 = float("inf")
+    if not 0 < in_float32 < float("inf"):
+        raise ValueError(f"the learning rate must be a number above 0, within float32, got {value!r:.60}")
+    return float(value)

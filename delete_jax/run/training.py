@@ -1,0 +1,123 @@
+"""The stages that compute: a network of the plan is trained, and the original made to forget."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import warnings
+from typing import Any
+
+import jax
+
+from delete_jax import data, methods, metrics, models, tasks
+from delete_jax.identity import digest
+from delete_jax.loop import Result, Row, fit
+from delete_jax.model import Variables
+from delete_jax.options import Options
+from delete_jax.parallel import make_trainer
+from delete_jax.predict import make_predictor
+from delete_jax.run.folder import Folder, Stage
+from delete_jax.run.progress import StageProgress
+from delete_jax.step import init_state, sgd
+from delete_jax.streams import split_streams
+from delete_jax.tasks import Run, Training
+from delete_jax.tasks.base import UNLEARNED, augmentation
+from delete_jax.unlearning import origin, unlearn_streams
+
+
+def train(run: Run, folder: Folder, training: Training, start: Result | None = None) -> Result:
+    """Trains a network of the plan, from scratch or from `start`; or takes it from the folder where it is finished."""
+    config, settings, dataset = run.config, training.settings, training.dataset
+    if dataset is not run.data.dataset:  # it tells other classes apart
+        module = models.create(config.model.name, dataset.num_classes, config.model.dtype)
+        described = run.description | {"class_names": list(dataset.class_names)}
+        model = models.from_linen(module, run.network.classifier)
+        run = run._replace(module=module, model=model, description=described)
+    stage = Stage(folder, training.name, settings.epochs, run.description, origin_of(run, training, start))
+    if (done := stage.finished()) is not None:
+        return done
+    images, labels = training.split
+    streams = split_streams(images, labels, (), dataset.num_classes, [methods.REMAIN])
+    steps = -(-len(streams[methods.REMAIN]["label"]) // settings.batch_size) * settings.epochs
+    tx = sgd(settings.momentum, settings.weight_decay, cosine_steps=steps)
+    augment = augmentation(run.network.answers, settings.augment)
+    trainer = make_trainer(run.model, methods.finetune(), tx, run.preprocess, augment, "train", config.parallel)
+    variables = models.init(run.module, tuple(images.shape[1:]), config.seed)
+    if start is not None:
+        variables = models.with_classifier(start.variables, variables, run.network.path)
+    with StageProgress(training.name, folder.console) as progress:
+        fitted = fit(
+            trainer,
+            init_state(variables, tx),
+            None,
+            streams,
+            lr=settings.lr,
+            seed=config.seed,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            log=stage.log,
+            store=stage.store,
+            progress=progress,
+        )
+    return fitted._replace(variables=jax.device_get(fitted.variables), source=str(stage.directory.absolute()))
+
+
+def origin_of(run: Run, training: Training, start: Result | None = None) -> dict[str, Any]:
+    """What a network of the plan is made from (`identity.Identified`)."""
+    return {
+        **data_digests(training.dataset),
+        "split": data.split_digest(training.split),
+        "class_names": list(training.dataset.class_names),
+        "network": {"name": run.config.model.name, "dtype": run.config.model.dtype},
+        "settings": dataclasses.asdict(training.settings),
+        "seed": run.config.seed,
+        "start": None if start is None else digest(start.variables),
+    }
+
+
+@functools.lru_cache(maxsize=4)
+def data_digests(dataset: data.Dataset) -> dict[str, str]:
+    """The digest of a dataset's training, held-out and test samples."""
+    return {name: data.split_digest(getattr(dataset, name)) for name in ("train", "validation", "test")}
+
+
+def unlearning_options(run: Run, **more: Any) -> Options:
+    """What the config says of unlearning."""
+    settings = run.config.unlearn
+    return Options(
+        epochs=settings.epochs,
+        lr=settings.lr,
+        batch_size=settings.batch_size,
+        seed=run.config.seed,
+        batch_norm=settings.batch_norm,
+        preprocess=run.preprocess,
+        augment=augmentation(run.network.answers, settings.augment),
+        tx=sgd(settings.momentum),
+        parallel=run.config.parallel,
+        **more,
+    )
+
+
+def unlearn(run: Run, folder: Folder, original: Result) -> Result:
+    """Makes the original forget what the run asks for; or takes the outcome from the folder where it is finished."""
+    method, dataset, forget = run.method, run.data.dataset, run.data.forget
+    predict, held_out = make_predictor(run.model, run.preprocess, classes=True), dataset.validation
+
+    def evaluate(variables: Variables) -> Row:
+        return metrics.forget_remain_accuracy(predict(variables, held_out.images), held_out.labels, forget)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        streams = tasks.of_settings(run.config.task).streams(run, method, original.variables)
+    options = unlearning_options(run, evaluate=evaluate)
+    identity = origin(original.variables, streams, forget, method, options)
+    identity |= {**data_digests(dataset), "class_names": list(dataset.class_names)}
+    stage = Stage(folder, UNLEARNED, run.config.unlearn.epochs, run.description, identity)
+    if (done := stage.finished()) is not None:
+        return done._replace(variables=method.unwrap(done.variables))
+    for warning in caught:
+        folder.say(f"note: {warning.message}")
+    with StageProgress(stage.name, folder.console, ("loss", "forgetting", "retention")) as progress:
+        options = options._replace(log=stage.log, store=stage.store, progress=progress)
+        result = unlearn_streams(run.model, original.variables, streams, dataset.num_classes, forget, method, options)
+    return result._replace(variables=jax.device_get(result.variables), source=str(stage.directory.absolute()))
