@@ -10,6 +10,7 @@ from typing import Any
 
 from delete_jax import methods, models
 from delete_jax.methods import Method, check_needs
+from delete_jax.methods.hyperparameters import shown
 from delete_jax.options import MOST_EPOCHS, rate
 from delete_jax.parallel import MODES
 from delete_jax.step import BATCH_NORM_MODES
@@ -180,7 +181,7 @@ def _method(config: Config) -> Method:
         json.dumps(hyperparameters, allow_nan=False)
     except (TypeError, ValueError):
         raise ValueError(
-            f"config.unlearn.hyperparameters is {hyperparameters!r:.60}: it must be made of names, finite numbers and lists"
+            f"config.unlearn.hyperparameters is {shown(hyperparameters)}: it must be made of names, finite numbers and lists"
         ) from None
     return methods.create(config.unlearn.method, **hyperparameters)
 

@@ -15,7 +15,6 @@ values that they have when the config file does not set them:
 # What takes long to import is imported inside, so that Ctrl-C finds somebody who answers.
 from __future__ import annotations
 
-import _thread
 import errno
 import logging
 import os
@@ -26,23 +25,18 @@ import warnings
 from pathlib import Path
 
 INTERRUPTED, TERMINATED = 130, 143
-_signals = {"code": INTERRUPTED}
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code: 0, 2 after one line that says what was wrong, 130 when interrupted and 143
-    when terminated, after one line as well."""
-    _signals["code"] = INTERRUPTED
+    """Runs the command; returns its exit code: 0, 2 after one line that says what was wrong, 130 when it is interrupted."""
     try:
         return _main(argv)
     except (ValueError, OSError, MemoryError) as error:
         _say(f"error: {_in_one_line(error)}")
         return 2
-    except KeyboardInterrupt:
-        _say_no_more()
-        ended = "terminated" if _signals["code"] == TERMINATED else "interrupted"
-        _say(f"{ended}; the same command resumes")
-        return _signals["code"]
+    except KeyboardInterrupt:  # where `run` does not answer for the signal
+        _say("interrupted; the same command resumes")
+        return INTERRUPTED
 
 
 def _main(argv: list[str]) -> int:
@@ -58,9 +52,11 @@ def _main(argv: list[str]) -> int:
         return 0
     for name, level in (
         ("absl", logging.CRITICAL),
+        ("asyncio", logging.CRITICAL),
         ("matplotlib", logging.ERROR),
     ):  # Orbax reports each file it touches
         logging.getLogger(name).setLevel(level)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # when Orbax cannot read a file
     from delete_jax.config import validate
     from delete_jax.run.arguments import parse
 
@@ -100,15 +96,26 @@ def use_compilation_cache() -> None:
 
 def run() -> None:
     """The installed command `delete-jax`."""
-    sys.unraisablehook = _interrupt_all_the_same
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(main(sys.argv))
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell sets it for what runs in its background
+            signal.signal(number, _leave)
+    code = main(sys.argv)
+    for number in _SIGNALS:  # all is done
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
 
 
-def _terminate(number, frame) -> None:
-    """SIGTERM, as batch systems and containers send it, ends a run as Ctrl-C does."""
-    _signals["code"] = TERMINATED
-    raise KeyboardInterrupt
+_SIGNALS = {signal.SIGINT: ("interrupted", INTERRUPTED), signal.SIGTERM: ("terminated", TERMINATED)}
+
+
+def _leave(number, frame) -> None:
+    """Ends the process at once, as a run may end at any instant: an exception would come up in an import of NumPy's, which
+    then fails otherwise, in a callback, where it is lost, or in Orbax' threads."""
+    word, code = _SIGNALS[number]
+    if os.isatty(1):
+        os.write(1, b"\x1b[?25h\n")  # the cursor, which a bar hides
+    os.write(2, f"delete-jax: {word}; the same command resumes\n".encode())
+    os._exit(code)
 
 
 def _in_one_line(error: BaseException) -> str:
@@ -125,21 +132,6 @@ def _in_one_line(error: BaseException) -> str:
 
 def _say(text: str) -> None:
     print(f"delete-jax: {text}", file=sys.stderr)
-
-
-def _interrupt_all_the_same(unraisable) -> None:
-    """Ctrl-C while Python runs a callback that may not raise, such as a garbage collector's, would be lost."""
-    if isinstance(unraisable.exc_value, KeyboardInterrupt):
-        _thread.interrupt_main()
-    else:
-        sys.__unraisablehook__(unraisable)
-
-
-def _say_no_more() -> None:
-    """A save that Ctrl-C stopped fails in Orbax' threads, or leaves half of what it was about to use: each would tell."""
-    logging.disable()
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited")
-    sys.unraisablehook = lambda _: None
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def check_training(
       ValueError: `apply_train` takes or returns something else than it should.
     """
     if not callable(model.apply_train):
-        raise ValueError(f"apply_train must be a function, got {model.apply_train!r:.60}: {HOW}")
+        raise ValueError(f"apply_train must be a function, got {type(model.apply_train).__name__}: {HOW}")
     given = jax.eval_shape(lambda tree: init_state(tree, optax.identity()).variables, dict(variables))
     x, key = _input(preprocess, images, batch_size), run_key(0)
     function = jax.jit(model.apply_train, inline=True)

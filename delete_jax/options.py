@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from delete_jax.loop import Log, Progress, Row, Store, check_batch_size
+from delete_jax.methods.hyperparameters import shown
 from delete_jax.model import Variables
 from delete_jax.parallel import MODES
 from delete_jax.step import BATCH_NORM_MODES
@@ -52,7 +53,7 @@ def checked(options: Options, image_shape: tuple[int, ...]) -> Options:
         ("parallel mode", options.parallel, MODES),
     ):
         if value not in choices:
-            raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
+            raise ValueError(f"unknown {name} {shown(value)}: choose one of {', '.join(choices)}")
     batch_size = integer("batch_size", options.batch_size, 1)
     check_batch(batch_size, image_shape, options.parallel)
     for name, methods in {
@@ -63,7 +64,7 @@ def checked(options: Options, image_shape: tuple[int, ...]) -> Options:
         is_right = all(hasattr(value, method) for method in methods) if methods else callable(value)
         if value is not None and not (is_right and not isinstance(value, type)):
             needed = f"have {' and '.join(methods)}" if methods else "be a function"
-            raise ValueError(f"{name} must {needed}, got {value!r:.60}")
+            raise ValueError(f"{name} must {needed}, got {shown(value)}")
     return options._replace(
         epochs=integer("epochs", options.epochs, 1, MOST_EPOCHS),
         lr=rate(options.lr),
@@ -75,9 +76,7 @@ def checked(options: Options, image_shape: tuple[int, ...]) -> Options:
 def check_batch(batch_size: int, image_shape: tuple[int, ...], parallel: str) -> None:
     """Raises ValueError for a batch that cannot be allocated, or not be split over the devices."""
     if (size := batch_size * 4 * int(np.prod(image_shape))) > MOST_BATCH_BYTES:
-        raise ValueError(
-            f"batch size {batch_size} means {size / 2**30:.0f} GiB of images at once: choose a smaller one"
-        )
+        raise ValueError(f"batch size {batch_size} means {size >> 30} GiB of images at once: choose a smaller one")
     check_batch_size(batch_size, 1 if parallel == "jit" else jax.device_count())
 
 
@@ -92,5 +91,5 @@ def rate(value: Any) -> float:
         except OverflowError:  # an int beyond float64
             in_float32 = float("inf")
     if not 0 < in_float32 < float("inf"):
-        raise ValueError(f"the learning rate must be a number above 0, within float32, got {value!r:.60}")
+        raise ValueError(f"the learning rate must be a number above 0, within float32, got {shown(value)}")
     return float(value)

@@ -11,6 +11,7 @@ import numpy as np
 
 from delete_jax.data.dataset import IGNORE
 from delete_jax.methods.base import FORGET, REMAIN, Stream
+from delete_jax.methods.hyperparameters import shown
 
 MASKS, PIXELS = ("union", "own"), ("all", "forget")
 
@@ -67,7 +68,7 @@ def erase_mask(labels: np.ndarray, forget: Sequence[int], num_classes: int, mask
 
 def check_samples(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
     """Raises ValueError unless there is one label in range (or map of them) per finite image."""
-    if not len(images):
+    if not images.size:
         raise ValueError(f"there are no images, got an array of shape {images.shape}: give at least one")
     if labels.ndim not in (1, 3) or len(labels) != len(images):
         raise ValueError(
@@ -155,7 +156,7 @@ def integer(name: str, value: Any, low: int | None = None, high: int | None = No
     except TypeError:  # a float, say
         number = None
     if number is None:
-        raise ValueError(f"{name} must be an integer, got {value!r:.60}")
+        raise ValueError(f"{name} must be an integer, got {shown(value)}")
     if (low is not None and number < low) or (high is not None and number > high):
         least = f"at least {low}" if low is not None else ""
         most = f"at most {high}" if high is not None else ""

@@ -17,6 +17,7 @@ from delete_jax.identity import Identified, describe_method, digest
 from delete_jax.loop import Log, NonFiniteError, Progress, Result, Row, Store, fit
 from delete_jax.methods import FORGET, METHODS, Method, Setup, Stream, create, delete
 from delete_jax.methods.base import COUNTERPARTS, MAPS, check_needs
+from delete_jax.methods.hyperparameters import shown
 from delete_jax.model import Model, Variables, as_given, as_saved, from_saved
 from delete_jax.network_check import as_is, check_answers, check_network, check_training, not_finite
 from delete_jax.options import Options, checked
@@ -118,7 +119,7 @@ def as_method(method: Method | str | None) -> Method:
     if not isinstance(method, Method):
         known = next((name for name, factory in METHODS.items() if factory is method), None)
         hint = f"call it, {known}()" if known else "give one of delete_jax.methods, such as delete()"
-        raise ValueError(f"method is no unlearning method: {hint}; got {method!r:.60}")
+        raise ValueError(f"method is no unlearning method: {hint}; got {shown(method)}")
     return method
 
 

@@ -119,5 +119,10 @@ def _taken(method: str, name: str, kind: Kind, value: Any) -> Any:
     try:
         return kind.take(value.item() if scalar else value)
     except (TypeError, ValueError, OverflowError):  # a traced value raises a TypeError, 10**400 an OverflowError
-        shown = " ".join(repr(value).split())
-        raise ValueError(f"{method}: {name} must be {kind.words}, got {shown:.60}") from None
+        raise ValueError(f"{method}: {name} must be {kind.words}, got {shown(value)}") from None
+
+
+def shown(value: Any) -> str:
+    """A value in a message: one line of at most 60 characters, without an address in memory."""
+    text = " ".join(repr(value).split())
+    return f"a {type(value).__name__}" if " at 0x" in text else f"{text:.60}"

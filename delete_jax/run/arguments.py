@@ -8,6 +8,7 @@ import functools
 import re
 import runpy
 import traceback
+import types
 import typing
 from collections.abc import Iterable
 from pathlib import Path
@@ -66,6 +67,8 @@ def parse(argv: list[str]) -> tuple[Config, Path]:
         raise ValueError(f"unknown flag --{error.flagname}: {USAGE}") from error
     except flags.IllegalFlagValueError as error:
         raise ValueError(_with_form(str(error), config)) from error
+    except RecursionError as error:  # absl looks for flags with similar names
+        raise ValueError(f"an argument is too long: {USAGE}") from error
     except flags.Error as error:
         raise ValueError(str(error)) from error
     if len(rest) > 1:
@@ -175,5 +178,8 @@ def _with_form(message: str, config: Config) -> str:
     match = re.match(r"flag (--(config\.[\w.]+)=.*?): ", message, re.DOTALL)
     if match is None:
         return message
-    types = {name: getattr(hint, "__origin__", hint).__name__ for name, hint, _ in fields(config) if name == match[2]}
-    return f"{match[1]}: give {(FORMS | {'dict': DICT_FORM})[types[match[2]]]}"
+    (hint,) = (hint for name, hint, _ in fields(config) if name == match[2])
+    if isinstance(hint, types.UnionType):  # int | None
+        hint = typing.get_args(hint)[0]
+    form = getattr(hint, "__origin__", hint).__name__
+    return f"{match[1]}: give {(FORMS | {'dict': DICT_FORM})[form]}"

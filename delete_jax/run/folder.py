@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Iterator
@@ -49,14 +50,18 @@ class Folder(NamedTuple):
             raise self._cannot_write(error) from error
         with locked(self.path):
             self._claim(plain(config))
-            yield
+            try:
+                yield
+            except OSError as error:
+                error.filename = error.filename or str(self.path)  # writing to an open file does not say which
+                raise
 
     def _claim(self, mine: dict[str, Any]) -> None:
         path = self.path / "config.json"
         if path.exists():
             try:
                 found = json.loads(path.read_text())
-            except (json.JSONDecodeError, UnicodeDecodeError):
+            except (ValueError, RecursionError):
                 raise ValueError(f"{path} is damaged: restore it, or choose another --workdir") from None
             if found != mine:
                 names = ", ".join(differences(found, mine, "config")[:3])
@@ -98,7 +103,9 @@ class Stage(NamedTuple):
     @property
     def store(self) -> Identified:
         meta = {"stage": self.name, "epochs": self.epochs, "network": self.description}
-        return Identified(Checkpoints(self.directory, meta=meta), {"stage": self.name, **self.identity}, strict=True)
+        return Identified(
+            _checkpoints(self.directory, json.dumps(meta)), {"stage": self.name, **self.identity}, strict=True
+        )
 
     @property
     def log(self) -> JsonLog:
@@ -128,6 +135,11 @@ class Stage(NamedTuple):
         self.folder.say(f"{self.name}: done")
         seconds = meta["seconds"], meta["compile_seconds"]
         return Result(variables_of(tree), history, evaluations, *seconds, source=str(self.directory.absolute()))
+
+
+@functools.cache  # one for both who ask: each names a damaged checkpoint once
+def _checkpoints(directory: Path, meta: str) -> Checkpoints:
+    return Checkpoints(directory, meta=json.loads(meta))
 
 
 class Loaded(NamedTuple):

@@ -54,9 +54,10 @@ class JsonLog:
     def _row(self, line: str, number: int) -> Row:
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # not only JSONDecodeError: a number of 5000 digits
             row = None
-        if not isinstance(row, dict) or row.get("kind") not in KINDS or not {"stage", "epoch"} <= row.keys():
+        is_row = isinstance(row, dict) and isinstance(row.get("stage"), str) and type(row.get("epoch")) is int
+        if not is_row or row.get("kind") not in list(KINDS):
             raise ValueError(
                 f"{self.path}, line {number}, is damaged ({line.strip():.40}): restore the file from a backup"
             )
