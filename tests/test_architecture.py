@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "predict": {"model", "parallel", "step"},
     "loop": {"methods", "model", "parallel", "predict", "step"},
     "identity": {"loop", "methods"},
-    "options": {"loop", "model", "parallel", "step", "streams"},
+    "options": {"loop", "methods", "model", "parallel", "step", "streams"},
     "network_check": {"model", "parallel", "predict", "step"},
     "unlearning": {
         "identity", "loop", "methods", "model", "network_check", "options", "parallel", "predict", "step", "streams",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec
 
@@ -124,5 +125,5 @@ def _taken(method: str, name: str, kind: Kind, value: Any) -> Any:
 
 def shown(value: Any) -> str:
     """A value in a message: one line of at most 60 characters, without an address in memory."""
-    text = " ".join(repr(value).split())
-    return f"a {type(value).__name__}" if " at 0x" in text else f"{text:.60}"
+    text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(repr(value).split()))
+    return f"{text:.60}"
