@@ -35,8 +35,8 @@ def contained_as(tree: Any, like: Any) -> Any:
     Raises:
       KeyError: a leaf of `like` is not there.
     """
-    values = {_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
-    return jax.tree_util.tree_map_with_path(lambda path, _: values[_name(path)], like)
+    values = {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+    return jax.tree_util.tree_map_with_path(lambda path, _: values[leaf_name(path)], like)
 
 
 def as_given(tree: Any, like: Any) -> Any:
@@ -69,10 +69,10 @@ def from_saved(saved: Any, like: Any) -> Any:
     Raises:
       ValueError: a leaf is missing, or has another shape.
     """
-    values = {_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(saved)[0]}
+    values = {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(saved)[0]}
 
     def take(path: tuple[Any, ...], leaf: Any) -> Any:
-        value = values.get(name := _name(path))
+        value = values.get(name := leaf_name(path))
         if value is None or jnp.shape(value) != jnp.shape(leaf):
             found = "nothing" if value is None else f"an array {list(jnp.shape(value))}"
             raise ValueError(f"what was saved is of another network: {found} for {name} {list(jnp.shape(leaf))}")
@@ -81,5 +81,6 @@ def from_saved(saved: Any, like: Any) -> Any:
     return jax.tree_util.tree_map_with_path(take, like)
 
 
-def _name(path: tuple[Any, ...]) -> str:
+def leaf_name(path: tuple[Any, ...]) -> str:
+    """A leaf's path in a tree, in a message: "params/fc/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from delete_jax.model import Model, Variables
+from delete_jax.model import Model, Variables, leaf_name
 from delete_jax.parallel import run_key
 from delete_jax.predict import make_predictor
 from delete_jax.step import init_state
@@ -31,7 +31,7 @@ def not_finite(variables: Variables) -> str | None:
     """The name of the first leaf with a NaN or infinite value; None if there is none."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
         if not bool(jnp.all(jnp.isfinite(leaf))):
-            return _name(path)
+            return leaf_name(path)
     return None
 
 
@@ -151,18 +151,18 @@ def _check_weights(variables: Variables) -> None:
         dtype = getattr(leaf, "dtype", None)
         is_trained = bool(path) and getattr(path[0], "key", None) == "params"
         if dtype is None or not hasattr(leaf, "shape"):
-            raise ValueError(f"variables must hold arrays: {_name(path)} is a {type(leaf).__name__}")
+            raise ValueError(f"variables must hold arrays: {leaf_name(path)} is a {type(leaf).__name__}")
         if jnp.issubdtype(dtype, jax.dtypes.prng_key):
             raise ValueError(
-                f"variables must hold numbers: {_name(path)} is a random key, which apply_train is given instead"
+                f"variables must hold numbers: {leaf_name(path)} is a random key, which apply_train is given instead"
             )
         if is_trained and not jnp.issubdtype(dtype, jnp.floating):
             raise ValueError(
-                f"the network's weights must be real floating-point numbers: {_name(path)} is {dtype}; convert it, or keep "
+                f"the network's weights must be real floating-point numbers: {leaf_name(path)} is {dtype}; convert it, or keep "
                 "what is not trained in another collection than params"
             )
         if not (jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)):
-            raise ValueError(f"variables must hold numbers: {_name(path)} is {dtype}")
+            raise ValueError(f"variables must hold numbers: {leaf_name(path)} is {dtype}")
     if not jax.tree.leaves(variables["params"]):
         raise ValueError("variables hold no weights: 'params' is empty")
     if (name := not_finite(variables)) is not None:
@@ -224,7 +224,7 @@ def _check_state(given: Variables, updated: Variables) -> None:
     """The step hands on what it was given: the same leaves of the same shapes; floats are cast to the dtype given."""
     before, after = (
         {
-            _name(path): leaf
+            leaf_name(path): leaf
             for name in sorted(tree)
             if name != "params"
             for path, leaf in jax.tree_util.tree_flatten_with_path({name: tree[name]})[0]
@@ -255,7 +255,3 @@ def _shown(value: Any) -> str:
 
 def _reason(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")

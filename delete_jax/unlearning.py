@@ -105,7 +105,6 @@ def unlearn(
             inspect.signature(augment).bind(images, "keys", "maps")
         except TypeError:
             raise ValueError("augment must move label maps too: use delete_jax.data.paired_augmentation") from None
-    options = checked(options, images.shape[1:])
     streams = split_streams(images, labels, classes, num_classes, method.streams, mask, pixels)
     return unlearn_streams(model, variables, streams, num_classes, classes, method, options)
 

@@ -66,10 +66,14 @@ class Dataset:
         return self.train.labels.ndim == 3
 
     @functools.cached_property
+    def digests(self) -> dict[str, str]:
+        """sha256 (hex) of the "train", "validation" and "test" split, each computed once (`split_digest`)."""
+        return {name: split_digest(getattr(self, name)) for name in ("train", "validation", "test")}
+
+    @functools.cached_property
     def digest(self) -> str:
         """sha256 (hex) over the images, labels and class names of all splits, in their order; computed once."""
-        parts = [split_digest(split) for split in (self.train, self.validation, self.test)]
-        return hashlib.sha256("\0".join([*parts, *self.class_names]).encode()).hexdigest()
+        return hashlib.sha256("\0".join([*self.digests.values(), *self.class_names]).encode()).hexdigest()
 
 
 def check_map_classes(name: str, num_classes: int) -> None:

@@ -15,7 +15,7 @@ from delete_jax.network_check import check_network
 from delete_jax.options import check_batch
 from delete_jax.run.folder import Folder, Loaded, load_teacher
 from delete_jax.run.record import make_record
-from delete_jax.run.training import data_digests, train, unlearn
+from delete_jax.run.training import train, unlearn
 from delete_jax.tasks import Data, Run, Training
 from delete_jax.tasks.base import ORIGINAL, UNLEARNED
 
@@ -113,7 +113,7 @@ def describe(config: Config, found: Data, teacher: Loaded | None = None) -> Run:
 
 def _check_held_out(found: Data, teacher: Loaded) -> None:
     """Raises ValueError where the teacher was trained on samples that this run holds out."""
-    ours, theirs = data_digests(found.dataset), teacher.identity
+    ours, theirs = found.dataset.digests, teacher.identity
     if theirs.get("test") == ours["test"] and theirs.get("train", ours["train"]) != ours["train"]:
         raise ValueError(
             f"--config.teacher={teacher.source}: it was trained on samples that this run holds out: give --config.seed and "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import warnings
 from typing import Any
 
@@ -65,7 +64,7 @@ def train(run: Run, folder: Folder, training: Training, start: Result | None = N
 def origin_of(run: Run, training: Training, start: Result | None = None) -> dict[str, Any]:
     """What a network of the plan is made from (`identity.Identified`)."""
     return {
-        **data_digests(training.dataset),
+        **training.dataset.digests,
         "split": data.split_digest(training.split),
         "class_names": list(training.dataset.class_names),
         "network": {"name": run.config.model.name, "dtype": run.config.model.dtype},
@@ -73,12 +72,6 @@ def origin_of(run: Run, training: Training, start: Result | None = None) -> dict
         "seed": run.config.seed,
         "start": None if start is None else digest(start.variables),
     }
-
-
-@functools.lru_cache(maxsize=4)
-def data_digests(dataset: data.Dataset) -> dict[str, str]:
-    """The digest of a dataset's training, held-out and test samples."""
-    return {name: data.split_digest(getattr(dataset, name)) for name in ("train", "validation", "test")}
 
 
 def unlearning_options(run: Run, **more: Any) -> Options:
@@ -111,7 +104,7 @@ def unlearn(run: Run, folder: Folder, original: Result) -> Result:
         streams = tasks.of_settings(run.config.task).streams(run, method, original.variables)
     options = unlearning_options(run, evaluate=evaluate)
     identity = origin(original.variables, streams, forget, method, options)
-    identity |= {**data_digests(dataset), "class_names": list(dataset.class_names)}
+    identity |= {**dataset.digests, "class_names": list(dataset.class_names)}
     stage = Stage(folder, UNLEARNED, run.config.unlearn.epochs, run.description, identity)
     if (done := stage.finished()) is not None:
         return done._replace(variables=method.unwrap(done.variables))
