@@ -15,7 +15,7 @@ from rich.console import Console
 
 from delete_jax.checkpoint import CheckpointError, Checkpoints
 from delete_jax.config import Config, plain
-from delete_jax.identity import Identified, differences
+from delete_jax.identity import Identified, differences, digest
 from delete_jax.loop import Result
 from delete_jax.model import Variables
 from delete_jax.run.lock import locked
@@ -103,9 +103,7 @@ class Stage(NamedTuple):
     @property
     def store(self) -> Identified:
         meta = {"stage": self.name, "epochs": self.epochs, "network": self.description}
-        return Identified(
-            _checkpoints(self.directory, json.dumps(meta)), {"stage": self.name, **self.identity}, strict=True
-        )
+        return Identified(_checkpoints(self.directory, json.dumps(meta)), {"stage": self.name, **self.identity})
 
     @property
     def log(self) -> JsonLog:
@@ -126,9 +124,15 @@ class Stage(NamedTuple):
             return None
         tree, meta = saved
         history, evaluations = self.log.resume(meta["epoch"])
-        if len(history) != (steps := int(tree["step"])):
+        if [row.get("step") for row in history] != list(range(1, (steps := int(tree["step"])) + 1)):
             raise ValueError(
-                f"{self.log.path} has {len(history)} rows of the stage {self.name}, and its network took {steps} steps: {again}"
+                f"{self.log.path} has {len(history)} rows of the stage {self.name}, and its network took {steps} steps, one "
+                f"row each: {again}"
+            )
+        if len(evaluations) != (evaluated := meta.get("evaluations", len(evaluations))):
+            raise ValueError(
+                f"{self.log.path} has {len(evaluations)} evaluations of the stage {self.name}, and its network had {evaluated}: "
+                f"{again}"
             )
         if meta["epoch"] < self.epochs:
             return None
@@ -143,12 +147,16 @@ def _checkpoints(directory: Path, meta: str) -> Checkpoints:
 
 
 class Loaded(NamedTuple):
-    """A network from another run: its variables, what its checkpoint says of it, where it was, and what it was made from."""
+    """A network from another run: its variables, what its checkpoint says of it, where it was, and what it was made from.
+
+    is_earlier: an earlier version wrote it, whose digest covers the variables alone.
+    """
 
     variables: Variables
     description: dict[str, Any]
     source: str
     identity: dict[str, Any]
+    is_earlier: bool = False
 
 
 def load_teacher(where: str) -> Loaded:
@@ -177,7 +185,9 @@ def load_teacher(where: str) -> Loaded:
     tree, meta = saved
     if meta.get("epoch", 0) < meta.get("epochs", 0):
         raise CheckpointError(f"--config.teacher={path}: its training was interrupted; finish that run first")
-    return Loaded(variables_of(tree), meta["network"], where, meta.get("identity", {}))
+    return Loaded(
+        variables_of(tree), meta["network"], where, meta.get("identity", {}), is_earlier=meta["digest"] == digest(tree)
+    )
 
 
 def _has_content(path: Path) -> bool:
