@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -125,7 +126,9 @@ class Checkpoints:
         problems: list[str] = []
         with self._reader() as manager:
             for epoch in sorted(manager.all_steps(), reverse=True):
-                found = self._read(manager, epoch)
+                with warnings.catch_warnings():  # a coroutine that Orbax did not come to is let go of when this returns
+                    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+                    found = self._read(manager, epoch)
                 if not isinstance(found, str):
                     self._report(problems)
                     return found
