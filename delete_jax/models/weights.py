@@ -22,6 +22,7 @@ from delete_jax.model import Variables
 from delete_jax.models import torch_names
 from delete_jax.models.torch_files import from_file, from_mapping, without_wrappers
 from delete_jax.models.torch_names import Architecture, Layout, Path
+from delete_jax.models.writing import replacing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +121,7 @@ def load_torch(
         channels, side = _image_shape(read, module, row, layout)
         expected = torch_names.leaves(_shapes(module, side or 224, channels))
         leaves = _matched(read, {path: leaf for path, leaf in expected.items() if path not in fresh}, module, layout)
-        metadata = metadata | {key: json.dumps(_plain(value)) for key, value in told.items() if value is not None}
+        metadata = metadata | _as_metadata(told)
         said = _said(metadata, classes, side, layout, module)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
@@ -138,15 +139,22 @@ def save_torch(
     path: str | os.PathLike,
     like: TorchInfo | None = None,
     layout: str | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    image_size: int | None = None,
 ) -> None:
     """Writes variables as a safetensors file for PyTorch: what `load_torch` read comes back bit by bit.
 
     Args:
       network: its name in `models.NETWORKS`, or a module of one of these classes.
       variables: `{"params": …, "batch_stats": …}` of any number of classes.
-      path: of the file, ".safetensors".
+      path: of the file, ".safetensors". One that is there is replaced.
       like: what `load_torch` returned: the names, dtypes and further tensors of the weights that these came from.
       layout: whose names to write where there is no `like`: "torchvision", "timm", … (the architecture's first by default).
+      class_names, mean, std, image_size: go into the file's metadata, from which `load_torch` reads them; in place of what
+        `like` says of them.
 
     Raises:
       ValueError: another kind of file, an unknown layout, or variables of another network.
@@ -172,12 +180,11 @@ def save_torch(
         _same_keys(arrays, like.keys)
         arrays = {key: arrays[key].astype(_dtype(dtype)) for key, dtype in like.keys.items()}
         metadata, prefix = dict(like.metadata), like.prefix
+    metadata |= _as_metadata({"class_names": class_names, "mean": mean, "std": std, "image_size": image_size})
     # It writes the memory as it lies.
-    save_file(
-        {prefix + key: np.ascontiguousarray(value).reshape(value.shape) for key, value in arrays.items()},
-        path,
-        metadata or None,
-    )
+    tensors = {prefix + key: np.ascontiguousarray(value).reshape(value.shape) for key, value in arrays.items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata or None)
 
 
 # -------------------------------------------------------------------------------------------------------------- checking
@@ -254,6 +261,7 @@ def _said(
                 value = json.loads(metadata[key])
             except ValueError:
                 raise ValueError(f"its metadata {key} is no JSON: {metadata[key][:60]!r}") from None
+            _check_said(key, value)
             said[key] = tuple(value) if isinstance(value, list) else value
     if side and said["image_size"] != side:
         raise ValueError(f"its position embedding is for images of {side} pixels, image_size={said['image_size']}")
@@ -261,6 +269,18 @@ def _said(
     if names is not None and len(names) != classes:
         raise ValueError(f"{len(names)} class names for {classes} classes: one each is needed")
     return said
+
+
+def _check_said(key: str, value: Any) -> None:
+    """Raises ValueError unless a file's metadata, which anybody may have written, has what is meant by that key."""
+    if key == "image_size":
+        wanted, fits = "a number of pixels", type(value) is int and value > 0
+    elif key == "class_names":
+        wanted, fits = "a list of names", isinstance(value, list) and all(isinstance(name, str) for name in value)
+    else:
+        wanted, fits = "a list of numbers", isinstance(value, list) and all(type(x) in (int, float) for x in value)
+    if not fits:
+        raise ValueError(f"{key} is {json.dumps(value)[:60]}: it must be {wanted}")
 
 
 # --------------------------------------------------------------------------------------------------------------- shapes
@@ -307,6 +327,11 @@ def _nested(leaves: Mapping[Path, Any]) -> Variables:
 
 def _dtype(name: str) -> np.dtype:
     return np.dtype(getattr(ml_dtypes, name) if hasattr(ml_dtypes, name) else name)
+
+
+def _as_metadata(told: Mapping[str, Any]) -> dict[str, str]:
+    """What was told, as texts of a safetensors file."""
+    return {key: json.dumps(_plain(value)) for key, value in told.items() if value is not None}
 
 
 def _plain(value: Any) -> Any:
