@@ -158,8 +158,10 @@ def save_torch(
 
     Raises:
       ValueError: another kind of file, an unknown layout, or variables of another network.
+      OSError: the file cannot be written.
     """
-    from safetensors.numpy import save_file  # few need it
+    from safetensors import SafetensorError  # few need it
+    from safetensors.numpy import save_file
 
     path = pathlib.Path(path)
     if path.suffix != ".safetensors":
@@ -184,7 +186,11 @@ def save_torch(
     # It writes the memory as it lies.
     tensors = {prefix + key: np.ascontiguousarray(value).reshape(value.shape) for key, value in arrays.items()}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata or None)
+        try:
+            save_file(tensors, temporary, metadata or None)
+        except SafetensorError as error:  # of the disk
+            raise OSError(f"{path} cannot be written: {error}") from error
+        _sort_metadata(temporary)
 
 
 # -------------------------------------------------------------------------------------------------------------- checking
@@ -269,6 +275,18 @@ def _said(
     if names is not None and len(names) != classes:
         raise ValueError(f"{len(names)} class names for {classes} classes: one each is needed")
     return said
+
+
+def _sort_metadata(path: pathlib.Path) -> None:
+    """Makes equal files of equal content: safetensors writes a file's texts in an order that differs from call to call."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if header["__metadata__"] and len(text) <= size:
+            file.seek(8)
+            file.write(text.ljust(size))
 
 
 def _check_said(key: str, value: Any) -> None:

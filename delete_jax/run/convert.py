@@ -18,6 +18,7 @@ delete-jax --config=FILE --config.teacher=WEIGHTS --config.model.name=NETWORK.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 from pathlib import Path
@@ -35,15 +36,15 @@ from delete_jax.run.subcommand import Parser, local
 UNFINISHED = "checkpoints.tmp"
 
 
-def main(argv: list[str]) -> None:
-    """Converts what the arguments name, and says so.
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The arguments.
 
     Raises:
-      ValueError: wrong arguments, weights of another network, a folder that is in use; nothing has been written.
+      ValueError: unknown or missing ones, or a network that there is not.
     """
     parser = Parser("convert")
     parser.add_argument("--arch", required=True)
-    parser.add_argument("weights")
+    parser.add_argument("weights", metavar="WEIGHTS")
     parser.add_argument("out", metavar="OUT")
     for name in ("class_names", "mean", "std", "image_size"):
         parser.add_argument(f"--{name}")
@@ -52,6 +53,16 @@ def main(argv: list[str]) -> None:
         models.check_name(given.arch)
     except ValueError as error:
         raise ValueError(f"--arch: {error}") from None
+    return given
+
+
+def main(argv: list[str]) -> None:
+    """Converts what the arguments name, and says so.
+
+    Raises:
+      ValueError: wrong arguments, weights of another network, a folder that is in use; nothing has been written.
+    """
+    given = parse(argv)
     out = local(given.out)
     _check_free(out)
     loaded = from_weights(given.arch, given.weights, **_told(given))
@@ -59,12 +70,12 @@ def main(argv: list[str]) -> None:
     write(loaded, out)
     described = loaded.description
     print(
-        f"{given.arch}, {len(described['class_names'])} classes, images of {described['image_shape'][2]} channels, names of "
+        f"{given.arch}, {len(described['class_names'])} classes, {described['image_shape'][2]} channel(s), names of "
         f"{described['torch']['layout']}: --config.teacher={given.out}"
     )
 
 
-def _told(given: Any) -> dict[str, Any]:
+def _told(given: argparse.Namespace) -> dict[str, Any]:
     """What the options say of the network."""
     if (given.mean is None) != (given.std is None):
         raise ValueError("--mean and --std belong together: give both or neither")
@@ -75,10 +86,10 @@ def _told(given: Any) -> dict[str, Any]:
         told["image_size"] = int(size)
     if (names := given.class_names) is not None:
         path = Path(names).expanduser()
+        if "," not in names and not path.is_file():  # a network has two classes at least
+            raise ValueError(f"--class_names={names}: there is no such file; give one, or names such as ant,bee")
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else names.split(",")
         told["class_names"] = [line.strip() for line in lines if line.strip()]
-        if not told["class_names"]:
-            raise ValueError(f"--class_names={names}: give names such as ant,bee, or a file with one per line")
     return told
 
 

@@ -14,6 +14,7 @@ OUT                         a new file, of one of these kinds:
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -29,17 +30,22 @@ from delete_jax.run.subcommand import Parser, local
 from delete_jax.tasks.base import UNLEARNED
 
 
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The arguments; ValueError for unknown or missing ones."""
+    parser = Parser("export")
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("out", metavar="OUT")
+    parser.add_argument("--stage", default=UNLEARNED)
+    return parser.parse_args(argv)
+
+
 def main(argv: list[str]) -> None:
     """Exports what the arguments name, and says so.
 
     Raises:
       ValueError: wrong arguments, no finished run, a file that is there; nothing has been written.
     """
-    parser = Parser("export")
-    parser.add_argument("run", metavar="RUN")
-    parser.add_argument("out", metavar="OUT")
-    parser.add_argument("--stage", default=UNLEARNED)
-    given = parser.parse_args(argv)
+    given = parse(argv)
     out = local(given.out)
     if out.suffix not in WRITERS:
         raise ValueError(f"{out}: the name of the file must end in {' or '.join(WRITERS)}")
@@ -50,8 +56,8 @@ def main(argv: list[str]) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         WRITERS[out.suffix](loaded, out)
     except OSError as error:
-        if error.filename and Path(error.filename).parent == out.parent:
-            error.filename = str(out)  # not the temporary file beside it
+        if error.strerror:  # otherwise it has the path already
+            raise ValueError(f"{out} cannot be written ({error.strerror}): name another file, or make room") from error
         raise
     print(f"{given.stage} of {given.run}, {loaded.description['name']}: {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
