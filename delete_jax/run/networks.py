@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from etils import epath
 
 from delete_jax import data, methods, models
@@ -147,4 +148,4 @@ def from_weights(name: str, source: str, **told: Any) -> Loaded:
         "std": info.std and list(info.std),
         "torch": info.to_json(),
     }
-    return Loaded(variables, description, str(path), {})
+    return Loaded(jax.device_get(variables), description, str(path), {})
