@@ -20,7 +20,7 @@ import numpy as np
 
 from delete_jax.model import Variables
 from delete_jax.models import torch_names
-from delete_jax.models.torch_files import from_file, from_mapping, without_wrappers
+from delete_jax.models.torch_files import from_file, from_mapping, safetensors_header, without_wrappers
 from delete_jax.models.torch_names import Architecture, Layout, Path
 from delete_jax.models.writing import replacing
 
@@ -190,7 +190,7 @@ def save_torch(
             save_file(tensors, temporary, metadata or None)
         except SafetensorError as error:  # of the disk
             raise OSError(f"{path} cannot be written: {error}") from error
-        _sort_metadata(temporary)
+        _order_metadata(temporary, metadata)
 
 
 # -------------------------------------------------------------------------------------------------------------- checking
@@ -277,16 +277,15 @@ def _said(
     return said
 
 
-def _sort_metadata(path: pathlib.Path) -> None:
-    """Makes equal files of equal content: safetensors writes a file's texts in an order that differs from call to call."""
-    with path.open("r+b") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        if header["__metadata__"] and len(text) <= size:
-            file.seek(8)
-            file.write(text.ljust(size))
+def _order_metadata(path: pathlib.Path, metadata: Mapping[str, str]) -> None:
+    """Puts a file's texts in this order: safetensors writes them in one that differs from call to call."""
+    header, size = safetensors_header(path)
+    if metadata:
+        text = json.dumps(header | {"__metadata__": metadata}, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:  # otherwise it has characters that JSON may write in several ways
+            with path.open("r+b") as file:
+                file.seek(8)
+                file.write(text.ljust(size))
 
 
 def _check_said(key: str, value: Any) -> None:
