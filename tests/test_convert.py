@@ -164,13 +164,22 @@ def test_what_is_recorded(place, tmp_path):
     said = saved(tmp_path / "b", "teacher")[1]["network"]
     assert said["class_names"] == list(CLASSES)
     assert (said["image_shape"], said["mean"]) == ([None, None, 1], None)
-    photographs = SMALL.clone(imagenet_stem=True)
-    models.save_torch(photographs, variables_of(photographs), tmp_path / "c.safetensors")
-    row = Network(lambda num_classes, dtype=None: photographs.clone(num_classes=num_classes), "fc")
+
+
+@pytest.mark.parametrize(("channels", "mean"), [(3, [0.485, 0.456, 0.406]), (1, None)])
+def test_photographs(tmp_path, channels, mean):
+    """Torchvision's networks expect ImageNet's statistics, unless somebody gave them grey images."""
+    net = SMALL.clone(imagenet_stem=True)
+    shapes = jax.eval_shape(
+        lambda: net.init(jax.random.key(0), np.zeros((1, 32, 32, channels), np.float32), train=False)
+    )
+    models.save_torch(
+        net, jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes), tmp_path / "a.safetensors"
+    )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.NETWORKS, "resnet18_imagenet", row)
-        said = networks.from_weights("resnet18_imagenet", str(tmp_path / "c.safetensors")).description
-    assert (said["image_shape"], said["mean"]) == ([None, None, 3], [0.485, 0.456, 0.406])
+        patch.setitem(models.NETWORKS, "resnet18_imagenet", Network(lambda num_classes, dtype=None: net, "fc"))
+        said = networks.from_weights("resnet18_imagenet", str(tmp_path / "a.safetensors")).description
+    assert (said["image_shape"], said["mean"]) == ([None, None, channels], mean)
 
 
 def test_a_network_that_was_trained_here(place, tmp_path):

@@ -122,7 +122,7 @@ def load_torch(
         expected = torch_names.leaves(_shapes(module, side or 224, channels))
         leaves = _matched(read, {path: leaf for path, leaf in expected.items() if path not in fresh}, module, layout)
         metadata = metadata | _as_metadata(told)
-        said = _said(metadata, classes, side, layout, module)
+        said = _said(metadata, classes, side, channels, layout, module)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     if new_head:
@@ -250,11 +250,11 @@ def _to_jax(value: np.ndarray) -> jax.Array:
 
 
 def _said(
-    metadata: Mapping[str, str], classes: int, side: int | None, layout: Layout, module: nn.Module
+    metadata: Mapping[str, str], classes: int, side: int | None, channels: int, layout: Layout, module: nn.Module
 ) -> dict[str, Any]:
     """Class names and preprocessing, from the metadata or as torchvision has them."""
     photographs = layout.name.startswith("torchvision") and getattr(module, "imagenet_stem", True)
-    mean, std = torch_names.IMAGENET if photographs else (None, None)
+    mean, std = torch_names.IMAGENET if photographs and channels == 3 else (None, None)
     said: dict[str, Any] = {
         "class_names": None,
         "mean": mean,
