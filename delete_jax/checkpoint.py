@@ -44,6 +44,15 @@ def _reason(error: BaseException) -> str:
     return said or " ".join(f"{type(chain[-1]).__name__}: {chain[-1]}".split())[:120]
 
 
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    """False for what asyncio says of Orbax' tasks that failed beside the one whose failure is handled here."""
+    text = record.getMessage()
+    return not ("was never retrieved" in text and ("orbax" in text or "tensorstore" in text))
+
+
+logging.getLogger("asyncio").addFilter(_is_worth_saying)  # it speaks when they are collected, at any later time
+
+
 @contextlib.contextmanager
 def _failing_quietly() -> Iterator[None]:
     """When reading one array fails, those still being read report to Orbax' closed event loop: on stderr, at length."""

@@ -42,13 +42,12 @@ def describe_method(method: Method) -> dict[str, Any]:
 class Identified:
     """A store whose states are those of one thing.
 
-    Each state carries `identity` in its meta; `restore` refuses states that carry another one, and those that carry none
-    where `strict`.
+    Each state carries `identity` in its meta; `restore` refuses states that carry another one, or none.
     """
 
-    def __init__(self, store: Store, identity: Mapping[str, Any], strict: bool = False):
+    def __init__(self, store: Store, identity: Mapping[str, Any]):
         """`identity` is what JSON can hold."""
-        self.store, self.strict = store, strict
+        self.store = store
         self.identity = json.loads(json.dumps(identity))
 
     def save(self, epoch: int, tree: Any, meta: dict[str, Any]) -> None:
@@ -64,16 +63,13 @@ class Identified:
         if saved is None:
             return None
         found = saved[1].get("identity")
-        if found != self.identity and (found is not None or self.strict):
+        if found != self.identity:
             where = getattr(self.store, "directory", "the store")
-            what = (
-                ", ".join(differences(found or {}, self.identity)[:3])
-                if found
-                else "an earlier version wrote no origin"
-            )
-            raise IdentityError(
-                f"{where} holds a network that was made from something else ({what}): choose another folder, or delete it"
-            )
+            if found is None:
+                what = "does not say what it was made from, as earlier versions wrote it"
+            else:
+                what = f"was made from something else ({', '.join(differences(found, self.identity)[:3])})"
+            raise IdentityError(f"{where} holds a network that {what}: choose another folder, or delete it")
         return saved
 
 

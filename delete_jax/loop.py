@@ -199,7 +199,12 @@ def fit(
         if log is not None:  # before the checkpoint: a state that exists has its rows
             log.append(rows, evaluations[-1:] if epoch else evaluations)
         if store is not None:
-            meta = {"epoch": epoch + 1, "seconds": seconds, "compile_seconds": compile_seconds}
+            meta = {
+                "epoch": epoch + 1,
+                "seconds": seconds,
+                "compile_seconds": compile_seconds,
+                "evaluations": len(evaluations),
+            }
             store.save(epoch + 1, as_saved(jax.device_get(state)), meta)
     return Result(state.variables, history, evaluations, seconds, compile_seconds)
 

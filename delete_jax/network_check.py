@@ -28,9 +28,9 @@ def as_is(images: Any) -> Any:
 
 
 def not_finite(variables: Variables) -> str | None:
-    """The name of the first leaf with a NaN or infinite value; None if there is none."""
+    """The name of the first leaf with a NaN or infinite value; None if there is none, or where leaves are only shapes."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
-        if not bool(jnp.all(jnp.isfinite(leaf))):
+        if not isinstance(leaf, jax.ShapeDtypeStruct) and not bool(jnp.all(jnp.isfinite(leaf))):
             return leaf_name(path)
     return None
 
@@ -41,7 +41,7 @@ def check_network(
     """The number of classes of a network that takes such images and has finite weights.
 
     Args:
-      model, variables: the network.
+      model, variables: the network; its variables may be shapes (`jax.eval_shape`) where they are still to be trained.
       images: `[n, h, w, c]` as they are stored; only their shape and dtype count.
       preprocess: stored images -> the network's input.
       labels: what its answers must fit: `[n]` or `[n, h, w]`.

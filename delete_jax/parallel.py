@@ -112,6 +112,11 @@ def meant(mode: str) -> str:
     return ("jit" if jax.device_count() == 1 else "pmap") if mode == "auto" else mode
 
 
+def on_each_device(batch: int, mode: str) -> tuple[int, str | None]:
+    """How many samples of a batch one call of the network sees in that mode, and the name of the axis that it is mapped over."""
+    return (batch // jax.device_count(), AXIS) if meant(mode) == "pmap" else (batch, None)
+
+
 def outside_meshes(function: Callable[Q, R]) -> Callable[Q, R]:
     """The function, called outside of any mesh that the caller has set (`jax.set_mesh`): arrays are placed here."""
 

@@ -21,7 +21,7 @@ from delete_jax.methods.hyperparameters import shown
 from delete_jax.model import Model, Variables, as_given, as_saved, from_saved
 from delete_jax.network_check import as_is, check_answers, check_network, check_training, not_finite
 from delete_jax.options import Options, checked
-from delete_jax.parallel import AXIS, make_trainer, meant, outside_meshes, run_key
+from delete_jax.parallel import make_trainer, on_each_device, outside_meshes, run_key
 from delete_jax.predict import make_predictor
 from delete_jax.step import init_state, sgd
 from delete_jax.streams import check_choices, check_forget, check_samples, split_streams
@@ -157,10 +157,8 @@ def unlearn_streams(
     tx, preprocess, augment = options.tx or sgd(), options.preprocess or as_is, options.augment
     images = next(iter(streams.values()))["image"]
     if method.edit is None and options.batch_norm == "train":
-        is_mapped = meant(options.parallel) == "pmap"
         size = options.batch_size * (len(streams) + (method.reorient is not None))
-        size = size // jax.device_count() if is_mapped else size
-        check_training(model, variables, images, preprocess, size, AXIS if is_mapped else None)
+        check_training(model, variables, images, preprocess, *on_each_device(size, options.parallel))
     check_answers(model, variables, images, preprocess)
     started = time.perf_counter()
     setup = Setup(
@@ -262,6 +260,6 @@ def _edit(method: Method, setup: Setup, tx: optax.GradientTransformation, option
     if log is not None:
         log.append([], evaluations)
     if store is not None:
-        meta = {"epoch": epochs, "seconds": seconds, "compile_seconds": 0.0}
+        meta = {"epoch": epochs, "seconds": seconds, "compile_seconds": 0.0, "evaluations": len(evaluations)}
         store.save(epochs, as_saved(jax.device_get(state)), meta)
     return Result(state.variables, history, evaluations, seconds)

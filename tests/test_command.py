@@ -26,6 +26,7 @@ from delete_jax import data, models
 from delete_jax import main as command
 from delete_jax.checkpoint import Checkpoints
 from delete_jax.config import Config, DataConfig, plain
+from delete_jax.identity import digest
 from delete_jax.run import stages
 from delete_jax.run.folder import Folder
 from delete_jax.run.progress import StageProgress
@@ -122,6 +123,32 @@ def text(name: str, content: str):
 def config_file(body: str):
     start = "import dataclasses\nfrom delete_jax.config import *\ndef get_config(variant=''):\n    config = Config()\n"
     return text("other.py", start + "".join(f"    {line}\n" for line in body.splitlines()))
+
+
+def own_network(answer: str):
+    """A config file with a network that answers so."""
+    return text(
+        "other.py",
+        f"""
+import pathlib
+import runpy
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from delete_jax.models import NETWORKS, Network
+class Own(nn.Module):
+    k: int
+    @nn.compact
+    def __call__(self, x, train):
+        k = self.k
+        return {answer}
+NETWORKS["own"] = Network(lambda num_classes, dtype: Own(num_classes), "Dense_0")
+def get_config(variant=""):
+    config = runpy.run_path(str(pathlib.Path(__file__).with_name("tiny.py")))["get_config"]()
+    config.model.name = "own"
+    return config
+""",
+    )
 
 
 def other_config(tmp: pathlib.Path) -> None:
@@ -357,6 +384,29 @@ BAD_INPUT = {
             "task=Segmentation",
         ],
     ),
+    "a dataset of maps in another task": (
+        None,
+        ["--config.data.name=scenes", "--config.data.data_dir={tmp}/prepared"],
+        ["config.data.name: scenes has a class per pixel", "needs one per image", "task=Segmentation"],
+    ),
+    # networks, before they are trained
+    "a network that is too deep": (
+        None,
+        ["--config.model.name=vgg16_bn"],
+        ["--config.model.name=vgg16_bn", "cannot take images of shape (8, 8, 1)"],
+    ),
+    "a network with classes of its own": (
+        own_network("nn.Dense(7)(jnp.mean(x, (1, 2)))"),
+        [OTHER],
+        ["--config.model.name=own", "answers with 7 classes", "has 3"],
+    ),
+    "a network that keeps what it was not given": (
+        own_network(
+            "nn.Dense(k)(jnp.mean(x, (1, 2))) + (self.variable('cache', 'n', jnp.zeros, 3).value if train else 0)"
+        ),
+        [OTHER],
+        ["--config.model.name=own", "apply_train cannot be traced", "cache"],
+    ),
     "an unknown measure": (
         None,
         ["--config.task.measures=probe,auc"],
@@ -439,9 +489,10 @@ BAD_INPUT = {
 
 
 @pytest.mark.parametrize("name", BAD_INPUT)
-def test_bad_input(name, tmp_path, capfd, caplog):
+def test_bad_input(name, tmp_path, capfd, caplog, monkeypatch):
     """One clear line, exit code 2, nothing written."""
     prepare, arguments, words = BAD_INPUT[name]
+    monkeypatch.setitem(models.NETWORKS, "own", models.NETWORKS["resnet_tiny"])  # whatever a config adds goes again
     make_images(tmp_path / "images")
     (tmp_path / "tiny.py").write_text(CONFIG.format(images=tmp_path / "images"))
     if prepare is not None:
@@ -715,6 +766,7 @@ def test_a_diverging_run_says_so_and_harms_nothing(process, whole):
     assert not (process.folder / "diverged" / "report.json").exists()
     saved = process.run("saved", *teacher)
     assert (saved.returncode, saved.stderr) == (0, "")
+    assert "earlier version" not in saved.stdout
     assert_equal(process.network("saved", "unlearned"), process.network("whole", "unlearned"))
     assert snapshot(process.folder / "whole") == before
 
@@ -733,6 +785,32 @@ def test_damage_is_one_line(process, whole):
         r"delete-jax: error: no whole checkpoint [^\n]*, or delete [^\n]*retrained[^\n]*\n", failed.stderr
     )
     assert snapshot(workdir) == before
+
+
+def test_a_teacher_of_an_earlier_version(process, whole, monkeypatch):
+    """Its digest is of the weights alone: what else it says is taken on trust, which is said."""
+    tree, meta = Checkpoints(process.folder / "whole" / "checkpoints" / "teacher").restore()
+    earlier = {key: value for key, value in meta.items() if key not in ("identity", "digest")}
+    with monkeypatch.context() as then:
+        then.setattr("delete_jax.checkpoint.seal", lambda tree, meta, epoch: digest(tree))
+        Checkpoints(process.folder / "earlier" / "checkpoints" / "teacher").save(meta["epoch"], tree, earlier)
+    done = process.run("after", f"--config.teacher={process.folder / 'earlier'}", "--config.retrain=false")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(
+        r"^note: \S*earlier was written by an earlier version, .* mean and standard deviation", done.stdout, re.M
+    )
+    assert_equal(process.network("after", "unlearned"), process.network("whole", "unlearned"))
+
+
+def test_a_network_that_answers_with_probabilities(tmp_path, capfd, monkeypatch):
+    """Found before the first step."""
+    monkeypatch.setitem(models.NETWORKS, "own", models.NETWORKS["resnet_tiny"])
+    make_images(tmp_path / "images")
+    (tmp_path / "tiny.py").write_text(CONFIG.format(images=tmp_path / "images"))
+    own_network("jax.nn.softmax(nn.Dense(k)(jnp.mean(x, (1, 2))))")(tmp_path)
+    assert command.main(["delete-jax", f"--config={tmp_path}/other.py", f"--workdir={tmp_path}/run"]) == 2
+    assert re.fullmatch(r"delete-jax: error: [^\n]*answers with probabilities[^\n]*\n", capfd.readouterr().err)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
 
 
 @pytest.fixture
@@ -771,6 +849,18 @@ def test_rows_are_counted(process, unfinished):
     first = next(i for i, line in enumerate(lines) if '"retrained", "kind": "step"' in line)
     log.write_text("".join(lines[:first] + lines[first + 1 :]))
     refused(process, unfinished, r"metrics.jsonl has \d+ rows of the stage retrained, and its network took \d+ steps")
+    twice = [*lines[: first + 1], lines[first], *lines[first + 2 :]]  # as many as before
+    log.write_text("".join(twice))
+    refused(
+        process,
+        unfinished,
+        r"metrics.jsonl has \d+ rows of the stage retrained, and its network took \d+ steps, one row",
+    )
+    last = max(i for i, line in enumerate(lines) if '"unlearned", "kind": "evaluation"' in line)
+    log.write_text("".join(lines[:last] + lines[last + 1 :]))
+    refused(
+        process, unfinished, r"metrics.jsonl has (\d+) evaluations of the stage unlearned, and its network had \d+:"
+    )
     for broken in ("5", "{}", '{"stage": "unlearned"}', "not JSON"):
         log.write_text("".join([*lines[:2], broken + "\n", *lines[2:]]))
         refused(process, unfinished, r"metrics.jsonl, line 3, is damaged \(", "restore the file")

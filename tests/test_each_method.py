@@ -549,6 +549,10 @@ HEADS = {  # last layer, its parameters, where its kernel is and which axis the 
     ),
     "scaled": (lambda h, p: 7 * (h @ p["w"]) * p["a"][None] + p["b"][None], {"w": square(), "a": np.full(K, 2.0), "b": np.ones(K)}, "w", -1, "b"),
     "cosine": (lambda h, p: 9 * h @ (p["w"] / jnp.linalg.norm(p["w"], axis=0, keepdims=True)), {"w": square()}, "w", -1, None),
+    "weight norm": (
+        lambda h, p: h @ (p["w"] / jnp.linalg.norm(p["w"], axis=0, keepdims=True) * p["a"][None]),
+        {"w": square(), "a": np.array([2.0, 1.0, 3.0, 2.0])}, "w", -1, None,
+    ),
     "log-softmax": (lambda h, p: jax.nn.log_softmax(h @ p["w"] + p["b"][None]), {"w": square(), "b": np.ones(K)}, "w", -1, "b"),
 }  # fmt: skip
 
@@ -643,15 +647,19 @@ def test_the_new_class_is_a_class_of_its_own(kind):
     model, variables = two_layers(last, params)
     wide, start = dj.methods.boundary_expand().wrap(setup_of(model, variables))
     unit = start["params"][UNIT]
+    scaled = "a" in params
+    scales = [leaf.item() for leaf in unit.pop("scales", [])]
+    assert scales == ([2.0] if scaled else [])  # their mean
     assert {name: leaf.shape for name, leaf in unit.items()} == {"kernel": (K, 1)} | ({"bias": (1,)} if bias else {})
     assert all(float(jnp.abs(leaf).max()) <= K**-0.5 for leaf in unit.values())
+    start["params"][UNIT] = unit | ({"scales": [jnp.full(1, 2.0)]} if scaled else {})
     x = jnp.asarray(tiny.samples(8)[0])
     for answer in (wide.apply, lambda variables, x: wide.apply_train(variables, x, jax.random.key(0))[0]):
         np.testing.assert_allclose(answer(start, x)[:, :K], model.apply(variables, x), rtol=1e-6)
         gradient = jax.grad(lambda params: answer({"params": params}, x)[:, K].sum())(start["params"])
-        assert all(float(jnp.abs(leaf).min()) > 0 for leaf in gradient[UNIT].values())
+        assert all(float(jnp.abs(leaf).min()) > 0 for leaf in jax.tree.leaves(gradient[UNIT]))
         if kind != "log-softmax":  # there, all classes are in each logit
-            for name in [kernel, *([bias] if bias else [])]:
+            for name in [kernel, *([bias] if bias else []), *(["a"] if scaled else [])]:
                 np.testing.assert_array_equal(gradient[NETWORK][name], 0)
     if kind in ("flax", "transposed"):
         stem = variables["params"]["stem"]

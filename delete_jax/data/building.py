@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import logging
 import os
 import shutil
 import time
@@ -18,6 +19,8 @@ try:
     import fcntl
 except ImportError:  # not on this system
     fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
 
 _IDLE = 3600
 """Seconds without a new file after which nobody is taken to be at work on a preparation."""
@@ -78,7 +81,11 @@ def _alone(folder: Path) -> Iterator[bool]:
     descriptor = os.open(folder, os.O_RDONLY)  # a process that dies lets go of it
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logger.warning("%s: another process prepares it; waiting until that one is done", show(folder))
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             alone = True
         except OSError:
             alone = False

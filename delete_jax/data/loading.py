@@ -39,12 +39,14 @@ class Kind(NamedTuple):
     takes: which options it reads.
     prefix: whether the row's key is followed by a path, as in "folder:PATH".
     where: `(name, options) ->` the folder that it lies in.
+    answers: what has a class: an "image" or a "pixel"; "" where only reading it tells.
     """
 
     read: Callable[[str, Options], Found]
     takes: tuple[str, ...]
     prefix: bool = False
     where: Callable[[str, Options], Path] = lambda name, options: local_path(name, "folder")
+    answers: str = ""
 
 
 SIZE = 256  # pixels, where images are resized and nobody said to what
@@ -73,14 +75,14 @@ def _pets(name: str, options: Options) -> Found:
 
 
 KINDS: dict[str, Kind] = {
-    "digits": Kind(_prepared, ("data_dir",), where=_prepared_dir),
-    "fashion_mnist": Kind(_prepared, ("data_dir", "source"), where=_prepared_dir),
-    "cifar10": Kind(_prepared, ("data_dir",), where=_prepared_dir),
-    "cifar100": Kind(_prepared, ("data_dir",), where=_prepared_dir),
-    "scenes": Kind(_scenes, ("data_dir", "source"), where=_garments_dir),
-    "oxford_iiit_pet": Kind(_pets, ("data_dir", "size"), where=_prepared_dir),
-    "folder:": Kind(lambda name, options: read_folder(name, options.size), ("size",), prefix=True),
-    "voc:": Kind(lambda name, options: read_voc(name, options.size or SIZE), ("size",), prefix=True),
+    "digits": Kind(_prepared, ("data_dir",), where=_prepared_dir, answers="image"),
+    "fashion_mnist": Kind(_prepared, ("data_dir", "source"), where=_prepared_dir, answers="image"),
+    "cifar10": Kind(_prepared, ("data_dir",), where=_prepared_dir, answers="image"),
+    "cifar100": Kind(_prepared, ("data_dir",), where=_prepared_dir, answers="image"),
+    "scenes": Kind(_scenes, ("data_dir", "source"), where=_garments_dir, answers="pixel"),
+    "oxford_iiit_pet": Kind(_pets, ("data_dir", "size"), where=_prepared_dir, answers="pixel"),
+    "folder:": Kind(lambda name, options: read_folder(name, options.size), ("size",), prefix=True, answers="image"),
+    "voc:": Kind(lambda name, options: read_voc(name, options.size or SIZE), ("size",), prefix=True, answers="pixel"),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import chex
 import jax
@@ -18,7 +19,15 @@ from delete_jax.methods.base import (
     Term,
     towards_labels,
 )
-from delete_jax.methods.classifier import Classifier, Place, find_bias, find_classifier, leaf_at, replace_leaf
+from delete_jax.methods.classifier import (
+    Classifier,
+    Place,
+    find_bias,
+    find_classifier,
+    find_scales,
+    leaf_at,
+    replace_leaf,
+)
 from delete_jax.methods.hyperparameters import factory
 from delete_jax.model import Model, Variables
 
@@ -45,14 +54,17 @@ def _wrap(setup: Setup) -> tuple[Model, Variables]:
     params = setup.teacher["params"]
     classifier = find_classifier(setup)
     bias = find_bias(setup, classifier)
+    scales = tuple(find_scales(setup, classifier))
     column = classifier.rows(params)[:, :1]
     # A classifier's row and bias like PyTorch's new ones: uniform within 1 / sqrt(inputs).
     bound = float(column.size) ** -0.5
-    unit = {"kernel": jax.random.uniform(setup.key, column.shape, column.dtype, -bound, bound)}
+    unit: dict[str, Any] = {"kernel": jax.random.uniform(setup.key, column.shape, column.dtype, -bound, bound)}
     if bias is not None:
         key, dtype = jax.random.fold_in(setup.key, 1), leaf_at(params, bias).dtype
         unit["bias"] = jax.random.uniform(key, (1,), dtype, -bound, bound)
-    expanded = _expanded(setup.model, classifier, bias)
+    if scales:  # what multiplies the logits of one class each
+        unit["scales"] = [leaf_at(params, scale).mean(keepdims=True).ravel() for scale in scales]
+    expanded = _expanded(setup.model, classifier, bias, scales)
     return expanded, {**setup.teacher, "params": {NETWORK: params, UNIT: unit}}
 
 
@@ -63,9 +75,9 @@ def _unwrap(variables: Variables) -> Variables:
 
 
 @functools.lru_cache(maxsize=16)
-def _expanded(model: Model, classifier: Classifier, bias: Place | None) -> Model:
-    """The model with one more output: the same network with the new kernel column and bias in place of the first class's,
-    read at the first output.
+def _expanded(model: Model, classifier: Classifier, bias: Place | None, scales: tuple[Place, ...]) -> Model:
+    """The model with one more output: the same network with the new unit's kernel column, bias and scales in place of the first
+    class's, read at the first output.
 
     Under `jit` both passes share everything before the classifier.
     """
@@ -74,8 +86,9 @@ def _expanded(model: Model, classifier: Classifier, bias: Place | None) -> Model
         plain, unit = _unwrap(variables), variables["params"][UNIT]
         rows = classifier.rows(plain["params"])
         other = classifier.with_rows(plain["params"], jnp.concatenate([unit["kernel"], rows[:, 1:]], axis=1))
-        if bias is not None:
-            other = replace_leaf(other, bias, lambda leaf: leaf.ravel().at[:1].set(unit["bias"]).reshape(leaf.shape))
+        own = {} if bias is None else {bias: unit["bias"]}
+        for place, value in (own | dict(zip(scales, unit.get("scales", ()), strict=True))).items():
+            other = replace_leaf(other, place, lambda leaf: leaf.ravel().at[:1].set(value).reshape(leaf.shape))
         return plain, {**plain, "params": other}
 
     def apply(variables: Variables, x: chex.Array) -> chex.Array:

@@ -80,6 +80,14 @@ def find_bias(setup: Setup, classifier: Classifier) -> Place | None:
     return next((place for place in places if _is_bias(setup, place)), None)
 
 
+def find_scales(setup: Setup, classifier: Classifier) -> list[Place]:
+    """The paths of further parameters of k numbers, each of which moves the logits of its class alone and is no bias: such as
+    the lengths of the rows where weights are normalised."""
+    leaves = jax.tree_util.tree_flatten_with_path(setup.teacher["params"])[0]
+    places = [place for place, leaf in leaves if leaf.size == setup.num_classes and place != classifier.place]
+    return [place for place in places if _is_per_class(setup, place) and not _is_bias(setup, place)]
+
+
 def named(params: Any, num_classes: int, path: tuple[str, ...]) -> list[Classifier]:
     """The kernel at or in the layer at `path`, once for each way to read it (`[k, k]` has two, Flax's first).
 
@@ -120,7 +128,22 @@ def _is_classifier(setup: Setup, candidate: Classifier) -> bool:
             params, candidate.rows(params) + jnp.asarray(noise * classes, _dtype(params, candidate.place))
         )
 
-    for classes, moved in _responses(setup, changed):
+    return _moves_these_alone(_responses(setup, changed))
+
+
+def _is_per_class(setup: Setup, place: Place) -> bool:
+    params = setup.teacher["params"]
+
+    def changed(classes: np.ndarray) -> Any:
+        step = jnp.asarray(classes, _dtype(params, place))
+        return replace_leaf(params, place, lambda leaf: leaf + step.reshape(leaf.shape))
+
+    return _moves_these_alone(_responses(setup, changed))
+
+
+def _moves_these_alone(responses: Iterable[tuple[np.ndarray, np.ndarray]]) -> bool:
+    """Whether the logits of exactly those classes move whose parameters were changed."""
+    for classes, moved in responses:
         size = np.abs(moved).max(axis=0)  # of any image and position
         if not (size[classes].min() > 1e-3 * size.max() > 0 and size[~classes].max() < TOLERANCE * size.max()):
             return False

@@ -58,6 +58,20 @@ def init(module: nn.Module, image_shape: tuple[int, int, int], seed: int) -> Var
     return jax.jit(lambda key: module.init(key, x, train=False), compiler_options=options)(jax.random.key(seed))
 
 
+def shapes(module: nn.Module, image_shape: tuple[int, int, int]) -> Variables:
+    """The shapes and dtypes of what `init` returns, without computing it.
+
+    Raises:
+      ValueError: the network cannot take such images.
+    """
+    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    try:
+        return jax.eval_shape(lambda key, x: module.init(key, x, train=False), jax.random.key(0), x)
+    except Exception as error:  # flax and jax raise their own kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"the network cannot take images of shape {tuple(image_shape)}: {reason}") from error
+
+
 __all__ = [
     "ANSWERS",
     "DTYPES",
@@ -86,5 +100,6 @@ __all__ = [
     "load_torch",
     "save_exported",
     "save_torch",
+    "shapes",
     "with_classifier",
 ]

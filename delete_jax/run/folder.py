@@ -102,9 +102,7 @@ class Stage(NamedTuple):
     @property
     def store(self) -> Identified:
         meta = {"stage": self.name, "epochs": self.epochs, "network": self.description}
-        return Identified(
-            _checkpoints(self.directory, json.dumps(meta)), {"stage": self.name, **self.identity}, strict=True
-        )
+        return Identified(_checkpoints(self.directory, json.dumps(meta)), {"stage": self.name, **self.identity})
 
     @property
     def log(self) -> JsonLog:
@@ -125,9 +123,15 @@ class Stage(NamedTuple):
             return None
         tree, meta = saved
         history, evaluations = self.log.resume(meta["epoch"])
-        if len(history) != (steps := int(tree["step"])):
+        if [row.get("step") for row in history] != list(range(1, (steps := int(tree["step"])) + 1)):
             raise ValueError(
-                f"{self.log.path} has {len(history)} rows of the stage {self.name}, and its network took {steps} steps: {again}"
+                f"{self.log.path} has {len(history)} rows of the stage {self.name}, and its network took {steps} steps, one "
+                f"row each: {again}"
+            )
+        if len(evaluations) != (evaluated := meta.get("evaluations", len(evaluations))):
+            raise ValueError(
+                f"{self.log.path} has {len(evaluations)} evaluations of the stage {self.name}, and its network had {evaluated}: "
+                f"{again}"
             )
         if meta["epoch"] < self.epochs:
             return None

@@ -11,6 +11,7 @@ from etils import epath
 
 from delete_jax import data, methods, models
 from delete_jax.checkpoint import CheckpointError, Checkpoints
+from delete_jax.identity import digest
 from delete_jax.methods import METHODS
 from delete_jax.model import Variables
 from delete_jax.models import torch_names
@@ -29,12 +30,14 @@ class Loaded(NamedTuple):
       classes and sides of images are None in their lists, `mean` and `std` as a whole.
     source: where it was.
     identity: what it was made from; empty where nobody knows.
+    is_earlier: an earlier version wrote it, whose digest covers the variables alone.
     """
 
     variables: Variables
     description: dict[str, Any]
     source: str
     identity: dict[str, Any]
+    is_earlier: bool = False
 
 
 def load_teacher(where: str, name: str) -> Loaded:
@@ -103,7 +106,7 @@ def load_stage(directory: epath.Path, source: str) -> Loaded:
         raise CheckpointError(f"{source}: its training was interrupted; finish that run first")
     identity = meta.get("identity", {})
     variables = _unwrapped(variables_of(tree), identity.get("method", {}))
-    return Loaded(variables, meta["network"], source, identity)
+    return Loaded(variables, meta["network"], source, identity, is_earlier=meta["digest"] == digest(tree))
 
 
 def _unwrapped(variables: Variables, method: Mapping[str, Any]) -> Variables:

@@ -12,8 +12,9 @@ from delete_jax import data, methods, models, tasks
 from delete_jax.config import Config
 from delete_jax.identity import short
 from delete_jax.loop import Result
-from delete_jax.network_check import check_network
+from delete_jax.network_check import check_network, check_training
 from delete_jax.options import check_batch
+from delete_jax.parallel import on_each_device
 from delete_jax.run.folder import Folder
 from delete_jax.run.networks import Loaded, load_teacher
 from delete_jax.run.record import make_record
@@ -35,17 +36,19 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
     _check_batches(config, found)
     run = describe(config, found, teacher)
     run.method.check(found.dataset.num_classes, found.forget)
+    _check_network(run, teacher)
     if teacher is not None:
-        try:
-            check_network(run.model, teacher.variables, found.dataset.train.images, run.preprocess)
-        except ValueError as error:
-            raise ValueError(f"--config.teacher={teacher.source}: {error}") from error
         _check_held_out(found, teacher)
     plan = needed(task.trainings(config, found), config.retrain, teacher is not None)
     with folder.claimed(config):
         if folder.is_finished:
             folder.say(f"already done: {workdir / 'report.html'}")
         else:
+            if teacher is not None and teacher.is_earlier:
+                folder.say(
+                    f"note: {teacher.source} was written by an earlier version, whose digest covers the weights alone: its class "
+                    "names, mean and standard deviation are taken as they stand there"
+                )
             _run(run, folder, plan, teacher, command)
 
 
@@ -128,6 +131,27 @@ def _check_fit(teacher: Loaded, ours: dict[str, Any]) -> None:
         raise ValueError(
             f"the teacher {teacher.source} has {what}: set --config.{field} to match, or name another teacher"
         )
+
+
+def _check_network(run: Run, teacher: Loaded | None) -> None:
+    """Traces the network, given or still to be trained, on images of the data.
+
+    Raises:
+      ValueError: it cannot take them, answers otherwise than the data need, or cannot be trained.
+    """
+    dataset, config = run.data.dataset, run.config
+    images, labels = dataset.train
+    where = f"--config.model.name={config.model.name}" if teacher is None else f"--config.teacher={teacher.source}"
+    try:
+        variables = models.shapes(run.module, images.shape[1:]) if teacher is None else teacher.variables
+        answered = check_network(run.model, variables, images, run.preprocess, labels)
+        if answered != dataset.num_classes:
+            raise ValueError(f"it answers with {answered} classes, and {dataset.name} has {dataset.num_classes}")
+        if teacher is None:
+            per_device, axis = on_each_device(config.train.batch_size, config.parallel)
+            check_training(run.model, variables, images, run.preprocess, per_device, axis)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _check_held_out(found: Data, teacher: Loaded) -> None:

@@ -12,6 +12,7 @@ from delete_jax import data, methods, metrics, models, tasks
 from delete_jax.identity import digest
 from delete_jax.loop import Result, Row, fit
 from delete_jax.model import Variables
+from delete_jax.network_check import check_answers
 from delete_jax.options import Options
 from delete_jax.parallel import make_trainer
 from delete_jax.predict import make_predictor
@@ -42,6 +43,7 @@ def train(run: Run, folder: Folder, training: Training, start: Result | None = N
     augment = augmentation(run.network.answers, settings.augment)
     trainer = make_trainer(run.model, methods.finetune(), tx, run.preprocess, augment, "train", config.parallel)
     variables = models.init(run.module, tuple(images.shape[1:]), config.seed)
+    check_answers(run.model, variables, images, run.preprocess)
     if start is not None:
         variables = models.with_classifier(start.variables, variables, run.network.path)
     with StageProgress(training.name, folder.console) as progress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from delete_jax.data.loading import find
 from delete_jax.data.splits import missing
 from delete_jax.streams import check_forget
 from delete_jax.tasks.backdoor.task import TASK as _BACKDOOR
@@ -41,16 +42,12 @@ def load(config: Config) -> Data:
     Raises:
       ValueError: data are missing or damaged, do not suit the task, or do not have the classes of the request.
     """
-    task = of_settings(config.task)
+    task, name = of_settings(config.task), config.data.name
+    if not (task.prefix and name.startswith(task.prefix)):
+        _check_answers(task, name, find(name)[0].answers)  # before anything is prepared
     found = task.load(config)
     dataset = found.dataset
-    answers = "pixel" if dataset.has_maps else "image"
-    if answers != task.answers:
-        fitting = [other.settings.__name__ for other in TASKS.values() if other.answers == answers]
-        raise ValueError(
-            f"config.data.name: {dataset.name} has a class per {answers}, the task {task.name} needs one per {task.answers}: "
-            f"name other data, or start from a config with task={'(…) or task='.join(fitting)}(…)"
-        )
+    _check_answers(task, name, "pixel" if dataset.has_maps else "image")
     forget = check_forget(config.unlearn.forget, dataset.num_classes, dataset.class_names)
     for split, class_ in missing(dataset, forget):
         if split != "validation":  # what is held out only shows how a run gets on
@@ -59,6 +56,15 @@ def load(config: Config) -> Data:
                 f"{'forgotten' if split == 'train' else 'seen whether it is forgotten'}; give some, or name another class"
             )
     return found._replace(forget=forget)
+
+
+def _check_answers(task: Task, name: str, answers: str) -> None:
+    if answers not in ("", task.answers):
+        fitting = [other.settings.__name__ for other in TASKS.values() if other.answers == answers]
+        raise ValueError(
+            f"config.data.name: {name} has a class per {answers}, the task {task.name} needs one per {task.answers}: "
+            f"name other data, or start from a config with task={'(…) or task='.join(fitting)}(…)"
+        )
 
 
 __all__ = [
