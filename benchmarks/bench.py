@@ -23,6 +23,7 @@ from rich.console import Console
 import delete_jax as dj
 from delete_jax import methods, metrics, tasks
 from delete_jax.config import Config, validate
+from delete_jax.options import AUTO
 from delete_jax.predict import make_predictor
 from delete_jax.run import stages
 from delete_jax.run.arguments import load
@@ -35,6 +36,8 @@ from delete_jax.tasks.evidence import RELEARN_STEPS, Evidence
 from delete_jax.unlearning import unlearn_streams
 
 Request = tuple[int, ...]
+Rate = float | str
+"""A learning rate, or `options.AUTO`."""
 ANOTHER = "retrained, another seed"
 PERCENT = (100, 1)
 
@@ -106,7 +109,7 @@ class Way(NamedTuple):
     like: str = ""
     several: bool = False
 
-    def configure(self, config: Config, rate: float) -> Config:
+    def configure(self, config: Config, rate: Rate) -> Config:
         """The config with this way's settings."""
         settings = {"hyperparameters": {}, **self.unlearn, "lr": rate}
         if settings["method"] == "ssd":
@@ -200,7 +203,7 @@ class Case:
             self.bench.trained[folder.path, stage] = result
         return self.bench.trained[folder.path, stage]
 
-    def unlearn(self, way: Way, rate: float, start: dj.Result | None = None) -> dj.Result:
+    def unlearn(self, way: Way, rate: Rate, start: dj.Result | None = None) -> dj.Result:
         """Forgets, from the original network or from `start`.
 
         Raises:
@@ -231,6 +234,10 @@ class Case:
         answers = make_predictor(self.run.model, self.run.preprocess)(result.variables, split.images).argmax(-1)
         found = metrics.forget_remain_accuracy(answers, split.labels, self.forget)
         return found | {"score": metrics.hmean_residual(found["acc_r"], found["acc_f"])}
+
+
+def named(rate: Rate) -> str:
+    return rate if isinstance(rate, str) else f"{rate:g}"
 
 
 def key(forget: Request) -> str:
@@ -288,23 +295,27 @@ class Study:
         names = [name for name in self.names if name in metrics.MEASURES]
         return metrics.measure(self.evidence(case, result), names) | self.more(case, result)
 
-    def _cell(self, kind: str, case: Case, way: Way, rate: float, measure: Callable[..., Any]) -> dict[str, Any]:
+    def _cell(self, kind: str, case: Case, way: Way, rate: Rate, measure: Callable[..., Any]) -> dict[str, Any]:
         def compute() -> dict[str, Any]:
             original = case.network(ORIGINAL)
             try:
                 result = case.unlearn(way, rate, original)
             except dj.NonFiniteError as error:
                 return {"failed": str(error)}
+            except ValueError as error:
+                if rate != AUTO:
+                    raise
+                return {"failed": str(error)}
             return measure(case, result)
 
-        return self.bench.cell(f"{self.name}-{kind}-{way.name}-{key(case.forget)}-{rate:g}", compute)
+        return self.bench.cell(f"{self.name}-{kind}-{way.name}-{key(case.forget)}-{named(rate)}", compute)
 
     def held_out(self, way: Way, rate: float) -> float:
         """The mean score over the requests."""
         cases = [self.bench.case(0, forget) for forget in self.requests]
         return float(np.mean([self._cell("search", case, way, rate, self.score).get("score", 0.0) for case in cases]))
 
-    def final(self, way: Way, rate: float, forget: Request) -> list[dict[str, Any]]:
+    def final(self, way: Way, rate: Rate, forget: Request) -> list[dict[str, Any]]:
         """The figures of each seed."""
         cases = [self.bench.case(seed, forget) for seed in range(self.seeds)]
         return [self._cell(f"seed{s}", case, way, rate, self.figures) for s, case in enumerate(cases)]
@@ -332,7 +343,7 @@ class Study:
 
     def run(
         self, ways: Iterable[Way], references: Mapping[str, str], search: Callable[..., dict[float, float]] = every,
-        rates: Mapping[str, float] = {},
+        rates: Mapping[str, Rate] = {},
     ) -> dict[str, Any]:  # fmt: skip
         """Chooses the rates, and computes every cell, way by way: each is compiled once.
 
@@ -358,7 +369,7 @@ class Study:
             rows += [row for (of, _), row in found.items() if of == forget]
         return {"rows": rows, "rates": rates, "searches": searches}
 
-    def _row(self, forget: Request, name: str, rate: float | None, cells: list[dict[str, Any]]) -> dict[str, Any]:
+    def _row(self, forget: Request, name: str, rate: Rate | None, cells: list[dict[str, Any]]) -> dict[str, Any]:
         titles = dict(zip(self.heads, (self.bench.label(forget), name), strict=True))
         return {**titles, "rate": rate, **summary(self.names, cells)}
 

@@ -11,7 +11,7 @@ from typing import Any
 from delete_jax import methods, models
 from delete_jax.methods import Method, check_needs
 from delete_jax.methods.hyperparameters import shown
-from delete_jax.options import MOST_EPOCHS, rate
+from delete_jax.options import AUTO, MOST_EPOCHS, check_auto, rate
 from delete_jax.parallel import MODES
 from delete_jax.step import BATCH_NORM_MODES
 from delete_jax.streams import MASKS, PIXELS
@@ -58,7 +58,7 @@ class UnlearnConfig:
     method: str = "delete"
     hyperparameters: dict[str, Any] = dataclasses.field(default_factory=dict)
     epochs: int = 5
-    lr: float = 1e-3
+    lr: float | str = 1e-3
     batch_size: int = 128
     momentum: float = 0.9
     mask: str = "union"
@@ -122,7 +122,8 @@ def validate(config: Config) -> None:
             part.epochs,
             f"at least 1 and at most {MOST_EPOCHS}",
         )
-        _prefixed(f"config.{name}.lr is {part.lr!r}", rate, part.lr)
+        if part.lr != AUTO or name == "train":
+            _prefixed(f"config.{name}.lr is {part.lr!r}", rate, part.lr)
         require(part.batch_size >= 1, f"config.{name}.batch_size", part.batch_size, "at least 1")
         require(0 <= part.momentum < 1, f"config.{name}.momentum", part.momentum, "at least 0 and below 1")
         _prefixed(f"config.{name}.augment", augmentation, task.answers, part.augment)
@@ -139,6 +140,8 @@ def validate(config: Config) -> None:
     require(len(config.unlearn.forget) > 0, "config.unlearn.forget", config.unlearn.forget, "at least one class")
     _check_network(config.model.name, task)
     method = _method(config)
+    if config.unlearn.lr == AUTO:
+        _prefixed("config.unlearn.lr", check_auto, method)
     check_needs(method, task.provides, f"the task {task.name}")
     for other in TASKS.values():
         if other.prefix and other is not task and config.data.name.startswith(other.prefix):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -68,6 +68,8 @@ class Result(NamedTuple):
     seconds: wall clock of preparation and steps; compilation, evaluation and saving apart. 0 for a network from elsewhere.
     compile_seconds: until the first step was dispatched, in each process that took part.
     source: the folder of its checkpoint; "" where there is none.
+    lr: the learning rate of unlearning; None for a network that was not unlearned.
+    search: the rates that were tried to find it (`rate_search.find_rate`); none where it was given.
     """
 
     variables: Variables
@@ -76,6 +78,8 @@ class Result(NamedTuple):
     seconds: float = 0.0
     compile_seconds: float = 0.0
     source: str = ""
+    lr: float | None = None
+    search: Sequence[Row] = ()
 
 
 def epoch_indices(seed: int, epoch: int, n: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -121,6 +125,7 @@ def fit(
     batch_size: int,
     constants: Mapping[str, Any] | None = None,
     spent_seconds: float = 0.0,
+    about: Mapping[str, Any] | None = None,
     evaluate: Callable[[Variables], Row] | None = None,
     log: Log | None = None,
     store: Store | None = None,
@@ -138,6 +143,7 @@ def fit(
       batch_size: of each stream, over all devices.
       constants: what the method prepared for all steps (`methods.base.Prepared`).
       spent_seconds: what preparing the streams took; counted with the steps.
+      about: what is saved beside each state, as JSON takes it.
       evaluate: variables -> numbers, called before training and after each epoch; its time does not count.
       log, store, progress: where rows, states and progress go.
 
@@ -204,6 +210,7 @@ def fit(
                 "seconds": seconds,
                 "compile_seconds": compile_seconds,
                 "evaluations": len(evaluations),
+                **(about or {}),
             }
             store.save(epoch + 1, as_saved(jax.device_get(state)), meta)
     return Result(state.variables, history, evaluations, seconds, compile_seconds)

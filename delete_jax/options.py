@@ -11,12 +11,15 @@ import numpy as np
 import optax
 
 from delete_jax.loop import Log, Progress, Row, Store, check_batch_size
+from delete_jax.methods import FORGET, Method
 from delete_jax.methods.hyperparameters import shown
 from delete_jax.model import Variables
 from delete_jax.parallel import MODES
 from delete_jax.step import BATCH_NORM_MODES
 from delete_jax.streams import integer
 
+AUTO = "auto"
+"""In place of a learning rate: it is found (`rate_search`)."""
 MOST_EPOCHS, MOST_BATCH_BYTES = 10**6, 2**36
 
 
@@ -24,7 +27,7 @@ class Options(NamedTuple):
     """See `delete_jax.unlearn`; everything here has a default there."""
 
     epochs: int = 5
-    lr: float = 1e-3
+    lr: float | str = 1e-3
     batch_size: int = 128
     seed: int = 0
     batch_norm: str = "train"
@@ -67,10 +70,19 @@ def checked(options: Options, image_shape: tuple[int, ...]) -> Options:
             raise ValueError(f"{name} must {needed}, got {shown(value)}")
     return options._replace(
         epochs=integer("epochs", options.epochs, 1, MOST_EPOCHS),
-        lr=rate(options.lr),
+        lr=AUTO if isinstance(options.lr, str) and options.lr == AUTO else rate(options.lr),
         batch_size=batch_size,
         seed=integer("seed", options.seed, 0, 2**32 - 1),
     )
+
+
+def check_auto(method: Method) -> None:
+    """Raises ValueError for a method whose rate cannot be found by itself: one that is computed at once, or reads other samples."""
+    if method.edit is not None or method.streams != (FORGET,):
+        why = "is computed at once" if method.edit is not None else f"reads {' and '.join(method.streams)} samples"
+        raise ValueError(
+            f"lr={AUTO!r} is for trained methods that read forget samples alone, and {method.name} {why}: give a number"
+        )
 
 
 def check_batch(batch_size: int, image_shape: tuple[int, ...], parallel: str) -> None:
@@ -91,5 +103,5 @@ def rate(value: Any) -> float:
         except OverflowError:  # an int beyond float64
             in_float32 = float("inf")
     if not 0 < in_float32 < float("inf"):
-        raise ValueError(f"the learning rate must be a number above 0, within float32, got {shown(value)}")
+        raise ValueError(f"the learning rate must be a number above 0, within float32, or {AUTO!r}, got {shown(value)}")
     return float(value)

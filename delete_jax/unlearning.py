@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -20,9 +21,10 @@ from delete_jax.methods.base import COUNTERPARTS, MAPS, check_needs
 from delete_jax.methods.hyperparameters import shown
 from delete_jax.model import Model, Variables, as_given, as_saved, from_saved
 from delete_jax.network_check import as_is, check_answers, check_network, check_training, not_finite
-from delete_jax.options import Options, checked
-from delete_jax.parallel import make_trainer, on_each_device, outside_meshes, run_key
+from delete_jax.options import AUTO, Options, check_auto, checked
+from delete_jax.parallel import Trainer, make_trainer, on_each_device, outside_meshes, run_key
 from delete_jax.predict import make_predictor
+from delete_jax.rate_search import find_rate, hold_out, make_judge, warning
 from delete_jax.step import init_state, sgd
 from delete_jax.streams import check_choices, check_forget, check_samples, split_streams
 
@@ -37,7 +39,7 @@ def unlearn(
     forget: int | str | Iterable[int | str],
     method: Method | str | None = None,
     epochs: int = 5,
-    lr: float = 1e-3,
+    lr: float | str = 1e-3,
     batch_size: int = 128,
     seed: int = 0,
     mask: str = "union",
@@ -64,7 +66,8 @@ def unlearn(
       forget: the classes to erase: numbers, or names where `class_names` are given (see `streams.check_forget`).
       method: of `delete_jax.methods`, or its name for the defaults; DELETE when None.
       epochs: passes over the forget set (over the remaining samples for a method that reads only those).
-      lr: learning rate; the strength of a method that is computed at once.
+      lr: learning rate; the strength of a method that is computed at once. "auto": the smallest of 1e-7, 3.16e-7, … 1 that
+        erases forget samples which are held out for the search (`rate_search`); for methods that read forget samples alone.
       batch_size: of each stream, over all devices.
       seed: of the data order, augmentation, dropout and whatever the method draws.
       mask: erase "union", all classes of `forget`, at every sample, or "own", each sample's label only (the original
@@ -84,6 +87,9 @@ def unlearn(
     Raises:
       ValueError: whatever is wrong with the arguments, before anything is computed.
       NonFiniteError: training diverged.
+
+    Warns:
+      UserWarning: the rate that "auto" found moves other answers as well.
 
     Source: DELETE, arXiv 2503.23751; `methods.delete` has the loss.
     """
@@ -151,64 +157,137 @@ def unlearn_streams(
     options = checked(options, next(iter(streams.values()))["image"].shape[1:])
     check_needs(method, _provided(streams), "these samples")
     method.check(num_classes, forget)
+    if options.lr == AUTO:
+        check_auto(method)
     if options.store is not None and not isinstance(options.store, Identified):
         identity = origin(variables, streams, forget, method, options)
         options = options._replace(store=Identified(options.store, identity))
-    tx, preprocess, augment = options.tx or sgd(), options.preprocess or as_is, options.augment
+    tx, preprocess = options.tx or sgd(), options.preprocess or as_is
     images = next(iter(streams.values()))["image"]
     if method.edit is None and options.batch_norm == "train":
         size = options.batch_size * (len(streams) + (method.reorient is not None))
         check_training(model, variables, images, preprocess, *on_each_device(size, options.parallel))
     check_answers(model, variables, images, preprocess)
-    started = time.perf_counter()
-    setup = Setup(
-        model,
-        variables,
-        preprocess,
-        streams,
-        num_classes,
-        forget,
-        key=jax.random.fold_in(run_key(options.seed), np.uint32(2**32 - 1)),  # apart from those of the steps
-        strength=options.lr,
-        batch_size=options.batch_size,
-        num_steps=options.epochs
-        * -(-len(streams.get(FORGET, streams[method.streams[0]])["label"]) // options.batch_size),
-        classifier=model.classifier,
-    )
+    search: tuple[Row, ...] = ()
+    if isinstance(options.lr, str):
+        saved = options.store.restore() if options.store is not None else None
+        found = (
+            saved[1]["search"] if saved else _search(model, variables, streams, num_classes, forget, method, options)
+        )
+        search, lr = tuple(found), float(found[-1]["lr"])
+        if (said := warning(search)) is not None:
+            warnings.warn(said, stacklevel=5)  # where `unlearn` was called
+    else:
+        lr = options.lr
+    setup = _setup(model, variables, streams, num_classes, forget, options, lr)
     if method.edit is not None:
         edited = _edit(method, setup, tx, options)
         return edited._replace(variables=as_given(edited.variables, variables))
-    prepared = method.prepare(setup)
-    streams = {name: stream | prepared.columns.get(name, {}) for name, stream in streams.items()}
-    teacher_in_step = method.uses_teacher and (augment is not None or method.reorient is not None)
-    if method.uses_teacher and augment is None:
-        predict = make_predictor(model, preprocess)
-        for stream in streams.values():
-            if "teacher_logits" not in stream:
-                stream["teacher_logits"] = predict(variables, stream["image"])
-    seconds = time.perf_counter() - started
-    student, start = model, variables
-    if method.wrap is not None:
-        student, start = method.wrap(setup)
-    trainer = make_trainer(student, method, tx, preprocess, augment, options.batch_norm, options.parallel)
+    ready = _ready(method, setup, tx, options)
     evaluate = options.evaluate
-    fitted = fit(
-        trainer,
-        init_state(start, tx),
-        variables if teacher_in_step else None,
-        streams,
-        lr=options.lr,
-        seed=options.seed,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        constants=prepared.constants,
-        spent_seconds=seconds,
+    fitted = _fit(
+        ready,
+        options,
+        lr,
+        about={"lr": lr, "search": search},
+        spent_seconds=ready.seconds,
         evaluate=None if evaluate is None else lambda trained: evaluate(as_given(method.unwrap(trained), variables)),
         log=options.log,
         store=options.store,
         progress=options.progress,
     )
-    return fitted._replace(variables=as_given(method.unwrap(fitted.variables), variables))
+    return fitted._replace(variables=as_given(method.unwrap(fitted.variables), variables), lr=lr, search=search)
+
+
+class _Ready(NamedTuple):
+    """All that a training needs but its rate."""
+
+    trainer: Trainer
+    start: Variables
+    teacher: Variables | None
+    streams: Mapping[str, Stream]
+    constants: Mapping[str, Any]
+    tx: optax.GradientTransformation
+    seconds: float
+
+
+def _setup(
+    model: Model,
+    variables: Variables,
+    streams: Mapping[str, Stream],
+    num_classes: int,
+    forget: tuple[int, ...],
+    options: Options,
+    strength: float = 1.0,
+) -> Setup:
+    samples = streams.get(FORGET, next(iter(streams.values())))["label"]
+    return Setup(
+        model,
+        variables,
+        options.preprocess or as_is,
+        streams,
+        num_classes,
+        forget,
+        key=jax.random.fold_in(run_key(options.seed), np.uint32(2**32 - 1)),  # apart from those of the steps
+        strength=strength,
+        batch_size=options.batch_size,
+        num_steps=options.epochs * -(-len(samples) // options.batch_size),
+        classifier=model.classifier,
+    )
+
+
+def _ready(method: Method, setup: Setup, tx: optax.GradientTransformation, options: Options) -> _Ready:
+    started = time.perf_counter()
+    prepared = method.prepare(setup)
+    streams = {name: stream | prepared.columns.get(name, {}) for name, stream in setup.streams.items()}
+    in_step = method.uses_teacher and (options.augment is not None or method.reorient is not None)
+    if method.uses_teacher and options.augment is None:
+        predict = make_predictor(setup.model, setup.preprocess)
+        for stream in streams.values():
+            if "teacher_logits" not in stream:
+                stream["teacher_logits"] = predict(setup.teacher, stream["image"])
+    seconds = time.perf_counter() - started
+    student, start = (setup.model, setup.teacher) if method.wrap is None else method.wrap(setup)
+    trainer = make_trainer(student, method, tx, setup.preprocess, options.augment, options.batch_norm, options.parallel)
+    return _Ready(trainer, start, setup.teacher if in_step else None, streams, prepared.constants, tx, seconds)
+
+
+def _fit(ready: _Ready, options: Options, lr: float, **more: Any) -> Result:
+    return fit(
+        ready.trainer,
+        init_state(ready.start, ready.tx),
+        ready.teacher,
+        ready.streams,
+        lr=lr,
+        seed=options.seed,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        constants=ready.constants,
+        **more,
+    )
+
+
+def _search(
+    model: Model,
+    variables: Variables,
+    streams: Mapping[str, Stream],
+    num_classes: int,
+    forget: tuple[int, ...],
+    method: Method,
+    options: Options,
+) -> list[Row]:
+    """The rates tried (`rate_search.find_rate`): one preparation and one compilation for all of them."""
+    trained_on, held_out = hold_out(streams[FORGET], options.seed)
+    setup = _setup(model, variables, {FORGET: trained_on}, num_classes, forget, options)
+    ready = _ready(method, setup, options.tx or sgd(), options)
+    streams, constants = ready.trainer.replicate((dict(ready.streams), dict(ready.constants)))
+    ready = ready._replace(streams=streams, constants=constants)  # brought to the devices once
+
+    def train(lr: float) -> Variables:
+        return as_given(method.unwrap(_fit(ready, options, lr).variables), variables)
+
+    judge = make_judge(make_predictor(model, setup.preprocess), variables, held_out, options.seed)
+    return find_rate(train, judge, method.name)
 
 
 def origin(
@@ -243,7 +322,7 @@ def _edit(method: Method, setup: Setup, tx: optax.GradientTransformation, option
     if store is not None and (saved := store.restore()) is not None:
         tree, meta = saved
         state = from_saved(tree, state)
-        return Result(state.variables, history, evaluations, meta["seconds"])
+        return Result(state.variables, history, evaluations, meta["seconds"], lr=setup.strength)
     started = time.perf_counter()
     wide = setup._replace(teacher=state.variables)  # parameters in float32 or wider
     state = init_state(jax.block_until_ready(method.edit(wide)), tx)
@@ -262,4 +341,4 @@ def _edit(method: Method, setup: Setup, tx: optax.GradientTransformation, option
     if store is not None:
         meta = {"epoch": epochs, "seconds": seconds, "compile_seconds": 0.0, "evaluations": len(evaluations)}
         store.save(epochs, as_saved(jax.device_get(state)), meta)
-    return Result(state.variables, history, evaluations, seconds)
+    return Result(state.variables, history, evaluations, seconds, lr=setup.strength)

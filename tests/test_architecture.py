@@ -28,8 +28,10 @@ MAY_IMPORT = {
     "identity": {"loop", "methods"},
     "options": {"loop", "methods", "model", "parallel", "step", "streams"},
     "network_check": {"model", "parallel", "predict", "step"},
+    "rate_search": {"loop", "methods", "model", "options"},
     "unlearning": {
-        "identity", "loop", "methods", "model", "network_check", "options", "parallel", "predict", "step", "streams",
+        "identity", "loop", "methods", "model", "network_check", "options", "parallel", "predict", "rate_search", "step",
+        "streams",
     },
     "models": {"model", "parallel"},
     "metrics": {"data"},

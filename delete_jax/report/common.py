@@ -191,7 +191,27 @@ def process(record: dict[str, Any], curve_title: str, names: tuple[str, str] = (
         both = [Series(names[0], curve["acc_f"], "forget"), Series(names[1], curve["acc_r"], "remain", "--")]
         text = "Measured on validation images, never on the test set."
         panels.append(lines(curve_title, text, curve["step"], both, fractions=True))
-    return Section("While unlearning", [Figures(panels)] if panels else [])
+    blocks: list[Block] = [Figures(panels)] if panels else []
+    return Section("While unlearning", blocks + _search(record.get("search") or []))
+
+
+def _search(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """How the learning rate was found."""
+    if not rows:
+        return []
+    text = (
+        f"The learning rate, {rows[-1]['lr']:g}, is the smallest that erased a fifth of the forget samples, which were held out for "
+        "this search: the erased classes are answered for at most 0.5 % of them, and their mean probability is below that of "
+        "a guess. Kept: of these images turned, mirrored or shifted, how many are answered as the original answers without the "
+        "erased classes. It is a sign of what other answers have lost, and no measure of it."
+    )
+    columns = [Column("Recognised", True), Column("Probability of the erased"), Column("Kept")]
+    shown = [
+        Row(f"{row['lr']:g}", [percent(row["recognised"]), percent(row["probability"]), percent(row["kept"])])
+        for row in rows
+    ]
+    table = Table("The rates that were tried", "Learning rate", columns, [Group("", shown)])
+    return [Text(text), Details("The rates that were tried", [table], False)]
 
 
 def network_series(record: dict[str, Any], name: str, titles: Mapping[str, str] = BY_NAME) -> dict[str, Series]:

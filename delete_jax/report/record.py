@@ -9,6 +9,7 @@ A record is a dict: fractions in 0..1, times in seconds, digests in hex. It has
 * `networks`: by name, each with `metrics` and, if known, `source` and `digest`. There must be "original" and "unlearned";
   the network that never saw what was erased is called "retrained", further references as one likes;
 * `cost`: `unlearn_seconds`, and what else is known of it;
+* `search`, which may be absent: a row for each rate that was tried to find `method`'s `lr` (`delete_jax.rate_search`);
 * `history` and `curve`, which may be absent: columns over the steps of unlearning.
 
 Single measures may be absent, but for those that a page needs.

@@ -18,6 +18,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from delete_jax.config import Config, fields
+from delete_jax.options import AUTO
 from delete_jax.tasks import of_settings
 
 USAGE = "the flags are --config=FILE, --workdir=FOLDER and --config.FIELD=VALUE (see --help)"
@@ -35,7 +36,22 @@ class _DictParser(flags.ArgumentParser):
             raise ValueError(str(error)) from error
 
 
+RATE = float | str
+
+
+class _Rate:
+    """Stands for `RATE`."""
+
+
+class _RateParser(flags.ArgumentParser):
+    """A number, or the word for one that is to be found."""
+
+    def parse(self, argument):
+        return argument if argument == AUTO else float(argument)
+
+
 config_flags.register_flag_parser_for_type(dict, _DictParser())
+config_flags.register_flag_parser_for_type(_Rate, _RateParser())
 
 
 def parse(argv: list[str]) -> tuple[Config, Path]:
@@ -57,9 +73,11 @@ def parse(argv: list[str]) -> tuple[Config, Path]:
             raise ValueError(f"--config=FILE and --workdir=FOLDER are both needed: {USAGE}")
         config = load(values.config)
         _check_names(rest, config)
-        # config_flags reads the fields' types, which are strings in a file with postponed annotations.
-        for field in dataclasses.fields(config.task):
-            field.type = typing.get_type_hints(type(config.task))[field.name]
+        # config_flags reads the fields' types, which are strings in a file with postponed annotations; it knows no unions.
+        for part in (config.task, config.unlearn):
+            for field in dataclasses.fields(part):
+                hint = typing.get_type_hints(type(part))[field.name]
+                field.type = _Rate if hint == RATE else hint
         config_flags.DEFINE_config_dataclass("config", config, flag_values=overrides, sys_argv=rest)
         rest_of_flags = [argument.lstrip("-").split("=")[0] for argument in rest]
         rest = overrides(rest)
@@ -179,6 +197,8 @@ def _with_form(message: str, config: Config) -> str:
     if match is None:
         return message
     (hint,) = (hint for name, hint, _ in fields(config) if name == match[2])
+    if hint == RATE:
+        return f"{match[1]}: give a number or {AUTO}"
     if isinstance(hint, types.UnionType):  # int | None
         hint = typing.get_args(hint)[0]
     form = getattr(hint, "__origin__", hint).__name__

@@ -137,7 +137,8 @@ class Stage(NamedTuple):
             return None
         self.folder.say(f"{self.name}: done")
         seconds = meta["seconds"], meta["compile_seconds"]
-        return Result(variables_of(tree), history, evaluations, *seconds, source=str(self.directory.absolute()))
+        about = {"lr": meta.get("lr"), "search": meta.get("search", ())}
+        return Result(variables_of(tree), history, evaluations, *seconds, str(self.directory.absolute()), **about)
 
 
 @functools.cache  # one for both who ask: each names a damaged checkpoint once

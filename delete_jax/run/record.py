@@ -25,6 +25,9 @@ def make_record(run: Run, networks: dict[str, Result], measured: Measured, comma
     retrain_seconds = retrained.seconds if retrained else None
     num_steps = len(unlearned.history)
     more = dict(measured.record)
+    method = counted(run.config) | ({"num_steps": num_steps} if num_steps else {})
+    if unlearned.search:
+        method["lr"] = unlearned.lr
     return {
         "format": 1,
         "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -51,7 +54,8 @@ def make_record(run: Run, networks: dict[str, Result], measured: Measured, comma
             "name": run.description["name"],
             "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(original.variables["params"])),
         },
-        "method": counted(run.config) | ({"num_steps": num_steps} if num_steps else {}),
+        "method": method,
+        **({"search": list(unlearned.search)} if unlearned.search else {}),
         "networks": {
             name: {"digest": digest(network.variables), "source": network.source, "metrics": measured.metrics[name]}
             for name, network in networks.items()

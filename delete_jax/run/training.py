@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -93,6 +95,16 @@ def unlearning_options(run: Run, **more: Any) -> Options:
     )
 
 
+@contextlib.contextmanager
+def _noting(folder: Folder) -> Iterator[None]:
+    """Says what is warned of meanwhile, one line each, afterwards."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in caught:
+        folder.say(f"note: {warning.message}")
+
+
 def unlearn(run: Run, folder: Folder, original: Result) -> Result:
     """Makes the original forget what the run asks for; or takes the outcome from the folder where it is finished."""
     method, dataset, forget = run.method, run.data.dataset, run.data.forget
@@ -101,8 +113,7 @@ def unlearn(run: Run, folder: Folder, original: Result) -> Result:
     def evaluate(variables: Variables) -> Row:
         return metrics.forget_remain_accuracy(predict(variables, held_out.images), held_out.labels, forget)
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with _noting(folder):
         streams = tasks.of_settings(run.config.task).streams(run, method, original.variables)
     options = unlearning_options(run, evaluate=evaluate)
     identity = origin(original.variables, streams, forget, method, options)
@@ -110,9 +121,10 @@ def unlearn(run: Run, folder: Folder, original: Result) -> Result:
     stage = Stage(folder, UNLEARNED, run.config.unlearn.epochs, run.description, identity)
     if (done := stage.finished()) is not None:
         return done._replace(variables=method.unwrap(done.variables))
-    for warning in caught:
-        folder.say(f"note: {warning.message}")
-    with StageProgress(stage.name, folder.console, ("loss", "forgetting", "retention")) as progress:
+    with (
+        _noting(folder),
+        StageProgress(stage.name, folder.console, ("loss", "forgetting", "retention")) as progress,
+    ):
         options = options._replace(log=stage.log, store=stage.store, progress=progress)
         result = unlearn_streams(run.model, original.variables, streams, dataset.num_classes, forget, method, options)
     return result._replace(variables=jax.device_get(result.variables), source=str(stage.directory.absolute()))

@@ -1,0 +1,167 @@
+"""The learning rate from forget data alone: the smallest that erases forget samples which the training did not see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from delete_jax.loop import NonFiniteError, Row
+from delete_jax.methods import Stream
+from delete_jax.methods.anchored import TRANSFORMATIONS, reorientation
+from delete_jax.model import Variables
+from delete_jax.options import AUTO
+
+RATES = tuple(float(f"{10 ** (i / 2 - 7):.3g}") for i in range(15))
+"""1e-7 to 1 by half decades."""
+ONE_IN, RECOGNISED, KEPT = 5, 0.005, 0.8
+"""How many forget samples are held out; the share of them that may still be recognised; below which share of kept answers on
+reoriented images a warning is due."""
+DRAWS, CHUNK = 4, 512
+
+Predict = Callable[[Variables, np.ndarray], np.ndarray]
+
+
+def hold_out(stream: Stream, seed: int) -> tuple[Stream, Stream]:
+    """A fifth of the samples, of each class where a sample has one, and the other samples.
+
+    Args:
+      stream: of n samples (`methods.base.Stream`).
+      seed: decides which ones are held out.
+
+    Returns:
+      (to train on, held out), each in the order of the stream.
+
+    Raises:
+      ValueError: a class has one sample only.
+    """
+    labels = np.asarray(stream["label"])
+    groups = [np.flatnonzero(labels == class_) for class_ in np.unique(labels)] if labels.ndim == 1 else None
+    groups = [np.arange(len(labels))] if groups is None else groups
+    if min(map(len, groups)) < 2:
+        raise ValueError(
+            f"lr={AUTO!r} holds out one of {ONE_IN} forget samples of each class, and one class has a single sample: give "
+            "more, or a number"
+        )
+    rng = np.random.default_rng([seed, len(labels)])
+    out = np.zeros(len(labels), bool)
+    for group in groups:
+        out[rng.permutation(group)[: max(len(group) // ONE_IN, 1)]] = True
+    parts = ({name: column[chosen] for name, column in stream.items()} for chosen in (~out, out))
+    return next(parts), next(parts)
+
+
+def find_rate(train: Callable[[float], Variables], judge: Callable[[Variables], Row], method: str) -> list[Row]:
+    """Tries rates from the smallest until one erases the samples that were held out.
+
+    Args:
+      train: a rate -> the network that it makes of the original.
+      judge: what `make_judge` returns.
+      method: its name, for the message.
+
+    Returns:
+      One row per rate tried: `lr` and what `judge` found. The last is the first that erases: at most 0.5 % of the samples are
+      recognised, and the mean probability of the erased classes is below 1/k.
+
+    Raises:
+      ValueError: no rate does.
+    """
+    rows: list[Row] = []
+    for lr in RATES:
+        try:
+            rows.append({"lr": lr, **judge(train(lr))})
+        except NonFiniteError:  # larger ones diverge as well
+            break
+        if rows[-1]["recognised"] <= RECOGNISED and rows[-1]["probability"] < rows[-1]["chance"]:
+            return rows
+    best = min(rows, key=lambda row: (row["recognised"], row["probability"]))
+    raise ValueError(
+        f"lr={AUTO!r}: {method} erases the held-out forget samples at no rate from {RATES[0]:g} to {rows[-1]['lr']:g} (at best "
+        f"{best['recognised']:.1%} are recognised, at {best['lr']:g}): give more epochs or samples, batch_norm='frozen', or a "
+        "number"
+    )
+
+
+def make_judge(predict: Predict, original: Variables, held_out: Stream, seed: int) -> Callable[[Variables], Row]:
+    """Measures a network on forget samples that it was not trained on.
+
+    Args:
+      predict: `(variables, images [n, h, w, c]) -> logits [n, *, k]`.
+      original: the network's variables before.
+      held_out: the samples.
+      seed: of the reorientation.
+
+    Returns:
+      The function `variables ->` a row: `recognised`, the share of positions that are answered with an erased class;
+      `probability`, the mean of what these classes get; `chance`, 1/k; `kept`, the share of reoriented images (turned,
+      mirrored, shifted; `methods.anchored`) that are answered as the original answers when the erased classes are masked.
+    """
+    images, k = np.asarray(held_out["image"]), held_out["erase"].shape[-1]
+    reoriented = [_reoriented(images, seed, draw) for draw in range(DRAWS)]
+    wanted = [
+        [_masked(logits, erase).argmax(-1) for logits, erase in _answers(predict, original, moved, held_out["erase"])]
+        for moved in reoriented
+    ]
+
+    def judge(variables: Variables) -> Row:
+        sums, kept = np.zeros(3), np.zeros(2)
+        begin = 0
+        for logits, erase in _answers(predict, variables, images, held_out["erase"]):
+            part = slice(begin, begin := begin + len(logits))
+            counts = _counts(held_out, part)
+            erased = np.broadcast_to(erase, logits.shape)
+            hit = np.take_along_axis(erased, logits.argmax(-1)[..., None], -1)[..., 0]
+            probability = (np.asarray(jax.nn.softmax(logits.astype(np.float32))) * erased).sum(-1)
+            sums += np.array([(counts * hit).sum(), (counts * probability).sum(), counts.sum()])
+        for moved, answers in zip(reoriented, wanted, strict=True):
+            found = _answers(predict, variables, moved, held_out["erase"])
+            for (logits, _), answer in zip(found, answers, strict=True):
+                kept += np.array([(logits.argmax(-1) == answer).sum(), answer.size])
+        recognised, probability = (sums[:2] / sums[2]).tolist()
+        return {"recognised": recognised, "probability": probability, "chance": 1 / k, "kept": float(kept[0] / kept[1])}
+
+    return judge
+
+
+def warning(search: Sequence[Mapping[str, Any]]) -> str | None:
+    """What a user must know of a search's outcome; None where there is nothing."""
+    if not search or search[-1]["kept"] >= KEPT:
+        return None
+    return (
+        f"the smallest rate that erases, {search[-1]['lr']:g}, also moves other answers: of forget images that were turned, "
+        f"mirrored or shifted, {search[-1]['kept']:.0%} are still answered as the masked original answers; check the classes "
+        "that stay"
+    )
+
+
+def _counts(stream: Stream, part: slice) -> np.ndarray:
+    """Which positions show something to be erased, by how much they count: all where no label says so."""
+    label, weight, erase = (np.asarray(stream[name]) for name in ("label", "weight", "erase"))
+    k = erase.shape[-1]
+    own = np.take_along_axis(
+        np.broadcast_to(erase, (*label.shape, k)), np.clip(label, 0, k - 1).astype(np.int64)[..., None], -1
+    )[..., 0] & (label < k)
+    shown = weight * own if (weight * own).any() else weight
+    return shown[part]
+
+
+def _answers(
+    predict: Predict, variables: Variables, images: np.ndarray, erase: Any
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Logits and erased classes, a few images at a time: the logits of label maps are large."""
+    size = CHUNK if np.ndim(erase) == 2 else 16
+    for begin in range(0, len(images), size):
+        part = slice(begin, begin + size)
+        yield predict(variables, images[part]), np.asarray(erase[part])
+
+
+def _masked(logits: np.ndarray, erase: np.ndarray) -> np.ndarray:
+    return np.where(erase, -np.inf, logits)
+
+
+def _reoriented(images: np.ndarray, seed: int, draw: int) -> np.ndarray:
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), draw), len(images))
+    return np.asarray(jax.jit(reorientation(TRANSFORMATIONS))(jnp.asarray(images), keys))
