@@ -72,7 +72,8 @@ class Config:
     """A run of the command.
 
     task: what is forgotten of what: the settings of a task of `delete_jax.tasks.TASKS`, such as `Faces(people=10)`.
-    teacher: an earlier run's folder (or one of its `checkpoints/STAGE` folders) to take the network from; trained when None.
+    teacher: where to take the network from: an earlier run's folder (or one of its `checkpoints/STAGE` folders), a converted
+      network's, or a file of PyTorch's weights; trained when None.
     retrain: also train the reference that never saw the forgotten classes.
     """
 

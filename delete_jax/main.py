@@ -8,6 +8,11 @@ delete-jax --config=FILE[:VARIANT] --workdir=FOLDER [--config.FIELD=VALUE ...]
 --list                      the configs, tasks, datasets, networks, methods and measures that there are
 --help                      this text
 
+Two more commands have a --help of their own:
+
+delete-jax convert          PyTorch's weights -> a folder that --config.teacher takes
+delete-jax export           a run's network -> weights for PyTorch, or a function to serve without this package
+
 JAX's own settings are environment variables, such as JAX_PLATFORMS=cpu or JAX_DEBUG_NANS=1. All settings, with the
 values that they have when the config file does not set them:
 """
@@ -16,6 +21,7 @@ values that they have when the config file does not set them:
 from __future__ import annotations
 
 import errno
+import importlib
 import logging
 import os
 import shlex
@@ -25,6 +31,7 @@ import warnings
 from pathlib import Path
 
 INTERRUPTED, TERMINATED = 130, 143
+COMMANDS = ("convert", "export")  # files of `delete_jax.run`
 
 
 def main(argv: list[str]) -> int:
@@ -40,6 +47,8 @@ def main(argv: list[str]) -> int:
 
 
 def _main(argv: list[str]) -> int:
+    if argv[1:2] and argv[1] in COMMANDS:
+        return _command(argv[1], argv[2:])
     if {"--help", "-h", "-help"} & set(argv[1:]):
         from delete_jax.config import Config, fields
 
@@ -50,13 +59,7 @@ def _main(argv: list[str]) -> int:
 
         print(listing())
         return 0
-    for name, level in (
-        ("absl", logging.CRITICAL),
-        ("asyncio", logging.CRITICAL),
-        ("matplotlib", logging.ERROR),
-    ):  # Orbax reports each file it touches
-        logging.getLogger(name).setLevel(level)
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # when Orbax cannot read a file
+    _quieten()
     from delete_jax.config import validate
     from delete_jax.run.arguments import parse
 
@@ -70,6 +73,28 @@ def _main(argv: list[str]) -> int:
     console = Console(stderr=False, soft_wrap=True)
     stages.run_stages(config, workdir, console, command=shlex.join(["delete-jax", *argv[1:]]))
     return 0
+
+
+def _command(name: str, arguments: list[str]) -> int:
+    """Runs one of the commands that are no run."""
+    command = importlib.import_module(f"delete_jax.run.{name}")
+    if {"--help", "-h"} & set(arguments):
+        print(command.__doc__, end="")
+        return 0
+    _quieten()
+    command.main(arguments)
+    return 0
+
+
+def _quieten() -> None:
+    """Keeps libraries from reporting what the command says in one line."""
+    for name, level in (
+        ("absl", logging.CRITICAL),
+        ("asyncio", logging.CRITICAL),
+        ("matplotlib", logging.ERROR),
+    ):  # Orbax reports each file it touches
+        logging.getLogger(name).setLevel(level)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # when Orbax cannot read a file
 
 
 def use_compilation_cache() -> None:

@@ -1,5 +1,6 @@
 """What README and docs show works: its Python runs, commands name files, fields and flags that exist, links lead somewhere."""
 
+import importlib
 import pathlib
 import re
 import shlex
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from delete_jax.config import validate
+from delete_jax.main import COMMANDS
 from delete_jax.run import arguments
 from delete_jax.run.listing import measures_page
 from tests import tiny
@@ -40,6 +42,9 @@ def test_commands(page, monkeypatch):
     commands = [shlex.split(line) for line in lines if line.startswith("delete-jax ")]
     assert len(commands) >= (3 if page.stem == "README" else 0)
     for command in commands:
+        if command[1] in COMMANDS:
+            importlib.import_module(f"delete_jax.run.{command[1]}").parse(command[2:])
+            continue
         config, _ = arguments.parse(command)
         validate(config)
     scripts = re.findall(r"python (benchmarks/\w+\.py)(.*)", page.read_text())

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
+from numpy.typing import ArrayLike
 
 
-def normalize(mean: np.ndarray, std: np.ndarray, dtype: DTypeLike = jnp.float32) -> Callable[[jax.Array], jax.Array]:
+def normalize(mean: ArrayLike, std: ArrayLike, dtype: DTypeLike = jnp.float32) -> Callable[[jax.Array], jax.Array]:
     """Returns the function from bytes to network inputs, `(x / 255 - mean) / std`.
 
     Args:

@@ -11,6 +11,7 @@ from delete_jax.models import all_cnn, deeplab, resnet, swin, vgg, vit
 from delete_jax.models.adapters import from_linen, from_nnx
 from delete_jax.models.all_cnn import AllCNN
 from delete_jax.models.deeplab import DeepLabV3, DeepLabV3Plus
+from delete_jax.models.exported import save_exported
 from delete_jax.models.inside import features, grad_cam, layer_output
 from delete_jax.models.layers import BatchNorm, Mark
 from delete_jax.models.network import ANSWERS, Network, with_classifier
@@ -97,6 +98,7 @@ __all__ = [
     "init",
     "layer_output",
     "load_torch",
+    "save_exported",
     "save_torch",
     "shapes",
     "with_classifier",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import pickle
 import re
@@ -30,9 +31,10 @@ def from_file(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]
 
         try:
             with safe_open(path, framework="numpy") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (SafetensorError, TypeError) as error:
             raise ValueError(f"no safetensors file that can be read: {_line(error)}") from None
+        return tensors, safetensors_header(path)[0].get("__metadata__") or {}
     if path.suffix not in (".pth", ".pt"):
         raise ValueError(f"weights come as .safetensors, .pth or .pt, not as {path.suffix or 'a file without suffix'}")
     try:
@@ -54,6 +56,13 @@ def from_file(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]
     if not isinstance(loaded, Mapping):
         raise ValueError(f"it has a {type(loaded).__name__} and no state dict")
     return from_mapping(loaded)
+
+
+def safetensors_header(path: pathlib.Path) -> tuple[dict[str, Any], int]:
+    """The header of a whole safetensors file, its texts in their order, and how many bytes it takes."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        return json.loads(file.read(size)), size
 
 
 def from_mapping(given: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, str]]:

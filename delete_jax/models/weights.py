@@ -20,8 +20,9 @@ import numpy as np
 
 from delete_jax.model import Variables
 from delete_jax.models import torch_names
-from delete_jax.models.torch_files import from_file, from_mapping, without_wrappers
+from delete_jax.models.torch_files import from_file, from_mapping, safetensors_header, without_wrappers
 from delete_jax.models.torch_names import Architecture, Layout, Path
+from delete_jax.models.writing import replacing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,8 +121,8 @@ def load_torch(
         channels, side = _image_shape(read, module, row, layout)
         expected = torch_names.leaves(_shapes(module, side or 224, channels))
         leaves = _matched(read, {path: leaf for path, leaf in expected.items() if path not in fresh}, module, layout)
-        metadata = metadata | {key: json.dumps(_plain(value)) for key, value in told.items() if value is not None}
-        said = _said(metadata, classes, side, layout, module)
+        metadata = metadata | _as_metadata(told)
+        said = _said(metadata, classes, side, channels, layout, module)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     if new_head:
@@ -138,20 +139,29 @@ def save_torch(
     path: str | os.PathLike,
     like: TorchInfo | None = None,
     layout: str | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    image_size: int | None = None,
 ) -> None:
     """Writes variables as a safetensors file for PyTorch: what `load_torch` read comes back bit by bit.
 
     Args:
       network: its name in `models.NETWORKS`, or a module of one of these classes.
       variables: `{"params": …, "batch_stats": …}` of any number of classes.
-      path: of the file, ".safetensors".
+      path: of the file, ".safetensors". One that is there is replaced.
       like: what `load_torch` returned: the names, dtypes and further tensors of the weights that these came from.
       layout: whose names to write where there is no `like`: "torchvision", "timm", … (the architecture's first by default).
+      class_names, mean, std, image_size: go into the file's metadata, from which `load_torch` reads them; in place of what
+        `like` says of them.
 
     Raises:
       ValueError: another kind of file, an unknown layout, or variables of another network.
+      OSError: the file cannot be written.
     """
-    from safetensors.numpy import save_file  # few need it
+    from safetensors import SafetensorError  # few need it
+    from safetensors.numpy import save_file
 
     path = pathlib.Path(path)
     if path.suffix != ".safetensors":
@@ -172,12 +182,15 @@ def save_torch(
         _same_keys(arrays, like.keys)
         arrays = {key: arrays[key].astype(_dtype(dtype)) for key, dtype in like.keys.items()}
         metadata, prefix = dict(like.metadata), like.prefix
+    metadata |= _as_metadata({"class_names": class_names, "mean": mean, "std": std, "image_size": image_size})
     # It writes the memory as it lies.
-    save_file(
-        {prefix + key: np.ascontiguousarray(value).reshape(value.shape) for key, value in arrays.items()},
-        path,
-        metadata or None,
-    )
+    tensors = {prefix + key: np.ascontiguousarray(value).reshape(value.shape) for key, value in arrays.items()}
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata or None)
+        except SafetensorError as error:  # of the disk
+            raise OSError(f"{path} cannot be written: {error}") from error
+        _order_metadata(temporary, metadata)
 
 
 # -------------------------------------------------------------------------------------------------------------- checking
@@ -237,11 +250,11 @@ def _to_jax(value: np.ndarray) -> jax.Array:
 
 
 def _said(
-    metadata: Mapping[str, str], classes: int, side: int | None, layout: Layout, module: nn.Module
+    metadata: Mapping[str, str], classes: int, side: int | None, channels: int, layout: Layout, module: nn.Module
 ) -> dict[str, Any]:
     """Class names and preprocessing, from the metadata or as torchvision has them."""
     photographs = layout.name.startswith("torchvision") and getattr(module, "imagenet_stem", True)
-    mean, std = torch_names.IMAGENET if photographs else (None, None)
+    mean, std = torch_names.IMAGENET if photographs and channels == 3 else (None, None)
     said: dict[str, Any] = {
         "class_names": None,
         "mean": mean,
@@ -254,6 +267,7 @@ def _said(
                 value = json.loads(metadata[key])
             except ValueError:
                 raise ValueError(f"its metadata {key} is no JSON: {metadata[key][:60]!r}") from None
+            _check_said(key, value)
             said[key] = tuple(value) if isinstance(value, list) else value
     if side and said["image_size"] != side:
         raise ValueError(f"its position embedding is for images of {side} pixels, image_size={said['image_size']}")
@@ -261,6 +275,29 @@ def _said(
     if names is not None and len(names) != classes:
         raise ValueError(f"{len(names)} class names for {classes} classes: one each is needed")
     return said
+
+
+def _order_metadata(path: pathlib.Path, metadata: Mapping[str, str]) -> None:
+    """Puts a file's texts in this order: safetensors writes them in one that differs from call to call."""
+    header, size = safetensors_header(path)
+    if metadata:
+        text = json.dumps(header | {"__metadata__": metadata}, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:  # otherwise it has characters that JSON may write in several ways
+            with path.open("r+b") as file:
+                file.seek(8)
+                file.write(text.ljust(size))
+
+
+def _check_said(key: str, value: Any) -> None:
+    """Raises ValueError unless a file's metadata, which anybody may have written, has what is meant by that key."""
+    if key == "image_size":
+        wanted, fits = "a number of pixels", type(value) is int and value > 0
+    elif key == "class_names":
+        wanted, fits = "a list of names", isinstance(value, list) and all(isinstance(name, str) for name in value)
+    else:
+        wanted, fits = "a list of numbers", isinstance(value, list) and all(type(x) in (int, float) for x in value)
+    if not fits:
+        raise ValueError(f"{key} is {json.dumps(value)[:60]}: it must be {wanted}")
 
 
 # --------------------------------------------------------------------------------------------------------------- shapes
@@ -307,6 +344,11 @@ def _nested(leaves: Mapping[Path, Any]) -> Variables:
 
 def _dtype(name: str) -> np.dtype:
     return np.dtype(getattr(ml_dtypes, name) if hasattr(ml_dtypes, name) else name)
+
+
+def _as_metadata(told: Mapping[str, Any]) -> dict[str, str]:
+    """What was told, as texts of a safetensors file."""
+    return {key: json.dumps(_plain(value)) for key, value in told.items() if value is not None}
 
 
 def _plain(value: Any) -> Any:

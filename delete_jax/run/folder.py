@@ -1,4 +1,4 @@
-"""A run's folder: whose it is, what in it is finished, and a network from another run's."""
+"""A run's folder: whose it is, and what in it is finished."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from etils import epath
 from rich.console import Console
 
 from delete_jax.checkpoint import CheckpointError, Checkpoints
 from delete_jax.config import Config, plain
-from delete_jax.identity import Identified, differences, digest
+from delete_jax.identity import Identified, differences
 from delete_jax.loop import Result
 from delete_jax.model import Variables
 from delete_jax.run.lock import locked
@@ -145,50 +144,6 @@ class Stage(NamedTuple):
 @functools.cache  # one for both who ask: each names a damaged checkpoint once
 def _checkpoints(directory: Path, meta: str) -> Checkpoints:
     return Checkpoints(directory, meta=json.loads(meta))
-
-
-class Loaded(NamedTuple):
-    """A network from another run: its variables, what its checkpoint says of it, where it was, and what it was made from.
-
-    is_earlier: an earlier version wrote it, whose digest covers the variables alone.
-    """
-
-    variables: Variables
-    description: dict[str, Any]
-    source: str
-    identity: dict[str, Any]
-    is_earlier: bool = False
-
-
-def load_teacher(where: str) -> Loaded:
-    """The network of a run's folder, or of a folder `checkpoints/STAGE` in it.
-
-    Raises:
-      ValueError: there is none, or none that is whole and finished.
-    """
-    try:
-        path = epath.Path(where).expanduser()
-        there = path.is_dir()
-    except (ImportError, KeyError) as error:  # nothing is installed for that storage, or epath does not know it
-        reason = error if isinstance(error, ImportError) else "it is of an unknown kind"
-        raise ValueError(f"--config.teacher={where}: that storage cannot be read here ({reason})") from None
-    if not there:
-        raise ValueError(f"--config.teacher={path}: no such folder; name the folder of an earlier run")
-    stage = path / "checkpoints" / "teacher"
-    try:
-        saved = Checkpoints(stage if stage.is_dir() else path).restore()
-    except CheckpointError as error:
-        raise CheckpointError(f"--config.teacher={path}: {error}; name another run") from error
-    if saved is None or "network" not in saved[1]:
-        raise CheckpointError(
-            f"--config.teacher={path}: no checkpoint of a run there; name the folder of a finished run"
-        )
-    tree, meta = saved
-    if meta.get("epoch", 0) < meta.get("epochs", 0):
-        raise CheckpointError(f"--config.teacher={path}: its training was interrupted; finish that run first")
-    return Loaded(
-        variables_of(tree), meta["network"], where, meta.get("identity", {}), is_earlier=meta["digest"] == digest(tree)
-    )
 
 
 def _has_content(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -14,7 +15,8 @@ from delete_jax.loop import Result
 from delete_jax.network_check import check_network, check_training
 from delete_jax.options import check_batch
 from delete_jax.parallel import on_each_device
-from delete_jax.run.folder import Folder, Loaded, load_teacher
+from delete_jax.run.folder import Folder
+from delete_jax.run.networks import Loaded, load_teacher
 from delete_jax.run.record import make_record
 from delete_jax.run.training import train, unlearn
 from delete_jax.tasks import Data, Run, Training
@@ -29,7 +31,7 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
       OSError: the folder cannot be written.
     """
     folder, task = Folder(workdir, console), tasks.of_settings(config.task)
-    teacher = load_teacher(config.teacher) if config.teacher else None
+    teacher = load_teacher(config.teacher, config.model.name) if config.teacher else None
     found = tasks.load(config)
     _check_batches(config, found)
     run = describe(config, found, teacher)
@@ -92,26 +94,43 @@ def describe(config: Config, found: Data, teacher: Loaded | None = None) -> Run:
     dataset = found.dataset
     description = {
         "name": config.model.name,
+        "dtype": config.model.dtype,
         "class_names": list(dataset.class_names),
         "image_shape": list(dataset.train.images.shape[1:]),
         "mean": dataset.mean.tolist(),
         "std": dataset.std.tolist(),
     }
     if teacher is not None:
-        loaded = teacher.description
-        for key, field in (("name", "model.name"), ("image_shape", "data"), ("class_names", "data")):
-            if loaded[key] != description[key]:
-                raise ValueError(
-                    f"the teacher {teacher.source} has {key} {short(loaded[key])}, this run {short(description[key])}: "
-                    f"set --config.{field} to match, or name another teacher"
-                )
-        description = loaded  # with the mean and std that it was trained with
+        _check_fit(teacher, description)
+        said = teacher.description  # the mean and std that it was trained with, and what PyTorch calls its weights
+        description |= {key: said[key] for key in ("mean", "std", "torch") if said.get(key) is not None}
     network = models.NETWORKS[config.model.name]
     module = models.create(config.model.name, dataset.num_classes, config.model.dtype)
     model = models.from_linen(module, network.classifier)
     preprocess = data.normalize(description["mean"], description["std"])
     method = methods.create(config.unlearn.method, **config.unlearn.hyperparameters)
     return Run(config, found, network, module, model, preprocess, method, description)
+
+
+def _check_fit(teacher: Loaded, ours: dict[str, Any]) -> None:
+    """Raises ValueError where the teacher has other classes, images or another architecture; what it leaves open fits."""
+
+    def fits(said: Any, mine: Any) -> bool:
+        if isinstance(said, list) and len(said) == len(mine):
+            return all(map(fits, said, mine))
+        return said is None or said == mine
+
+    for key, field in (("name", "model.name"), ("image_shape", "data"), ("class_names", "data")):
+        said, mine = teacher.description[key], ours[key]
+        if fits(said, mine):
+            continue
+        if key == "class_names" and len(said) != len(mine):
+            what = f"{len(said)} classes, this run {len(mine)}"
+        else:
+            what = f"{key} {short(said).replace('None', 'any')}, this run {short(mine)}"
+        raise ValueError(
+            f"the teacher {teacher.source} has {what}: set --config.{field} to match, or name another teacher"
+        )
 
 
 def _check_network(run: Run, teacher: Loaded | None) -> None:

@@ -64,7 +64,8 @@ class Run(NamedTuple):
     network: the row of the table; module and model: the network itself, and as two functions.
     preprocess: stored images -> the network's input.
     method: what makes it forget.
-    description: what its checkpoints say of it: name, class_names, image_shape, mean and std.
+    description: what its checkpoints say of it: name, dtype, class_names, image_shape, mean and std; "torch" where it came
+      with PyTorch's weights (`models.TorchInfo`).
     """
 
     config: Config

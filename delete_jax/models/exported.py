@@ -1,0 +1,67 @@
+"""A network as one file that runs without this package: weights, preprocessing and computation, by `jax.export`."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import export
+
+from delete_jax.model import Model, Variables
+from delete_jax.models.writing import replacing
+
+SUFFIX = ".jax"
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def save_exported(
+    model: Model,
+    variables: Variables,
+    path: str | os.PathLike,
+    image_shape: Sequence[int],
+    preprocess: Callable[[chex.Array], chex.Array] | None = None,
+) -> None:
+    """Writes a network in evaluation mode as a function of images: StableHLO, for CPU, CUDA and TPU.
+
+    The file needs nothing but JAX where it is used, and computes what the network computes under `jax.jit` there:
+
+        exported = jax.export.deserialize(bytearray(open("network.jax", "rb").read()))
+        logits = exported.call(images)
+
+    Args:
+      model, variables: the network.
+      path: of the file, ".jax". One that is there is replaced.
+      image_shape: `(h, w, c)` of the images.
+      preprocess: stored images -> the network's input, such as `data.normalize(mean, std)`; it becomes part of the function.
+
+    The function takes images `[b, h, w, c]`, any number of them: uint8 where there is a `preprocess`, otherwise float32 and
+    ready for the network. It returns logits, `[b, k]` or `[b, h, w, k]`.
+
+    Raises:
+      ValueError: another kind of file, no shape of images, or a network that cannot be traced for any number of images.
+    """
+    path = pathlib.Path(path)
+    if path.suffix != SUFFIX:
+        raise ValueError(f"{path}: a function that was exported by JAX is written as {SUFFIX}")
+    shape = tuple(image_shape)
+    if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
+        raise ValueError(f"image_shape={image_shape!r}: give (height, width, channels) of the images")
+
+    def network(images: chex.Array) -> chex.Array:
+        # XLA would compute with constants while it compiles, and round otherwise than when it runs.
+        own = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, variables))
+        return model.apply(own, images if preprocess is None else preprocess(images))
+
+    (batch,) = export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((batch, *shape), jnp.float32 if preprocess is None else jnp.uint8)
+    try:
+        exported = export.export(jax.jit(network), platforms=PLATFORMS)(images)
+    except Exception as error:  # whatever the network's framework raises
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"the network cannot be exported for any number of images {list(shape)}: {reason}") from error
+    with replacing(path) as temporary:
+        temporary.write_bytes(exported.serialize())

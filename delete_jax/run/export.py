@@ -1,0 +1,122 @@
+"""Writes a run's network as one file: for PyTorch, or to serve without this package.
+
+delete-jax export RUN OUT [--stage=unlearned]
+
+RUN                         the folder of a run, or what delete-jax convert made
+OUT                         a new file, of one of these kinds:
+  NAME.safetensors            weights for PyTorch, under the names that they came with; of a network that was trained here in
+                              the first layout of its architecture, such as torchvision's
+  NAME.jax                    the network as a function of uint8 images [b, h, w, c], preprocessing included, which returns
+                              logits: jax.export.deserialize reads it on CPU, CUDA and TPU
+--stage=unlearned           which network: a folder of RUN/checkpoints, such as teacher or retrained
+--help                      this text
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from delete_jax import data, models
+from delete_jax.models import TorchInfo
+from delete_jax.network_check import check_network
+from delete_jax.run.networks import TEACHER, Loaded, folder, load_stage, stages
+from delete_jax.run.subcommand import Parser, local
+from delete_jax.tasks.base import UNLEARNED
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The arguments; ValueError for unknown or missing ones."""
+    parser = Parser("export")
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("out", metavar="OUT")
+    parser.add_argument("--stage", default=UNLEARNED)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> None:
+    """Exports what the arguments name, and says so.
+
+    Raises:
+      ValueError: wrong arguments, no finished run, a file that is there; nothing has been written.
+    """
+    given = parse(argv)
+    out = local(given.out)
+    if out.suffix not in WRITERS:
+        raise ValueError(f"{out}: the name of the file must end in {' or '.join(WRITERS)}")
+    if out.exists():
+        raise ValueError(f"{out} exists: name a new file")
+    loaded = _load(given.run, given.stage)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        WRITERS[out.suffix](loaded, out)
+    except OSError as error:
+        if error.strerror:  # otherwise it has the path already
+            raise ValueError(f"{out} cannot be written ({error.strerror}): name another file, or make room") from error
+        raise
+    print(f"{given.stage} of {given.run}, {loaded.description['name']}: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+def _load(run: str, stage: str) -> Loaded:
+    path = folder(run)
+    if not path.is_dir():
+        raise ValueError(f"{run}: no such folder; name the folder of a run")
+    there = stages(path)
+    if not there:
+        raise ValueError(f"{run}: no run there (it has no checkpoints); name the folder of a finished run")
+    if stage not in there:
+        finish = ", or finish that run" if there != [TEACHER] else ""
+        raise ValueError(f"{run} has no stage {stage!r}: give --stage, one of {', '.join(there)}{finish}")
+    loaded = load_stage(path / "checkpoints" / stage, f"{run}, stage {stage}")
+    if loaded.description["name"] not in models.NETWORKS:
+        raise ValueError(
+            f"{run}: its network {loaded.description['name']!r} comes from a config file: export it in Python, with "
+            "delete_jax.models.save_exported"
+        )
+    return loaded
+
+
+def _save_torch(loaded: Loaded, out: Path) -> None:
+    described = loaded.description
+    info = TorchInfo.from_json(described["torch"]) if "torch" in described else None
+    height, width, _ = described["image_shape"]
+    said = {name: described[name] for name in ("class_names", "mean", "std")}
+    said["image_size"] = height if height == width else None
+    if None in described["class_names"]:
+        said["class_names"] = None
+    known = {} if info is None else _plain(info)
+    new = {name: value for name, value in said.items() if value != known.get(name)}  # what the file did not say itself
+    models.save_torch(_module(described), loaded.variables, out, info, **new)
+
+
+def _save_exported(loaded: Loaded, out: Path) -> None:
+    described = loaded.description
+    for name, option in (("image_shape", "--image_size"), ("mean", "--mean and --std")):
+        if described[name] is None or None in described[name]:
+            raise ValueError(
+                f"{loaded.source}: its {name} is not known: give delete-jax convert {option}, or export what a run made of it"
+            )
+    model = models.from_linen(_module(described), models.NETWORKS[described["name"]].classifier)
+    preprocess, shape = data.normalize(described["mean"], described["std"]), described["image_shape"]
+    variables = jax.device_get(loaded.variables)
+    check_network(model, variables, np.zeros((1, *shape), np.uint8), preprocess)
+    models.save_exported(model, variables, out, shape, preprocess)
+
+
+WRITERS = {".safetensors": _save_torch, models.exported.SUFFIX: _save_exported}
+
+
+def _module(described: dict[str, Any]) -> Any:
+    # A run of an earlier version did not say what it computes in.
+    return models.create(described["name"], len(described["class_names"]), described.get("dtype", "float32"))
+
+
+def _plain(info: TorchInfo) -> dict[str, Any]:
+    """What PyTorch's weights said, as a description has it."""
+    fields = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}

@@ -1,0 +1,154 @@
+"""Networks from elsewhere: an earlier run's, a converted one, or PyTorch's weights in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from etils import epath
+
+from delete_jax import data, methods, models
+from delete_jax.checkpoint import CheckpointError, Checkpoints
+from delete_jax.identity import digest
+from delete_jax.methods import METHODS
+from delete_jax.model import Variables
+from delete_jax.models import torch_names
+from delete_jax.run.folder import variables_of
+
+WEIGHTS = (".safetensors", ".pth", ".pt")
+TEACHER = "teacher"
+"""The stage that a run, and a converted network, is known by."""
+
+
+class Loaded(NamedTuple):
+    """A network from elsewhere.
+
+    variables: the network's.
+    description: what is said of it (`tasks.Run.description`). PyTorch's weights leave open what they do not tell: names of
+      classes and sides of images are None in their lists, `mean` and `std` as a whole.
+    source: where it was.
+    identity: what it was made from; empty where nobody knows.
+    is_earlier: an earlier version wrote it, whose digest covers the variables alone.
+    """
+
+    variables: Variables
+    description: dict[str, Any]
+    source: str
+    identity: dict[str, Any]
+    is_earlier: bool = False
+
+
+def load_teacher(where: str, name: str) -> Loaded:
+    """The network that `--config.teacher` names: in a run's folder, in a folder `checkpoints/STAGE` of it, or in a file.
+
+    Args:
+      where: the folder, or a file of PyTorch's weights.
+      name: of the architecture of such weights, in `models.NETWORKS`.
+
+    Raises:
+      ValueError: there is none, or none that is whole and finished; weights of another network.
+    """
+    try:
+        path = folder(where)
+        if path.suffix in WEIGHTS and not path.is_dir():
+            return from_weights(name, where)
+        if not path.is_dir():
+            raise ValueError(
+                f"{path}: no such folder; name the folder of an earlier run, or a file of weights ({', '.join(WEIGHTS)})"
+            )
+        stage = path / "checkpoints" / TEACHER
+        if not stage.is_dir() and (others := stages(path)):
+            raise CheckpointError(
+                f"{path}: that run took its network from elsewhere; name that place, or {path}/checkpoints/{others[0]}"
+            )
+        return load_stage(stage if stage.is_dir() else path, where)
+    except ValueError as error:
+        raise ValueError(f"--config.teacher={error}") from error
+
+
+def folder(where: str) -> epath.Path:
+    """A path on this machine or on storage that epath knows, "~" being the home folder.
+
+    Raises:
+      ValueError: nothing here reads that storage.
+    """
+    try:
+        path = epath.Path(where).expanduser()
+        path.is_dir()
+    except (ImportError, KeyError) as error:  # nothing is installed for that storage, or epath does not know it
+        reason = error if isinstance(error, ImportError) else "it is of an unknown kind"
+        raise ValueError(f"{where}: that storage cannot be read here ({reason})") from None
+    return path
+
+
+def stages(run: epath.Path) -> list[str]:
+    """The stages that a run's folder has."""
+    there = run / "checkpoints"
+    return sorted(path.name for path in there.iterdir() if path.is_dir()) if there.is_dir() else []
+
+
+def load_stage(directory: epath.Path, source: str) -> Loaded:
+    """The network of a finished stage, whose checkpoints are in that directory.
+
+    Raises:
+      CheckpointError: there is none that is whole and finished.
+    """
+    try:
+        saved = Checkpoints(directory).restore()
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}; name another run") from error
+    if saved is None or "network" not in saved[1]:
+        raise CheckpointError(f"{source}: no checkpoint of a run there; name the folder of a finished run")
+    tree, meta = saved
+    if meta.get("epoch", 0) < meta.get("epochs", 0):
+        raise CheckpointError(f"{source}: its training was interrupted; finish that run first")
+    identity = meta.get("identity", {})
+    variables = _unwrapped(variables_of(tree), identity.get("method", {}))
+    return Loaded(variables, meta["network"], source, identity, is_earlier=meta["digest"] == digest(tree))
+
+
+def _unwrapped(variables: Variables, method: Mapping[str, Any]) -> Variables:
+    """The network without what its method added to it while it trained (`Method.wrap`); a run saves both, to resume."""
+    if method.get("name") not in METHODS:
+        return variables
+    settings = {name: value for name, value in method.items() if name != "name" and not isinstance(value, dict)}
+    return methods.create(method["name"], **settings).unwrap(variables)
+
+
+def from_weights(name: str, source: str, **told: Any) -> Loaded:
+    """The network in a file of PyTorch's weights.
+
+    Args:
+      name: of the architecture, in `models.NETWORKS`.
+      source: the file.
+      told: of class_names, mean, std and image_size, what the user says (see `models.load_torch`).
+
+    Raises:
+      ValueError: there is no such file, or its weights are another network's.
+    """
+    if "://" in source:
+        raise ValueError(f"{source}: weights are read from a local or mounted disk: copy the file there")
+    path = Path(source).expanduser()
+    variables, info = models.load_torch(name, path, **told)
+    if (info.mean is None) != (info.std is None):
+        raise ValueError(f"{path}: mean is {info.mean} and std {info.std}: give both or neither")
+    if info.mean is not None and info.std is not None:
+        try:
+            data.normalize(info.mean, info.std)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+    stem = torch_names.architecture(models.create(name, info.num_classes)).stem
+    # ImageNet's 224 pixels are a habit of most networks, and a must where positions are embedded.
+    is_bound = "image_size" in info.metadata or "pos_embed" in variables["params"]
+    side = info.image_size if is_bound else None
+    description = {
+        "name": name,
+        "class_names": list(info.class_names or [None] * info.num_classes),
+        "image_shape": [side, side, variables["params"][stem]["kernel"].shape[-2]],
+        "mean": info.mean and list(info.mean),
+        "std": info.std and list(info.std),
+        "torch": info.to_json(),
+    }
+    return Loaded(jax.device_get(variables), description, str(path), {})
