@@ -91,22 +91,24 @@ def describe(config: Config, found: Data, teacher: Loaded | None = None) -> Run:
         "name": config.model.name,
         "class_names": list(dataset.class_names),
         "image_shape": list(dataset.train.images.shape[1:]),
+        "input_size": config.model.input_size,
         "mean": dataset.mean.tolist(),
         "std": dataset.std.tolist(),
     }
     if teacher is not None:
         loaded = teacher.description
-        for key, field in (("name", "model.name"), ("image_shape", "data"), ("class_names", "data")):
-            if loaded[key] != description[key]:
+        fields = {"name": "model.name", "input_size": "model.input_size", "image_shape": "data", "class_names": "data"}
+        for key, field in fields.items():
+            if loaded.get(key) != description[key]:
                 raise ValueError(
-                    f"the teacher {teacher.source} has {key} {short(loaded[key])}, this run {short(description[key])}: "
+                    f"the teacher {teacher.source} has {key} {short(loaded.get(key))}, this run {short(description[key])}: "
                     f"set --config.{field} to match, or name another teacher"
                 )
         description = loaded  # with the mean and std that it was trained with
     network = models.NETWORKS[config.model.name]
     module = models.create(config.model.name, dataset.num_classes, config.model.dtype)
     model = models.from_linen(module, network.classifier)
-    preprocess = data.normalize(description["mean"], description["std"])
+    preprocess = data.normalize(description["mean"], description["std"], size=config.model.input_size)
     method = methods.create(config.unlearn.method, **config.unlearn.hyperparameters)
     return Run(config, found, network, module, model, preprocess, method, description)
 
