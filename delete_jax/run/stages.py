@@ -87,21 +87,23 @@ def describe(config: Config, found: Data, teacher: Loaded | None = None) -> Run:
       ValueError: the teacher has other classes, images or another architecture.
     """
     dataset = found.dataset
-    description = {
+    description: dict[str, Any] = {
         "name": config.model.name,
         "class_names": list(dataset.class_names),
         "image_shape": list(dataset.train.images.shape[1:]),
-        "input_size": config.model.input_size,
         "mean": dataset.mean.tolist(),
         "std": dataset.std.tolist(),
     }
+    if config.model.input_size is not None:
+        description["input_size"] = config.model.input_size
     if teacher is not None:
         loaded = teacher.description
         fields = {"name": "model.name", "input_size": "model.input_size", "image_shape": "data", "class_names": "data"}
         for key, field in fields.items():
-            if loaded.get(key) != description[key]:
+            theirs, ours = loaded.get(key), description.get(key)
+            if theirs != ours:
                 raise ValueError(
-                    f"the teacher {teacher.source} has {key} {short(loaded.get(key))}, this run {short(description[key])}: "
+                    f"the teacher {teacher.source} has {key} {short(theirs)}, this run {short(ours)}: "
                     f"set --config.{field} to match, or name another teacher"
                 )
         description = loaded  # with the mean and std that it was trained with
