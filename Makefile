@@ -2,6 +2,7 @@
 # make check   linter, formatter, types
 # make test    the tests
 # make coverage  the tests, with the coverage of the core: a quarter slower
+# make slow    the tests that take long to compile on a CPU: about a minute
 # make soak    the command killed, damaged, signalled, on a full disk: about 15 minutes, not part of the tests
 # make wheel   builds the wheel, installs it away from the checkout and runs the shipped example there, by its name
 #
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo check test coverage soak wheel format clean
+.PHONY: demo check test coverage slow soak wheel format clean
 .NOTPARALLEL:  # two pips in one environment get in each other's way
 
 demo: $(VENV)/installed
@@ -32,6 +33,9 @@ test: $(VENV)/installed-test
 # The limit is in pyproject.toml.
 coverage: $(VENV)/installed-test
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --cov --cov-report=term
+
+slow: $(VENV)/installed-test
+	@$(BIN)/python -m pytest -q -m slow
 
 # Less of it: make soak SOAK='--only signals --count 5'.
 soak: $(VENV)/installed-test

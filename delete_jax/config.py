@@ -5,10 +5,11 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from delete_jax import methods, models
+from delete_jax.data.images import MAX_SIDE
 from delete_jax.methods import Method, check_needs
 from delete_jax.methods.hyperparameters import shown
 from delete_jax.options import AUTO, MOST_EPOCHS, check_auto, rate
@@ -32,10 +33,12 @@ class DataConfig:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class ModelConfig:
-    """The network: a name of `delete_jax.models.MODELS`, and what it computes in."""
+    """The network: a name of `delete_jax.models.NETWORKS`, what it computes in, and the side in pixels that stored images are
+    brought to, batch by batch, before it sees them (None: as they are stored)."""
 
     name: str = "resnet_tiny"
     dtype: str = "float32"
+    input_size: int | None = None
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -133,12 +136,20 @@ def validate(config: Config) -> None:
     require(0 <= config.seed < 2**31, "config.seed", config.seed, "at least 0 and below 2^31")
     choose(config.parallel, "config.parallel", MODES)
     require(config.data.size is None or config.data.size >= 1, "config.data.size", config.data.size, "at least 1")
+    size = config.model.input_size
+    require(
+        size is None or 1 <= size <= MAX_SIDE, "config.model.input_size", size, f"at least 1 and at most {MAX_SIDE}"
+    )
     choose(config.unlearn.mask, "config.unlearn.mask", MASKS)
     choose(config.unlearn.pixels, "config.unlearn.pixels", PIXELS)
     choose(config.unlearn.batch_norm, "config.unlearn.batch_norm", BATCH_NORM_MODES)
     choose(config.model.dtype, "config.model.dtype", models.DTYPES)
     require(len(config.unlearn.forget) > 0, "config.unlearn.forget", config.unlearn.forget, "at least one class")
     _check_network(config.model.name, task)
+    if size is not None and task.answers == "pixel":
+        raise ValueError(
+            f"config.model.input_size is {size}: the task {task.name} has a class for each stored pixel; give config.data.size"
+        )
     method = _method(config)
     if config.unlearn.lr == AUTO:
         _prefixed("config.unlearn.lr", check_auto, method)
@@ -157,6 +168,35 @@ def validate(config: Config) -> None:
                 f"config.unlearn.{field} is {value!r}: it does not count for the task {task.name}; leave it out"
             )
     task.check(config)
+
+
+def choose_variant(file: str, given: str, names: Iterable[str]) -> tuple[str, bool]:
+    """Which of its variants a config file was asked for, and whether it shall be quick.
+
+    Args:
+      file: for the message.
+      given: what stands behind the file's name: "", "quick", "NAME" or "NAME:quick".
+      names: the variants, the default first.
+
+    Raises:
+      ValueError: there is no such variant.
+    """
+    names = list(names)
+    name, colon, last = given.rpartition(":")
+    is_quick = last == "quick"
+    name = name if is_quick else given
+    if name in names or (not name and not colon):
+        return name or names[0], is_quick
+    raise ValueError(f"{file}:{given}: the variants are {', '.join(names)}; each also with :quick, or 'quick' alone")
+
+
+def shorten(config: Config) -> Config:
+    """Makes a config quick: one epoch of everything, and no reference."""
+    for part in (config.train, config.unlearn, config.task):
+        if hasattr(part, "epochs"):
+            part.epochs = 1
+    config.retrain = False
+    return config
 
 
 SOMETIMES = ("mask", "pixels", "augment")

@@ -46,7 +46,8 @@ def make_predictor(
     @outside_meshes
     def predict(variables: Variables, images: np.ndarray) -> np.ndarray:
         size = EVAL_BATCH if len(images) >= EVAL_BATCH else 64
-        size = size if np.prod(images.shape[1:]) <= EVAL_PIXELS else 16
+        seen = jax.eval_shape(preprocess, jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype))
+        size = size if np.prod(seen.shape[1:]) <= EVAL_PIXELS else 16
         variables = jax.device_put(variables, jax.local_devices()[0])
         if not len(images):
             like, _ = jax.eval_shape(answer, variables, np.zeros((1, *images.shape[1:]), images.dtype))

@@ -302,6 +302,11 @@ BAD_INPUT = {
         ["--config.model.name=deeplab_small"],
         ["config.model.name", "deeplab_small answers once per pixel", "resnet_tiny, resnet_small, resnet18"],
     ),
+    "an input size for maps": (
+        None,
+        ["--config=scenes", "--config.model.input_size=64"],
+        ["config.model.input_size is 64", "segmentation", "config.data.size"],
+    ),
     "trigger too large": (
         None,
         [*BACKDOOR, "--config.task.size=9"],
@@ -460,6 +465,11 @@ BAD_INPUT = {
         lambda tmp: make_teacher(tmp, image_shape=[8, 8, 3]),
         [OLD],
         ["{tmp}/old", "[8, 8, 3]", "[8, 8, 1]"],
+    ),
+    "teacher that sees images at another size": (
+        lambda tmp: make_teacher(tmp, input_size=16),
+        [OLD],
+        ["{tmp}/old", "input_size 16", "this run None", "--config.model.input_size"],
     ),
     "teacher with NaN weights": (
         lambda tmp: make_teacher(tmp, with_nan),

@@ -20,6 +20,7 @@ WRONG = {
     "data.size": (0, -1, 2.5, "64"),
     "model.name": ("resnet", "", None),
     "model.dtype": ("float64", "int8", None),
+    "model.input_size": (0, -1, 10**6, 2.5, "224"),
     "train.epochs": (0, -1, 1.5, "3", True, None),
     "train.lr": (1e39, 0.0, -0.1, float("nan"), float("inf"), "0.1", None),
     "train.batch_size": (0, -8, 64.0, None),

@@ -19,6 +19,7 @@ from delete_jax.config import (
 from delete_jax.data import Split
 from delete_jax.data.dataset import Dataset, pixel_statistics
 from delete_jax.models import Network, ResNet
+from delete_jax.run.folder import load_teacher
 from delete_jax.run.stages import run_stages
 from delete_jax.tasks import Backdoor, Faces, Segmentation
 from delete_jax.tasks.backdoor import page as backdoor_page
@@ -57,6 +58,27 @@ def maps(n: int, seed: int) -> Split:
             if class_ == 2:
                 image[top : top + 8 : 2, column : column + 7] = 60
     return Split(images, labels)
+
+
+def test_images_are_brought_to_the_size_that_the_network_sees(tmp_path, capsys, monkeypatch):
+    vit = Network(lambda num_classes, dtype: models.ViT(num_classes, patch=8, width=16, depth=1, heads=2), "head")
+    monkeypatch.setitem(models.NETWORKS, "vit_tiny", vit)
+    images, labels = tiny.samples(48, size=8)
+    split = Split((60 * images + 100).clip(0, 255).astype(np.uint8), labels)
+    dataset = Dataset("corners", split, split, split, tuple("abcd"), *pixel_statistics(split.images))
+    monkeypatch.setattr(data, "load", lambda name, **_: dataset)
+    config = Config(
+        model=ModelConfig(name="vit_tiny", input_size=16),
+        train=TrainConfig(epochs=1, batch_size=16),
+        unlearn=UnlearnConfig(forget=(2,), epochs=1, batch_size=12, augment=("flip",)),
+        retrain=False,
+    )
+    run(config, tmp_path / "run", capsys)
+    loaded = load_teacher(str(tmp_path / "run"))  # it has no running statistics
+    assert loaded.description["input_size"] == 16
+    assert loaded.variables["params"]["pos_embed"].shape == (1, 1 + 4, 16)
+    config.teacher = str(tmp_path / "run")
+    run(config, tmp_path / "again", capsys)
 
 
 def test_segmentation(tmp_path, capsys, monkeypatch):

@@ -18,6 +18,7 @@ from delete_jax.data.images import MAX_SIDE
 from delete_jax.data.paths import local_path
 from delete_jax.data.pets import read_pets
 from delete_jax.data.splits import check_splits
+from delete_jax.data.tiny_imagenet import read_tiny_imagenet
 from delete_jax.data.voc import read_voc
 
 Found = tuple[Split, Split, tuple[str, ...]]
@@ -82,6 +83,7 @@ KINDS: dict[str, Kind] = {
     "scenes": Kind(_scenes, ("data_dir", "source"), where=_garments_dir, answers="pixel"),
     "oxford_iiit_pet": Kind(_pets, ("data_dir", "size"), where=_prepared_dir, answers="pixel"),
     "folder:": Kind(lambda name, options: read_folder(name, options.size), ("size",), prefix=True, answers="image"),
+    "tiny_imagenet:": Kind(lambda name, options: read_tiny_imagenet(name), (), prefix=True, answers="image"),
     "voc:": Kind(lambda name, options: read_voc(name, options.size or SIZE), ("size",), prefix=True, answers="pixel"),
 }
 
@@ -148,8 +150,8 @@ def load(
 
     Args:
         name: "digits" (scikit-learn's, prepared on first use), "fashion_mnist" (prepared on first use from IDX files),
-            "cifar10", "cifar100" (prepared by TFDS as array_record files) or "folder:PATH"
-            (`PATH/train/CLASS/*.png` and `PATH/test/CLASS/*.png`, also jpg, bmp and webp; classes whose names are all whole
+            "cifar10", "cifar100" (prepared by TFDS as array_record files), "tiny_imagenet:PATH" (its unpacked folder) or
+            "folder:PATH" (`PATH/train/CLASS/*.png` and `PATH/test/CLASS/*.png`, also jpg, bmp and webp; classes whose names are all whole
             numbers are in the order of these). For segmentation: "scenes" (composed of fashion_mnist's garments),
             "oxford_iiit_pet" (prepared by TFDS as array_record files) or "voc:PATH" (Pascal VOC 2012's folder). "~" is the
             home folder in this path, and in the others.

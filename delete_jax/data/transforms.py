@@ -13,16 +13,20 @@ from jax.typing import DTypeLike
 from numpy.typing import ArrayLike
 
 
-def normalize(mean: ArrayLike, std: ArrayLike, dtype: DTypeLike = jnp.float32) -> Callable[[jax.Array], jax.Array]:
+def normalize(
+    mean: ArrayLike, std: ArrayLike, dtype: DTypeLike = jnp.float32, size: int | None = None
+) -> Callable[[jax.Array], jax.Array]:
     """Returns the function from bytes to network inputs, `(x / 255 - mean) / std`.
 
     Args:
         mean: `[c]`, of pixels in [0, 1]; one number for all channels will do.
         std: `[c]`, positive; as many as `mean`.
         dtype: of the result and of the arithmetic.
+        size: in pixels, of the squares that images are brought to (bilinear) for a network that wants larger ones than are
+            stored: only the batch ever has that size. None: as they are stored.
 
     Returns:
-        A function of images, uint8 `[b, h, w, c]`, that returns `dtype` `[b, h, w, c]`. It raises ValueError for images of
+        A function of images, uint8 `[b, h, w, c]`, that returns `dtype` `[b, h, w, c]` (or `[b, size, size, c]`). It raises ValueError for images of
         another dtype, which may have been scaled already, or with other channels. Its attribute `between_bytes` is the same
         for floats in [0, 255], as attacks on stored images make them.
 
@@ -38,11 +42,16 @@ def normalize(mean: ArrayLike, std: ArrayLike, dtype: DTypeLike = jnp.float32) -
     for name, values, least in (("mean", mean, -np.inf), ("std", std, 0)):
         if not (np.isfinite(values) & (values > least)).all():
             raise ValueError(f"{name}={values.ravel()}: give finite numbers{', above 0' if name == 'std' else ''}")
+    if size is not None and (not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1):
+        raise ValueError(f"size={size!r}: give the side of the network's images in pixels, at least 1, or None")
 
     def between_bytes(images: jax.Array) -> jax.Array:
         if mean.size not in (1, images.shape[-1]):
             raise ValueError(f"images have {images.shape[-1]} channels, and mean and std {mean.size} numbers")
-        return (images.astype(dtype) / 255 - mean) / std
+        values = images.astype(dtype)
+        if size is not None and images.shape[1:3] != (size, size):
+            values = jax.image.resize(values, (len(images), size, size, images.shape[-1]), "bilinear")
+        return (values / 255 - mean) / std
 
     def apply(images: jax.Array) -> jax.Array:
         if images.dtype != np.uint8:

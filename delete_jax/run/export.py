@@ -86,7 +86,7 @@ def _save_torch(loaded: Loaded, out: Path) -> None:
     info = TorchInfo.from_json(described["torch"]) if "torch" in described else None
     height, width, _ = described["image_shape"]
     said = {name: described[name] for name in ("class_names", "mean", "std")}
-    said["image_size"] = height if height == width else None
+    said["image_size"] = described.get("input_size", height if height == width else None)
     if None in described["class_names"]:
         said["class_names"] = None
     known = {} if info is None else _plain(info)
@@ -102,7 +102,8 @@ def _save_exported(loaded: Loaded, out: Path) -> None:
                 f"{loaded.source}: its {name} is not known: give delete-jax convert {option}, or export what a run made of it"
             )
     model = models.from_linen(_module(described), models.NETWORKS[described["name"]].classifier)
-    preprocess, shape = data.normalize(described["mean"], described["std"]), described["image_shape"]
+    preprocess = data.normalize(described["mean"], described["std"], size=described.get("input_size"))
+    shape = described["image_shape"]
     variables = jax.device_get(loaded.variables)
     check_network(model, variables, np.zeros((1, *shape), np.uint8), preprocess)
     models.save_exported(model, variables, out, shape, preprocess)

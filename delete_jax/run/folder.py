@@ -152,4 +152,5 @@ def _has_content(path: Path) -> bool:
 
 def variables_of(tree: dict[str, Any]) -> Variables:
     """The network in a saved state."""
-    return {"params": tree["params"], **tree["model_state"]}
+    # A network without running statistics, such as a transformer, leaves nothing there.
+    return {"params": tree["params"], **tree.get("model_state", {})}

@@ -15,7 +15,7 @@ from delete_jax.run.arguments import shipped
 def listing() -> str:
     """Configs, tasks, datasets, networks, methods and measures, each with what a user must know of it."""
     parts = {
-        "Configs (--config=NAME or NAME:quick)": _configs(),
+        "Configs (--config=NAME, NAME:VARIANT or NAME:quick)": _configs(),
         "Tasks (task=SETTINGS(…) in a config file, --config.task.…)": _tasks(),
         "Datasets (--config.data.name)": iter([", ".join(names())]),
         "Networks (--config.model.name)": _networks(),

@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import jax
 from rich.console import Console
 
 from delete_jax import data, methods, models, tasks
@@ -92,7 +93,7 @@ def describe(config: Config, found: Data, teacher: Loaded | None = None) -> Run:
       ValueError: the teacher has other classes, images or another architecture.
     """
     dataset = found.dataset
-    description = {
+    description: dict[str, Any] = {
         "name": config.model.name,
         "dtype": config.model.dtype,
         "class_names": list(dataset.class_names),
@@ -100,6 +101,8 @@ def describe(config: Config, found: Data, teacher: Loaded | None = None) -> Run:
         "mean": dataset.mean.tolist(),
         "std": dataset.std.tolist(),
     }
+    if config.model.input_size is not None:
+        description["input_size"] = config.model.input_size
     if teacher is not None:
         _check_fit(teacher, description)
         said = teacher.description  # the mean and std that it was trained with, and what PyTorch calls its weights
@@ -107,7 +110,7 @@ def describe(config: Config, found: Data, teacher: Loaded | None = None) -> Run:
     network = models.NETWORKS[config.model.name]
     module = models.create(config.model.name, dataset.num_classes, config.model.dtype)
     model = models.from_linen(module, network.classifier)
-    preprocess = data.normalize(description["mean"], description["std"])
+    preprocess = data.normalize(description["mean"], description["std"], size=config.model.input_size)
     method = methods.create(config.unlearn.method, **config.unlearn.hyperparameters)
     return Run(config, found, network, module, model, preprocess, method, description)
 
@@ -120,9 +123,11 @@ def _check_fit(teacher: Loaded, ours: dict[str, Any]) -> None:
             return all(map(fits, said, mine))
         return said is None or said == mine
 
-    for key, field in (("name", "model.name"), ("image_shape", "data"), ("class_names", "data")):
-        said, mine = teacher.description[key], ours[key]
-        if fits(said, mine):
+    fields = {"name": "model.name", "input_size": "model.input_size", "image_shape": "data", "class_names": "data"}
+    for key, field in fields.items():
+        said, mine = teacher.description.get(key), ours.get(key)
+        is_open = key == "input_size" and said is None and "torch" in teacher.description
+        if is_open or (fits(said, mine) and (said is None) <= (mine is None)):
             continue
         if key == "class_names" and len(said) != len(mine):
             what = f"{len(said)} classes, this run {len(mine)}"
@@ -143,7 +148,8 @@ def _check_network(run: Run, teacher: Loaded | None) -> None:
     images, labels = dataset.train
     where = f"--config.model.name={config.model.name}" if teacher is None else f"--config.teacher={teacher.source}"
     try:
-        variables = models.shapes(run.module, images.shape[1:]) if teacher is None else teacher.variables
+        seen = jax.eval_shape(run.preprocess, jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype))
+        variables = models.shapes(run.module, seen.shape[1:]) if teacher is None else teacher.variables
         answered = check_network(run.model, variables, images, run.preprocess, labels)
         if answered != dataset.num_classes:
             raise ValueError(f"it answers with {answered} classes, and {dataset.name} has {dataset.num_classes}")

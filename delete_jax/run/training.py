@@ -44,7 +44,8 @@ def train(run: Run, folder: Folder, training: Training, start: Result | None = N
     tx = sgd(settings.momentum, settings.weight_decay, cosine_steps=steps)
     augment = augmentation(run.network.answers, settings.augment)
     trainer = make_trainer(run.model, methods.finetune(), tx, run.preprocess, augment, "train", config.parallel)
-    variables = models.init(run.module, tuple(images.shape[1:]), config.seed)
+    seen = jax.eval_shape(run.preprocess, jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype))
+    variables = models.init(run.module, seen.shape[1:], config.seed)
     check_answers(run.model, variables, images, run.preprocess)
     if start is not None:
         variables = models.with_classifier(start.variables, variables, run.network.path)
@@ -71,7 +72,7 @@ def origin_of(run: Run, training: Training, start: Result | None = None) -> dict
         **training.dataset.digests,
         "split": data.split_digest(training.split),
         "class_names": list(training.dataset.class_names),
-        "network": {"name": run.config.model.name, "dtype": run.config.model.dtype},
+        "network": {name: value for name, value in dataclasses.asdict(run.config.model).items() if value is not None},
         "settings": dataclasses.asdict(training.settings),
         "seed": run.config.seed,
         "start": None if start is None else digest(start.variables),

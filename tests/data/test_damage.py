@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_datasets import prepare_cifar10
+from test_datasets import prepare_cifar
 from test_maps import prepare_pets
 
 from delete_jax.data import load, prepare
@@ -117,7 +117,7 @@ def test_features_import_no_module(copy, tmp_path, monkeypatch):
 
 
 def test_what_tfds_prepared_is_not_prepared_here(tmp_path):
-    directory = prepare_cifar10(tmp_path)
+    directory = prepare_cifar(tmp_path)
     (directory / "label.labels.txt").unlink()  # TFDS would call the classes 0 to 9
     with pytest.raises(ValueError, match=r"cifar10/3\.0\.2: is damaged .*: delete it, and prepare cifar10 again"):
         load("cifar10", data_dir=tmp_path)

@@ -42,31 +42,33 @@ def idx_dir(tmp_path) -> Path:
     return folder
 
 
-def prepare_cifar10(data_dir: Path) -> Path:
-    """Prepares 30 and 10 images with the features of TFDS' cifar10, whose own preparation needs TensorFlow."""
+def prepare_cifar(data_dir: Path, num_classes: int = 10) -> Path:
+    """Prepares three and one images a class with the features of TFDS' cifar10 or cifar100, whose own preparation needs
+    TensorFlow."""
     import tensorflow_datasets as tfds
 
-    class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    class Cifar(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = f"cifar{num_classes}"
         VERSION = tfds.core.Version("3.0.2")
 
         def _info(self):
             features = {
                 "id": tfds.features.Text(),
                 "image": tfds.features.Image(shape=(32, 32, 3)),
-                "label": tfds.features.ClassLabel(names=[f"class {i}" for i in range(10)]),
+                "label": tfds.features.ClassLabel(names=[f"class {i}" for i in range(num_classes)]),
             }
             return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
         def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples(30), "test": self._generate_examples(10)}
+            return {"train": self._generate_examples(3 * num_classes), "test": self._generate_examples(num_classes)}
 
         def _generate_examples(self, count):
             for i in range(count):
                 png = io.BytesIO()
-                Image.fromarray(np.full((32, 32, 3), (i, 2 * i, 255 - i), np.uint8)).save(png, "PNG")
-                yield i, {"id": str(i), "image": png.getvalue(), "label": i % 10}
+                Image.fromarray(np.full((32, 32, 3), (i % 128, 2 * i % 256, 255 - i % 256), np.uint8)).save(png, "PNG")
+                yield i, {"id": str(i), "image": png.getvalue(), "label": i % num_classes}
 
-    builder = Cifar10(data_dir=data_dir, file_format="array_record")
+    builder = Cifar(data_dir=data_dir, file_format="array_record")
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     return Path(builder.data_dir)
 
@@ -273,7 +275,7 @@ def test_debians_folder_is_the_default_source(idx_dir, tmp_path, monkeypatch):
 
 
 def test_cifar10_is_read_from_what_tfds_prepared(tmp_path):
-    directory = prepare_cifar10(tmp_path)
+    directory = prepare_cifar(tmp_path)
     (directory.parent / "incomplete.ABC_3.0.3").mkdir()  # what an interrupted preparation leaves
     (directory.parent / "2.9.10").mkdir()
     dataset = load("cifar10", data_dir=str(tmp_path), validation=0)

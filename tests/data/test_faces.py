@@ -35,7 +35,7 @@ def write_people(root: Path, counts: dict[str, int]) -> None:
     for i, (name, count) in enumerate(counts.items()):
         (root / name).mkdir(parents=True)
         for j in range(count):
-            pixels = np.full((20, 30, 3), 40 * i + j, np.uint8)
+            pixels = np.full((20, 30, 3), (40 * i + j) % 256, np.uint8)
             pixels[:, :5] = pixels[:, -5:] = 255  # outside the middle square
             Image.fromarray(pixels).save(root / name / f"{j:04d}_01.png")
 

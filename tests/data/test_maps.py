@@ -17,7 +17,7 @@ from delete_jax.data.voc import CLASS_NAMES, read_voc
 PALETTE = [value for i in range(256) for value in (i, 255 - i, (7 * i) % 256)]
 
 
-def write_voc(root: Path) -> None:
+def write_voc(root: Path, class_: int = 15) -> None:
     """Three training and two validation images of different sizes, masks as VOC's: palette PNGs with 255 at the borders."""
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
@@ -32,7 +32,7 @@ def write_voc(root: Path) -> None:
             )
             mask = np.zeros((height, width), np.uint8)
             mask[5:15, 10:30] = 255
-            mask[7:13, 12:28] = 15
+            mask[7:13, 12:28] = class_
             image = Image.fromarray(mask, "P")
             image.putpalette(PALETTE)
             image.save(root / "SegmentationClass" / f"{name}.png")

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from delete_jax.data import augmentation, normalize, paired_augmentation
 
@@ -106,6 +107,24 @@ def test_normalize():
     result = jax.jit(normalize(mean, std))(batch())
     assert result.dtype == jnp.float32
     np.testing.assert_allclose(result, (np.asarray(batch()) / 255 - mean) / std, rtol=1e-5, atol=1e-6)
+
+
+def test_normalize_brings_images_to_a_size():
+    """As Pillow does with floats (bilinear), before the statistics are taken off."""
+    mean, std = np.array([0.5, 0.4, 0.3]), np.array([0.2, 0.3, 0.25])
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    result = jax.jit(normalize(mean, std, size=20))(images)
+    assert result.shape == (2, 20, 20, 3)
+    channel = Image.fromarray(images[1, ..., 2].astype(np.float32)).resize((20, 20), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(result[1, ..., 2], (np.asarray(channel) / 255 - 0.3) / 0.25, rtol=1e-4, atol=1e-4)
+    same = normalize(mean, std, size=8)(images)
+    np.testing.assert_array_equal(same, normalize(mean, std)(images))
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, "8", True])
+def test_wrong_size(size):
+    with pytest.raises(ValueError, match=f"size={size!r}: give the side"):
+        normalize(np.zeros(1), np.ones(1), size=size)
 
 
 def test_normalize_in_float64():
