@@ -16,6 +16,7 @@ from delete_jax.models.layers import BatchNorm, Mark
 from delete_jax.models.network import ANSWERS, Network, with_classifier
 from delete_jax.models.resnet import Block, Bottleneck, ResNet
 from delete_jax.models.swin import Swin
+from delete_jax.models.torch_modules import from_torch, to_state_dict
 from delete_jax.models.vgg import VGG
 from delete_jax.models.vit import ViT
 from delete_jax.models.weights import TorchInfo, load_torch, save_torch
@@ -79,10 +80,12 @@ __all__ = [
     "features",
     "from_linen",
     "from_nnx",
+    "from_torch",
     "grad_cam",
     "init",
     "layer_output",
     "load_torch",
     "save_torch",
+    "to_state_dict",
     "with_classifier",
 ]
