@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import inspect
 from typing import Any
 
 INSTALL = "pip install 'delete_jax[torch]'"
 
 
-def imported(needs_torchax: bool = True) -> tuple[Any, Any]:
-    """torch and torchax.
+def import_torch(*others: str) -> Any:
+    """torch, and whether the other packages can be imported.
 
     Raises:
-      ValueError: one of them is missing, or they do not fit each other.
+      ValueError: one of them is missing, or does not fit the torch that is there.
     """
-    found = []
-    for name in ("torch", "torchax") if needs_torchax else ("torch",):
+    for name in ("torch", *others):
         try:
-            found.append(importlib.import_module(name))
+            importlib.import_module(name)
         except ImportError as error:
             raise ValueError(f"PyTorch networks need {name}: {INSTALL}") from error
         except Exception as error:  # torchax reads names of torch's that come and go
+            version = importlib.metadata.version("torch")
             raise ValueError(
-                f"torchax does not work with torch {found[0].__version__} ({_first_line(error)}): {INSTALL} takes one that fits"
+                f"{name} does not work with torch {version} ({_first_line(error)}): {INSTALL} takes versions that fit"
             ) from error
-    return found[0], found[-1] if needs_torchax else None
+    return importlib.import_module("torch")
 
 
 def check_module(module: Any) -> None:
@@ -41,17 +42,23 @@ def check_module(module: Any) -> None:
         raise ValueError(f"from_torch needs a PyTorch module, got {what}: {hint}")
     name = type(module).__name__
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
-        raise ValueError(f"{name} is compiled by torch.jit: JAX needs its Python code, give the module before torch.jit")
+        raise ValueError(
+            f"{name} is compiled by torch.jit: JAX needs its Python code, give the module before torch.jit"
+        )
     if hasattr(module, "_orig_mod"):
         raise ValueError("the module is compiled by torch.compile: give the one before, module._orig_mod")
     if isinstance(module, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
         raise ValueError(f"{name} spreads a network over devices: give the network itself, module.module")
     for path, part in module.named_modules():
         if "quantized" in type(part).__module__.split("."):
-            raise ValueError(f"the layer {path!r} is quantised, and cannot be trained: give the network before quantisation")
+            raise ValueError(
+                f"the layer {path!r} is quantised, and cannot be trained: give the network before quantisation"
+            )
     for path, tensor in (*module.named_parameters(), *module.named_buffers()):
         if isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
-            raise ValueError(f"{path} has no shape yet: run the module once on an image, module(torch.zeros(1, c, h, w))")
+            raise ValueError(
+                f"{path} has no shape yet: run the module once on an image, module(torch.zeros(1, c, h, w))"
+            )
         if tensor.is_meta:
             raise ValueError(f"{path} is on the device 'meta', without values: load the weights first")
         if tensor.is_complex() or tensor.layout != torch.strided or tensor.is_quantized:

@@ -16,7 +16,7 @@ import numpy as np
 
 from delete_jax.model import Model, Variables
 from delete_jax.models import torch_norms
-from delete_jax.models.torch_checks import check_module, explained, imported
+from delete_jax.models.torch_checks import check_module, explained, import_torch
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +77,7 @@ def to_state_dict(variables: Variables, module: torch.nn.Module | None = None) -
     Raises:
       ValueError: torch is missing, these are no such variables, or they are another module's.
     """
-    torch, _ = imported(needs_torchax=False)
+    torch = import_torch()
     if not isinstance(variables, Mapping) or not all(isinstance(tree, Mapping) for tree in variables.values()):
         raise ValueError(
             f"to_state_dict needs the variables of from_torch, {{'params': …, 'buffers': …}}, got a {type(variables).__name__}"
@@ -125,7 +125,7 @@ class _Network:
     """
 
     def __init__(self, module: torch.nn.Module):
-        self.torch, torchax = imported()
+        self.torch = import_torch("torchax")
         check_module(module)
         self.env = _environment()
         try:
@@ -133,8 +133,10 @@ class _Network:
         except Exception as error:  # of any kind: the module's own code may be called
             raise ValueError(f"the module cannot be copied (copy.deepcopy): {explained(error)}") from error
         self.training = [part.training for part in (self.module if module.training else self.module.train()).modules()]
-        saved, params, buffers = set(self.module.state_dict()), {}, {}
-        self.constants = {}  # buffers that no state dict has
+        saved = set(self.module.state_dict())
+        params: Variables = {}
+        buffers: Variables = {}
+        self.constants: Variables = {}  # buffers that no state dict has
         for name, tensor in dict(_tensors(self.module, once=True)).items():
             trained = isinstance(tensor, self.torch.nn.Parameter) and tensor.requires_grad
             (params if trained else buffers if name in saved else self.constants)[name] = _to_jax(tensor)

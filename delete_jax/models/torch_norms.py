@@ -32,6 +32,9 @@ class Cumulative(float):
         momentum.module = module
         return momentum
 
+    def rate(self) -> jax.Array:
+        return 1 / self.module.num_batches_tracked.jax().astype(jnp.float32)
+
 
 def batch_norm(
     input: Any,
@@ -54,8 +57,7 @@ def batch_norm(
             'or images, or batch_norm="frozen"'
         )
     if running_mean is not None:
-        tracked = isinstance(momentum, Cumulative)
-        rate = 1 / momentum.module.num_batches_tracked.jax().astype(mean.dtype) if tracked else momentum
+        rate = momentum.rate() if isinstance(momentum, Cumulative) else momentum
         _follow(running_mean, mean, rate)
         _follow(running_var, var * (count / (count - 1)), rate)
     return _normalised(input, mean, var, weight, bias, eps)
