@@ -12,6 +12,7 @@ from delete_jax.models.adapters import from_linen, from_nnx
 from delete_jax.models.all_cnn import AllCNN
 from delete_jax.models.deeplab import DeepLabV3, DeepLabV3Plus
 from delete_jax.models.inside import features, grad_cam, layer_output
+from delete_jax.models.keras_models import from_keras
 from delete_jax.models.layers import BatchNorm, Mark
 from delete_jax.models.network import ANSWERS, Network, with_classifier
 from delete_jax.models.resnet import Block, Bottleneck, ResNet
@@ -78,6 +79,7 @@ __all__ = [
     "ViT",
     "create",
     "features",
+    "from_keras",
     "from_linen",
     "from_nnx",
     "from_torch",
