@@ -11,6 +11,7 @@ import pytest
 import delete_jax as dj
 from delete_jax.models import from_keras
 from tests import tiny
+from tests.test_readme import ROOT, blocks
 
 os.environ["KERAS_BACKEND"] = "jax"
 keras = pytest.importorskip("keras", reason="Keras is not installed: make torch")
@@ -113,3 +114,12 @@ def test_what_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras", None)
     with pytest.raises(ValueError, match=r"Keras networks need keras: pip install 'delete_jax\[keras\]'"):
         from_keras(network)
+
+
+def test_the_page():
+    (snippet,) = (block for block in blocks("python", ROOT / "docs" / "your-own.md") if "import keras\n" in block)
+    images = np.random.default_rng(0).normal(size=(8, 32, 32, 3)).astype(np.float32)
+    names = {"images": images, "labels": np.full(8, 3)}
+    exec(snippet.replace("lr=1e-3", "lr=1e-3, parallel='jit'").replace("epochs=5", "epochs=1"), names)
+    logits = names["model"].apply(names["result"].variables, jnp.asarray(images))
+    np.testing.assert_allclose(names["network"](images), logits, atol=1e-5)

@@ -11,6 +11,7 @@ import pytest
 import delete_jax as dj
 from delete_jax.models import from_torch, to_state_dict
 from tests import tiny
+from tests.test_readme import ROOT, blocks
 
 NEEDED = "the extra torch is not installed: make torch"
 torch = pytest.importorskip("torch", reason=NEEDED)
@@ -463,3 +464,21 @@ def test_names_and_variables_that_do_not_fit():
         to_state_dict(variables["params"]["fc.weight"])
     with pytest.raises(ValueError, match=r"another network's than this Linear: missing: weight, bias; surplus: "):
         to_state_dict(variables, nn.Linear(2, 2))
+
+
+# ----------------------------------------------------------------------------------------------------------------- pages
+
+
+@pytest.mark.parametrize("name", ["torchvision", "timm"])
+def test_the_page(name):
+    """What docs/your-own.md shows runs, and the network that it leaves in PyTorch is the one that JAX has."""
+    (snippet,) = (block for block in blocks("python", ROOT / "docs" / "your-own.md") if f"import {name}\n" in block)
+    rng = np.random.default_rng(0)
+    names = {"images": rng.normal(size=(8, 32, 32, 3)).astype(np.float32), "labels": np.full(8, 3)}
+    names["photos"] = rng.integers(0, 256, names["images"].shape, np.uint8)
+    torch.manual_seed(0)
+    exec(snippet.replace("epochs=5", "epochs=1"), names)
+    x, xt = images_of(32)
+    expected = names["module"].eval()(xt)
+    assert differ(jax.jit(names["model"].apply)(names["result"].variables, x), expected) < 1e-5
+    assert differ(jax.jit(names["model"].apply)(names["variables"], x), expected) > 1e-5
