@@ -430,7 +430,7 @@ MODULES = {
 
 
 @pytest.mark.parametrize("name", MODULES)
-@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 def test_modules_that_are_refused(name):
     make, message = MODULES[name]
     with pytest.raises(ValueError, match=message) as error:
