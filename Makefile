@@ -3,20 +3,22 @@
 # make test    the tests
 # make coverage  the tests, with the coverage of the core: a quarter slower
 # make slow    the tests that take long to compile on a CPU: about a minute
+# make torch   the tests that need PyTorch, torchax or Keras, in an environment of their own, .venv-torch: several GB
 # make soak    the command killed, damaged, signalled, on a full disk: about 15 minutes, not part of the tests
 # make wheel   builds the wheel, installs it away from the checkout and runs the shipped example there, by its name
 #
-# Each makes .venv and installs what it needs there, once. Needed: make and Python 3.11 or newer with venv and pip.
+# Each but "make torch" makes .venv and installs what it needs there, once. Needed: make and Python 3.11 or newer with venv and pip.
 
 PYTHON ?= python3
 WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
+TORCH := .venv-torch
 # Quiet but for errors; Python compiles what is imported, at its first import, and keeps that: the tests start it often.
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo check test coverage slow soak wheel format clean
+.PHONY: demo check test coverage slow torch soak wheel format clean
 .NOTPARALLEL:  # two pips in one environment get in each other's way
 
 demo: $(VENV)/installed
@@ -37,6 +39,10 @@ coverage: $(VENV)/installed-test
 slow: $(VENV)/installed-test
 	@$(BIN)/python -m pytest -q -m slow
 
+torch: $(TORCH)/installed-torch
+	@$(TORCH)/bin/python -m pytest -q -n $(WORKERS) tests/test_from_torch.py tests/test_from_keras.py \
+	    tests/test_networks_torch.py tests/test_weights.py
+
 # Less of it: make soak SOAK='--only signals --count 5'.
 soak: $(VENV)/installed-test
 	@$(BIN)/python tests/soak.py $(SOAK)
@@ -54,7 +60,7 @@ format: $(VENV)/installed-test
 	@$(BIN)/ruff format -q
 
 clean:
-	rm -rf $(VENV) .cache .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TORCH) .cache .coverage .mypy_cache .pytest_cache .ruff_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -72,3 +78,10 @@ $(VENV)/installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing with the test tools into $(VENV)"
 	@$(INSTALL) -e '.[test]'
 	@touch $(VENV)/installed $@
+
+# Apart, so that the other targets neither wait for torch nor depend on it.
+$(TORCH)/installed-torch: pyproject.toml constraints.txt
+	@$(MAKE) --no-print-directory VENV=$(TORCH) $(TORCH)/bin/python
+	@echo "installing with PyTorch and Keras into $(TORCH)"
+	@$(subst $(BIN),$(TORCH)/bin,$(INSTALL)) -e '.[test,torch-test]'
+	@touch $@

@@ -56,6 +56,13 @@ def main() -> int:
     options = parser.parse_args()
 
     module = dj.models.create(options.model, NUM_CLASSES, options.dtype)
+    if options.torch and not in_torch(module):
+        known = ", ".join(name for name in names if in_torch(dj.models.create(name, NUM_CLASSES)))
+        print(
+            f"step_time: error: --torch knows no PyTorch counterpart of {options.model}: choose one of {known}, or leave it out",
+            file=sys.stderr,
+        )
+        return 2
     model, variables = dj.models.from_linen(module), dj.models.init(module, tuple(options.shape), seed=0)
     images = np.random.default_rng(0).integers(0, 256, (options.samples, *options.shape), dtype=np.uint8)
     channels = options.shape[-1]
@@ -116,6 +123,12 @@ def main() -> int:
             f"JAX / PyTorch steps per second: {np.median(ratios):.2f} (rounds {ratios.min():.2f} to {ratios.max():.2f})"
         )
     return 0
+
+
+def in_torch(module) -> bool:
+    """Whether `torch_reference` builds the same network: a ResNet with a 3x3 stem and blocks of two convolutions."""
+    plain = isinstance(module, dj.models.ResNet) and not module.imagenet_stem
+    return plain and module.block is dj.models.Block
 
 
 def cost(model, preprocess, augment, variables, teacher, streams, batch: int) -> tuple[float, float]:

@@ -57,7 +57,8 @@ def check_network(
         raise ValueError("uint8 images need preprocess=, such as delete_jax.data.normalize(mean, std)")
     if not isinstance(model, Model):
         raise ValueError(
-            f"model must be models.from_linen(net), models.from_nnx(net)[0] or {HOW}, got {type(model).__name__}"
+            "model must be models.from_linen(net), the first of what models.from_nnx(net), from_torch(net) or from_keras(net) "
+            f"returns, or {HOW}; got {type(model).__name__}"
         )
     _check_weights(variables)
     x = _input(preprocess, images, BATCH)

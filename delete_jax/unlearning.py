@@ -58,7 +58,7 @@ def unlearn(
     """Makes a trained network forget classes.
 
     Args:
-      model: from `models.from_linen`, `models.from_nnx`, or `Model(apply=..., apply_train=...)`.
+      model: from `models.from_linen`, `from_nnx`, `from_torch`, `from_keras`, or `Model(apply=..., apply_train=...)`.
       variables: the trained network's; the frozen teacher, and where the student starts. Not changed.
       images: `[n, h, w, c]`; uint8 (give `preprocess`), or float and ready for the network.
       labels: integers `[n]`, or `[n, h, w]` for segmentation (255: does not count). Samples with a class of `forget`

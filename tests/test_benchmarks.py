@@ -202,6 +202,18 @@ def test_bad_input_is_one_line(name, scripts, monkeypatch, capsys, tmp_path):
     assert "nope.py" in error or "table.json" in error
 
 
+@pytest.mark.parametrize("network", ["vgg16_bn_small", "resnet18_imagenet", "resnet50"])
+def test_networks_that_the_reference_does_not_know(network, scripts, monkeypatch, capsys):
+    script = scripts("step_time")
+    monkeypatch.setattr(sys, "argv", ["step_time", "--torch", f"--model={network}"])
+    assert script.main() == 2
+    error = capsys.readouterr().err
+    assert error.startswith(
+        f"step_time: error: --torch knows no PyTorch counterpart of {network}: choose one of resnet_tiny, "
+    )
+    assert error.count("\n") == 1
+
+
 def test_another_tasks_config_is_refused(scripts, config, monkeypatch, capsys, tmp_path):
     script = scripts("segmentation")
     monkeypatch.setattr(sys, "argv", ["segmentation", f"--config={config}", f"--out={tmp_path / 'out'}"])

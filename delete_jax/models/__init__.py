@@ -13,10 +13,12 @@ from delete_jax.models.all_cnn import AllCNN
 from delete_jax.models.deeplab import DeepLabV3, DeepLabV3Plus
 from delete_jax.models.exported import save_exported
 from delete_jax.models.inside import features, grad_cam, layer_output
+from delete_jax.models.keras_models import from_keras
 from delete_jax.models.layers import BatchNorm, Mark
 from delete_jax.models.network import ANSWERS, Network, with_classifier
 from delete_jax.models.resnet import Block, Bottleneck, ResNet
 from delete_jax.models.swin import Swin
+from delete_jax.models.torch_modules import from_torch, to_state_dict
 from delete_jax.models.vgg import VGG
 from delete_jax.models.vit import ViT
 from delete_jax.models.weights import TorchInfo, load_torch, save_torch
@@ -92,8 +94,10 @@ __all__ = [
     "ViT",
     "create",
     "features",
+    "from_keras",
     "from_linen",
     "from_nnx",
+    "from_torch",
     "grad_cam",
     "init",
     "layer_output",
@@ -101,5 +105,6 @@ __all__ = [
     "save_exported",
     "save_torch",
     "shapes",
+    "to_state_dict",
     "with_classifier",
 ]

@@ -38,7 +38,7 @@ def from_linen(module: nn.Module, classifier: str | None = None, streams: tuple[
         hint = (
             "call it first, such as from_linen(Net())" if inspect.isclass(module) else "give an instance of nn.Module"
         )
-        raise ValueError(f"from_linen needs a Linen module, got {_shown(module)}: {_other(module, 'nnx') or hint}")
+        raise ValueError(f"from_linen needs a Linen module, got {_shown(module)}: {_other(module) or hint}")
     try:
         hash(module)
     except TypeError:  # a list or a dict among its fields
@@ -125,7 +125,7 @@ def from_nnx(module: nnx.Module, classifier: str | None = None) -> tuple[Model, 
 
     if not isinstance(module, nnx.Module):
         hint = "call it first, such as from_nnx(Net(nnx.Rngs(0)))" if inspect.isclass(module) else "give an nnx.Module"
-        raise ValueError(f"from_nnx needs an NNX module, got {_shown(module)}: {_other(module, 'linen') or hint}")
+        raise ValueError(f"from_nnx needs an NNX module, got {_shown(module)}: {_other(module) or hint}")
     kinds = (nnx.Param, nnx.RngState, nnx.Intermediate, ...)
 
     def copied(state: nnx.State) -> dict[str, Any]:
@@ -170,8 +170,10 @@ def _shown(value: Any) -> str:
     return f"the class {value.__name__}" if inspect.isclass(value) else f"a {type(value).__name__}"
 
 
-def _other(value: Any, framework: str) -> str:
-    """Says which function to use for a module of that part of Flax; "" for something else."""
+def _other(value: Any) -> str:
+    """Says which function to use for a module of another framework, or part of Flax; "" for something else."""
     bases = (value if inspect.isclass(value) else type(value)).__mro__
-    is_one = any(base.__module__.startswith(f"flax.{framework}.") for base in bases)
-    return f"use models.from_{framework} for a module of flax.{framework}" if is_one else ""
+    for library, name in (("flax.linen", "linen"), ("flax.nnx", "nnx"), ("torch", "torch"), ("keras", "keras")):
+        if any(base.__module__.startswith(f"{library}.") for base in bases):
+            return f"use models.from_{name} for a module of {library}"
+    return ""

@@ -1,10 +1,10 @@
-"""Looking inside a Linen network: what enters its classifier, what leaves a layer, and where it finds its reasons."""
+"""Looking inside a network: what enters its classifier, what leaves a layer, and where it finds its reasons."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import chex
 import flax.linen as nn
@@ -12,6 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from delete_jax.model import Model, Variables
+from delete_jax.models.torch_modules import torch_features
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Seen(NamedTuple):
@@ -59,26 +63,33 @@ def watch(
 
 
 @functools.cache
-def features(module: nn.Module, classifier: str) -> Model:
+def features(module: nn.Module | torch.nn.Module, classifier: str) -> Model:
     """The network up to its classifier: `apply` returns the features that enter it, `[b, d]`, in place of logits.
 
     Args:
-      module: a Linen network.
+      module: a Linen network, or a PyTorch module (with the variables of `from_torch`).
       classifier: the path of its last layer (`Network.classifier`); features with positions are averaged over these.
 
     Raises:
       ValueError: (by `apply`) there is no such layer, or it runs several times.
     """
+    if not isinstance(module, nn.Module):
+        return torch_features(module, classifier)
     return _up_to(lambda variables, x: watch(module, variables, x, classifier).inputs)
 
 
 @functools.cache
-def layer_output(module: nn.Module, layer: str) -> Model:
+def layer_output(module: nn.Module | torch.nn.Module, layer: str) -> Model:
     """The network up to one of its layers: `apply` returns its output `[b, d]`, averaged over positions.
+
+    Args:
+      module, layer: as for `features`.
 
     Raises:
       ValueError: (by `apply`) there is no such layer, or it runs several times.
     """
+    if not isinstance(module, nn.Module):
+        return torch_features(module, layer, outputs=True)
     return _up_to(lambda variables, x: watch(module, variables, x, layer).outputs)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -31,13 +33,8 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (features,), wide)
         mean, var = mean_ref.value, var_ref.value
         if train:
-            axes, devices = tuple(range(x.ndim - 1)), _bound_axis_size()
-            mean, square = jnp.mean(x, axes, wide), jnp.mean(jnp.square(x.astype(wide)), axes)
-            if devices > 1:
-                mean, square = jax.lax.pmean((mean, square), AXIS)
-            var = jnp.maximum(square - jnp.square(mean), 0)
+            mean, var, n = batch_statistics(x, tuple(range(x.ndim - 1)))
             if not self.is_initializing():
-                n = x.size // features * devices
                 keep = self.momentum
                 mean_ref.value = (keep * mean_ref.value + (1 - keep) * mean).astype(mean_ref.value.dtype)
                 var_ref.value = (keep * var_ref.value + (1 - keep) * n / max(n - 1, 1) * var).astype(
@@ -155,8 +152,21 @@ def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
     return jnp.einsum("bhwd,ih,jw->bijd", x, areas(rows), areas(columns), precision="highest")
 
 
-def _bound_axis_size() -> int:
-    """Devices of the mapped axis this is traced under; 1 outside of `pmap`."""
+def batch_statistics(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array, int]:
+    """Mean and (biased) variance over `axes` in float32 or wider, and of how many values each is.
+
+    Under `pmap` over `parallel.AXIS`, over the values of all devices.
+    """
+    wide, devices = np.promote_types(x.dtype, jnp.float32), bound_axis_size()
+    mean, square = jnp.mean(x, axes, wide), jnp.mean(jnp.square(x.astype(wide)), axes)
+    if devices > 1:
+        mean, square = jax.lax.pmean((mean, square), AXIS)
+    count = math.prod(x.shape[axis] for axis in axes) * devices
+    return mean, jnp.maximum(square - jnp.square(mean), 0), count
+
+
+def bound_axis_size() -> int:
+    """Devices of the mapped axis that this is traced under; 1 outside of `pmap`."""
     try:
         return jax.lax.axis_size(AXIS)
     except NameError:

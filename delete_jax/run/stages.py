@@ -129,7 +129,7 @@ def _check_fit(teacher: Loaded, ours: dict[str, Any]) -> None:
         is_open = key == "input_size" and said is None and "torch" in teacher.description
         if is_open or (fits(said, mine) and (said is None) <= (mine is None)):
             continue
-        if key == "class_names" and len(said) != len(mine):
+        if key == "class_names" and said and mine and len(said) != len(mine):
             what = f"{len(said)} classes, this run {len(mine)}"
         else:
             what = f"{key} {short(said).replace('None', 'any')}, this run {short(mine)}"
