@@ -30,11 +30,13 @@ def tree():
 
 
 def damage(checkpoint: pathlib.Path) -> None:
-    """Flips one bit of the largest data file: in the arrays."""
-    path = max((file for file in (checkpoint / "tree").rglob("d/*") if file.is_file()), key=lambda f: f.stat().st_size)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    """Flips a bit in the middle of each data file: which of them holds the arrays is Orbax' business."""
+    files = [path for path in (checkpoint / "tree").rglob("d/*") if path.is_file()]
+    assert files
+    for path in files:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
 
 
 def content(folder: pathlib.Path) -> dict[str, bytes | None]:

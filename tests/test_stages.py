@@ -19,7 +19,7 @@ from delete_jax.config import (
 from delete_jax.data import Split
 from delete_jax.data.dataset import Dataset, pixel_statistics
 from delete_jax.models import Network, ResNet
-from delete_jax.run.folder import load_teacher
+from delete_jax.run.networks import load_teacher
 from delete_jax.run.stages import run_stages
 from delete_jax.tasks import Backdoor, Faces, Segmentation
 from delete_jax.tasks.backdoor import page as backdoor_page
@@ -74,7 +74,7 @@ def test_images_are_brought_to_the_size_that_the_network_sees(tmp_path, capsys, 
         retrain=False,
     )
     run(config, tmp_path / "run", capsys)
-    loaded = load_teacher(str(tmp_path / "run"))  # it has no running statistics
+    loaded = load_teacher(str(tmp_path / "run"), "vit_tiny")  # it has no running statistics
     assert loaded.description["input_size"] == 16
     assert loaded.variables["params"]["pos_embed"].shape == (1, 1 + 4, 16)
     config.teacher = str(tmp_path / "run")
