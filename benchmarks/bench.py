@@ -300,12 +300,10 @@ class Study:
             original = case.network(ORIGINAL)
             try:
                 result = case.unlearn(way, rate, original)
-            except dj.NonFiniteError as error:
-                return {"failed": str(error)}
             except ValueError as error:
-                if rate != AUTO:
-                    raise
-                return {"failed": str(error)}
+                if rate == AUTO or isinstance(error, dj.NonFiniteError):
+                    return {"failed": str(error)}
+                raise
             return measure(case, result)
 
         return self.bench.cell(f"{self.name}-{kind}-{way.name}-{key(case.forget)}-{named(rate)}", compute)

@@ -33,6 +33,12 @@ def seal(tree: Any, meta: Mapping[str, Any], epoch: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def is_earlier(tree: Any, meta: Mapping[str, Any]) -> bool:
+    """Whether an earlier version wrote a checkpoint: it took the digest of the arrays alone, and did not say what they were
+    made from."""
+    return "identity" not in meta and meta["digest"] == digest(tree)
+
+
 def _reason(error: BaseException) -> str:
     """Why something could not be written, in a few words."""
     chain: list[BaseException] = []
@@ -126,9 +132,7 @@ class Checkpoints:
         problems: list[str] = []
         with self._reader() as manager:
             for epoch in sorted(manager.all_steps(), reverse=True):
-                with warnings.catch_warnings():  # a coroutine that Orbax did not come to is let go of when this returns
-                    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-                    found = self._read(manager, epoch)
+                found = self._read(manager, epoch)
                 if not isinstance(found, str):
                     self._report(problems)
                     return found
@@ -143,14 +147,19 @@ class Checkpoints:
 
     def _read(self, manager: ocp.CheckpointManager, epoch: int) -> tuple[Any, dict[str, Any]] | str:
         """A checkpoint (nested dict of host arrays, meta), or what is wrong with it."""
+        with (
+            warnings.catch_warnings()
+        ):  # a coroutine that Orbax did not come to is let go of when the inner one returns
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            return self._read_aloud(manager, epoch)
+
+    def _read_aloud(self, manager: ocp.CheckpointManager, epoch: int) -> tuple[Any, dict[str, Any]] | str:
         items = ocp.args.Composite(tree=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore())
         try:
             with _failing_quietly():
                 saved = manager.restore(epoch, args=items)
             tree, meta = saved["tree"], saved["meta"]
-            # Earlier versions took the digest of the arrays alone, and did not say what they were made from.
-            is_earlier = "identity" not in meta and meta["digest"] == digest(tree)
-            if is_earlier or meta["digest"] == seal(tree, meta, epoch):
+            if is_earlier(tree, meta) or meta["digest"] == seal(tree, meta, epoch):
                 return tree, meta
             return "its content does not match its digest"
         except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files

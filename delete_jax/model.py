@@ -84,3 +84,9 @@ def from_saved(saved: Any, like: Any) -> Any:
 def leaf_name(path: tuple[Any, ...]) -> str:
     """A leaf's path in a tree, in a message: "params/fc/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in a message: its first line, or its kind where it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from delete_jax.model import Model, Variables, leaf_name
+from delete_jax.model import Model, Variables, first_line, leaf_name
 from delete_jax.parallel import run_key
 from delete_jax.predict import make_predictor
 from delete_jax.step import init_state
@@ -65,7 +65,7 @@ def check_network(
     try:
         answer = jax.eval_shape(model.apply, variables, x)
     except Exception as error:  # frameworks raise their own kinds; the first line says which shapes disagree
-        reason = _reason(error)
+        reason = first_line(error)
         raise ValueError(f"the network cannot take images of shape {images.shape[1:]}: {reason}") from error
     _check_logits("apply", answer)
     if labels is not None and labels.ndim in (1, 3):
@@ -108,12 +108,12 @@ def check_training(
             )
     except NameError as error:
         raise ValueError(
-            f"the network's training mode needs a mapped axis that this run does not have: {_reason(error)}; build it "
+            f"the network's training mode needs a mapped axis that this run does not have: {first_line(error)}; build it "
             "without axis_name"
         ) from error
     except Exception as error:  # of any kind, as above
         raise ValueError(
-            f"the network's apply_train cannot be traced: {_reason(error)}; it takes (variables, x, key), with weights in "
+            f"the network's apply_train cannot be traced: {first_line(error)}; it takes (variables, x, key), with weights in "
             "float32 or wider, and returns (logits, variables)"
         ) from error
     if not isinstance(returned, (tuple, list)) or len(returned) != 2:
@@ -176,7 +176,7 @@ def _input(preprocess: Callable, images: np.ndarray, batch_size: int) -> jax.Sha
     try:
         x = jax.eval_shape(preprocess, stored)
     except Exception as error:  # a function of the user's, which may raise anything
-        raise ValueError(f"preprocess cannot take images of shape {images.shape[1:]}: {_reason(error)}") from error
+        raise ValueError(f"preprocess cannot take images of shape {images.shape[1:]}: {first_line(error)}") from error
     if not isinstance(x, jax.ShapeDtypeStruct) or x.ndim < 1 or x.shape[0] != batch_size:
         raise ValueError(
             f"preprocess must return one input for each image [b, h, w, c], got {_shown(x)} for {batch_size}"
@@ -252,7 +252,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"a dict of {', '.join(map(str, value)):.60}"
     return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, (tuple, list)) else "")
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

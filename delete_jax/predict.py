@@ -19,6 +19,11 @@ class NonFiniteError(ValueError):
     """A number became NaN or infinite; the message says where, and what to try."""
 
 
+def input_shape(preprocess: Callable[[chex.Array], chex.Array], images: np.ndarray) -> tuple[int, ...]:
+    """The shape of one image as the network sees it; of the stored images `[n, h, w, c]` only shape and dtype count."""
+    return jax.eval_shape(preprocess, jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)).shape[1:]
+
+
 EVAL_BATCH, EVAL_PIXELS = 512, 64 * 64 * 3  # larger images in small batches
 
 
@@ -46,8 +51,7 @@ def make_predictor(
     @outside_meshes
     def predict(variables: Variables, images: np.ndarray) -> np.ndarray:
         size = EVAL_BATCH if len(images) >= EVAL_BATCH else 64
-        seen = jax.eval_shape(preprocess, jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype))
-        size = size if np.prod(seen.shape[1:]) <= EVAL_PIXELS else 16
+        size = size if np.prod(input_shape(preprocess, images)) <= EVAL_PIXELS else 16
         variables = jax.device_put(variables, jax.local_devices()[0])
         if not len(images):
             like, _ = jax.eval_shape(answer, variables, np.zeros((1, *images.shape[1:]), images.dtype))

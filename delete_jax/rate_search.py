@@ -39,8 +39,8 @@ def hold_out(stream: Stream, seed: int) -> tuple[Stream, Stream]:
       ValueError: a class has one sample only.
     """
     labels = np.asarray(stream["label"])
-    groups = [np.flatnonzero(labels == class_) for class_ in np.unique(labels)] if labels.ndim == 1 else None
-    groups = [np.arange(len(labels))] if groups is None else groups
+    kinds = labels if labels.ndim == 1 else np.zeros(len(labels), np.int32)
+    groups = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
     if min(map(len, groups)) < 2:
         raise ValueError(
             f"lr={AUTO!r} holds out one of {ONE_IN} forget samples of each class, and one class has a single sample: give "
@@ -50,8 +50,8 @@ def hold_out(stream: Stream, seed: int) -> tuple[Stream, Stream]:
     out = np.zeros(len(labels), bool)
     for group in groups:
         out[rng.permutation(group)[: max(len(group) // ONE_IN, 1)]] = True
-    parts = ({name: column[chosen] for name, column in stream.items()} for chosen in (~out, out))
-    return next(parts), next(parts)
+    train, held_out = ({name: column[chosen] for name, column in stream.items()} for chosen in (~out, out))
+    return train, held_out
 
 
 def find_rate(train: Callable[[float], Variables], judge: Callable[[Variables], Row], method: str) -> list[Row]:
@@ -102,16 +102,20 @@ def make_judge(predict: Predict, original: Variables, held_out: Stream, seed: in
     images, k = np.asarray(held_out["image"]), held_out["erase"].shape[-1]
     reoriented = [_reoriented(images, seed, draw) for draw in range(DRAWS)]
     wanted = [
-        [_masked(logits, erase).argmax(-1) for logits, erase in _answers(predict, original, moved, held_out["erase"])]
+        [
+            np.where(erase, -np.inf, logits).argmax(-1)
+            for logits, erase in _answers(predict, original, moved, held_out["erase"])
+        ]
         for moved in reoriented
     ]
+
+    shown = _counts(held_out)
 
     def judge(variables: Variables) -> Row:
         sums, kept = np.zeros(3), np.zeros(2)
         begin = 0
         for logits, erase in _answers(predict, variables, images, held_out["erase"]):
-            part = slice(begin, begin := begin + len(logits))
-            counts = _counts(held_out, part)
+            counts = shown[begin : (begin := begin + len(logits))]
             erased = np.broadcast_to(erase, logits.shape)
             hit = np.take_along_axis(erased, logits.argmax(-1)[..., None], -1)[..., 0]
             probability = (np.asarray(jax.nn.softmax(logits.astype(np.float32))) * erased).sum(-1)
@@ -137,15 +141,14 @@ def warning(search: Sequence[Mapping[str, Any]]) -> str | None:
     )
 
 
-def _counts(stream: Stream, part: slice) -> np.ndarray:
+def _counts(stream: Stream) -> np.ndarray:
     """Which positions show something to be erased, by how much they count: all where no label says so."""
     label, weight, erase = (np.asarray(stream[name]) for name in ("label", "weight", "erase"))
     k = erase.shape[-1]
     own = np.take_along_axis(
         np.broadcast_to(erase, (*label.shape, k)), np.clip(label, 0, k - 1).astype(np.int64)[..., None], -1
     )[..., 0] & (label < k)
-    shown = weight * own if (weight * own).any() else weight
-    return shown[part]
+    return weight * own if (weight * own).any() else weight
 
 
 def _answers(
@@ -156,10 +159,6 @@ def _answers(
     for begin in range(0, len(images), size):
         part = slice(begin, begin + size)
         yield predict(variables, images[part]), np.asarray(erase[part])
-
-
-def _masked(logits: np.ndarray, erase: np.ndarray) -> np.ndarray:
-    return np.where(erase, -np.inf, logits)
 
 
 def _reoriented(images: np.ndarray, seed: int, draw: int) -> np.ndarray:

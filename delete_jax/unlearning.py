@@ -168,18 +168,28 @@ def unlearn_streams(
         size = options.batch_size * (len(streams) + (method.reorient is not None))
         check_training(model, variables, images, preprocess, *on_each_device(size, options.parallel))
     check_answers(model, variables, images, preprocess)
+    setup = Setup(
+        model,
+        variables,
+        preprocess,
+        streams,
+        num_classes,
+        forget,
+        key=jax.random.fold_in(run_key(options.seed), np.uint32(2**32 - 1)),  # apart from those of the steps
+        batch_size=options.batch_size,
+        num_steps=_num_steps(streams, options),
+        classifier=model.classifier,
+    )
     search: tuple[Row, ...] = ()
     if isinstance(options.lr, str):
         saved = options.store.restore() if options.store is not None else None
-        found = (
-            saved[1]["search"] if saved else _search(model, variables, streams, num_classes, forget, method, options)
-        )
-        search, lr = tuple(found), float(found[-1]["lr"])
+        search = tuple(saved[1]["search"] if saved else _search(method, setup, tx, options))
+        lr = float(search[-1]["lr"])
         if (said := warning(search)) is not None:
             warnings.warn(said, stacklevel=5)  # where `unlearn` was called
     else:
         lr = options.lr
-    setup = _setup(model, variables, streams, num_classes, forget, options, lr)
+    setup = setup._replace(strength=lr)
     if method.edit is not None:
         edited = _edit(method, setup, tx, options)
         return edited._replace(variables=as_given(edited.variables, variables))
@@ -211,29 +221,9 @@ class _Ready(NamedTuple):
     seconds: float
 
 
-def _setup(
-    model: Model,
-    variables: Variables,
-    streams: Mapping[str, Stream],
-    num_classes: int,
-    forget: tuple[int, ...],
-    options: Options,
-    strength: float = 1.0,
-) -> Setup:
+def _num_steps(streams: Mapping[str, Stream], options: Options) -> int:
     samples = streams.get(FORGET, next(iter(streams.values())))["label"]
-    return Setup(
-        model,
-        variables,
-        options.preprocess or as_is,
-        streams,
-        num_classes,
-        forget,
-        key=jax.random.fold_in(run_key(options.seed), np.uint32(2**32 - 1)),  # apart from those of the steps
-        strength=strength,
-        batch_size=options.batch_size,
-        num_steps=options.epochs * -(-len(samples) // options.batch_size),
-        classifier=model.classifier,
-    )
+    return options.epochs * -(-len(samples) // options.batch_size)
 
 
 def _ready(method: Method, setup: Setup, tx: optax.GradientTransformation, options: Options) -> _Ready:
@@ -267,26 +257,18 @@ def _fit(ready: _Ready, options: Options, lr: float, **more: Any) -> Result:
     )
 
 
-def _search(
-    model: Model,
-    variables: Variables,
-    streams: Mapping[str, Stream],
-    num_classes: int,
-    forget: tuple[int, ...],
-    method: Method,
-    options: Options,
-) -> list[Row]:
+def _search(method: Method, setup: Setup, tx: optax.GradientTransformation, options: Options) -> list[Row]:
     """The rates tried (`rate_search.find_rate`): one preparation and one compilation for all of them."""
-    trained_on, held_out = hold_out(streams[FORGET], options.seed)
-    setup = _setup(model, variables, {FORGET: trained_on}, num_classes, forget, options)
-    ready = _ready(method, setup, options.tx or sgd(), options)
+    trained_on, held_out = hold_out(setup.streams[FORGET], options.seed)
+    streams: Mapping[str, Stream] = {FORGET: trained_on}
+    ready = _ready(method, setup._replace(streams=streams, num_steps=_num_steps(streams, options)), tx, options)
     streams, constants = ready.trainer.replicate((dict(ready.streams), dict(ready.constants)))
     ready = ready._replace(streams=streams, constants=constants)  # brought to the devices once
 
     def train(lr: float) -> Variables:
-        return as_given(method.unwrap(_fit(ready, options, lr).variables), variables)
+        return as_given(method.unwrap(_fit(ready, options, lr).variables), setup.teacher)
 
-    judge = make_judge(make_predictor(model, setup.preprocess), variables, held_out, options.seed)
+    judge = make_judge(make_predictor(setup.model, setup.preprocess), setup.teacher, held_out, options.seed)
     return find_rate(train, judge, method.name)
 
 

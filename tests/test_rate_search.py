@@ -158,29 +158,19 @@ def test_one_compilation_for_all_rates(known):
 def test_it_resumes_without_searching_again(known, tmp_path, monkeypatch):
     model, variables, images, labels = known
 
-    def run(folder, epochs):
+    def run(lr="auto"):
         return dj.unlearn(
-            model, variables, images, labels, lr="auto", store=dj.Checkpoints(folder / "checkpoints"),
-            log=JsonLog(folder / "metrics.jsonl", "unlearned"), **ARGUMENTS | {"epochs": epochs},
+            model, variables, images, labels, lr=lr, store=dj.Checkpoints(tmp_path / "checkpoints"),
+            log=JsonLog(tmp_path / "metrics.jsonl", "unlearned"), **ARGUMENTS,
         )  # fmt: skip
 
-    for name in ("whole", "broken"):
-        (tmp_path / name).mkdir()
-    first = run(tmp_path / "broken", 3)
+    first = run()
     monkeypatch.setattr("delete_jax.unlearning.find_rate", None)  # it would fail
-    again = run(tmp_path / "broken", 3)
+    again = run()
     assert list(again.search) == list(first.search)
     jax.tree.map(np.testing.assert_array_equal, again.variables, jax.device_get(first.variables))
     with pytest.raises(ValueError, match=r"settings\.lr was auto, now 0\.5"):
-        dj.unlearn(
-            model,
-            variables,
-            images,
-            labels,
-            lr=0.5,
-            store=dj.Checkpoints(tmp_path / "broken" / "checkpoints"),
-            **ARGUMENTS,
-        )
+        run(lr=0.5)
 
 
 @pytest.mark.filterwarnings("ignore:the smallest rate that erases")

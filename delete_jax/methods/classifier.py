@@ -132,13 +132,7 @@ def _is_classifier(setup: Setup, candidate: Classifier) -> bool:
 
 
 def _is_per_class(setup: Setup, place: Place) -> bool:
-    params = setup.teacher["params"]
-
-    def changed(classes: np.ndarray) -> Any:
-        step = jnp.asarray(classes, _dtype(params, place))
-        return replace_leaf(params, place, lambda leaf: leaf + step.reshape(leaf.shape))
-
-    return _moves_these_alone(_responses(setup, changed))
+    return _moves_these_alone(_responses(setup, _stepped(setup, place)))
 
 
 def _moves_these_alone(responses: Iterable[tuple[np.ndarray, np.ndarray]]) -> bool:
@@ -151,17 +145,22 @@ def _moves_these_alone(responses: Iterable[tuple[np.ndarray, np.ndarray]]) -> bo
 
 
 def _is_bias(setup: Setup, place: Place) -> bool:
+    for classes, moved in _responses(setup, _stepped(setup, place)):
+        step = moved[:, classes].mean()  # 1, unless the logits are scaled afterwards
+        if not np.abs(moved - step * classes).max() < TOLERANCE * abs(step):
+            return False
+    return True
+
+
+def _stepped(setup: Setup, place: Place) -> Callable[[np.ndarray], Any]:
+    """The function: some classes -> the parameters with 1 added to these classes' entries of the leaf at `place`."""
     params = setup.teacher["params"]
 
     def changed(classes: np.ndarray) -> Any:
         step = jnp.asarray(classes, _dtype(params, place))
         return replace_leaf(params, place, lambda leaf: leaf + step.reshape(leaf.shape))
 
-    for classes, moved in _responses(setup, changed):
-        step = moved[:, classes].mean()  # 1, unless the logits are scaled afterwards
-        if not np.abs(moved - step * classes).max() < TOLERANCE * abs(step):
-            return False
-    return True
+    return changed
 
 
 def _responses(setup: Setup, changed: Callable[[np.ndarray], Any]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

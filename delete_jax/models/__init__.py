@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ from delete_jax.models.exported import save_exported
 from delete_jax.models.inside import features, grad_cam, layer_output
 from delete_jax.models.keras_models import from_keras
 from delete_jax.models.layers import BatchNorm, Mark
-from delete_jax.models.network import ANSWERS, Network, with_classifier
+from delete_jax.models.network import ANSWERS, Network, shapes, with_classifier
 from delete_jax.models.resnet import Block, Bottleneck, ResNet
 from delete_jax.models.swin import Swin
 from delete_jax.models.torch_modules import from_torch, to_state_dict
@@ -52,26 +54,12 @@ def check_name(name: str) -> None:
         raise ValueError(f"unknown model {name!r}: choose one of {', '.join(NETWORKS)}")
 
 
-def init(module: nn.Module, image_shape: tuple[int, int, int], seed: int) -> Variables:
+def init(module: nn.Module, image_shape: Sequence[int], seed: int) -> Variables:
     """Fresh variables for images `[h, w, c]`. It compiles by itself: inside `jax.jit` or `jax.eval_shape`, `module.init`."""
     x = jnp.zeros((1, *image_shape), jnp.float32)
     # It runs once: XLA on CPU would optimise it for seconds.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     return jax.jit(lambda key: module.init(key, x, train=False), compiler_options=options)(jax.random.key(seed))
-
-
-def shapes(module: nn.Module, image_shape: tuple[int, int, int]) -> Variables:
-    """The shapes and dtypes of what `init` returns, without computing it.
-
-    Raises:
-      ValueError: the network cannot take such images.
-    """
-    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    try:
-        return jax.eval_shape(lambda key, x: module.init(key, x, train=False), jax.random.key(0), x)
-    except Exception as error:  # flax and jax raise their own kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"the network cannot take images of shape {tuple(image_shape)}: {reason}") from error
 
 
 __all__ = [

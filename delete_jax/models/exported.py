@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from delete_jax.model import Model, Variables
+from delete_jax.model import Model, Variables, first_line
 from delete_jax.models.writing import replacing
 
 SUFFIX = ".jax"
@@ -61,7 +61,8 @@ def save_exported(
     try:
         exported = export.export(jax.jit(network), platforms=PLATFORMS)(images)
     except Exception as error:  # whatever the network's framework raises
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(f"the network cannot be exported for any number of images {list(shape)}: {reason}") from error
+        raise ValueError(
+            f"the network cannot be exported for any number of images {list(shape)}: {first_line(error)}"
+        ) from error
     with replacing(path) as temporary:
         temporary.write_bytes(exported.serialize())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
-from delete_jax.model import Variables
+from delete_jax.model import Variables, first_line
 
 ANSWERS = ("image", "pixel")
 
@@ -51,3 +53,18 @@ def with_classifier(variables: Variables, other: Variables, path: tuple[str, ...
         return {**tree, keys[0]: put(tree[keys[0]], source[keys[0]], keys[1:])}
 
     return {**variables, "params": put(variables["params"], other["params"], path)}
+
+
+def shapes(module: nn.Module, image_shape: Sequence[int]) -> Variables:
+    """The shapes and dtypes of a network's variables for images `[h, w, c]`, without computing them.
+
+    Raises:
+      ValueError: the network cannot take such images.
+    """
+    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    try:
+        return jax.eval_shape(lambda key, x: module.init(key, x, train=False), jax.random.key(0), x)
+    except Exception as error:  # flax and jax raise their own kinds
+        raise ValueError(
+            f"the network cannot take images of shape {tuple(image_shape)}: {first_line(error)}"
+        ) from error

@@ -7,6 +7,8 @@ import importlib.metadata
 import inspect
 from typing import Any
 
+from delete_jax.model import first_line
+
 INSTALL = "pip install 'delete_jax[torch]'"
 
 
@@ -24,7 +26,7 @@ def import_torch(*others: str) -> Any:
         except Exception as error:  # torchax reads names of torch's that come and go
             version = importlib.metadata.version("torch")
             raise ValueError(
-                f"{name} does not work with torch {version} ({_first_line(error)}): {INSTALL} takes versions that fit"
+                f"{name} does not work with torch {version} ({first_line(error)}): {INSTALL} takes versions that fit"
             ) from error
     return importlib.import_module("torch")
 
@@ -70,7 +72,7 @@ def explained(error: Exception) -> str:
     import jax
     import torchax.tensor
 
-    reason = _first_line(error)
+    reason = first_line(error)
     if isinstance(error, torchax.tensor.OperatorNotFound):
         return f"torchax {torchax.__version__} lacks an operation of the network: {reason}"
     traced = (
@@ -90,7 +92,3 @@ def explained(error: Exception) -> str:
             "device=x.device"
         )
     return reason
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -20,6 +20,7 @@ import numpy as np
 
 from delete_jax.model import Variables
 from delete_jax.models import torch_names
+from delete_jax.models.network import shapes
 from delete_jax.models.torch_files import from_file, from_mapping, safetensors_header, without_wrappers
 from delete_jax.models.torch_names import Architecture, Layout, Path
 from delete_jax.models.writing import replacing
@@ -111,7 +112,7 @@ def load_torch(
         prefix, tensors = without_wrappers(given)
         module = _module(network, num_classes or 1000)
         row = torch_names.architecture(module)
-        layout = torch_names.recognise(row.layouts, torch_names.leaves(_shapes(module, 224, 3)), tensors)
+        layout = torch_names.recognise(row.layouts, torch_names.leaves(shapes(module, (224, 224, 3))), tensors)
         head = {path: layout.key(path) for path in (("params", row.classifier, leaf) for leaf in ("kernel", "bias"))}
         classes = _classes(tensors, layout.key(("params", row.classifier, "kernel")), num_classes, new_head)
         module = _module(network, classes)
@@ -119,7 +120,7 @@ def load_torch(
         fresh = head if new_head else {}
         read = {key: value for key, value in tensors.items() if key not in extra and key not in fresh.values()}
         channels, side = _image_shape(read, module, row, layout)
-        expected = torch_names.leaves(_shapes(module, side or 224, channels))
+        expected = torch_names.leaves(shapes(module, (side or 224, side or 224, channels)))
         leaves = _matched(read, {path: leaf for path, leaf in expected.items() if path not in fresh}, module, layout)
         metadata = metadata | _as_metadata(told)
         said = _said(metadata, classes, side, channels, layout, module)
@@ -311,11 +312,6 @@ def _module(network: str | nn.Module, num_classes: int) -> nn.Module:
         return create(network, num_classes)
     torch_names.architecture(network)
     return network.clone(num_classes=num_classes)
-
-
-def _shapes(module: nn.Module, side: int, channels: int) -> Variables:
-    x = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
-    return jax.eval_shape(lambda key, x: module.init(key, x, train=False), jax.random.key(0), x)
 
 
 def _new_classifier(module: nn.Module, side: int, channels: int, seed: int, classifier: str) -> Variables:

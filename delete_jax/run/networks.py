@@ -10,8 +10,7 @@ import jax
 from etils import epath
 
 from delete_jax import data, methods, models
-from delete_jax.checkpoint import CheckpointError, Checkpoints
-from delete_jax.identity import digest
+from delete_jax.checkpoint import CheckpointError, Checkpoints, is_earlier
 from delete_jax.methods import METHODS
 from delete_jax.model import Variables
 from delete_jax.models import torch_names
@@ -106,7 +105,7 @@ def load_stage(directory: epath.Path, source: str) -> Loaded:
         raise CheckpointError(f"{source}: its training was interrupted; finish that run first")
     identity = meta.get("identity", {})
     variables = _unwrapped(variables_of(tree), identity.get("method", {}))
-    return Loaded(variables, meta["network"], source, identity, is_earlier=meta["digest"] == digest(tree))
+    return Loaded(variables, meta["network"], source, identity, is_earlier(tree, meta))
 
 
 def _unwrapped(variables: Variables, method: Mapping[str, Any]) -> Variables:

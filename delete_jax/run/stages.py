@@ -6,7 +6,6 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-import jax
 from rich.console import Console
 
 from delete_jax import data, methods, models, tasks
@@ -16,6 +15,7 @@ from delete_jax.loop import Result
 from delete_jax.network_check import check_network, check_training
 from delete_jax.options import check_batch
 from delete_jax.parallel import on_each_device
+from delete_jax.predict import input_shape
 from delete_jax.run.folder import Folder
 from delete_jax.run.networks import Loaded, load_teacher
 from delete_jax.run.record import make_record
@@ -126,8 +126,9 @@ def _check_fit(teacher: Loaded, ours: dict[str, Any]) -> None:
     fields = {"name": "model.name", "input_size": "model.input_size", "image_shape": "data", "class_names": "data"}
     for key, field in fields.items():
         said, mine = teacher.description.get(key), ours.get(key)
-        is_open = key == "input_size" and said is None and "torch" in teacher.description
-        if is_open or (fits(said, mine) and (said is None) <= (mine is None)):
+        # A run that names no size saw images as they are stored; weights from PyTorch leave it open.
+        is_exact = key == "input_size" and "torch" not in teacher.description
+        if said == mine if is_exact else fits(said, mine):
             continue
         if key == "class_names" and said and mine and len(said) != len(mine):
             what = f"{len(said)} classes, this run {len(mine)}"
@@ -148,8 +149,10 @@ def _check_network(run: Run, teacher: Loaded | None) -> None:
     images, labels = dataset.train
     where = f"--config.model.name={config.model.name}" if teacher is None else f"--config.teacher={teacher.source}"
     try:
-        seen = jax.eval_shape(run.preprocess, jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype))
-        variables = models.shapes(run.module, seen.shape[1:]) if teacher is None else teacher.variables
+        if teacher is None:
+            variables = models.shapes(run.module, input_shape(run.preprocess, images))
+        else:
+            variables = teacher.variables
         answered = check_network(run.model, variables, images, run.preprocess, labels)
         if answered != dataset.num_classes:
             raise ValueError(f"it answers with {answered} classes, and {dataset.name} has {dataset.num_classes}")

@@ -17,7 +17,7 @@ from delete_jax.model import Variables
 from delete_jax.network_check import check_answers
 from delete_jax.options import Options
 from delete_jax.parallel import make_trainer
-from delete_jax.predict import make_predictor
+from delete_jax.predict import input_shape, make_predictor
 from delete_jax.run.folder import Folder, Stage
 from delete_jax.run.progress import StageProgress
 from delete_jax.step import init_state, sgd
@@ -44,8 +44,7 @@ def train(run: Run, folder: Folder, training: Training, start: Result | None = N
     tx = sgd(settings.momentum, settings.weight_decay, cosine_steps=steps)
     augment = augmentation(run.network.answers, settings.augment)
     trainer = make_trainer(run.model, methods.finetune(), tx, run.preprocess, augment, "train", config.parallel)
-    seen = jax.eval_shape(run.preprocess, jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype))
-    variables = models.init(run.module, seen.shape[1:], config.seed)
+    variables = models.init(run.module, input_shape(run.preprocess, images), config.seed)
     check_answers(run.model, variables, images, run.preprocess)
     if start is not None:
         variables = models.with_classifier(start.variables, variables, run.network.path)
