@@ -140,7 +140,9 @@ def make_train_step(
                 for name, part in zip(streams, _split(_float(logits), sizes), strict=True)
             }
             frozen = jax.lax.stop_gradient(dict(variables))
-            terms = method.loss(outputs, Context(constants, state.step, frozen | {"params": params}, run, weights))
+            student_now = frozen | {"params": params}
+            context = Context(constants, state.step, student_now, run, weights, total, model, preprocess)
+            terms = method.loss(outputs, context)
             means = [
                 jax.tree.map(lambda values: jnp.sum(streams[name]["weight"] * values) / totals[name], term)
                 for name, term in terms.items()
@@ -251,4 +253,5 @@ def _anchor_columns(forget: Stream) -> Stream:
     positions = tuple(range(1, weight.ndim))
     weight = jnp.broadcast_to(jnp.max(weight, positions, keepdims=True), weight.shape)
     erase = jnp.any(erase, positions, keepdims=True)
-    return {"image": forget["image"], "label": forget["label"], "weight": weight, "erase": erase}
+    image = forget.get("anchor", forget["image"])
+    return {"image": image, "label": forget["label"], "weight": weight, "erase": erase}

@@ -230,14 +230,15 @@ def _ready(method: Method, setup: Setup, tx: optax.GradientTransformation, optio
     started = time.perf_counter()
     prepared = method.prepare(setup)
     streams = {name: stream | prepared.columns.get(name, {}) for name, stream in setup.streams.items()}
-    in_step = method.uses_teacher and (options.augment is not None or method.reorient is not None)
-    if method.uses_teacher and options.augment is None:
+    own = method.wrap is None  # else the teacher answers with more than logits, which would not fit into memory
+    in_step = method.uses_teacher and (options.augment is not None or method.reorient is not None or not own)
+    if method.uses_teacher and options.augment is None and own:
         predict = make_predictor(setup.model, setup.preprocess)
         for stream in streams.values():
             if "teacher_logits" not in stream:
                 stream["teacher_logits"] = predict(setup.teacher, stream["image"])
     seconds = time.perf_counter() - started
-    student, start = (setup.model, setup.teacher) if method.wrap is None else method.wrap(setup)
+    student, start = method.wrap(setup) if method.wrap is not None else (setup.model, setup.teacher)
     trainer = make_trainer(student, method, tx, setup.preprocess, options.augment, options.batch_norm, options.parallel)
     return _Ready(trainer, start, setup.teacher if in_step else None, streams, prepared.constants, tx, seconds)
 

@@ -10,14 +10,14 @@ from jax.flatten_util import ravel_pytree
 
 import delete_jax as dj
 from delete_jax.methods import ANCHOR, FORGET, REMAIN, Context, Output, Setup, attacks, gradients
-from delete_jax.methods.anchored import reorientation
+from delete_jax.methods.anchored import RADIUS, adversarial, reorientation
 from delete_jax.methods.bad_teacher import bad_network, reinitialised, shuffled
 from delete_jax.methods.base import in_batches
 from delete_jax.methods.boundary_expand import NETWORK, UNIT
 from delete_jax.methods.classifier import find_bias, find_classifier, named, names_of
 from delete_jax.methods.l2ul import importance
 from delete_jax.methods.pour import project
-from delete_jax.methods.salun import largest, saliency_mask
+from delete_jax.methods.salun import largest, random_mask, saliency_mask
 from delete_jax.methods.wood_fisher import inverse_fisher
 from delete_jax.model import Model
 from delete_jax.step import init_state, make_train_step, sgd
@@ -176,6 +176,20 @@ def test_salun_moves_the_share_that_was_asked_for(x64):
     jax.tree.map(np.testing.assert_array_equal, masks[2], masks[3])
     values = jnp.array([1.0, 3, 2, 2, 2, 0])
     np.testing.assert_array_equal(largest(values, 0.5), [False, True, True, True, False, False])
+
+
+def test_a_random_mask_is_of_the_same_share():
+    model, variables = tiny.network()
+    setup = setup_of(model, variables)
+    masks = [random_mask(setup._replace(key=jax.random.key(seed)), 0.25) for seed in (0, 0, 1)]
+    flat = [np.asarray(ravel_pytree(mask)[0]) for mask in masks]
+    assert jax.tree.map(jnp.shape, masks[0]) == jax.tree.map(jnp.shape, variables["params"])
+    assert set(flat[0]) == {0, 1}
+    assert flat[0].sum() == round(0.25 * flat[0].size)
+    np.testing.assert_array_equal(flat[0], flat[1])
+    assert 0 < np.mean(flat[0] * flat[2]) < 0.25
+    chosen = dj.methods.salun(fraction=0.25, mask="random").prepare(setup).constants["update_mask"]
+    jax.tree.map(np.testing.assert_array_equal, chosen, masks[0])
 
 
 def images_apart(model, variables):
@@ -411,6 +425,54 @@ def test_anchors_are_distilled_with_the_mask():
     np.testing.assert_allclose(metrics["loss"], first + 0.5 * second, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_adversarial_anchors_are_near_and_of_another_class(dtype):
+    model, variables = tiny.network()
+    images, labels = tiny.samples(64)
+    trained = dj.unlearn(
+        model, variables, images, labels, forget=[1], method="finetune", epochs=5, lr=0.1, batch_size=8, parallel="jit"
+    )
+    setup = setup_of(model, trained.variables, 64)
+    x, width, of_floats = setup.streams[FORGET]["image"], np.ptp(setup.streams[FORGET]["image"]), same
+    if dtype == np.uint8:
+        x, width = np.clip(x * 50 + 100, 0, 255).astype(np.uint8), 255
+        of_floats = dj.data.normalize(0.4, 0.2)
+    setup = setup._replace(streams={FORGET: setup.streams[FORGET] | {"image": x}}, preprocess=of_floats)
+    found = np.asarray(adversarial(setup))
+    assert found.dtype == dtype
+    moved = np.abs(found.astype(float) - x)
+    assert 0.8 * RADIUS * width < moved.max() <= RADIUS * width * (1 + 1e-5) + (0.5 if dtype == np.uint8 else 0)
+
+    def answers(images):
+        return np.asarray(model.apply(trained.variables, of_floats(jnp.asarray(images))))
+
+    before, after = answers(x), answers(found)
+    best = np.where(np.arange(K) == 1, -np.inf, before).argmax(-1)
+    rows = np.arange(len(x))
+    assert (np.log(softmax(after))[rows, best] > np.log(softmax(before))[rows, best]).all()
+    columns = dj.methods.anchored(dj.methods.random_label(), anchors="adversarial").prepare(setup).columns[FORGET]
+    np.testing.assert_array_equal(columns["anchor"], found)
+    assert "random_label" in columns
+
+
+def test_the_step_takes_the_anchors_that_were_prepared():
+    model, variables = tiny.network()
+    setup = setup_of(model, variables)
+    method, seen = dj.methods.anchored(anchors="adversarial"), []
+    stream = jax.tree.map(jnp.asarray, setup.streams[FORGET] | method.prepare(setup).columns[FORGET])
+
+    def spy(outputs, context):
+        jax.debug.callback(seen.append, {name: output.batch["image"] for name, output in outputs.items()})
+        return method.loss(outputs, context)
+
+    step = jax.jit(make_train_step(model, method._replace(loss=spy), sgd(), preprocess=same))
+    step(init_state(variables, sgd()), variables, {FORGET: stream}, 0.1, jax.random.key(0))
+    jax.effects_barrier()
+    np.testing.assert_array_equal(seen[0][ANCHOR], stream["anchor"])
+    np.testing.assert_array_equal(seen[0][FORGET], stream["image"])
+    assert bool((stream["anchor"] != stream["image"]).any())
+
+
 @pytest.mark.parametrize("base", ["random_label", "gradient_ascent", "salun", "bad_teacher"])
 def test_any_forget_only_method_takes_anchors(base):
     model, variables = tiny.network()
@@ -615,7 +677,7 @@ class TwoHeads(nn.Module):
         return first + second
 
 
-@pytest.mark.parametrize("name", ["pour", "fisher", "boundary_expand", "tilted"])
+@pytest.mark.parametrize("name", ["pour", "fisher", "boundary_expand", "tilted", "bias_shift"])
 def test_methods_on_the_classifier_take_the_named_one(name):
     method = dj.methods.create(name)
     setup = setup_of(*tiny.network(TwoHeads()), strength=1e-4)
@@ -685,6 +747,13 @@ def test_pour_of_any_layout(kind):
     [
         ("salun", {"fraction": 0}, "above 0 and at most 1"),
         ("salun", {"remain": 1}, "True or False"),
+        ("salun", {"mask": "union"}, "one of salient, random"),
+        ("anchored", {"anchors": "turned"}, "one of reoriented, adversarial"),
+        ("delete", {"dispersion": -0.1}, "at least 0"),
+        ("delete", {"neighbours": 1}, "at least 0 and below 1"),
+        ("mu_mis", {"weight": 0}, "above 0"),
+        ("esc", {"share": 1.5}, "above 0 and at most 1"),
+        ("esc_t", {"threshold": 1}, "above 0 and below 1"),
         ("negative_gradient_plus", {"alpha": 1}, "below 1"),
         ("tilted", {"beta": "much"}, "a number"),
         ("ssd", {"alpha": 0}, "above 0"),

@@ -27,19 +27,25 @@ from delete_jax.methods.base import (
     distill,
     towards_labels,
 )
+from delete_jax.methods.bias_shift import bias_shift
 from delete_jax.methods.boundary_expand import boundary_expand
 from delete_jax.methods.boundary_shrink import boundary_shrink
+from delete_jax.methods.cse import cse
 from delete_jax.methods.delete import delete
 from delete_jax.methods.describe import Description, Hyperparameter, describe_factory
+from delete_jax.methods.esc import esc, esc_t
 from delete_jax.methods.finetune import finetune
 from delete_jax.methods.fisher import fisher
 from delete_jax.methods.gradient_ascent import gradient_ascent
 from delete_jax.methods.l2ul import l2ul_adv, l2ul_imp
+from delete_jax.methods.mu_mis import mu_mis
 from delete_jax.methods.negative_gradient_plus import negative_gradient_plus
 from delete_jax.methods.pour import pour
+from delete_jax.methods.pour_distill import pour_distill
 from delete_jax.methods.random_label import random_label
 from delete_jax.methods.salun import salun
 from delete_jax.methods.scrub import scrub
+from delete_jax.methods.source_free import source_free
 from delete_jax.methods.ssd import ssd
 from delete_jax.methods.tilted import tilted
 from delete_jax.methods.to_background import to_background
@@ -61,12 +67,19 @@ METHODS: dict[str, Callable[..., Method]] = {
     "l2ul_adv": l2ul_adv,
     "l2ul_imp": l2ul_imp,
     "pour": pour,
+    "pour_distill": pour_distill,
+    "mu_mis": mu_mis,
+    "esc": esc,
+    "esc_t": esc_t,
+    "source_free": source_free,
+    "bias_shift": bias_shift,
     "finetune": finetune,
     "negative_gradient_plus": negative_gradient_plus,
     "scrub": scrub,
     "fisher": fisher,
     "wood_fisher": wood_fisher,
     "ssd": ssd,
+    "cse": cse,
 }
 
 
@@ -130,23 +143,30 @@ __all__ = [
     "Term",
     "anchored",
     "bad_teacher",
+    "bias_shift",
     "boundary_expand",
     "boundary_shrink",
     "check_needs",
     "create",
+    "cse",
     "delete",
     "describe",
     "distill",
+    "esc",
+    "esc_t",
     "finetune",
     "fisher",
     "gradient_ascent",
     "l2ul_adv",
     "l2ul_imp",
+    "mu_mis",
     "negative_gradient_plus",
     "pour",
+    "pour_distill",
     "random_label",
     "salun",
     "scrub",
+    "source_free",
     "ssd",
     "tilted",
     "to_background",

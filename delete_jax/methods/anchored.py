@@ -1,5 +1,5 @@
 """Anchors: hold the other classes in place by forget images that no longer look like their class. A step of this
-project beyond DELETE's paper."""
+project beyond DELETE's paper; its docstring names the relatives."""
 
 from __future__ import annotations
 
@@ -11,11 +11,28 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from delete_jax.methods.base import ANCHOR, FORGET, MASKED, REMAIN, Context, Method, Output, ReorientFn, Term, scaled
+from delete_jax.methods.attacks import answers, towards
+from delete_jax.methods.base import (
+    ANCHOR,
+    FORGET,
+    MASKED,
+    REMAIN,
+    Context,
+    Method,
+    Output,
+    Prepared,
+    ReorientFn,
+    Setup,
+    Term,
+    in_batches,
+    scaled,
+)
 from delete_jax.methods.delete import delete
-from delete_jax.methods.hyperparameters import POSITIVE, Kind, factory, some_of
+from delete_jax.methods.hyperparameters import POSITIVE, Kind, factory, one_of, some_of
 
 TRANSFORMATIONS = ("turn", "flip", "shift")
+RADIUS, STEPS = 0.05, 50
+"""Of the attack: how far a pixel may move, as a fraction of the pixels' span, in how many steps."""
 
 
 def _base(value: Any) -> Method:
@@ -30,9 +47,17 @@ def _base(value: Any) -> Method:
 BASE = Kind("a trained method that reads forget data alone, or None", _base)
 
 
-@factory(method=BASE, transformations=some_of(*TRANSFORMATIONS), weight=POSITIVE)
+@factory(
+    method=BASE,
+    transformations=some_of(*TRANSFORMATIONS),
+    weight=POSITIVE,
+    anchors=one_of("reoriented", "adversarial"),
+)
 def anchored(
-    method: Method | None = None, transformations: tuple[str, ...] = TRANSFORMATIONS, weight: float = 1.0
+    method: Method | None = None,
+    transformations: tuple[str, ...] = TRANSFORMATIONS,
+    weight: float = 1.0,
+    anchors: str = "reoriented",
 ) -> Method:
     """DELETE, or another method, joined by anchors: reoriented forget images that hold the other classes in place.
 
@@ -40,14 +65,23 @@ def anchored(
     no longer look like their class, the original answers with many others, and DELETE's loss towards those answers
     (erased classes masked as well) holds these classes where no remaining sample is at hand.
 
+    That something made of the forget data, or by a generator, can stand in for remaining data is not new: ARU and
+    Structguard (arXiv 2603.12915) attack forget images, L2UL (`l2ul_adv`) too, Spotter's L_o (`delete(neighbours=…)`)
+    moves them a little, and RUAGO trains a generator. This project's own is the combination: plain
+    reorientation, without attack or generator, DELETE's loss, and nothing to tune.
+
     Args:
       method: of `delete_jax.methods`; trained, and without remaining data. DELETE when None.
       transformations: some of "turn" (by a random number of quarters; half turns where images are not square), "flip"
         (mirrors left and right, or not) and "shift" (cyclic, by up to a quarter of each side).
       weight: of the anchors' loss.
+      anchors: "adversarial", for comparison: in place of reoriented images, forget images attacked towards the class that
+        the original finds best among those that stay, as the relatives do. They are made once, from the images without
+        augmentation: 50 signed gradient steps, no pixel further than 0.05 of the pixels' span. `transformations` then
+        play no part.
 
     Raises:
-      ValueError: an unsuitable method, an unknown transformation, or a weight that is not above 0.
+      ValueError: an unsuitable method, an unknown transformation or kind of anchors, or a weight that is not above 0.
     """
     base, hold = method or delete(), delete()  # BASE puts DELETE in the place of None; this is for type checkers
 
@@ -55,11 +89,18 @@ def anchored(
         held: Term = hold.loss({FORGET: outputs[ANCHOR]}, context)[FORGET]
         return base.loss(outputs, context) | {ANCHOR: scaled(held, weight)}
 
+    def prepare(setup: Setup) -> Prepared:
+        prepared = base.prepare(setup)
+        own = prepared.columns.get(FORGET, {})
+        return prepared._replace(columns={**prepared.columns, FORGET: {**own, "anchor": adversarial(setup)}})
+
+    attacked = anchors == "adversarial"
     return base._replace(
         name="anchored",
         loss=loss,
         uses_teacher=True,
-        reorient=reorientation(transformations),
+        prepare=prepare if attacked else base.prepare,
+        reorient=_as_they_are if attacked else reorientation(transformations),
         settings=MASKED,
         paper="this project",
     )
@@ -85,3 +126,15 @@ def reorientation(transformations: tuple[str, ...]) -> ReorientFn:
         return image
 
     return jax.vmap(one)
+
+
+def adversarial(setup: Setup) -> chex.Array:
+    """The forget images `[n, h, w, c]`, each attacked towards the best class that is not erased; stored as they are."""
+    stream = setup.streams[FORGET]
+    logits = in_batches(answers(setup.model, setup.preprocess), setup.teacher, stream["image"])
+    best = jnp.argmax(jnp.where(stream["erase"], -jnp.inf, logits), -1).astype(jnp.int32)
+    return towards(setup, stream["image"], best, radius=RADIUS, steps=STEPS, step=2.5 * RADIUS / STEPS)
+
+
+def _as_they_are(images: chex.Array, keys: chex.PRNGKey) -> chex.Array:
+    return images

@@ -79,6 +79,50 @@ def _targeted_l2_pgd(answer: Answer, radius: float, step: float, steps: int) -> 
     return attack
 
 
+def towards(
+    setup: Setup, images: chex.Array, targets: chex.Array, *, radius: float, steps: int, step: float
+) -> chex.Array:
+    """Signed gradient steps towards `targets`, each pixel within `radius` of where it was (Madry et al., arXiv 1706.06083).
+
+    Args:
+      images, targets: as for `fgsm`.
+      radius: the most that a pixel moves, as a fraction of the pixels' span.
+      steps, step: how many steps, and the length of each in the same units; the start is the image itself.
+    """
+    one_step = _towards(answers(setup.model, setup.preprocess), radius, step)
+    moved, shared = _as_float(jnp.asarray(images)), (setup.teacher, *span(images))
+    for _ in range(steps):  # not in the compiled function: convolutions in a loop are many times slower on a CPU
+        moved = in_batches(one_step, shared, moved, images, targets)
+    return _stored(moved, images.dtype)
+
+
+@functools.lru_cache(maxsize=16)
+def _towards(answer: Answer, radius: float, step: float) -> Callable:
+    def attack(shared, moved: chex.Array, stored: chex.Array, y: chex.Array) -> chex.Array:
+        variables, low, high = shared
+        x, wide = _as_float(stored), high - low
+        moved = moved - step * wide * jnp.sign(jax.grad(_cross_entropy(answer), 1)(variables, moved, y))
+        return jnp.clip(jnp.clip(moved, x - radius * wide, x + radius * wide), low, high).astype(x.dtype)
+
+    return attack
+
+
+@functools.cache
+def jitter(size: float) -> Callable[[chex.Array, chex.PRNGKey], chex.Array]:
+    """The function of stored images `[b, h, w, c]` and keys `[b]` that moves each pixel at random, evenly by up to `size`.
+
+    `size` is a fraction of the pixels' span: 255 for bytes, and for floats that of the image itself.
+    """
+
+    def one(image: chex.Array, key: chex.PRNGKey) -> chex.Array:
+        x = _as_float(image)
+        low, high = (0.0, 255.0) if image.dtype == jnp.uint8 else (jnp.min(x), jnp.max(x))
+        noise = jax.random.uniform(key, x.shape, x.dtype, -size, size)
+        return _stored(jnp.clip(x + noise * (high - low), low, high), image.dtype)
+
+    return jax.vmap(one)
+
+
 def span(images: chex.Array) -> tuple[float, float]:
     """The smallest and largest value a pixel may have."""
     return (0.0, 255.0) if images.dtype == jnp.uint8 else (float(jnp.min(images)), float(jnp.max(images)))

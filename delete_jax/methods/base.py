@@ -35,7 +35,8 @@ Stream = dict[str, chex.Array]
 
 `image` uint8 or float `[n, h, w, c]`; `label` int32 `[n]` or `[n, h, w]`; `weight` float32 like `label` (0 = does not count);
 `erase` bool `[n, k]` or `[n, 1, 1, k]`, the classes to erase at that sample; optional `teacher_logits` `[n, *, k]` when
-they could be computed once; and whatever a method's `prepare` added.
+they could be computed once; and whatever a method's `prepare` added. A column `anchor`, images like `image`, is what
+`Method.reorient` changes in place of the batch's own images.
 """
 
 
@@ -90,6 +91,8 @@ class Context(NamedTuple):
     student: the student's variables, statistics as the step's forward pass left them; gradients flow to its parameters.
     run: `(variables, stored images [b, h, w, c]) -> logits [*b, k]`: evaluation mode.
     weights: the sum of each stream's weights in the batch, over all devices.
+    total: `array -> array`: its sum over all devices.
+    model, preprocess: the trained network, and stored images -> its input.
     """
 
     constants: Mapping[str, Any] = {}
@@ -97,6 +100,9 @@ class Context(NamedTuple):
     student: Any = None
     run: Any = None
     weights: Mapping[str, Any] = {}
+    total: Any = lambda array: array
+    model: Any = None
+    preprocess: Any = None
 
 
 class Term(NamedTuple):
@@ -166,7 +172,8 @@ class WrapFn(Protocol):
         """The network to train, and the variables it starts from.
 
         The variables may have more parameters than the original's, which `Method.unwrap` takes off again, and the
-        network may answer with more logits than `setup.num_classes`.
+        network may answer with more than `setup.num_classes` numbers. For a method with `uses_teacher` the network must
+        take the original's variables too: `Output.teacher_logits` are then its answers.
 
         Raises:
           ValueError: the network cannot be wrapped.

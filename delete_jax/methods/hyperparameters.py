@@ -57,6 +57,19 @@ def some_of(*names: str) -> Kind:
     return Kind(f"some of {', '.join(names)}", take)
 
 
+def one_of(*names: str) -> Kind:
+    """One of these names."""
+
+    def take(value: Any) -> str:
+        if not isinstance(value, str):
+            raise TypeError
+        if value not in names:
+            raise ValueError
+        return value
+
+    return Kind(f"one of {', '.join(names)}", take)
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError
@@ -73,8 +86,10 @@ def _class_number(value: Any) -> int:
 
 NUMBER = number("a number")
 POSITIVE = number("a number above 0", lambda value: value > 0)
+NOT_NEGATIVE = number("a number of at least 0", lambda value: value >= 0)
 SHARE = number("a number above 0 and at most 1", lambda value: 0 < value <= 1)
 INNER_SHARE = number("a number above 0 and below 1", lambda value: 0 < value < 1)
+PROPER_SHARE = number("a number of at least 0 and below 1", lambda value: 0 <= value < 1)
 FLAG = Kind("True or False", _flag)
 CLASS = Kind("a class number", _class_number)
 

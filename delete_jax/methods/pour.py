@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -49,9 +50,14 @@ def project(
         )
     found = classifier if isinstance(classifier, Classifier) else named(params, num_classes, classifier)[0]
     flat = found.rows(params)
-    basis, sizes, _ = jnp.linalg.svd(flat[:, jnp.asarray(forget)], full_matrices=False)
-    # a row that is 0, such as one projected before, spans nothing
-    basis = jnp.where(sizes > 1e-6 * jnp.linalg.norm(flat), basis, 0)
+    basis = span(flat, forget)
     with jax.default_matmul_precision("highest"):
         projected = flat - basis @ (basis.T @ flat)
     return {**variables, "params": found.with_rows(params, projected)}
+
+
+def span(rows: chex.Array, forget: tuple[int, ...]) -> chex.Array:
+    """An orthonormal basis `[d, r]` of the span of the rows of `forget` in a kernel `[d, k]`."""
+    basis, sizes, _ = jnp.linalg.svd(rows[:, jnp.asarray(forget)], full_matrices=False)
+    # a row that is 0, such as one projected before, spans nothing
+    return jnp.where(sizes > 1e-6 * jnp.linalg.norm(rows), basis, 0)

@@ -23,25 +23,27 @@ from delete_jax.methods.base import (
     towards_labels,
 )
 from delete_jax.methods.gradients import gradient_batches
-from delete_jax.methods.hyperparameters import FLAG, SHARE, factory
+from delete_jax.methods.hyperparameters import FLAG, SHARE, factory, one_of
 from delete_jax.methods.random_label import random_label
 
 
-@factory(fraction=SHARE, remain=FLAG)
-def salun(fraction: float = 0.5, remain: bool = False) -> Method:
+@factory(fraction=SHARE, remain=FLAG, mask=one_of("salient", "random"))
+def salun(fraction: float = 0.5, remain: bool = False, mask: str = "salient") -> Method:
     """Cross entropy to random labels, while only the most salient weights move.
 
     Args:
       fraction: of all weights; those with the largest absolute forget gradient move.
       remain: also train on remaining data.
+      mask: "random" moves as many weights, drawn at random: the control that shows what the choice of weights is worth.
 
     Raises:
-      ValueError: fraction is outside (0, 1], or remain is not a bool.
+      ValueError: fraction is outside (0, 1], remain is not a bool, or the mask is unknown.
     """
     relabel = random_label()
 
     def prepare(setup: Setup) -> Prepared:
-        return relabel.prepare(setup)._replace(constants={"update_mask": saliency_mask(setup, fraction)})
+        chosen = random_mask if mask == "random" else saliency_mask
+        return relabel.prepare(setup)._replace(constants={"update_mask": chosen(setup, fraction)})
 
     def loss(outputs: Mapping[str, Output], context: Context) -> dict[str, Term]:
         terms = relabel.loss(outputs, context)
@@ -61,11 +63,22 @@ def saliency_mask(setup: Setup, fraction: float) -> chex.ArrayTree:
 
     The gradient is the sum over batches of the batch mean's, in evaluation mode.
     """
-    leaves, tree = jax.tree.flatten(setup.teacher["params"])
+    leaves = jax.tree.leaves(setup.teacher["params"])
     wide = functools.reduce(np.promote_types, (leaf.dtype for leaf in leaves), jnp.float32)
     gradients = (optax.tree.cast(gradient, wide) for gradient, _ in gradient_batches(setup, FORGET))
     sizes = jax.tree.leaves(functools.reduce(optax.tree.add, gradients))
-    chosen = largest(jnp.abs(jnp.concatenate([leaf.ravel() for leaf in sizes])), fraction)
+    return _as_mask(setup, largest(jnp.abs(jnp.concatenate([leaf.ravel() for leaf in sizes])), fraction))
+
+
+def random_mask(setup: Setup, fraction: float) -> chex.ArrayTree:
+    """1 at the `fraction` of all weights, drawn at random, else 0; like the params."""
+    size = sum(leaf.size for leaf in jax.tree.leaves(setup.teacher["params"]))
+    key = jax.random.fold_in(setup.key, 1)  # apart from the labels'
+    return _as_mask(setup, largest(jax.random.uniform(key, (size,)), fraction))
+
+
+def _as_mask(setup: Setup, chosen: chex.Array) -> chex.ArrayTree:
+    leaves, tree = jax.tree.flatten(setup.teacher["params"])
     parts = jnp.split(chosen, np.cumsum([leaf.size for leaf in leaves])[:-1])
     return jax.tree.unflatten(
         tree, [part.reshape(leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, leaves, strict=True)]

@@ -1,0 +1,40 @@
+"""Bias shift: the erased classes' bias becomes a large negative number. The trivial baseline."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from delete_jax.methods.base import Method, Setup
+from delete_jax.methods.classifier import find_bias, find_classifier, replace_leaf
+from delete_jax.methods.features import unseen
+from delete_jax.methods.hyperparameters import factory
+from delete_jax.model import Variables
+
+BIAS = -1e4
+"""Far below any logit, and within float16."""
+
+
+@factory()
+def bias_shift() -> Method:
+    """Sets the classifier's bias of the erased classes to -10 000, so that they are never the answer.
+
+    What a method must do better than: nothing is forgotten but the answer, and one number per class brings it back.
+
+    Reads nothing: noise of the images' shape serves to find the bias. No training, and the learning rate plays no part.
+    Example: `dj.unlearn(…, forget=[3], method=dj.methods.bias_shift())`.
+    """
+    return Method("bias_shift", edit=_edit, settings=(), paper="a baseline, of no paper")
+
+
+def _edit(setup: Setup) -> Variables:
+    setup = unseen(setup)
+    place = find_bias(setup, find_classifier(setup))
+    if place is None:
+        raise ValueError(
+            "bias_shift: the network's classifier has no bias to shift: choose another method, such as pour"
+        )
+    forget = jnp.asarray(setup.forget)
+    params = replace_leaf(
+        setup.teacher["params"], place, lambda leaf: leaf.ravel().at[forget].set(BIAS).reshape(leaf.shape)
+    )
+    return {**setup.teacher, "params": params}

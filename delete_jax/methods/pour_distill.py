@@ -1,0 +1,44 @@
+"""POUR-D: move the encoder, so that its features no longer have the class's direction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from delete_jax.methods.base import FORGET, Context, Method, Output, Prepared, Setup, Term
+from delete_jax.methods.classifier import find_bias
+from delete_jax.methods.features import find_head, with_features
+from delete_jax.methods.hyperparameters import factory
+from delete_jax.methods.pour import span
+
+
+@factory()
+def pour_distill() -> Method:
+    """Distils the original's features, without the erased classes' directions, into the layers before the classifier.
+
+    The loss is `|h_s(x) - P h_o(x)|^2` on forget samples: h the features that enter the classifier, of the student and of
+    the original, and `P = I - w_u w_u^T / |w_u|^2`, w_u the erased class's row of the classifier (for several classes, the
+    projection onto the complement of the span of their rows, as in `pour`). The classifier does not move.
+
+    Reads forget samples. Example: `dj.unlearn(…, forget=[3], method=dj.methods.pour_distill(), lr=1e-3)`.
+    """
+
+    def prepare(setup: Setup) -> Prepared:
+        classifier = find_head(setup).classifier
+        params = setup.teacher["params"]
+        frozen = (classifier.place, find_bias(setup, classifier))
+        mask = jax.tree_util.tree_map_with_path(
+            lambda place, leaf: jnp.asarray(place not in frozen, leaf.dtype), params
+        )
+        return Prepared(constants={"span": span(classifier.rows(params), setup.forget), "update_mask": mask})
+
+    def loss(outputs: Mapping[str, Output], context: Context) -> dict[str, Term]:
+        forget = outputs[FORGET]
+        k, basis = forget.batch["erase"].shape[-1], context.constants["span"]
+        student, original = forget.logits[..., k:], jax.lax.stop_gradient(forget.teacher_logits[..., k:])
+        target = original - (original @ basis) @ basis.T
+        return {FORGET: Term(jnp.sum(jnp.square(student - target), -1))}
+
+    return Method("pour_distill", loss, uses_teacher=True, prepare=prepare, wrap=with_features, paper="POUR, CVPR 2026")
