@@ -40,6 +40,8 @@ Rate = float | str
 """A learning rate, or `options.AUTO`."""
 ANOTHER = "retrained, another seed"
 PERCENT = (100, 1)
+RATE_OF = {"ssd": "alpha", "esc": "share"}
+"""The hyper-parameter that takes the place of a learning rate."""
 
 # ---------------------------------------------------------------------------------------------------- the command
 
@@ -97,7 +99,7 @@ class Way(NamedTuple):
 
     name: in tables and in the names of cells.
     unlearn, task: settings in place of the config's; the method is among them, and has its own hyper-parameters.
-    rates: candidates, rising: learning rates, or whatever takes their place (`alpha` of ssd).
+    rates: candidates, rising: learning rates, or whatever takes their place (`RATE_OF`).
     like: the way whose rate it takes, in place of candidates.
     several: it is for requests of several classes only.
     """
@@ -112,8 +114,8 @@ class Way(NamedTuple):
     def configure(self, config: Config, rate: Rate) -> Config:
         """The config with this way's settings."""
         settings = {"hyperparameters": {}, **self.unlearn, "lr": rate}
-        if settings["method"] == "ssd":
-            settings["hyperparameters"] = {"alpha": rate}
+        if (name := RATE_OF.get(settings["method"])) is not None:
+            settings["hyperparameters"] = {name: rate}
         task = dataclasses.replace(config.task, **self.task)
         return dataclasses.replace(config, unlearn=dataclasses.replace(config.unlearn, **settings), task=task)
 

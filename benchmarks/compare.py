@@ -2,7 +2,7 @@
 
     python benchmarks/compare.py --config=configs/fashion_mnist.py --out=runs/compare
 
-Each method's rate (the strength of one that is computed at once; alpha of ssd) is chosen once, for all classes: first among
+Each method's rate (the strength of one that is computed at once; alpha of ssd, share of esc) is chosen once, for all classes: first among
 every other candidate, then between the best of these and its neighbours. The best is the one with the highest mean H-Mean
 (residual) on held-out training samples, for the first seed's network; every score is in `table.json`. Test data are used
 for the final figures only. A run that fails is shown as failed. The same command again continues, also with more classes,
@@ -29,11 +29,24 @@ from delete_jax.run.record import versions
 from delete_jax.tasks import TASKS
 
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-STRENGTHS = {  # where the learning rate is something else
+STRENGTHS = {  # where the learning rate is something else, or lies elsewhere
     "fisher": (1e-8, 3e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4),
     "wood_fisher": (0.3, 1, 3, 10, 30, 100, 300, 1000, 3000),
     "ssd": (1, 1.5, 2, 3, 5, 10, 20, 50, 100),
     "pour": (1,),  # has none
+    "bias_shift": (1,),
+    "cse": (1,),
+    "esc": (0.005, 0.015, 0.05, 0.15),
+    "esc_t": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1),
+    "source_free": (1e-2, 3e-2, 1e-1, 3e-1, 1, 3, 10),
+    "mu_mis": (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
+}
+VARIANTS = {  # methods with other hyper-parameters than the default
+    "delete, dispersion": ("delete", {"dispersion": 0.1}),
+    "delete, neighbours": ("delete", {"neighbours": 0.3}),
+    "delete, dispersion and neighbours": ("delete", {"dispersion": 0.1, "neighbours": 0.3}),
+    "anchored, adversarial": ("anchored", {"anchors": "adversarial"}),
+    "salun, random mask": ("salun", {"mask": "random"}),
 }
 DEFAULT_METHODS = (
     "delete", "anchored", "random_label", "gradient_ascent", "boundary_shrink", "boundary_expand", "salun", "bad_teacher",
@@ -56,7 +69,8 @@ UNTIMED = {"original": ("seconds", "speedup"), "retrained": ("speedup",), ANOTHE
 
 def main() -> int:
     parser = bench.make_parser(__doc__, classes=["1", "6", "9"])
-    parser.add_argument("--methods", nargs="+", default=DEFAULT_METHODS, help="names, or: all")
+    variants = ", ".join(f"'{name}'" for name in VARIANTS)
+    parser.add_argument("--methods", nargs="+", default=DEFAULT_METHODS, help=f"names, or: all; also {variants}")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="candidates, rising")
     return bench.run_script(parser, compare)
 
@@ -80,18 +94,20 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def choose(names: Sequence[str], rates: tuple[float, ...]) -> list[Way]:
-    """The methods that were asked for, "all" being those for images with a class each; DELETE with both masks.
+    """The methods and variants that were asked for, "all" being those for images with a class each; DELETE with both masks.
 
     Raises:
       ValueError: there is no such method.
     """
     if list(names) == ["all"]:
         provided = set(TASKS["classification"].provides)
-        names = [name for name in METHODS if set(dj.methods.create(name).needs) <= provided]
+        names = [name for name in METHODS if set(dj.methods.create(name).needs) <= provided] + list(VARIANTS)
     ways = []
     for name in names:
-        dj.methods.create(name)
-        ways.append(Way(name, {"method": name}, rates=STRENGTHS.get(name, rates)))
+        method, hyperparameters = VARIANTS.get(name, (name, {}))
+        dj.methods.create(method, **hyperparameters)
+        unlearn = {"method": method, "hyperparameters": hyperparameters}
+        ways.append(Way(name, unlearn, rates=STRENGTHS.get(method, rates)))
         if name == "delete":
             ways.append(Way("delete, own mask", {"method": name, "mask": "own"}, like=name, several=True))
     return ways

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+import delete_jax as dj
 from delete_jax import data, models
 from delete_jax.data import Split
 from delete_jax.data.dataset import Dataset, pixel_statistics
@@ -166,6 +167,24 @@ def test_a_study(scripts, config, tmp_path, monkeypatch, fast_compile):
     assert json.loads((tmp_path / "out" / "table.json").read_text()) == record
 
 
+def test_ways_that_are_compared(scripts):
+    """Each method's candidates rise and are allowed; variants are methods with other hyper-parameters."""
+    bench, compare = scripts("bench"), scripts("compare")
+    ways = {way.name: way for way in compare.choose(["all"], compare.RATES)}
+    assert set(compare.STRENGTHS) | set(compare.VARIANTS) <= set(ways)
+    for way in ways.values():
+        assert list(way.rates) == sorted(way.rates)
+        for rate in way.rates:
+            assert rate > 0
+            if name := bench.RATE_OF.get(way.name):
+                dj.methods.create(way.name, **{name: rate})
+    assert ways["esc"].rates == compare.STRENGTHS["esc"]
+    assert ways["delete"].unlearn == {"method": "delete", "hyperparameters": {}}
+    spotter = ways["delete, dispersion and neighbours"]
+    assert spotter.unlearn["hyperparameters"] == {"dispersion": 0.1, "neighbours": 0.3}
+    assert spotter.rates == compare.RATES
+
+
 def test_no_config_is_changed(scripts, config, tmp_path):
     bench = scripts("bench")
     loaded = bench.Bench(argparse.Namespace(config=str(config), out=tmp_path / "out"), "classification")
@@ -176,6 +195,7 @@ def test_no_config_is_changed(scripts, config, tmp_path):
     configured = way.configure(case.run.config, 0.5)
     assert (configured.unlearn.batch_norm, configured.unlearn.lr, configured.seed) == ("frozen", 0.5, 3)
     assert bench.Way("ssd", {"method": "ssd"}).configure(before, 2).unlearn.hyperparameters == {"alpha": 2}
+    assert bench.Way("esc", {"method": "esc"}).configure(before, 0.5).unlearn.hyperparameters == {"share": 0.5}
     assert loaded.config == before
     with pytest.raises(ValueError, match="class 7 cannot be forgotten"):
         loaded.case(0, (7,))
