@@ -14,6 +14,7 @@ from delete_jax.methods.cse import channel_scores, factors
 from delete_jax.methods.delete import similarity
 from delete_jax.methods.esc import directions, learnt_mask
 from delete_jax.methods.features import beside_logits, feature_batches, find_head, unseen
+from delete_jax.methods.source_free import POOL
 from delete_jax.step import init_state, make_train_step, sgd
 from tests import tiny
 from tests.test_each_method import HEADS, K, linear_model, same, setup_of, softmax, two_layers
@@ -260,20 +261,40 @@ def test_source_free_takes_gradient_steps(x64):
     setup = wide_setup(strength=0.2, batch_size=50, num_steps=2, forget=(1, 2))
     _, _, w0 = arrays(setup)
     b0 = np.asarray(setup.teacher["params"]["head"]["bias"])
+    pool_key, batch_key = jax.random.split(setup.key)
+    pool = np.asarray(jax.random.normal(pool_key, (POOL, 7), float))
+    is_forgotten = np.isin((pool @ w0 + b0).argmax(-1), (1, 2))
     w, b = w0, b0
     for step in range(2):
-        h = np.asarray(jax.random.normal(jax.random.fold_in(setup.key, step), (50, 7)))
-        original = h @ w0 + b0
-        forgotten = np.isin(original.argmax(-1), (1, 2))
-        assert 0 < forgotten.sum() < 50
-        masked = np.where(np.isin(np.arange(K), (1, 2)), -np.inf, original)
-        target = softmax(np.where(forgotten[:, None], masked, original))
-        error = (softmax(h @ w + b) - target) / np.where(forgotten, forgotten.sum(), (~forgotten).sum())[:, None]
-        w, b = w - 0.2 * h.T @ error, b - 0.2 * error.sum(0)
+        slope = 0, 0
+        for key, kind in zip(jax.random.split(jax.random.fold_in(batch_key, step)), (True, False), strict=True):
+            h = pool[np.asarray(jax.random.choice(key, np.flatnonzero(is_forgotten == kind), (50,)))]
+            erased = np.isin(np.arange(K), (1, 2)) & kind
+            error = (softmax(h @ w + b) - softmax(np.where(erased, -np.inf, h @ w0 + b0))) / 50
+            slope = slope[0] + h.T @ error, slope[1] + error.sum(0)
+        w, b = w - 0.2 * slope[0], b - 0.2 * slope[1]
     found = dj.methods.source_free().edit(setup)["params"]
     np.testing.assert_allclose(found["head"]["kernel"], w, rtol=1e-9)
     np.testing.assert_allclose(found["head"]["bias"], b, rtol=1e-9)
     np.testing.assert_array_equal(found["stem"], setup.teacher["params"]["stem"])
+
+
+def test_source_free_erases_on_what_it_drew(x64):
+    setup = wide_setup(strength=1.0, batch_size=64, num_steps=300)
+    found = dj.methods.source_free().edit(setup)["params"]["head"]
+    h = np.random.default_rng(0).normal(size=(2000, 7))
+    head = setup.teacher["params"]["head"]
+    before, after = (np.argmax(h @ np.asarray(p["kernel"]) + np.asarray(p["bias"]), -1) for p in (head, found))
+    assert np.mean(before == 1) > 0.1
+    assert np.mean(after == 1) < 0.005
+    assert np.mean(after[before != 1] == before[before != 1]) > 0.9
+
+
+def test_source_free_of_a_class_that_is_never_the_answer(x64):
+    setup = wide_setup()
+    shifted = dj.methods.bias_shift().edit(setup)
+    with pytest.raises(ValueError, match="assigns 0 of 16384 random features to the classes to erase"):
+        dj.methods.source_free().edit(setup._replace(teacher=shifted))
 
 
 # ----------------------------------------------------------------------------------------------------- trained methods

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from delete_jax.methods.base import FORGET, Context, Method, Output, Prepared, Setup, Term
 from delete_jax.methods.classifier import find_bias
@@ -28,11 +29,12 @@ def pour_distill() -> Method:
     def prepare(setup: Setup) -> Prepared:
         classifier = find_head(setup).classifier
         params = setup.teacher["params"]
-        frozen = (classifier.place, find_bias(setup, classifier))
+        rows, frozen = classifier.rows(params), (classifier.place, find_bias(setup, classifier))
         mask = jax.tree_util.tree_map_with_path(
             lambda place, leaf: jnp.asarray(place not in frozen, leaf.dtype), params
         )
-        return Prepared(constants={"span": span(classifier.rows(params), setup.forget), "update_mask": mask})
+        wide = rows.astype(np.promote_types(rows.dtype, jnp.float32))  # as the step's answers
+        return Prepared(constants={"span": span(wide, setup.forget), "update_mask": mask})
 
     def loss(outputs: Mapping[str, Output], context: Context) -> dict[str, Term]:
         forget = outputs[FORGET]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from delete_jax.methods.base import FORGET, REMAIN, Context, Method, Output, Setup
 from delete_jax.methods.classifier import find_bias, replace_leaf
@@ -13,16 +14,20 @@ from delete_jax.methods.features import Head, find_head, unseen
 from delete_jax.methods.hyperparameters import factory
 from delete_jax.model import Variables
 
+POOL = 2**14
+"""How many features are drawn."""
+
 
 @factory()
 def source_free() -> Method:
     """Trains the classifier alone, on random features that it labels itself: no sample is read.
 
-    Each step draws features `h ~ N(0, I)` `[b, d]`. Those that the original's classifier gives to an erased class are the
-    forget samples, the others the remaining ones, and the kernel and the bias descend `delete(remain=True)`'s loss on them.
+    Features are drawn once, `h ~ N(0, I)`. Those that the original's classifier assigns to an erased class serve as forget
+    samples, the rest as remaining samples, and the kernel and the bias descend the loss of `delete(remain=True)` on a batch
+    of each.
 
-    Of the forget samples only the shape and the number count: with the epochs and the batch size it makes the number of
-    steps. The layers before the classifier stay, so only the predictions forget.
+    The values of the forget samples are never read: only their shape, and their number, which together with the epochs
+    and the batch size gives the number of steps. The layers before the classifier stay, so only the predictions forget.
     Example: `dj.unlearn(…, forget=[3], method=dj.methods.source_free(), lr=1e-1)`.
     """
     return Method(
@@ -46,24 +51,40 @@ def _edit(setup: Setup) -> Variables:
 
 
 def train(setup: Setup, head: Head, has_bias: bool) -> tuple[chex.Array, chex.Array]:
-    """The kernel `[d, k]` after `setup.num_steps` steps of gradient descent, and what is to be added to the bias `[k]`."""
+    """The kernel `[d, k]` after `setup.num_steps` steps of gradient descent, and what is to be added to the bias `[k]`.
+
+    Raises:
+      ValueError: the classifier assigns no random feature, or each of them, to an erased class.
+    """
     dtype = head.classifier.rows(setup.teacher["params"]).dtype
     rows, bias = jnp.asarray(head.rows, dtype), jnp.asarray(head.bias, dtype)
-    erase = jnp.isin(jnp.arange(setup.num_classes), jnp.asarray(setup.forget))
     rate, rule = jnp.asarray(setup.strength, dtype), delete(remain=True)
+    erase = jnp.isin(jnp.arange(setup.num_classes), jnp.asarray(setup.forget))
+    pool_key, batch_key = jax.random.split(setup.key)
+    pool = jax.random.normal(pool_key, (POOL, len(rows)), dtype)
+    is_forgotten = np.asarray(erase[jnp.argmax(pool @ rows + bias[None], -1)])
+    places = {FORGET: np.flatnonzero(is_forgotten), REMAIN: np.flatnonzero(~is_forgotten)}
+    if not all(len(found) for found in places.values()):
+        raise ValueError(
+            f"source_free: the classifier assigns {is_forgotten.sum()} of {POOL} random features to the classes to erase, and it "
+            "takes some of both kinds: choose another method, such as bias_shift"
+        )
 
-    def loss(head: tuple[chex.Array, chex.Array], h: chex.Array) -> chex.Array:
-        kernel, shift = head
-        original, student = h @ rows + bias[None], h @ kernel + (bias + shift)[None]
-        output = Output({"erase": jnp.broadcast_to(erase, original.shape)}, student, original)
-        terms = rule.loss({FORGET: output, REMAIN: output}, Context())
-        is_forgotten = erase[jnp.argmax(original, -1)]
-        chosen = {FORGET: is_forgotten.astype(dtype), REMAIN: (~is_forgotten).astype(dtype)}
-        return sum(jnp.sum(w * terms[name].loss) / jnp.maximum(jnp.sum(w), 1) for name, w in chosen.items())
+    def batch(key: chex.PRNGKey, found: np.ndarray) -> chex.Array:
+        return pool[jax.random.choice(key, jnp.asarray(found), (setup.batch_size,))]
 
-    def step(i: chex.Array, head: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
-        h = jax.random.normal(jax.random.fold_in(setup.key, i), (setup.batch_size, len(rows)), dtype)
-        kernel, shift = jax.grad(loss)(head, h)
-        return head[0] - rate * kernel, head[1] - rate * shift if has_bias else head[1]
+    def loss(trained: tuple[chex.Array, chex.Array], features: dict[str, chex.Array]) -> chex.Array:
+        kernel, shift = trained
+        outputs = {
+            name: Output({"erase": erase[None]}, h @ kernel + (bias + shift)[None], h @ rows + bias[None])
+            for name, h in features.items()
+        }
+        return sum(jnp.mean(term.loss) for term in rule.loss(outputs, Context()).values())
+
+    def step(i: chex.Array, trained: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
+        keys = jax.random.split(jax.random.fold_in(batch_key, i))
+        features = {name: batch(key, found) for key, (name, found) in zip(keys, places.items(), strict=True)}
+        kernel, shift = jax.grad(loss)(trained, features)
+        return trained[0] - rate * kernel, trained[1] - rate * shift if has_bias else trained[1]
 
     return jax.jit(lambda: jax.lax.fori_loop(0, setup.num_steps, step, (rows, jnp.zeros_like(bias))))()
