@@ -268,7 +268,8 @@ def test_source_free_takes_gradient_steps(x64):
     for step in range(2):
         slope = 0, 0
         for key, kind in zip(jax.random.split(jax.random.fold_in(batch_key, step)), (True, False), strict=True):
-            h = pool[np.asarray(jax.random.choice(key, np.flatnonzero(is_forgotten == kind), (50,)))]
+            alike = pool[is_forgotten == kind]
+            h = alike[np.asarray(jax.random.randint(key, (50,), 0, len(alike)))]
             erased = np.isin(np.arange(K), (1, 2)) & kind
             error = (softmax(h @ w + b) - softmax(np.where(erased, -np.inf, h @ w0 + b0))) / 50
             slope = slope[0] + h.T @ error, slope[1] + error.sum(0)
@@ -317,6 +318,23 @@ def test_pour_distill_moves_all_but_the_classifier(x64):
     np.testing.assert_allclose(metrics["loss"], np.square(student - target).sum(-1).mean(), rtol=1e-10)
     jax.tree.map(np.testing.assert_array_equal, state.params["head"], start["params"]["head"])
     assert float(jnp.abs(state.params["stem"] - start["params"]["stem"]).min()) > 0
+
+
+@pytest.mark.parametrize("name", ["pour_distill", "mu_mis"])
+def test_augmented_on_several_devices(name):
+    """The teacher of a wrapped network runs in the step, on the images that the student sees."""
+    model, variables = tiny.network()
+    images, labels = tiny.samples(4 * 16)
+    settings = {"forget": [1], "epochs": 1, "lr": 0.01, "batch_size": 8, "method": name, "parallel": "jit"}
+
+    def run(**more):
+        found = dj.unlearn(model, variables, images, labels, **(settings | more)).variables
+        return ravel_pytree(jax.device_get(found))[0]
+
+    augment = dj.data.augmentation(("flip", "crop"), padding=2)
+    plain, augmented, spread = run(), run(augment=augment), run(augment=augment, parallel="pmap")
+    assert np.linalg.norm(augmented - plain) > 10 * np.linalg.norm(augmented - spread)
+    assert np.linalg.norm(augmented - spread) < 1e-5 * np.linalg.norm(plain)
 
 
 def test_the_mean_cosine(x64):

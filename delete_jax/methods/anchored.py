@@ -1,5 +1,5 @@
 """Anchors: hold the other classes in place by forget images that no longer look like their class. A step of this
-project beyond DELETE's paper; its docstring names the relatives."""
+project beyond DELETE's paper; `anchored` names the related methods."""
 
 from __future__ import annotations
 
@@ -65,20 +65,19 @@ def anchored(
     no longer look like their class, the original answers with many others, and DELETE's loss towards those answers
     (erased classes masked as well) holds these classes where no remaining sample is at hand.
 
-    That something made of the forget data, or by a generator, can stand in for remaining data is not new: ARU and
-    Structguard (arXiv 2603.12915) attack forget images, L2UL (`l2ul_adv`) too, Spotter's L_o (`delete(neighbours=…)`)
-    moves them a little, and RUAGO trains a generator. This project's own is the combination: plain
-    reorientation, without attack or generator, DELETE's loss, and nothing to tune.
+    Other methods also make a stand-in for the remaining data: ARU and Structguard (arXiv 2603.12915) attack the forget
+    images, and so does L2UL (`l2ul_adv`); Spotter's L_o (`delete(neighbours=…)`, arXiv 2506.01318) perturbs them slightly;
+    RUAGO trains a generator. What is specific to this project is the combination: plain geometric reorientation, no attack,
+    no generator, DELETE's loss, and nothing to tune.
 
     Args:
       method: of `delete_jax.methods`; trained, and without remaining data. DELETE when None.
       transformations: some of "turn" (by a random number of quarters; half turns where images are not square), "flip"
         (mirrors left and right, or not) and "shift" (cyclic, by up to a quarter of each side).
       weight: of the anchors' loss.
-      anchors: "adversarial", for comparison: in place of reoriented images, forget images attacked towards the class that
-        the original finds best among those that stay, as the relatives do. They are made once, from the images without
-        augmentation: 50 signed gradient steps, no pixel further than 0.05 of the pixels' span. `transformations` then
-        play no part.
+      anchors: "adversarial", for comparison, replaces the reoriented images by forget images that are attacked towards the
+        original's most probable remaining class, as the related methods do: 50 signed gradient steps that move no pixel by
+        more than 0.05 of the pixels' span. They are made once, without augmentation, and `transformations` has no effect.
 
     Raises:
       ValueError: an unsuitable method, an unknown transformation or kind of anchors, or a weight that is not above 0.
@@ -129,7 +128,7 @@ def reorientation(transformations: tuple[str, ...]) -> ReorientFn:
 
 
 def adversarial(setup: Setup) -> chex.Array:
-    """The forget images `[n, h, w, c]`, each attacked towards the best class that is not erased; stored as they are."""
+    """The forget images `[n, h, w, c]`, each attacked towards its most probable remaining class, in their own dtype."""
     stream = setup.streams[FORGET]
     logits = in_batches(answers(setup.model, setup.preprocess), setup.teacher, stream["image"])
     best = jnp.argmax(jnp.where(stream["erase"], -jnp.inf, logits), -1).astype(jnp.int32)

@@ -82,12 +82,12 @@ def _targeted_l2_pgd(answer: Answer, radius: float, step: float, steps: int) -> 
 def towards(
     setup: Setup, images: chex.Array, targets: chex.Array, *, radius: float, steps: int, step: float
 ) -> chex.Array:
-    """Signed gradient steps towards `targets`, each pixel within `radius` of where it was (Madry et al., arXiv 1706.06083).
+    """Signed gradient steps towards `targets`; no pixel moves by more than `radius` (Madry et al., arXiv 1706.06083).
 
     Args:
       images, targets: as for `fgsm`.
-      radius: the most that a pixel moves, as a fraction of the pixels' span.
-      steps, step: how many steps, and the length of each in the same units; the start is the image itself.
+      radius: the largest change of a pixel, as a fraction of the pixels' span.
+      steps, step: the number of steps, and the length of each in the same units. The attack starts at the image itself.
     """
     one_step = _towards(answers(setup.model, setup.preprocess), radius, step)
     moved, shared = _as_float(jnp.asarray(images)), (setup.teacher, *span(images))
@@ -109,9 +109,9 @@ def _towards(answer: Answer, radius: float, step: float) -> Callable:
 
 @functools.cache
 def jitter(size: float) -> Callable[[chex.Array, chex.PRNGKey], chex.Array]:
-    """The function of stored images `[b, h, w, c]` and keys `[b]` that moves each pixel at random, evenly by up to `size`.
+    """The function of stored images `[b, h, w, c]` and keys `[b]` that adds uniform noise in [-size, size] to every pixel.
 
-    `size` is a fraction of the pixels' span: 255 for bytes, and for floats that of the image itself.
+    `size` is a fraction of the pixels' span: 255 for bytes; for floats, the span of the image itself.
     """
 
     def one(image: chex.Array, key: chex.PRNGKey) -> chex.Array:

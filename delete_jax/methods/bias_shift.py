@@ -16,11 +16,11 @@ BIAS = -1e4
 
 @factory()
 def bias_shift() -> Method:
-    """Sets the classifier's bias of the erased classes to -10 000, so that they are never the answer.
+    """Sets the classifier's bias of the erased classes to -10 000, so that they are never predicted.
 
-    What a method must do better than: nothing is forgotten but the answer, and one number per class brings it back.
+    The baseline that every method has to beat: only the predictions change, and restoring one number per class undoes it.
 
-    Reads nothing: noise of the images' shape serves to find the bias. No training, and the learning rate plays no part.
+    Reads no sample: the bias is found with noise of the images' shape. No training, and the learning rate has no effect.
     Example: `dj.unlearn(…, forget=[3], method=dj.methods.bias_shift())`.
     """
     return Method("bias_shift", edit=_edit, settings=(), paper="a baseline, of no paper")

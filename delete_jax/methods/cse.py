@@ -24,8 +24,8 @@ def cse() -> Method:
     clipped to [0, 1]. Channels are the features that enter the classifier, and the factors go into its kernel. Both
     covariances are in units of the remaining data's mean variance, so that the features' scale plays no part; delta is 1e-3.
 
-    Reads forget and remaining samples, once; a tenth of the remaining ones is enough. No training, and the learning rate
-    plays no part. Example: `dj.unlearn(…, forget=[3], method=dj.methods.cse())`.
+    Reads forget and remaining samples, once; the paper uses a tenth of the remaining ones. No training, and the learning
+    rate has no effect. Example: `dj.unlearn(…, forget=[3], method=dj.methods.cse())`.
     """
 
     def edit(setup: Setup) -> Variables:

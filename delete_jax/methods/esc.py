@@ -20,10 +20,10 @@ def esc(share: float = 0.015) -> Method:
     """Projects the classifier's inputs onto the complement of the forget features' first principal directions.
 
     With the singular value decomposition `H = V S U^T` of the forget features `[n, d]`, not centred, the kernel W `[d, k]`
-    becomes `(I - U_p U_p^T) W`, U_p the first p directions. Nothing else changes. The class can end up below what a
-    retrained network knows of it, and other classes that share these directions lose as well.
+    becomes `(I - U_p U_p^T) W`, U_p the first p directions. Nothing else changes. The features can then hold less of the class
+    than those of a retrained network, and remaining classes that share these directions lose as well.
 
-    Reads forget samples, once; no training, and the learning rate plays no part.
+    Reads forget samples, once. No training, and the learning rate has no effect.
     Example: `dj.unlearn(…, forget=[3], method=dj.methods.esc(share=0.03))`.
 
     Args:
@@ -43,11 +43,11 @@ def esc(share: float = 0.015) -> Method:
 
 @factory(threshold=INNER_SHARE)
 def esc_t(threshold: float = 0.7) -> Method:
-    """Like `esc`, but learns which entries of the principal directions to take out.
+    """Takes out of the classifier's inputs those entries of the forget features' principal directions that it learns to drop.
 
     A mask M in [0, 1] of all entries of U (see `esc`) starts at 1 and descends `-log(1 - p_y)` of the forget samples, y
     their own class, for features `(M U)(M U)^T h` (products of M and U entry by entry). At the end, entries of M up to
-    the threshold become 0, the others 1, and the kernel W becomes `(M U)(M U)^T W`. No other layer runs in training.
+    the threshold become 0 and the others 1, and the kernel W becomes `(M U)(M U)^T W`. The features are computed once.
 
     Reads forget samples. Example: `dj.unlearn(…, forget=[3], method=dj.methods.esc_t(), lr=1e-3, epochs=50)`.
 

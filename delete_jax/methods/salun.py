@@ -34,7 +34,7 @@ def salun(fraction: float = 0.5, remain: bool = False, mask: str = "salient") ->
     Args:
       fraction: of all weights; those with the largest absolute forget gradient move.
       remain: also train on remaining data.
-      mask: "random" moves as many weights, drawn at random: the control that shows what the choice of weights is worth.
+      mask: "random" moves the same share of weights, drawn at random: the control for the choice by saliency.
 
     Raises:
       ValueError: fraction is outside (0, 1], remain is not a bool, or the mask is unknown.

@@ -63,15 +63,12 @@ def train(setup: Setup, head: Head, has_bias: bool) -> tuple[chex.Array, chex.Ar
     pool_key, batch_key = jax.random.split(setup.key)
     pool = jax.random.normal(pool_key, (POOL, len(rows)), dtype)
     is_forgotten = np.asarray(erase[jnp.argmax(pool @ rows + bias[None], -1)])
-    places = {FORGET: np.flatnonzero(is_forgotten), REMAIN: np.flatnonzero(~is_forgotten)}
-    if not all(len(found) for found in places.values()):
+    kinds = {FORGET: pool[is_forgotten], REMAIN: pool[~is_forgotten]}
+    if not all(len(features) for features in kinds.values()):
         raise ValueError(
             f"source_free: the classifier assigns {is_forgotten.sum()} of {POOL} random features to the classes to erase, and it "
             "takes some of both kinds: choose another method, such as bias_shift"
         )
-
-    def batch(key: chex.PRNGKey, found: np.ndarray) -> chex.Array:
-        return pool[jax.random.choice(key, jnp.asarray(found), (setup.batch_size,))]
 
     def loss(trained: tuple[chex.Array, chex.Array], features: dict[str, chex.Array]) -> chex.Array:
         kernel, shift = trained
@@ -81,10 +78,17 @@ def train(setup: Setup, head: Head, has_bias: bool) -> tuple[chex.Array, chex.Ar
         }
         return sum(jnp.mean(term.loss) for term in rule.loss(outputs, Context()).values())
 
-    def step(i: chex.Array, trained: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
-        keys = jax.random.split(jax.random.fold_in(batch_key, i))
-        features = {name: batch(key, found) for key, (name, found) in zip(keys, places.items(), strict=True)}
-        kernel, shift = jax.grad(loss)(trained, features)
-        return trained[0] - rate * kernel, trained[1] - rate * shift if has_bias else trained[1]
+    @jax.jit
+    def run(kinds: dict[str, chex.Array]) -> tuple[chex.Array, chex.Array]:
+        def step(i: chex.Array, trained: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
+            keys = jax.random.split(jax.random.fold_in(batch_key, i))
+            batch = {
+                name: features[jax.random.randint(key, (setup.batch_size,), 0, len(features))]
+                for key, (name, features) in zip(keys, kinds.items(), strict=True)
+            }
+            kernel, shift = jax.grad(loss)(trained, batch)
+            return trained[0] - rate * kernel, trained[1] - rate * shift if has_bias else trained[1]
 
-    return jax.jit(lambda: jax.lax.fori_loop(0, setup.num_steps, step, (rows, jnp.zeros_like(bias))))()
+        return jax.lax.fori_loop(0, setup.num_steps, step, (rows, jnp.zeros_like(bias)))
+
+    return run(kinds)
