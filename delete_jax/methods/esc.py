@@ -21,7 +21,8 @@ def esc(share: float = 0.015) -> Method:
 
     With the singular value decomposition `H = V S U^T` of the forget features `[n, d]`, not centred, the kernel W `[d, k]`
     becomes `(I - U_p U_p^T) W`, U_p the first p directions. Nothing else changes. The features can then hold less of the class
-    than those of a retrained network, and remaining classes that share these directions lose as well.
+    than those of a retrained network, and remaining classes that share these directions lose as well: above all when several
+    classes are erased, whose first direction is the one that all features have in common.
 
     Reads forget samples, once. No training, and the learning rate has no effect.
     Example: `dj.unlearn(…, forget=[3], method=dj.methods.esc(share=0.03))`.
