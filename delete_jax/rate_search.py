@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -54,12 +54,15 @@ def hold_out(stream: Stream, seed: int) -> tuple[Stream, Stream]:
     return train, held_out
 
 
-def find_rate(train: Callable[[float], Variables], judge: Callable[[Variables], Row], method: str) -> list[Row]:
+Trained = TypeVar("Trained")
+
+
+def find_rate(train: Callable[[float], Trained], judge: Callable[[Trained], Row], method: str) -> list[Row]:
     """Tries rates from the smallest until one erases the samples that were held out.
 
     Args:
-      train: a rate -> the network that it makes of the original.
-      judge: what `make_judge` returns.
+      train: a rate -> what it makes of the original.
+      judge: of that, what `make_judge` finds, and whatever else is to be in the rows.
       method: its name, for the message.
 
     Returns:
@@ -103,7 +106,7 @@ def make_judge(predict: Predict, original: Variables, held_out: Stream, seed: in
     reoriented = [_reoriented(images, seed, draw) for draw in range(DRAWS)]
     wanted = [
         [
-            np.where(erase, -np.inf, logits).argmax(-1)
+            np.where(erase, -np.inf, logits).argmax(-1).astype(np.min_scalar_type(k))  # label maps are large
             for logits, erase in _answers(predict, original, moved, held_out["erase"])
         ]
         for moved in reoriented

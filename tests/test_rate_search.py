@@ -125,6 +125,7 @@ def test_it_is_the_run_with_that_rate(known, name):
     found = dj.unlearn(model, variables, images, labels, method=name, lr="auto", **ARGUMENTS)
     assert found.lr == found.search[-1]["lr"] in RATES
     assert [row["lr"] for row in found.search] == list(RATES[: len(found.search)])
+    assert found.seconds > sum(row["seconds"] for row in found.search) > 0
     fixed = dj.unlearn(model, variables, images, labels, method=name, lr=found.lr, **ARGUMENTS)
     jax.tree.map(np.testing.assert_array_equal, found.variables, fixed.variables)
     assert (fixed.lr, fixed.search, fixed.history) == (found.lr, (), found.history)
@@ -197,3 +198,16 @@ def test_another_word(known):
     model, variables, images, labels = known
     with pytest.raises(ValueError, match="a number above 0, within float32, or 'auto', got 'fast'"):
         dj.unlearn(model, variables, images, labels, lr="fast", **ARGUMENTS)
+
+
+@pytest.mark.filterwarnings("ignore:the smallest rate that erases")
+def test_the_search_shows_how_far_it_is(known):
+    """Each rate is a training of its own, done once; the training with the rate that was found has none to show."""
+    shown = []
+
+    def progress(step, num_steps, metrics, rate, epoch_done=False):
+        shown.append((metrics.get("lr"), epoch_done))
+
+    found = dj.unlearn(*known, lr="auto", progress=progress, **ARGUMENTS)
+    assert [lr for lr, done in shown if done and lr is not None] == [row["lr"] for row in found.search]
+    assert shown[-1] == (None, True)

@@ -99,9 +99,11 @@ def provenance(record: dict[str, Any], titles: Mapping[str, str] = BY_NAME) -> S
         "DELETE: each forget sample is trained towards the original's own answer, with what is erased taken out of it."
     )
     took = {"teacher_seconds": "training the original", "retrain_seconds": "retraining",
-             "unlearn_seconds": "unlearning", "unlearn_compile_seconds": "its compilation"}  # fmt: skip
+             "unlearn_seconds": "unlearning", "search_seconds": "of which the search for its rate",
+             "unlearn_compile_seconds": "its compilation"}  # fmt: skip
     spent = [f"{name} {seconds(cost[key])}" for key, name in took.items() if cost.get(key) is not None]
     spent += [f"{cost['samples_per_second']:.0f} samples/s"] if cost.get("samples_per_second") else []
+    spent += [f"memory at most {show(cost['peak_bytes'], 'bytes')}"] if cost.get("peak_bytes") else []
     task = record.get("task")
     facts = [
         Fact("Erased", [forget.get("what") or f"{quoted(record)} ({labels})"]),
