@@ -77,12 +77,13 @@ def differences(found: Any, mine: Any, where: str = "") -> list[str]:
     """What differs between two values of JSON, one entry each: "name was …, now …"."""
     if isinstance(found, dict) and isinstance(mine, dict):
         keys = dict.fromkeys([*mine, *found])  # in this order: what says most comes first
-        inside = [(key, f"{where}.{key}" if where else key) for key in keys]
+        inside = [(key, f"{where}.{short(key)}" if where else short(key)) for key in keys]
         return [line for key, name in inside for line in differences(found.get(key), mine.get(key), name)]
     return [] if found == mine else [f"{where} was {short(found)}, now {short(mine)}"]
 
 
 def short(value: Any) -> str:
-    """A value in a message: its first 60 characters."""
+    """A value in a message of one line: its first 60 characters."""
     text = str(value)
+    text = text if text.isprintable() else repr(text)
     return text if len(text) <= 60 else text[:57] + "…"

@@ -130,8 +130,8 @@ def make_judge(predict: Predict, original: Variables, held_out: Stream, seed: in
             for (logits, _), answer in zip(found, answers, strict=True):
                 kept += np.array([(logits.argmax(-1) == answer).sum(), answer.size])
         recognised, probability, above = (sums[:3] / sums[3]).tolist()
-        found = {"recognised": recognised, "probability": probability, "above_chance": above, "chance": 1 / k}
-        return found | {"kept": float(kept[0] / kept[1])}
+        shares = {"recognised": recognised, "probability": probability, "above_chance": above, "chance": 1 / k}
+        return shares | {"kept": float(kept[0] / kept[1])}
 
     return judge
 

@@ -148,11 +148,11 @@ def _checkpoints(directory: Path, meta: str) -> Checkpoints:
 
 
 def _completed(found: Any, defaults: Any) -> Any:
-    """A config as an earlier version wrote it: settings that it did not have are what they are by default."""
+    """A config as an earlier version wrote it, with the settings that it did not have: those that are off by default."""
     if not isinstance(found, dict) or not isinstance(defaults, dict):
         return found
     known = {name: _completed(value, defaults.get(name)) for name, value in found.items()}
-    return {name: value for name, value in defaults.items() if name not in found} | known
+    return {name: value for name, value in defaults.items() if value is None or value is False} | known
 
 
 def _has_content(path: Path) -> bool:
