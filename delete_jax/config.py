@@ -33,12 +33,14 @@ class DataConfig:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class ModelConfig:
-    """The network: a name of `delete_jax.models.NETWORKS`, what it computes in, and the side in pixels that stored images are
-    brought to, batch by batch, before it sees them (None: as they are stored)."""
+    """The network: a name of `delete_jax.models.NETWORKS`, what it computes in, the side in pixels that stored images are
+    brought to, batch by batch, before it sees them (None: as they are stored), and whether activations are computed again in
+    the backward pass (less memory)."""
 
     name: str = "resnet_tiny"
     dtype: str = "float32"
     input_size: int | None = None
+    remat: bool = False
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -48,6 +50,7 @@ class TrainConfig:
     epochs: int = 3
     lr: float = 0.1
     batch_size: int = 128
+    micro_batch: int | None = None
     momentum: float = 0.9
     weight_decay: float = 5e-4
     augment: tuple[str, ...] = ()
@@ -63,6 +66,7 @@ class UnlearnConfig:
     epochs: int = 5
     lr: float | str = 1e-3
     batch_size: int = 128
+    micro_batch: int | None = None
     momentum: float = 0.9
     mask: str = "union"
     pixels: str = "all"
@@ -128,6 +132,13 @@ def validate(config: Config) -> None:
         if part.lr != AUTO or name == "train":
             _prefixed(f"config.{name}.lr is {part.lr!r}", rate, part.lr)
         require(part.batch_size >= 1, f"config.{name}.batch_size", part.batch_size, "at least 1")
+        size = part.micro_batch
+        require(
+            size is None or (size >= 1 and part.batch_size % size == 0),
+            f"config.{name}.micro_batch",
+            size,
+            f"a divisor of batch_size, {part.batch_size}",
+        )
         require(0 <= part.momentum < 1, f"config.{name}.momentum", part.momentum, "at least 0 and below 1")
         _prefixed(f"config.{name}.augment", augmentation, task.answers, part.augment)
     decay = config.train.weight_decay
@@ -145,7 +156,7 @@ def validate(config: Config) -> None:
     choose(config.unlearn.batch_norm, "config.unlearn.batch_norm", BATCH_NORM_MODES)
     choose(config.model.dtype, "config.model.dtype", models.DTYPES)
     require(len(config.unlearn.forget) > 0, "config.unlearn.forget", config.unlearn.forget, "at least one class")
-    _check_network(config.model.name, task)
+    _check_network(config.model, task)
     if size is not None and task.answers == "pixel":
         raise ValueError(
             f"config.model.input_size is {size}: the task {task.name} has a class for each stored pixel; give config.data.size"
@@ -216,6 +227,8 @@ def counted(config: Config) -> dict[str, Any]:
         for name, value in settings.items()
         if name in count and (name in task.reads or name not in SOMETIMES)
     }
+    if settings["micro_batch"] is not None and method.edit is None:
+        found["micro_batch"] = settings["micro_batch"]
     return found | ({"seed": config.seed} if "seed" in method.settings else {})
 
 
@@ -230,8 +243,10 @@ def _method(config: Config) -> Method:
     return methods.create(config.unlearn.method, **hyperparameters)
 
 
-def _check_network(name: str, task: Task) -> None:
+def _check_network(model: ModelConfig, task: Task) -> None:
+    name = model.name
     _prefixed("config.model.name", models.check_name, name)
+    _prefixed("config.model.remat", models.create, name, 2, model.dtype, model.remat)
     answers = models.NETWORKS[name].answers
     if answers != task.answers:
         fitting = [known for known, network in models.NETWORKS.items() if network.answers == task.answers]

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from delete_jax.loop import Store
-from delete_jax.methods import Method
+from delete_jax.methods import METHODS, Method, create
 
 
 class IdentityError(ValueError):
@@ -39,6 +39,15 @@ def describe_method(method: Method) -> dict[str, Any]:
     return {"name": method.name, **{name: show(value) for name, value in method.hyperparameters.items()}}
 
 
+def _completed(found: Any) -> Any:
+    """What a state was made from, its method with the hyper-parameters that an earlier version did not have."""
+    method = found.get("method") if isinstance(found, dict) else None
+    if not isinstance(method, dict) or method.get("name") not in METHODS:
+        return found
+    defaults = json.loads(json.dumps(describe_method(create(method["name"]))))
+    return {**found, "method": defaults | method}
+
+
 class Identified:
     """A store whose states are those of one thing.
 
@@ -62,7 +71,7 @@ class Identified:
         saved = self.store.restore()
         if saved is None:
             return None
-        found = saved[1].get("identity")
+        found = _completed(saved[1].get("identity"))
         if found != self.identity:
             where = getattr(self.store, "directory", "the store")
             if found is None:
@@ -77,12 +86,13 @@ def differences(found: Any, mine: Any, where: str = "") -> list[str]:
     """What differs between two values of JSON, one entry each: "name was …, now …"."""
     if isinstance(found, dict) and isinstance(mine, dict):
         keys = dict.fromkeys([*mine, *found])  # in this order: what says most comes first
-        inside = [(key, f"{where}.{key}" if where else key) for key in keys]
+        inside = [(key, f"{where}.{short(key)}" if where else short(key)) for key in keys]
         return [line for key, name in inside for line in differences(found.get(key), mine.get(key), name)]
     return [] if found == mine else [f"{where} was {short(found)}, now {short(mine)}"]
 
 
 def short(value: Any) -> str:
-    """A value in a message: its first 60 characters."""
+    """A value in a message of one line: its first 60 characters."""
     text = str(value)
+    text = text if text.isprintable() else repr(text)
     return text if len(text) <= 60 else text[:57] + "…"

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from delete_jax.memory import peak_bytes
 from delete_jax.methods.base import FORGET, Stream
 from delete_jax.model import Variables, as_saved, from_saved
 from delete_jax.parallel import Picks, Trainer
@@ -55,7 +56,10 @@ class Progress(Protocol):
     def __call__(
         self, step: int, num_steps: int, metrics: Mapping[str, float], rate: float, epoch_done: bool = False
     ) -> None:
-        """`step` of `num_steps` are finished, the last with these metrics, at `rate` samples per second."""
+        """`step` of `num_steps` are finished, the last with these metrics, at `rate` samples per second.
+
+        While a learning rate is searched for, each rate is a training of its own, and `lr` is among the metrics.
+        """
 
 
 class Result(NamedTuple):
@@ -65,11 +69,13 @@ class Result(NamedTuple):
     history: one row per step: `epoch`, `step`, `loss`, `grad_norm` and, for methods with a target, `forgetting`,
         `within`, `retention` (nats).
     evaluations: one row per evaluated epoch, whatever `evaluate` returned; the first is the state before training.
-    seconds: wall clock of preparation and steps; compilation, evaluation and saving apart. 0 for a network from elsewhere.
+    seconds: wall clock of preparation, of the search for a rate, and of the steps; compilation, evaluation and saving apart. 0
+        for a network from elsewhere.
     compile_seconds: until the first step was dispatched, in each process that took part.
     source: the folder of its checkpoint; "" where there is none.
     lr: the learning rate of unlearning; None for a network that was not unlearned.
     search: the rates that were tried to find it (`rate_search.find_rate`); none where it was given.
+    peak_bytes: the most memory in use until its training ended (`memory.peak_bytes`); None where nobody knows.
     """
 
     variables: Variables
@@ -80,6 +86,7 @@ class Result(NamedTuple):
     source: str = ""
     lr: float | None = None
     search: Sequence[Row] = ()
+    peak_bytes: int | None = None
 
 
 def epoch_indices(seed: int, epoch: int, n: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -153,14 +160,15 @@ def fit(
     """
     check_batch_size(batch_size, trainer.num_shards)
     sizes = {name: len(jax.tree.leaves(stream)[0]) for name, stream in streams.items()}
-    first_epoch, seconds, compile_seconds = 0, spent_seconds, 0.0
+    first_epoch, seconds, compile_seconds, peak = 0, spent_seconds, 0.0, None
     if store is not None and (saved := store.restore()) is not None:
         tree, meta = saved
         state = from_saved(tree, state)
         first_epoch, seconds, compile_seconds = meta["epoch"], meta["seconds"], meta["compile_seconds"]
+        peak = meta.get("peak_bytes")
     history, evaluations = log.resume(first_epoch) if log is not None else ([], [])
     if first_epoch >= epochs:
-        return Result(state.variables, history, evaluations, seconds, compile_seconds)
+        return Result(state.variables, history, evaluations, seconds, compile_seconds, peak_bytes=peak)
     state, teacher, streams, constants = trainer.replicate((state, teacher, dict(streams), dict(constants or {})))
     if evaluate is not None and first_epoch == 0:
         evaluations.append({"epoch": 0, "step": 0, **evaluate(state.variables)})
@@ -189,6 +197,7 @@ def fit(
         jax.block_until_ready(state)
         epoch_seconds = time.perf_counter() - started - compiling
         seconds, compile_seconds = seconds + epoch_seconds, compile_seconds + compiling
+        peak = max((found for found in (peak, peak_bytes()) if found is not None), default=None)
         rows = _rows(epoch, num_steps, jax.device_get(parts))
         check_finite(rows, lr)
         if not _is_finite(state.variables):  # the last loss was computed before the last update
@@ -210,10 +219,11 @@ def fit(
                 "seconds": seconds,
                 "compile_seconds": compile_seconds,
                 "evaluations": len(evaluations),
+                "peak_bytes": peak,
                 **(about or {}),
             }
             store.save(epoch + 1, as_saved(jax.device_get(state)), meta)
-    return Result(state.variables, history, evaluations, seconds, compile_seconds)
+    return Result(state.variables, history, evaluations, seconds, compile_seconds, peak_bytes=peak)
 
 
 @jax.jit

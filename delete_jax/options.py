@@ -29,6 +29,7 @@ class Options(NamedTuple):
     epochs: int = 5
     lr: float | str = 1e-3
     batch_size: int = 128
+    micro_batch: int | None = None
     seed: int = 0
     batch_norm: str = "train"
     preprocess: Callable[[chex.Array], chex.Array] | None = None
@@ -59,6 +60,8 @@ def checked(options: Options, image_shape: tuple[int, ...]) -> Options:
             raise ValueError(f"unknown {name} {shown(value)}: choose one of {', '.join(choices)}")
     batch_size = integer("batch_size", options.batch_size, 1)
     check_batch(batch_size, image_shape, options.parallel)
+    micro_batch = None if options.micro_batch is None else integer("micro_batch", options.micro_batch, 1)
+    check_micro_batch(micro_batch, batch_size, options.parallel)
     for name, methods in {
         "preprocess": (), "augment": (), "evaluate": (), "progress": (),
         "tx": ("init", "update"), "log": ("resume", "append"), "store": ("restore", "save"),
@@ -72,6 +75,7 @@ def checked(options: Options, image_shape: tuple[int, ...]) -> Options:
         epochs=integer("epochs", options.epochs, 1, MOST_EPOCHS),
         lr=AUTO if isinstance(options.lr, str) and options.lr == AUTO else rate(options.lr),
         batch_size=batch_size,
+        micro_batch=micro_batch,
         seed=integer("seed", options.seed, 0, 2**32 - 1),
     )
 
@@ -90,6 +94,19 @@ def check_batch(batch_size: int, image_shape: tuple[int, ...], parallel: str) ->
     if (size := batch_size * 4 * int(np.prod(image_shape))) > MOST_BATCH_BYTES:
         raise ValueError(f"batch size {batch_size} means {size >> 30} GiB of images at once: choose a smaller one")
     check_batch_size(batch_size, 1 if parallel == "jit" else jax.device_count())
+
+
+def check_micro_batch(micro_batch: int | None, batch_size: int, parallel: str) -> None:
+    """Raises ValueError for a part that batches cannot be cut into, or that cannot be split over the devices."""
+    if micro_batch is None:
+        return
+    shards = 1 if parallel == "jit" else jax.device_count()
+    if not 1 <= micro_batch <= batch_size or batch_size % micro_batch or micro_batch % shards:
+        fitting = [size for size in range(shards, batch_size + 1, shards) if batch_size % size == 0]
+        raise ValueError(
+            f"micro_batch {micro_batch} does not fit into a batch of {batch_size} on {shards} device(s): use one of "
+            f"{', '.join(map(str, fitting[-6:]))}"
+        )
 
 
 def rate(value: Any) -> float:

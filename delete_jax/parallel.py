@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from delete_jax.methods.base import Method, Stream
 from delete_jax.model import Model
-from delete_jax.step import Metrics, TrainState, make_train_step
+from delete_jax.step import Metrics, PartSteps, TrainState, make_part_steps, make_train_step
 
 Q = ParamSpec("Q")
 R = TypeVar("R")
@@ -53,7 +53,6 @@ class Trainer(NamedTuple):
     compiled: Any
 
 
-@functools.lru_cache(maxsize=16)
 def make_trainer(
     model: Model,
     method: Method,
@@ -62,10 +61,12 @@ def make_trainer(
     augment: Callable[[chex.Array, chex.PRNGKey], chex.Array] | None = None,
     batch_norm: str = "train",
     mode: str = "auto",
+    num_parts: int = 1,
 ) -> Trainer:
-    """Compiles `step.make_train_step` for the devices at hand. The same arguments give the same trainer, compiled once.
+    """Compiles the train step (`step.make_train_step`) for the devices at hand. The same arguments give the same trainer, compiled once.
 
     Args:
+      num_parts: of each batch, which go through the network one after the other (see `step.PartSteps`).
       mode: "jit": one device. "pmap": data parallelism over all devices of all processes. "sharding": the same by `jit`
         and `NamedSharding`. "auto": "jit" where there is one device, else "pmap".
 
@@ -75,15 +76,43 @@ def make_trainer(
     mode = meant(mode)
     if mode == "jit" and jax.process_count() > 1:
         raise ValueError(f"parallel mode 'jit' uses one device, but {jax.process_count()} processes run: use 'pmap'")
-    step = make_train_step(
-        model,
-        method,
-        tx,
-        preprocess=preprocess,
-        augment=augment,
-        batch_norm=batch_norm,
-        axis_name=AXIS if mode == "pmap" else None,
-    )
+    return _trainer(model, method, tx, preprocess, augment, batch_norm, mode, num_parts)
+
+
+@functools.lru_cache(maxsize=16)
+def _trainer(
+    model: Model,
+    method: Method,
+    tx: optax.GradientTransformation,
+    preprocess: Callable,
+    augment: Callable | None,
+    batch_norm: str,
+    mode: str,
+    num_parts: int,
+) -> Trainer:
+    on = _pmap() if mode == "pmap" else _jit(jax.devices() if mode == "sharding" else jax.local_devices()[:1])
+    on_cpu, num_shards = jax.default_backend() == "cpu", jax.device_count() if mode != "jit" else 1
+    must_wait = on_cpu and num_shards > 1
+    settings: Any = {
+        "preprocess": preprocess,
+        "augment": augment,
+        "batch_norm": batch_norm,
+        "axis_name": AXIS if mode == "pmap" else None,
+    }
+    if num_parts == 1:
+        take_steps = compiled = _whole(on, make_train_step(model, method, tx, **settings))
+    else:
+        pieces = make_part_steps(model, method, tx, num_parts, **settings)
+        take_steps, compiled = _in_parts(on, pieces, num_parts, must_wait)
+
+    def steps(state, teacher, streams, picks: Picks, lr, seed, constants):
+        return take_steps(state, teacher, on.gather(streams, picks), *_scalars(lr, seed), constants)
+
+    return Trainer(steps, on.replicate, num_shards, 1 if on_cpu or num_parts > 1 else 16, must_wait, compiled)
+
+
+def _whole(on: _Devices, step: Callable) -> Callable:
+    """As many steps as there are batches."""
 
     def take_steps(
         state: TrainState, teacher, batches: Mapping[str, Stream], lr, seed, constants
@@ -95,10 +124,36 @@ def make_trainer(
             return state, jax.tree.map(lambda value: value[None], metrics)
         return jax.lax.scan(lambda carry, batch: step(carry, teacher, batch, lr, key, constants), state, batches)
 
-    on_cpu = jax.default_backend() == "cpu"
-    devices = jax.devices() if mode != "jit" else jax.local_devices()[:1]
-    steps, replicate, compiled = _pmap(take_steps) if mode == "pmap" else _jit(take_steps, devices)
-    return Trainer(steps, replicate, len(devices), 1 if on_cpu else 16, on_cpu and len(devices) > 1, compiled)
+    return on.compile(take_steps, (SAME, SAME, ROWS, SAME, SAME, SAME), SAME, (0,))
+
+
+def _in_parts(on: _Devices, pieces: PartSteps, num_parts: int, must_wait: bool) -> tuple[Callable, Callable]:
+    """One step, its parts queued by the host: in a loop on the device, convolutions would be many times slower on CPU."""
+
+    def first(state, teacher, batches, seed, constants):
+        batch = jax.tree.map(lambda column: column[0], batches)
+        return pieces.begin(state, teacher, batch, run_key(seed), constants)
+
+    def next_(sums, number, state, teacher, streams, weights, seed, constants):
+        return pieces.add(sums, number, state, teacher, streams, weights, run_key(seed), constants)
+
+    def last(state, sums, lr, constants):
+        state, metrics = pieces.finish(state, sums, lr, constants)
+        return state, jax.tree.map(lambda value: value[None], metrics)
+
+    begin = on.compile(first, (SAME, SAME, ROWS, SAME, SAME), (ROWS, SAME, OWN), ())
+    add = on.compile(next_, (OWN, SAME, SAME, SAME, ROWS, SAME, SAME, SAME), OWN, (0,))
+    finish = on.compile(last, (SAME, OWN, SAME, SAME), SAME, (0,))
+
+    def take_step(state, teacher, batches, lr, seed, constants):
+        streams, weights, sums = begin(state, teacher, batches, seed, constants)
+        for number in range(num_parts):
+            sums = add(sums, np.uint32(number), state, teacher, streams, weights, seed, constants)
+            if must_wait:
+                jax.block_until_ready(sums)
+        return finish(state, sums, lr, constants)
+
+    return take_step, add
 
 
 def meant(mode: str) -> str:
@@ -151,42 +206,65 @@ def run_key(seed: int | chex.Array) -> chex.PRNGKey:
     return jax.random.key(seed, impl="threefry2x32")
 
 
-def _jit(take_steps, devices: list[jax.Device]) -> tuple[Callable, Callable, Any]:
+class _Devices(NamedTuple):
+    """How functions run on the devices of a mode.
+
+    compile: `(function, inputs, outputs, donated)`; each input and output is the `SAME` on all devices, its first axis
+      split into `ROWS`, or every device's `OWN`.
+    gather: `(streams, picks) -> batches`, `{stream: columns [steps, batch, ...]}`, split over the devices.
+    replicate: see `Trainer`.
+    """
+
+    compile: Callable[[Callable, Any, Any, tuple[int, ...]], Any]
+    gather: Callable[[Mapping[str, Stream], Picks], Mapping[str, Stream]]
+    replicate: Callable[[Any], Any]
+
+
+SAME, ROWS, OWN = "same", "rows", "own"
+
+
+def _jit(devices: list[jax.Device]) -> _Devices:
     mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
     replicated: Sharding = NamedSharding(mesh, P())
     split: Sharding = NamedSharding(mesh, P(None, AXIS))
+    rows: Sharding = NamedSharding(mesh, P(AXIS))
     if len(devices) == 1:  # traced as without a mesh
-        replicated = split = SingleDeviceSharding(devices[0])
-    options = compiler_options()
-    compiled = jax.jit(take_steps, donate_argnums=0, out_shardings=replicated, compiler_options=options)
-    gather = jax.jit(_gather, out_shardings=split)
+        replicated = split = rows = SingleDeviceSharding(devices[0])
+    places = {SAME: replicated, ROWS: rows, OWN: replicated}  # sums are of all devices' samples
+    take = jax.jit(_gather, out_shardings=split)
 
-    def steps(state, teacher, streams, picks: Picks, lr, seed, constants):
-        batches = {name: gather(streams[name], *_put(pick, split)) for name, pick in picks.items()}
-        return compiled(state, teacher, batches, *_scalars(lr, seed), constants)
+    def compiled(function: Callable, inputs: Any, outputs: Any, donated: tuple[int, ...]) -> Any:
+        to = jax.tree.map(places.get, outputs)
+        return jax.jit(function, donate_argnums=donated, out_shardings=to, compiler_options=compiler_options())
 
-    return steps, functools.partial(_put, sharding=replicated), compiled
+    def gather(streams: Mapping[str, Stream], picks: Picks) -> Mapping[str, Stream]:
+        return {name: take(streams[name], *_put(pick, split)) for name, pick in picks.items()}
+
+    return _Devices(compiled, gather, functools.partial(_put, sharding=replicated))
 
 
-def _pmap(take_steps) -> tuple[Callable, Callable, Any]:
+def _pmap() -> _Devices:
     # Each process feeds its own devices with its rows of the global batch; only the step itself spans the processes.
     local = jax.local_devices()
     mesh = Mesh(np.array(local), (AXIS,), axis_types=(AxisType.Auto,))
-    compiled = jax.pmap(
-        take_steps, axis_name=AXIS, in_axes=(None, None, 0, None, None, None), out_axes=None, donate_argnums=(0,)
-    )
-    gather = jax.pmap(_gather, in_axes=(None, 0, 0), devices=local)
+    axes = {SAME: None, ROWS: 0, OWN: 0}
+    take = jax.pmap(_gather, in_axes=(None, 0, 0), devices=local)
+
+    def compiled(function: Callable, inputs: Any, outputs: Any, donated: tuple[int, ...]) -> Any:
+        to = jax.tree.map(axes.get, outputs)
+        return jax.pmap(
+            function, axis_name=AXIS, in_axes=tuple(map(axes.get, inputs)), out_axes=to, donate_argnums=donated
+        )
 
     def rows(values: np.ndarray) -> np.ndarray:
         """`[steps, batch]` -> this process's `[local devices, steps, batch / devices]`."""
         shards = values.reshape(len(values), jax.device_count(), -1).swapaxes(0, 1)
         return np.ascontiguousarray(shards[jax.process_index() * len(local) :][: len(local)])
 
-    def steps(state, teacher, streams, picks: Picks, lr, seed, constants):
-        batches = {name: gather(streams[name], *map(rows, pick)) for name, pick in picks.items()}
-        return compiled(state, teacher, batches, *_scalars(lr, seed), constants)
+    def gather(streams: Mapping[str, Stream], picks: Picks) -> Mapping[str, Stream]:
+        return {name: take(streams[name], *map(rows, pick)) for name, pick in picks.items()}
 
-    return steps, functools.partial(_put, sharding=NamedSharding(mesh, P())), compiled
+    return _Devices(compiled, gather, functools.partial(_put, sharding=NamedSharding(mesh, P())))
 
 
 def _scalars(lr: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import flax.struct
@@ -97,6 +97,91 @@ def make_train_step(
     Raises:
       ValueError: unknown batch_norm.
     """
+    join, gradients, update = _pieces(model, method, tx, preprocess, augment, batch_norm, axis_name)
+
+    def step(
+        state: TrainState, teacher, batch: Mapping[str, Stream], lr, key, constants: Mapping[str, Any] = NOTHING
+    ) -> tuple[TrainState, Metrics]:
+        streams, weights = join(state, batch, key)
+        found = gradients(state, state.model_state, teacher, streams, weights, _keys(state, key).model, constants)
+        return update(state, found, lr, constants)
+
+    return step
+
+
+class PartSteps(NamedTuple):
+    """The step of `make_train_step` for batches that go through the network in parts, whose gradients are added up: the
+    same step in less memory. In train mode each part has batch statistics of its own.
+
+    begin: `(state, teacher, batch, key, constants) -> (streams, weights, sums)`: the batch as the network will see it, the
+      sums of its weights, and sums of nothing yet.
+    add: `(sums, number, state, teacher, streams, weights, key, constants) -> sums`: with the part of that number. Where the
+      step is mapped over devices, `sums` are of a device's own samples.
+    finish: `(state, sums, lr, constants) -> (state, metrics)`.
+    """
+
+    begin: Callable[..., tuple[Mapping[str, Stream], Mapping[str, chex.Array], Any]]
+    add: Callable[..., Any]
+    finish: Callable[..., tuple[TrainState, Metrics]]
+
+
+def make_part_steps(
+    model: Model,
+    method: Method,
+    tx: optax.GradientTransformation,
+    num_parts: int,
+    *,
+    preprocess: Callable[[chex.Array], chex.Array],
+    augment: Callable[..., Any] | None = None,
+    batch_norm: str = "train",
+    axis_name: str | None = None,
+) -> PartSteps:
+    """Builds the pure functions that make the step of `make_train_step` part by part; arguments and errors as there.
+
+    Args:
+      num_parts: of each batch; divides a device's share of it.
+    """
+    join, gradients, update = _pieces(model, method, tx, preprocess, augment, batch_norm, axis_name)
+
+    def part(streams: Mapping[str, Stream], number: chex.Array) -> Mapping[str, Stream]:
+        # Of each `num_parts` neighbours one, so that each device has its share of every part.
+        return jax.tree.map(lambda column: column.reshape(-1, num_parts, *column.shape[1:])[:, number], dict(streams))
+
+    def begin(state: TrainState, teacher, batch: Mapping[str, Stream], key, constants):
+        streams, weights = join(state, batch, key)
+        arguments = state, state.model_state, teacher, part(streams, jnp.uint32(0)), weights, key, constants
+        sums = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(gradients, *arguments)[:2])
+        return streams, weights, (*sums, state.model_state)
+
+    def add(sums, number, state: TrainState, teacher, streams, weights, key, constants):
+        *before, model_state = sums
+        part_key = jax.random.fold_in(_keys(state, key).model, number)
+        *more, model_state = gradients(state, model_state, teacher, part(streams, number), weights, part_key, constants)
+        return *jax.tree.map(jnp.add, before, more), model_state
+
+    return PartSteps(begin, add, update)
+
+
+class _Keys(NamedTuple):
+    augment: chex.PRNGKey
+    model: chex.PRNGKey
+    anchor: chex.PRNGKey
+
+
+def _keys(state: TrainState, key: chex.PRNGKey) -> _Keys:
+    return _Keys(*jax.random.split(jax.random.fold_in(key, state.step), 3))
+
+
+def _pieces(
+    model: Model,
+    method: Method,
+    tx: optax.GradientTransformation,
+    preprocess: Callable[[chex.Array], chex.Array],
+    augment: Callable[..., Any] | None,
+    batch_norm: str,
+    axis_name: str | None,
+) -> tuple[Callable, Callable, Callable]:
+    """What a step is made of: the batch as the network will see it, its gradients, the update."""
     if batch_norm not in BATCH_NORM_MODES:
         raise ValueError(f"unknown batch_norm {batch_norm!r}: choose one of {', '.join(BATCH_NORM_MODES)}")
 
@@ -111,16 +196,11 @@ def make_train_step(
 
     run = make_eval_step(model, preprocess)
 
-    def step(
-        state: TrainState, teacher, batch: Mapping[str, Stream], lr, key, constants: Mapping[str, Any] = NOTHING
-    ) -> tuple[TrainState, Metrics]:
-        augment_key, model_key, anchor_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
-        streams = {name: batch[name] for name in method.streams}
-        if augment is not None:
-            streams = _with_images(streams, augment, augment_key, axis_name)
-        if method.reorient is not None:
-            anchors = {ANCHOR: _anchor_columns(streams[FORGET])}
-            streams |= _with_images(anchors, method.reorient, anchor_key, axis_name, with_maps=False)
+    def gradients(
+        state: TrainState, model_state: Variables, teacher, streams: Mapping[str, Stream], weights, key, constants
+    ) -> tuple[Any, Metrics, Variables]:
+        """Of a batch or a part of one; `weights` are the whole batch's, so that the parts add up."""
+        totals = {name: jnp.where(value > 0, value, 1) for name, value in weights.items()}  # all cropped away: no loss
         x = preprocess(jnp.concatenate([column["image"] for column in streams.values()]))
         sizes = [len(column["image"]) for column in streams.values()]
         teacher_logits = {name: column.get("teacher_logits") for name, column in streams.items()}
@@ -130,11 +210,9 @@ def make_train_step(
             inputs = [parts[name] for name in unknown]
             answers = _float(jax.lax.stop_gradient(model.apply(teacher, jnp.concatenate(inputs))))
             teacher_logits |= dict(zip(unknown, _split(answers, [len(part) for part in inputs]), strict=True))
-        weights = {name: total(jnp.sum(column["weight"])) for name, column in streams.items()}
-        totals = {name: jnp.where(value > 0, value, 1) for name, value in weights.items()}  # all cropped away: no loss
 
         def loss_fn(params):
-            logits, variables = student({"params": params, **state.model_state}, x, model_key)
+            logits, variables = student({"params": params, **model_state}, x, key)
             outputs = {
                 name: Output(streams[name], part, teacher_logits[name])
                 for name, part in zip(streams, _split(_float(logits), sizes), strict=True)
@@ -158,16 +236,29 @@ def make_train_step(
         if known:
             are_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(logits)) for logits in known]))
             metrics["loss"] = jnp.where(are_finite, metrics["loss"], jnp.nan)
-        grads, metrics = total((grads, metrics))
+        return grads, metrics, as_given(model_state, state.model_state)
+
+    def join(state: TrainState, batch: Mapping[str, Stream], key) -> tuple[dict[str, Stream], dict[str, chex.Array]]:
+        keys = _keys(state, key)
+        streams = {name: batch[name] for name in method.streams}
+        if augment is not None:
+            streams = _with_images(streams, augment, keys.augment, axis_name)
+        if method.reorient is not None:
+            anchors = {ANCHOR: _anchor_columns(streams[FORGET])}
+            streams |= _with_images(anchors, method.reorient, keys.anchor, axis_name, with_maps=False)
+        return streams, {name: total(jnp.sum(column["weight"])) for name, column in streams.items()}
+
+    def update(state: TrainState, found, lr, constants) -> tuple[TrainState, Metrics]:
+        *sums, model_state = found
+        grads, metrics = total(tuple(sums))
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         if "update_mask" in constants:
             updates = jax.tree.map(lambda u, mask: u * mask.astype(u.dtype), updates, constants["update_mask"])
         params = jax.tree.map(lambda p, u: p + (jnp.asarray(lr, u.dtype) * u).astype(p.dtype), state.params, updates)
         metrics["grad_norm"] = optax.tree.norm(grads)
-        model_state = as_given(model_state, state.model_state)
         return TrainState(state.step + 1, params, model_state, opt_state), metrics
 
-    return step
+    return join, gradients, update
 
 
 def make_eval_step(

@@ -16,6 +16,7 @@ import optax
 
 from delete_jax.identity import Identified, describe_method, digest
 from delete_jax.loop import Log, NonFiniteError, Progress, Result, Row, Store, fit
+from delete_jax.memory import peak_bytes
 from delete_jax.methods import FORGET, METHODS, Method, Setup, Stream, create, delete
 from delete_jax.methods.base import COUNTERPARTS, MAPS, check_needs
 from delete_jax.methods.hyperparameters import shown
@@ -27,6 +28,9 @@ from delete_jax.predict import make_predictor
 from delete_jax.rate_search import find_rate, hold_out, make_judge, warning
 from delete_jax.step import init_state, sgd
 from delete_jax.streams import check_choices, check_forget, check_samples, split_streams
+
+MOST_ANSWER_BYTES = 2**31
+"""Of teacher's answers that are computed once: larger ones are computed in the step, batch by batch."""
 
 
 @outside_meshes
@@ -41,6 +45,7 @@ def unlearn(
     epochs: int = 5,
     lr: float | str = 1e-3,
     batch_size: int = 128,
+    micro_batch: int | None = None,
     seed: int = 0,
     mask: str = "union",
     pixels: str = "all",
@@ -69,6 +74,9 @@ def unlearn(
       lr: learning rate; the strength of a method that is computed at once. "auto": the smallest of 1e-7, 3.16e-7, … 1 that
         erases forget samples which are held out for the search (`rate_search`); for methods that read forget samples alone.
       batch_size: of each stream, over all devices.
+      micro_batch: how many of these go through the network at once (all when None): the gradients of the parts are added
+        up, the same step in less memory. It divides `batch_size`; with `batch_norm="train"` each part has batch statistics
+        of its own.
       seed: of the data order, augmentation, dropout and whatever the method draws.
       mask: erase "union", all classes of `forget`, at every sample, or "own", each sample's label only (the original
         code, which fails when forgotten classes resemble each other).
@@ -77,7 +85,7 @@ def unlearn(
       preprocess: stored images `[b, h, w, c]` -> the network's input, on the device; pass the same function each time, or
         the step is compiled again.
       augment: stored images and one key per sample -> stored images (in segmentation with the label maps, see
-        `step.make_train_step`). Without it the teacher's answers are computed once.
+        `step.make_train_step`). Without it the teacher's answers are computed once, unless they take more than 2 GiB.
       tx: optimiser, built for a rate of 1; SGD with momentum 0.9 when None.
       parallel: "auto", "jit", "pmap" or "sharding" (see `parallel.make_trainer`).
       evaluate, log, store, progress: see `loop.fit`. A store with the states of another request, of other samples or of
@@ -94,7 +102,20 @@ def unlearn(
     Source: DELETE, arXiv 2503.23751; `methods.delete` has the loss.
     """
     options = Options(
-        epochs, lr, batch_size, seed, batch_norm, preprocess, augment, tx, parallel, evaluate, log, store, progress
+        epochs,
+        lr,
+        batch_size,
+        micro_batch,
+        seed,
+        batch_norm,
+        preprocess,
+        augment,
+        tx,
+        parallel,
+        evaluate,
+        log,
+        store,
+        progress,
     )
     method = as_method(method)
     images, labels = as_images(images), np.asarray(labels)
@@ -165,7 +186,7 @@ def unlearn_streams(
     tx, preprocess = options.tx or sgd(), options.preprocess or as_is
     images = next(iter(streams.values()))["image"]
     if method.edit is None and options.batch_norm == "train":
-        size = options.batch_size * (len(streams) + (method.reorient is not None))
+        size = (options.micro_batch or options.batch_size) * (len(streams) + (method.reorient is not None))
         check_training(model, variables, images, preprocess, *on_each_device(size, options.parallel))
     check_answers(model, variables, images, preprocess)
     setup = Setup(
@@ -200,7 +221,7 @@ def unlearn_streams(
         options,
         lr,
         about={"lr": lr, "search": search},
-        spent_seconds=ready.seconds,
+        spent_seconds=ready.seconds + sum(row.get("seconds", 0) for row in search),
         evaluate=None if evaluate is None else lambda trained: evaluate(as_given(method.unwrap(trained), variables)),
         log=options.log,
         store=options.store,
@@ -231,15 +252,19 @@ def _ready(method: Method, setup: Setup, tx: optax.GradientTransformation, optio
     prepared = method.prepare(setup)
     streams = {name: stream | prepared.columns.get(name, {}) for name, stream in setup.streams.items()}
     own = method.wrap is None  # else the teacher answers with more than logits, which would not fit into memory
-    in_step = method.uses_teacher and (options.augment is not None or method.reorient is not None or not own)
     if method.uses_teacher and options.augment is None and own:
         predict = make_predictor(setup.model, setup.preprocess)
         for stream in streams.values():
-            if "teacher_logits" not in stream:
+            if "teacher_logits" not in stream and 4 * setup.num_classes * stream["label"].size <= MOST_ANSWER_BYTES:
                 stream["teacher_logits"] = predict(setup.teacher, stream["image"])
+    is_known = all("teacher_logits" in stream for stream in streams.values()) and method.reorient is None
+    in_step = method.uses_teacher and not is_known
     seconds = time.perf_counter() - started
-    student, start = method.wrap(setup) if method.wrap is not None else (setup.model, setup.teacher)
-    trainer = make_trainer(student, method, tx, setup.preprocess, options.augment, options.batch_norm, options.parallel)
+    student, start = (setup.model, setup.teacher) if method.wrap is None else method.wrap(setup)
+    num_parts = options.batch_size // (options.micro_batch or options.batch_size)
+    trainer = make_trainer(
+        student, method, tx, setup.preprocess, options.augment, options.batch_norm, options.parallel, num_parts
+    )
     return _Ready(trainer, start, setup.teacher if in_step else None, streams, prepared.constants, tx, seconds)
 
 
@@ -266,11 +291,27 @@ def _search(method: Method, setup: Setup, tx: optax.GradientTransformation, opti
     streams, constants = ready.trainer.replicate((dict(ready.streams), dict(ready.constants)))
     ready = ready._replace(streams=streams, constants=constants)  # brought to the devices once
 
-    def train(lr: float) -> Variables:
-        return as_given(method.unwrap(_fit(ready, options, lr).variables), setup.teacher)
+    def train(lr: float) -> Result:
+        shown = None if options.progress is None else _trying(options.progress, lr)
+        return _fit(ready, options, lr, progress=shown)
 
     judge = make_judge(make_predictor(setup.model, setup.preprocess), setup.teacher, held_out, options.seed)
-    return find_rate(train, judge, method.name)
+
+    def measure(trained: Result) -> Row:
+        started = time.perf_counter()
+        row = judge(as_given(method.unwrap(trained.variables), setup.teacher))
+        return {**row, "seconds": trained.seconds + time.perf_counter() - started}
+
+    return find_rate(train, measure, method.name)
+
+
+def _trying(progress: Progress, lr: float) -> Progress:
+    """Shows a training of the search, with its rate; done once, at its end."""
+
+    def show(step: int, num_steps: int, metrics: Mapping[str, float], rate: float, epoch_done: bool = False) -> None:
+        progress(step, num_steps, {"lr": lr, **metrics}, rate, epoch_done and step == num_steps)
+
+    return show
 
 
 def origin(
@@ -279,6 +320,8 @@ def origin(
     """What an unlearned network is made from, as JSON takes it. How many epochs is left out: a run may go on for more."""
     numbers = {name: getattr(options, name) for name in ("lr", "batch_size", "seed", "batch_norm")}
     count = {name: value for name, value in numbers.items() if name in method.settings}
+    if options.micro_batch is not None and method.edit is None:
+        count["micro_batch"] = options.micro_batch
     return {
         "original": digest(variables),
         "samples": digest(dict(streams)),
@@ -305,11 +348,12 @@ def _edit(method: Method, setup: Setup, tx: optax.GradientTransformation, option
     if store is not None and (saved := store.restore()) is not None:
         tree, meta = saved
         state = from_saved(tree, state)
-        return Result(state.variables, history, evaluations, meta["seconds"], lr=setup.strength)
+        peak = meta.get("peak_bytes")
+        return Result(state.variables, history, evaluations, meta["seconds"], lr=setup.strength, peak_bytes=peak)
     started = time.perf_counter()
     wide = setup._replace(teacher=state.variables)  # parameters in float32 or wider
     state = init_state(jax.block_until_ready(method.edit(wide)), tx)
-    seconds = time.perf_counter() - started
+    seconds, peak = time.perf_counter() - started, peak_bytes()
     if (leaf := not_finite(state.variables)) is not None:
         raise NonFiniteError(
             f"{method.name} made {leaf} NaN or infinite at strength {setup.strength:g}: try a smaller one"
@@ -323,5 +367,6 @@ def _edit(method: Method, setup: Setup, tx: optax.GradientTransformation, option
         log.append([], evaluations)
     if store is not None:
         meta = {"epoch": epochs, "seconds": seconds, "compile_seconds": 0.0, "evaluations": len(evaluations)}
+        meta["peak_bytes"] = peak
         store.save(epochs, as_saved(jax.device_get(state)), meta)
-    return Result(state.variables, history, evaluations, seconds, lr=setup.strength)
+    return Result(state.variables, history, evaluations, seconds, lr=setup.strength, peak_bytes=peak)

@@ -352,3 +352,24 @@ def test_a_store_of_unknown_origin_is_refused(tmp_path):
     Checkpoints(tmp_path).save(1, state, {"epoch": 1, "seconds": 0.0, "compile_seconds": 0.0})
     with pytest.raises(ValueError, match=f"{tmp_path} holds a network that does not say what it was made from"):
         dj.unlearn(model, variables, images, labels, forget=[1], epochs=1, batch_size=8, store=Checkpoints(tmp_path))
+
+
+def test_a_method_of_a_version_without_some_of_its_hyperparameters(tmp_path):
+    """What a state does not say of its method is what it was: the default. What it does say must still agree."""
+    model, variables = network()
+    images, labels = samples(32)
+
+    def run(**more):
+        store = Checkpoints(tmp_path / "states")
+        return dj.unlearn(model, variables, images, labels, forget=[1], epochs=1, batch_size=8, store=store, **more)
+
+    first = run()
+    checkpoints = Checkpoints(tmp_path / "states")
+    saved, meta = checkpoints.restore()
+    assert meta["identity"]["method"].pop("dispersion") == 0.0
+    shutil.rmtree(tmp_path / "states")
+    Checkpoints(tmp_path / "states").save(1, saved, meta)
+    again = run()
+    assert digest(jax.device_get(again.variables)) == digest(jax.device_get(first.variables))
+    with pytest.raises(ValueError, match=r"method.dispersion was 0.0, now 0.1"):
+        run(method=dj.methods.delete(dispersion=0.1))

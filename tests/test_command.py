@@ -687,8 +687,9 @@ def test_a_run_prints_its_progress_and_nothing_else(process, whole):
     lines = whole.stdout.splitlines()
     for stage in STAGES:
         assert sum(bool(re.match(rf"{stage}: step \d+/\d+  loss ", line)) for line in lines) == 4
+    assert re.match(r"unlearned in .* s, and .* s compilation; memory at most .*[MG]B$", lines[-2])
     assert re.match(r"forgotten classes: .*%.*the others: .*%.*Report: .*report\.html$", lines[-1])
-    assert len(lines) == 13
+    assert len(lines) == 14
     assert "\x1b" not in whole.stdout
     workdir = process.folder / "whole"
     assert sorted(path.name for path in workdir.iterdir()) == [

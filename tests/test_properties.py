@@ -622,8 +622,14 @@ def test_a_damaged_config(tmp_path, data):
         with folder.claimed(config):
             return "claimed"
 
+    def on(part):
+        """Without the settings that are off, which an earlier version may not have had."""
+        if not isinstance(part, dict):
+            return part
+        return {name: on(value) for name, value in part.items() if value is not None and value is not False}
+
     if outcome(claim) is not REFUSED:
-        assert json.loads(before) == json.loads(whole)
+        assert on(json.loads(before)) == on(json.loads(whole))
     assert {path.name: path.read_bytes() for path in folder.path.iterdir()} == {"config.json": before}
 
 

@@ -28,16 +28,22 @@ def test_rates():
     np.testing.assert_allclose(np.diff(np.log10(RATES)), 0.5, atol=1e-3)
 
 
-def evidence(recognised, probability=0.0, kept=1.0):
-    return {"recognised": recognised, "probability": probability, "chance": 0.25, "kept": kept}
+def evidence(above_chance, kept=1.0):
+    return {
+        "recognised": 0.0,
+        "probability": above_chance / 2,
+        "above_chance": above_chance,
+        "chance": 0.25,
+        "kept": kept,
+    }
 
 
 def test_the_first_that_erases_is_taken():
     found = {
-        1e-7: evidence(0.9, 0.9),
-        3.16e-7: evidence(0.0, 0.25),
-        1e-6: evidence(0.006, 0.1),
-        3.16e-6: evidence(0.005, 0.2),
+        1e-7: evidence(0.9),
+        3.16e-7: evidence(0.1),
+        1e-6: evidence(0.006),
+        3.16e-6: evidence(0.005),
     }
     rows = find_rate(lambda lr: lr, found.__getitem__, "delete")
     assert [row["lr"] for row in rows] == list(found)
@@ -51,7 +57,7 @@ def test_no_rate_erases():
         return lr
 
     def judge(lr):
-        return evidence(0.5 if lr == 1e-4 else 0.75, 0.5)
+        return evidence(0.5 if lr == 1e-4 else 0.75)
 
     with pytest.raises(
         ValueError, match=r"scrub erases .* at no rate from 1e-07 to 0\.001 \(at best 50\.0% .*, at 0\.0001\)"
@@ -87,9 +93,12 @@ def test_evidence_by_hand():
 
     judge = make_judge(predict, [0.2, 0.7, 0.1], held_out, seed=0)
     first = judge([0.5, 0.4, 0.1])
-    assert first == pytest.approx({"recognised": 0.0, "probability": 0.4, "chance": 1 / 3, "kept": 1.0})
+    chance = 1 / 3
+    expected = {"recognised": 0.0, "probability": 0.4, "above_chance": 1.0, "chance": chance, "kept": 1.0}
+    assert first == pytest.approx(expected)
     other = judge([0.1, 0.6, 0.3])
-    assert other == pytest.approx({"recognised": 1.0, "probability": 0.6, "chance": 1 / 3, "kept": 0.0})
+    assert other == pytest.approx(expected | {"recognised": 1.0, "probability": 0.6, "kept": 0.0})
+    assert judge([0.5, 0.3, 0.2])["above_chance"] == 0.0
 
 
 def test_in_maps_the_erased_pixels_count():
@@ -108,7 +117,7 @@ def test_in_maps_the_erased_pixels_count():
     assert judge(logits)["recognised"] == 1.0
     half = logits.copy()
     half[1, :2] = [9, 0, 0]
-    assert judge(half)["recognised"] == 0.5
+    assert judge(half)["recognised"] == judge(half)["above_chance"] == 0.5
     assert judge(half)["kept"] == 14 / 16  # the other two pixels are still answered with the class
 
 
@@ -125,6 +134,7 @@ def test_it_is_the_run_with_that_rate(known, name):
     found = dj.unlearn(model, variables, images, labels, method=name, lr="auto", **ARGUMENTS)
     assert found.lr == found.search[-1]["lr"] in RATES
     assert [row["lr"] for row in found.search] == list(RATES[: len(found.search)])
+    assert found.seconds > sum(row["seconds"] for row in found.search) > 0
     fixed = dj.unlearn(model, variables, images, labels, method=name, lr=found.lr, **ARGUMENTS)
     jax.tree.map(np.testing.assert_array_equal, found.variables, fixed.variables)
     assert (fixed.lr, fixed.search, fixed.history) == (found.lr, (), found.history)
@@ -180,7 +190,7 @@ def test_maps():
     labels = rng.integers(0, K, (16, 6, 6))
     images = (labels[..., None] + rng.normal(0, 0.1, (16, 6, 6, 1))).astype(np.float32)
     found = dj.unlearn(model, variables, images, labels, lr="auto", **ARGUMENTS | {"batch_norm": "train"})
-    assert found.search[-1]["recognised"] <= 0.005
+    assert found.search[-1]["above_chance"] <= 0.005
 
 
 @pytest.mark.parametrize(
@@ -197,3 +207,16 @@ def test_another_word(known):
     model, variables, images, labels = known
     with pytest.raises(ValueError, match="a number above 0, within float32, or 'auto', got 'fast'"):
         dj.unlearn(model, variables, images, labels, lr="fast", **ARGUMENTS)
+
+
+@pytest.mark.filterwarnings("ignore:the smallest rate that erases")
+def test_the_search_shows_how_far_it_is(known):
+    """Each rate is a training of its own, done once; the training with the rate that was found has none to show."""
+    shown = []
+
+    def progress(step, num_steps, metrics, rate, epoch_done=False):
+        shown.append((metrics.get("lr"), epoch_done))
+
+    found = dj.unlearn(*known, lr="auto", progress=progress, **ARGUMENTS)
+    assert [lr for lr, done in shown if done and lr is not None] == [row["lr"] for row in found.search]
+    assert shown[-1] == (None, True)

@@ -82,6 +82,7 @@ SHOWN = {
     "count": Shown("{:.0f}".format, 1, 1),
     "times": Shown("{:.1f}×".format, 1, 1),
     "seconds": Shown(_seconds, 1, 1),
+    "bytes": Shown(lambda value: f"{value / 1e9:.1f} GB" if value >= 1e8 else f"{value / 1e6:.1f} MB", 1e-9, 1),
 }
 
 

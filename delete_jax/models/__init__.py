@@ -36,16 +36,31 @@ NETWORKS: dict[str, Network] = {
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def create(name: str, num_classes: int, dtype: str = "float32") -> nn.Module:
+def create(name: str, num_classes: int, dtype: str = "float32", remat: bool = False) -> nn.Module:
     """The network of that name.
 
+    Args:
+      name: in `NETWORKS`.
+      num_classes: k.
+      dtype: of the computation, of `DTYPES`.
+      remat: compute activations again in the backward pass in place of keeping them: less memory, more time, the same
+        variables. For a network whose module has an attribute `remat`.
+
     Raises:
-      ValueError: unknown name or dtype.
+      ValueError: unknown name or dtype; a network without `remat`.
     """
     check_name(name)
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
-    return NETWORKS[name].factory(num_classes, dtype=DTYPES[dtype])
+    module = NETWORKS[name].factory(num_classes, dtype=DTYPES[dtype])
+    if not remat:
+        return module
+    if not hasattr(module, "remat"):
+        able = [known for known, row in NETWORKS.items() if hasattr(row.factory(num_classes), "remat")]
+        raise ValueError(
+            f"remat is for networks whose module has that attribute, and {name} has none: {', '.join(able)}"
+        )
+    return module.clone(remat=True)
 
 
 def check_name(name: str) -> None:

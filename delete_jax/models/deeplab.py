@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delete_jax.models.layers import Mark
+from delete_jax.models.layers import Mark, recomputed
 from delete_jax.models.network import Network
 from delete_jax.models.resnet import DEPTHS, Block, conv_bn_relu, max_pool
 
@@ -30,6 +30,7 @@ class DeepLab(nn.Module):
       atrous_rates: of the pyramid's 3x3 convolutions.
       pyramid_features: channels of the pyramid and of what follows.
       dtype: of the computation; parameters, statistics and logits stay float32.
+      remat: compute the ResNet's blocks' activations again in the backward pass: about a third more time, much less memory.
     """
 
     num_classes: int
@@ -41,6 +42,7 @@ class DeepLab(nn.Module):
     atrous_rates: Sequence[int] = ATROUS_RATES[16]
     pyramid_features: int = 256
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     def _backbone(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         """Outputs of the first and of the last stage."""
@@ -49,6 +51,7 @@ class DeepLab(nn.Module):
         if pool:
             x = max_pool(x)
             stride *= 2
+        make = recomputed(self.block, self.remat)
         low, dilation = x, 1
         for stage, (blocks, features) in enumerate(zip(self.stages, self.features, strict=True)):
             step, before = 2 if stage else 1, dilation
@@ -57,7 +60,7 @@ class DeepLab(nn.Module):
             stride *= step
             for i in range(blocks):  # the first block of a dilated stage still looks as near as the stage before
                 arguments = (features, 1 if i else step, dilation if i else before, self.dtype)
-                x = self.block(*arguments, name=f"layer{stage + 1}_{i}")(x, train)
+                x = make(*arguments, name=f"layer{stage + 1}_{i}")(x, train)
             x = Mark(name=f"layer{stage + 1}")(x)
             if stage == 0:
                 low = x

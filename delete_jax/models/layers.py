@@ -47,6 +47,11 @@ class BatchNorm(nn.Module):
         )
 
 
+def recomputed(block: type[nn.Module], remat: bool) -> type[nn.Module]:
+    """The block, called as `(x, train)`, whose activations are not kept for the backward pass but computed again there."""
+    return nn.remat(block, static_argnums=(2,)) if remat else block
+
+
 class Mark(nn.Module):
     """Hands its input on: a name for an activation that is shown (`Network.layers`) and is no submodule's output."""
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delete_jax.models.layers import LayerNorm, Mark, Mlp, StochasticDepth, attention, linear
+from delete_jax.models.layers import LayerNorm, Mark, Mlp, StochasticDepth, attention, linear, recomputed
 from delete_jax.models.network import Network
 
 EPSILON = 1e-5  # of the layer normalisations
@@ -132,6 +132,7 @@ class Swin(nn.Module):
       window: positions per side of a window.
       stochastic_depth: how often the last block's branches are left out in training; from 0, linearly.
       dtype: of the computation; parameters and logits stay float32.
+      remat: compute the blocks' activations again in the backward pass: about a third more time, much less memory.
     """
 
     num_classes: int
@@ -142,19 +143,21 @@ class Swin(nn.Module):
     window: int = 7
     stochastic_depth: float = 0.2
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         size, dtype = (self.patch, self.patch), self.dtype
         x = nn.Conv(self.width, size, size, padding="VALID", dtype=dtype, name="patch_embed")(x.astype(dtype))
         x = LayerNorm(EPSILON, dtype, name="patch_norm")(x)
+        make = recomputed(SwinBlock, self.remat)
         done, last = 0, max(sum(self.depths) - 1, 1)
         for stage, (depth, heads) in enumerate(zip(self.depths, self.heads, strict=True)):
             if stage:
                 x = PatchMerging(dtype, name=f"merge{stage}")(x)
             for i in range(depth):
                 drop = self.stochastic_depth * done / last
-                x = SwinBlock(heads, self.window, i % 2 == 1, drop, dtype, name=f"stage{stage + 1}_{i}")(x, train)
+                x = make(heads, self.window, i % 2 == 1, drop, dtype, name=f"stage{stage + 1}_{i}")(x, train)
                 done += 1
             x = Mark(name=f"stage{stage + 1}")(x)
         wide = np.promote_types(dtype, jnp.float32)

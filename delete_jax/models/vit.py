@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delete_jax.models.layers import LayerNorm, Mark, Mlp, attention, linear
+from delete_jax.models.layers import LayerNorm, Mark, Mlp, attention, linear, recomputed
 from delete_jax.models.network import Network
 
 EPSILON = 1e-6  # of the layer normalisations
@@ -52,6 +52,7 @@ class ViT(nn.Module):
       patch: pixels per side of a patch; divides height and width.
       width, depth, heads: channels of a token, number of blocks, and of their heads.
       dtype: of the computation; parameters and logits stay float32.
+      remat: compute the blocks' activations again in the backward pass: about a third more time, much less memory.
     """
 
     num_classes: int
@@ -60,6 +61,7 @@ class ViT(nn.Module):
     depth: int = 12
     heads: int = 6
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -76,7 +78,7 @@ class ViT(nn.Module):
             if i + 1 == self.depth:
                 grid = Mark(name="grid")(x[:, 1:].reshape(b, rows, columns, d))
                 x = jnp.concatenate([x[:, :1], grid.reshape(b, -1, d)], axis=1)
-            x = EncoderBlock(self.heads, dtype, name=f"block{i}")(x, train)
+            x = recomputed(EncoderBlock, self.remat)(self.heads, dtype, name=f"block{i}")(x, train)
         x = LayerNorm(EPSILON, dtype, name="norm")(x)[:, 0]
         return linear(self.num_classes, wide, "head")(x.astype(wide))
 

@@ -99,9 +99,11 @@ def provenance(record: dict[str, Any], titles: Mapping[str, str] = BY_NAME) -> S
         "DELETE: each forget sample is trained towards the original's own answer, with what is erased taken out of it."
     )
     took = {"teacher_seconds": "training the original", "retrain_seconds": "retraining",
-             "unlearn_seconds": "unlearning", "unlearn_compile_seconds": "its compilation"}  # fmt: skip
+             "unlearn_seconds": "unlearning", "search_seconds": "of which the search for its rate",
+             "unlearn_compile_seconds": "its compilation"}  # fmt: skip
     spent = [f"{name} {seconds(cost[key])}" for key, name in took.items() if cost.get(key) is not None]
     spent += [f"{cost['samples_per_second']:.0f} samples/s"] if cost.get("samples_per_second") else []
+    spent += [f"memory at most {show(cost['peak_bytes'], 'bytes')}"] if cost.get("peak_bytes") else []
     task = record.get("task")
     facts = [
         Fact("Erased", [forget.get("what") or f"{quoted(record)} ({labels})"]),
@@ -201,15 +203,13 @@ def _search(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
         return []
     text = (
         f"The learning rate, {rows[-1]['lr']:g}, is the smallest that erased a fifth of the forget samples, which were held out for "
-        "this search: the erased classes are answered for at most 0.5 % of them, and their mean probability is below that of "
-        "a guess. Kept: of these images turned, mirrored or shifted, how many are answered as the original answers without the "
+        "this search: to all of them but 0.5 % the network gives the erased classes a probability below chance, 1 in as many as "
+        "there are classes. Kept: of these images turned, mirrored or shifted, how many are answered as the original answers without the "
         "erased classes. It is a sign of what other answers have lost, and no measure of it."
     )
-    columns = [Column("Recognised", True), Column("Probability of the erased"), Column("Kept")]
-    shown = [
-        Row(f"{row['lr']:g}", [percent(row["recognised"]), percent(row["probability"]), percent(row["kept"])])
-        for row in rows
-    ]
+    columns = [Column("Recognised"), Column("Probability of the erased"), Column("Above chance", True), Column("Kept")]
+    names = ("recognised", "probability", "above_chance", "kept")
+    shown = [Row(f"{row['lr']:g}", [percent(row.get(name)) for name in names]) for row in rows]
     table = Table("The rates that were tried", "Learning rate", columns, [Group("", shown)])
     return [Text(text), Details("The rates that were tried", [table], False)]
 

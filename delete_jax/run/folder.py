@@ -48,20 +48,21 @@ class Folder(NamedTuple):
         except OSError as error:
             raise self._cannot_write(error) from error
         with locked(self.path):
-            self._claim(plain(config))
+            self._claim(plain(config), plain(Config(task=type(config.task)())))
             try:
                 yield
             except OSError as error:
                 error.filename = error.filename or str(self.path)  # writing to an open file does not say which
                 raise
 
-    def _claim(self, mine: dict[str, Any]) -> None:
+    def _claim(self, mine: dict[str, Any], defaults: dict[str, Any]) -> None:
         path = self.path / "config.json"
         if path.exists():
             try:
                 found = json.loads(path.read_text())
             except (ValueError, RecursionError):
                 raise ValueError(f"{path} is damaged: restore it, or choose another --workdir") from None
+            found = _completed(found, defaults)
             if found != mine:
                 names = ", ".join(differences(found, mine, "config")[:3])
                 raise ValueError(f"{self.path} holds a run with another config ({names}): choose another --workdir")
@@ -137,13 +138,21 @@ class Stage(NamedTuple):
             return None
         self.folder.say(f"{self.name}: done")
         seconds = meta["seconds"], meta["compile_seconds"]
-        about = {"lr": meta.get("lr"), "search": meta.get("search", ())}
+        about = {"lr": meta.get("lr"), "search": meta.get("search", ()), "peak_bytes": meta.get("peak_bytes")}
         return Result(variables_of(tree), history, evaluations, *seconds, str(self.directory.absolute()), **about)
 
 
 @functools.cache  # one for both who ask: each names a damaged checkpoint once
 def _checkpoints(directory: Path, meta: str) -> Checkpoints:
     return Checkpoints(directory, meta=json.loads(meta))
+
+
+def _completed(found: Any, defaults: Any) -> Any:
+    """A config as an earlier version wrote it, with the settings that it did not have: those that are off by default."""
+    if not isinstance(found, dict) or not isinstance(defaults, dict):
+        return found
+    known = {name: _completed(value, defaults.get(name)) for name, value in found.items()}
+    return {name: value for name, value in defaults.items() if value is None or value is False} | known
 
 
 def _has_content(path: Path) -> bool:

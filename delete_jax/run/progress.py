@@ -42,11 +42,15 @@ class StageProgress:
         self, step: int, num_steps: int, metrics: Mapping[str, float], rate: float, epoch_done: bool = False
     ) -> None:
         numbers = "  ".join(f"{name} {metrics[name]:.4f}" for name in self._shown if name in metrics)
-        text = f"{numbers}  {rate:,.0f} samples/s"
+        trying = f"trying learning rate {metrics['lr']:g}  " if "lr" in metrics else ""
+        text = f"{trying}{numbers}  {rate:,.0f} samples/s"
         now = time.perf_counter()
         self._first = self._first or (now, step)
         if self._bar is not None:
             self._bar.update(self._task, completed=step, total=num_steps, text=text)
+        elif epoch_done and trying:
+            self._first = None
+            self._console.print(f"{self._stage}: {text}", highlight=False)
         elif epoch_done:
             first_time, first_step = self._first
             left = (now - first_time) / max(step - first_step, 1) * (num_steps - step)

@@ -23,7 +23,7 @@ def make_record(run: Run, networks: dict[str, Result], measured: Measured, comma
     dataset, forget = run.data.dataset, run.data.forget
     original, retrained, unlearned = networks["original"], networks.get("retrained"), networks["unlearned"]
     retrain_seconds = retrained.seconds if retrained else None
-    num_steps = len(unlearned.history)
+    num_steps, searching = len(unlearned.history), sum(row.get("seconds", 0) for row in unlearned.search)
     more = dict(measured.record)
     method = counted(run.config) | ({"num_steps": num_steps} if num_steps else {})
     if unlearned.search:
@@ -64,10 +64,12 @@ def make_record(run: Run, networks: dict[str, Result], measured: Measured, comma
             "teacher_seconds": original.seconds or None,
             "retrain_seconds": retrain_seconds,
             "unlearn_seconds": unlearned.seconds,
+            **({"search_seconds": searching} if unlearned.search else {}),
             "unlearn_compile_seconds": unlearned.compile_seconds,
+            "peak_bytes": unlearned.peak_bytes,
             "speedup": retrain_seconds / unlearned.seconds if retrain_seconds else None,
             "samples_per_second": (
-                num_steps * run.config.unlearn.batch_size / unlearned.seconds if num_steps else None
+                num_steps * run.config.unlearn.batch_size / (unlearned.seconds - searching) if num_steps else None
             ),
         },
         "history": _columns(unlearned.history, ("step", "loss", "forgetting", "retention", "grad_norm")),

@@ -13,7 +13,7 @@ from delete_jax.config import Config
 from delete_jax.identity import short
 from delete_jax.loop import Result
 from delete_jax.network_check import check_network, check_training
-from delete_jax.options import check_batch
+from delete_jax.options import check_batch, check_micro_batch
 from delete_jax.parallel import on_each_device
 from delete_jax.predict import input_shape
 from delete_jax.run.folder import Folder
@@ -108,7 +108,7 @@ def describe(config: Config, found: Data, teacher: Loaded | None = None) -> Run:
         said = teacher.description  # the mean and std that it was trained with, and what PyTorch calls its weights
         description |= {key: said[key] for key in ("mean", "std", "torch") if said.get(key) is not None}
     network = models.NETWORKS[config.model.name]
-    module = models.create(config.model.name, dataset.num_classes, config.model.dtype)
+    module = models.create(config.model.name, dataset.num_classes, config.model.dtype, config.model.remat)
     model = models.from_linen(module, network.classifier)
     preprocess = data.normalize(description["mean"], description["std"], size=config.model.input_size)
     method = methods.create(config.unlearn.method, **config.unlearn.hyperparameters)
@@ -157,7 +157,8 @@ def _check_network(run: Run, teacher: Loaded | None) -> None:
         if answered != dataset.num_classes:
             raise ValueError(f"it answers with {answered} classes, and {dataset.name} has {dataset.num_classes}")
         if teacher is None:
-            per_device, axis = on_each_device(config.train.batch_size, config.parallel)
+            size = config.train.micro_batch or config.train.batch_size
+            per_device, axis = on_each_device(size, config.parallel)
             check_training(run.model, variables, images, run.preprocess, per_device, axis)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
@@ -179,3 +180,7 @@ def _check_batches(config: Config, found: Data) -> None:
             check_batch(part.batch_size, found.dataset.train.images.shape[1:], config.parallel)
         except ValueError as error:
             raise ValueError(f"config.{name}.batch_size: {error}") from None
+        try:
+            check_micro_batch(part.micro_batch, part.batch_size, config.parallel)
+        except ValueError as error:
+            raise ValueError(f"config.{name}.micro_batch: {error}") from None

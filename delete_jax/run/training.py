@@ -31,7 +31,7 @@ def train(run: Run, folder: Folder, training: Training, start: Result | None = N
     """Trains a network of the plan, from scratch or from `start`; or takes it from the folder where it is finished."""
     config, settings, dataset = run.config, training.settings, training.dataset
     if dataset is not run.data.dataset:  # it tells other classes apart
-        module = models.create(config.model.name, dataset.num_classes, config.model.dtype)
+        module = models.create(config.model.name, dataset.num_classes, config.model.dtype, config.model.remat)
         described = run.description | {"class_names": list(dataset.class_names)}
         model = models.from_linen(module, run.network.classifier)
         run = run._replace(module=module, model=model, description=described)
@@ -43,7 +43,10 @@ def train(run: Run, folder: Folder, training: Training, start: Result | None = N
     steps = -(-len(streams[methods.REMAIN]["label"]) // settings.batch_size) * settings.epochs
     tx = sgd(settings.momentum, settings.weight_decay, cosine_steps=steps)
     augment = augmentation(run.network.answers, settings.augment)
-    trainer = make_trainer(run.model, methods.finetune(), tx, run.preprocess, augment, "train", config.parallel)
+    trainer = make_trainer(
+        run.model, methods.finetune(), tx, run.preprocess, augment, "train", config.parallel,
+        settings.batch_size // (settings.micro_batch or settings.batch_size),
+    )  # fmt: skip
     variables = models.init(run.module, input_shape(run.preprocess, images), config.seed)
     check_answers(run.model, variables, images, run.preprocess)
     if start is not None:
@@ -71,11 +74,16 @@ def origin_of(run: Run, training: Training, start: Result | None = None) -> dict
         **training.dataset.digests,
         "split": data.split_digest(training.split),
         "class_names": list(training.dataset.class_names),
-        "network": {name: value for name, value in dataclasses.asdict(run.config.model).items() if value is not None},
-        "settings": dataclasses.asdict(training.settings),
+        "network": {name: value for name, value in _given(run.config.model).items() if name != "remat"},
+        "settings": _given(training.settings),
         "seed": run.config.seed,
         "start": None if start is None else digest(start.variables),
     }
+
+
+def _given(settings: Any) -> dict[str, Any]:
+    """Without what is None: a setting that is new, and left out, makes no other network."""
+    return {name: value for name, value in dataclasses.asdict(settings).items() if value is not None}
 
 
 def unlearning_options(run: Run, **more: Any) -> Options:
@@ -85,6 +93,7 @@ def unlearning_options(run: Run, **more: Any) -> Options:
         epochs=settings.epochs,
         lr=settings.lr,
         batch_size=settings.batch_size,
+        micro_batch=settings.micro_batch,
         seed=run.config.seed,
         batch_norm=settings.batch_norm,
         preprocess=run.preprocess,
@@ -103,6 +112,12 @@ def _noting(folder: Folder) -> Iterator[None]:
         yield
     for warning in caught:
         folder.say(f"note: {warning.message}")
+
+
+def took(result: Result) -> str:
+    """What unlearning cost, in a line."""
+    memory = f"; memory at most {metrics.show(result.peak_bytes, 'bytes')}" if result.peak_bytes else ""
+    return f"{UNLEARNED} in {result.seconds:.1f} s, and {result.compile_seconds:.1f} s compilation{memory}"
 
 
 def unlearn(run: Run, folder: Folder, original: Result) -> Result:
@@ -127,4 +142,5 @@ def unlearn(run: Run, folder: Folder, original: Result) -> Result:
     ):
         options = options._replace(log=stage.log, store=stage.store, progress=progress)
         result = unlearn_streams(run.model, original.variables, streams, dataset.num_classes, forget, method, options)
+    folder.say(took(result))
     return result._replace(variables=jax.device_get(result.variables), source=str(stage.directory.absolute()))

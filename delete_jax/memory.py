@@ -1,0 +1,22 @@
+"""How much memory a process has needed so far."""
+
+from __future__ import annotations
+
+import sys
+
+import jax
+
+
+def peak_bytes() -> int | None:
+    """The most memory in use at once, so far: by arrays and programs on the fullest of this process' devices, where their
+    backend counts it (GPU, TPU); by the process as a whole elsewhere (CPU). None where the system does not say."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    counted = [found["peak_bytes_in_use"] for found in stats if "peak_bytes_in_use" in found]
+    if counted:
+        return max(counted)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
