@@ -27,6 +27,7 @@ from delete_jax.predict import make_predictor
 from delete_jax.run import networks
 from tests import tiny
 from tests.test_command import CLASSES, CONFIG, make_images, snapshot
+from tests.test_readme import snippets
 from tests.test_weights import assert_equal, variables_of, write
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -198,7 +199,7 @@ def test_a_network_that_was_trained_here(place, tmp_path):
 def test_ten_lines_without_this_package(place, tmp_path):
     """Those of the documentation, in a process that cannot import it: bit-equal to the network here."""
     call("export", place / "run", tmp_path / "unlearned.jax")
-    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "your-own.md").read_text(), re.DOTALL)
+    (snippet,) = snippets("your-own", "from jax import export")
     assert len([line for line in snippet.splitlines() if line]) == 10
     code = f"import sys; sys.modules['delete_jax'] = None\n{snippet}\nnp.save('logits.npy', logits)\n"
     picture = place / "images" / "test" / "bee" / "0.png"
