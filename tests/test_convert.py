@@ -114,6 +114,15 @@ def test_a_run_with_weights_and_with_the_converted_folder(place, tmp_path):
     assert list(info.mean) == meta["network"]["mean"] == [0.25]
 
 
+def test_a_run_whose_original_was_given(place, tmp_path):
+    """Its folder stands for the original that it was given, through several of them."""
+    first = run(place, "first_of_three", f"--config.teacher={place}/run", "--config.unlearn.forget=2")
+    second = run(place, "second_of_three", f"--config.teacher={first}", "--config.unlearn.forget=2")
+    assert_equal(saved(second)[0], saved(first)[0])
+    record = json.loads((second / "report.json").read_text())
+    assert record["networks"]["original"]["source"] == f"{place}/weights.safetensors"
+
+
 def test_a_resumed_run_knows_the_names(place, tmp_path):
     """Killed after its first epoch, it is refused; when it has resumed, what it exports is the same."""
     call("export", place / "run", tmp_path / "whole.safetensors")
@@ -293,6 +302,18 @@ def of_another_network(tmp: pathlib.Path) -> None:
     )
 
 
+def given(teacher: str | None):
+    """A run that says so of its original network."""
+
+    def prepare(tmp: pathlib.Path) -> None:
+        Checkpoints(tmp / "old" / "checkpoints" / "unlearned", {}).save(
+            1, {"params": {"w": np.ones(2)}}, {"identity": {"original": "another digest"}}
+        )
+        (tmp / "old" / "config.json").write_text(json.dumps({"teacher": teacher and teacher.format(tmp=tmp)}))
+
+    return prepare
+
+
 def five_classes(tmp: pathlib.Path) -> None:
     net = SMALL.clone(num_classes=5)
     models.save_torch(net, models.init(net, (8, 8, 1), 0), tmp / "weights.safetensors")
@@ -313,7 +334,7 @@ BAD_INPUT = {
     "an architecture without names": (
         None,
         ["convert", "--arch=deeplab_small", *CONVERT[2:]],
-        ["weights.safetensors: no names of PyTorch weights", "DeepLabV3Plus"],
+        ["weights.safetensors: no names of PyTorch weights", "for deeplab_small: only for deeplabv3_resnet50"],
     ),
     "missing weights": (None, [*CONVERT[:2], "{tmp}/a.safetensors", "{tmp}/out"], ["a.safetensors: there is no such"]),
     "weights elsewhere": (None, [*CONVERT[:2], "gs://a/b.pth", "{tmp}/out"], ["gs://a/b.pth", "copy the file there"]),
@@ -365,10 +386,30 @@ BAD_INPUT = {
         [*RUN, "--config.teacher={tmp}/weights.safetensors"],
         ["weights.safetensors has image_shape [any, any, 3], this run [8, 8, 1]", "--config.data"],
     ),
-    "a run that took its network from elsewhere": (
-        None,
-        [*RUN, "--config.teacher={place}/run"],
-        ["--config.teacher={place}/run", "took its network from elsewhere", "{place}/run/checkpoints/unlearned"],
+    "a run whose original is gone": (
+        given("{tmp}/gone.safetensors"),
+        [*RUN, "--config.teacher={tmp}/old"],
+        ["{tmp}/old: it took", "{tmp}/gone.safetensors: there is no such", "name {tmp}/old/checkpoints/unlearned"],
+    ),
+    "a run whose original is another one now": (
+        given("{tmp}/weights.safetensors"),
+        [*RUN, "--config.teacher={tmp}/old"],
+        ["from {tmp}/weights.safetensors, where another one is now", "name {tmp}/old/checkpoints/unlearned"],
+    ),
+    "a run that names itself": (
+        given("{tmp}/old"),
+        [*RUN, "--config.teacher={tmp}/old"],
+        ["two runs that name each other"],
+    ),
+    "a run that has no original yet": (
+        given(None),
+        [*RUN, "--config.teacher={tmp}/old"],
+        ["{tmp}/old", "finish that run"],
+    ),
+    "a run without a config": (
+        without_a_whole_checkpoint,
+        [*RUN, "--config.teacher={tmp}/old"],
+        ["nothing there says where its original"],
     ),
     # export
     "export nothing": (None, ["export"], ["RUN, OUT", "delete-jax export --help"]),
@@ -387,7 +428,7 @@ BAD_INPUT = {
     "a network from a config file": (
         of_another_network,
         ["export", "{tmp}/old", "{tmp}/a.jax"],
-        ["{tmp}/old: its network 'mine' comes from a config file", "delete_jax.models.save_exported"],
+        ["{tmp}/old: its network 'mine' is none of this package", "--config=FILE"],
     ),
 }
 
