@@ -3,7 +3,7 @@
 # make test    the tests
 # make coverage  the tests, with the coverage of the core: a quarter slower
 # make slow    the tests that take long to compile on a CPU: about a minute
-# make torch   the tests that need PyTorch, torchax or Keras, in an environment of their own, .venv-torch: several GB
+# make torch   the tests that need PyTorch, torchax, Keras or Equinox, in an environment of their own, .venv-torch: several GB
 # make soak    the command killed, damaged, signalled, on a full disk: about 15 minutes, not part of the tests
 # make wheel   builds the wheel, installs it away from the checkout and runs the shipped example there, by its name
 #
@@ -41,7 +41,7 @@ slow: $(VENV)/installed-test
 
 torch: $(TORCH)/installed-torch
 	@$(TORCH)/bin/python -m pytest -q -n $(WORKERS) tests/test_from_torch.py tests/test_from_keras.py \
-	    tests/test_networks_torch.py tests/test_weights.py
+	    tests/test_networks_torch.py tests/test_weights.py tests/test_your_own.py
 
 # Less of it: make soak SOAK='--only signals --count 5'.
 soak: $(VENV)/installed-test
@@ -82,6 +82,6 @@ $(VENV)/installed-test: pyproject.toml constraints.txt | $(BIN)/python
 # Apart, so that the other targets neither wait for torch nor depend on it.
 $(TORCH)/installed-torch: pyproject.toml constraints.txt
 	@$(MAKE) --no-print-directory VENV=$(TORCH) $(TORCH)/bin/python
-	@echo "installing with PyTorch and Keras into $(TORCH)"
+	@echo "installing with PyTorch, Keras and Equinox into $(TORCH)"
 	@$(subst $(BIN),$(TORCH)/bin,$(INSTALL)) -e '.[test,torch-test]'
 	@touch $@

@@ -7,7 +7,8 @@ Data: the folder VOCdevkit/VOC2012; its val split is the test split here.
 Published (arXiv 2503.23751): the experiment, but neither its code nor a config of it, so these settings are not the paper's: a ResNet-50 at
 output stride 16, training by SGD for 100 epochs at rate 0.01, batch 16, decay 1e-4, images mirrored, scaled by 0.5 to 2 and cropped, as is
 common for this network. It is trained from scratch on the 1464 images of the train split, without a network pretrained on ImageNet, so
-a lower mIoU than in the literature must be expected.
+a lower mIoU than in the literature must be expected. With --config.model.name=deeplabv3_resnet50 --config.teacher=WEIGHTS it starts from torchvision's
+weights for VOC instead (docs/segmentation.md).
 """
 
 from delete_jax.config import Config, DataConfig, ModelConfig, TrainConfig, UnlearnConfig, choose_variant, shorten

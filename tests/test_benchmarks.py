@@ -4,9 +4,11 @@ import argparse
 import copy
 import functools
 import importlib
+import importlib.util
 import json
 import math
 import pathlib
+import re
 import sys
 
 import jax
@@ -232,6 +234,14 @@ def test_networks_that_the_reference_does_not_know(network, scripts, monkeypatch
         f"step_time: error: --torch knows no PyTorch counterpart of {network}: choose one of resnet_tiny, "
     )
     assert error.count("\n") == 1
+
+
+def test_parity_needs_torch(scripts, monkeypatch, capsys, tmp_path):
+    script = scripts("parity")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["parity", f"--out={tmp_path / 'out'}"])
+    assert script.main() == 2
+    assert re.fullmatch(r"parity: error: torch, [^\n]+ not installed: make torch, [^\n]+\n", capsys.readouterr().err)
 
 
 def test_another_tasks_config_is_refused(scripts, config, monkeypatch, capsys, tmp_path):

@@ -27,6 +27,7 @@ from delete_jax.predict import make_predictor
 from delete_jax.run import networks
 from tests import tiny
 from tests.test_command import CLASSES, CONFIG, make_images, snapshot
+from tests.test_readme import snippets
 from tests.test_weights import assert_equal, variables_of, write
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -111,6 +112,15 @@ def test_a_run_with_weights_and_with_the_converted_folder(place, tmp_path):
     assert_equal(loaded, jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), variables))
     assert (info.class_names, info.image_size) == (CLASSES, 8)
     assert list(info.mean) == meta["network"]["mean"] == [0.25]
+
+
+def test_a_run_whose_original_was_given(place, tmp_path):
+    """Its folder stands for the original that it was given, through several of them."""
+    first = run(place, "first_of_three", f"--config.teacher={place}/run", "--config.unlearn.forget=2")
+    second = run(place, "second_of_three", f"--config.teacher={first}", "--config.unlearn.forget=2")
+    assert_equal(saved(second)[0], saved(first)[0])
+    record = json.loads((second / "report.json").read_text())
+    assert record["networks"]["original"]["source"] == f"{place}/weights.safetensors"
 
 
 def test_a_resumed_run_knows_the_names(place, tmp_path):
@@ -198,7 +208,7 @@ def test_a_network_that_was_trained_here(place, tmp_path):
 def test_ten_lines_without_this_package(place, tmp_path):
     """Those of the documentation, in a process that cannot import it: bit-equal to the network here."""
     call("export", place / "run", tmp_path / "unlearned.jax")
-    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "your-own.md").read_text(), re.DOTALL)
+    (snippet,) = snippets("your-own", "from jax import export")
     assert len([line for line in snippet.splitlines() if line]) == 10
     code = f"import sys; sys.modules['delete_jax'] = None\n{snippet}\nnp.save('logits.npy', logits)\n"
     picture = place / "images" / "test" / "bee" / "0.png"
@@ -292,6 +302,18 @@ def of_another_network(tmp: pathlib.Path) -> None:
     )
 
 
+def given(teacher: str | None):
+    """A run that says so of its original network."""
+
+    def prepare(tmp: pathlib.Path) -> None:
+        Checkpoints(tmp / "old" / "checkpoints" / "unlearned", {}).save(
+            1, {"params": {"w": np.ones(2)}}, {"identity": {"original": "another digest"}}
+        )
+        (tmp / "old" / "config.json").write_text(json.dumps({"teacher": teacher and teacher.format(tmp=tmp)}))
+
+    return prepare
+
+
 def five_classes(tmp: pathlib.Path) -> None:
     net = SMALL.clone(num_classes=5)
     models.save_torch(net, models.init(net, (8, 8, 1), 0), tmp / "weights.safetensors")
@@ -312,7 +334,7 @@ BAD_INPUT = {
     "an architecture without names": (
         None,
         ["convert", "--arch=deeplab_small", *CONVERT[2:]],
-        ["weights.safetensors: no names of PyTorch weights", "DeepLabV3Plus"],
+        ["weights.safetensors: no names of PyTorch weights", "for deeplab_small: only for deeplabv3_resnet50"],
     ),
     "missing weights": (None, [*CONVERT[:2], "{tmp}/a.safetensors", "{tmp}/out"], ["a.safetensors: there is no such"]),
     "weights elsewhere": (None, [*CONVERT[:2], "gs://a/b.pth", "{tmp}/out"], ["gs://a/b.pth", "copy the file there"]),
@@ -364,10 +386,30 @@ BAD_INPUT = {
         [*RUN, "--config.teacher={tmp}/weights.safetensors"],
         ["weights.safetensors has image_shape [any, any, 3], this run [8, 8, 1]", "--config.data"],
     ),
-    "a run that took its network from elsewhere": (
-        None,
-        [*RUN, "--config.teacher={place}/run"],
-        ["--config.teacher={place}/run", "took its network from elsewhere", "{place}/run/checkpoints/unlearned"],
+    "a run whose original is gone": (
+        given("{tmp}/gone.safetensors"),
+        [*RUN, "--config.teacher={tmp}/old"],
+        ["{tmp}/old: it took", "{tmp}/gone.safetensors: there is no such", "name {tmp}/old/checkpoints/unlearned"],
+    ),
+    "a run whose original is another one now": (
+        given("{tmp}/weights.safetensors"),
+        [*RUN, "--config.teacher={tmp}/old"],
+        ["from {tmp}/weights.safetensors, where another one is now", "name {tmp}/old/checkpoints/unlearned"],
+    ),
+    "a run that names itself": (
+        given("{tmp}/old"),
+        [*RUN, "--config.teacher={tmp}/old"],
+        ["two runs that name each other"],
+    ),
+    "a run that has no original yet": (
+        given(None),
+        [*RUN, "--config.teacher={tmp}/old"],
+        ["{tmp}/old", "finish that run"],
+    ),
+    "a run without a config": (
+        without_a_whole_checkpoint,
+        [*RUN, "--config.teacher={tmp}/old"],
+        ["nothing there says where its original"],
     ),
     # export
     "export nothing": (None, ["export"], ["RUN, OUT", "delete-jax export --help"]),
@@ -386,7 +428,7 @@ BAD_INPUT = {
     "a network from a config file": (
         of_another_network,
         ["export", "{tmp}/old", "{tmp}/a.jax"],
-        ["{tmp}/old: its network 'mine' comes from a config file", "delete_jax.models.save_exported"],
+        ["{tmp}/old: its network 'mine' is none of this package", "--config=FILE"],
     ),
 }
 

@@ -11,7 +11,7 @@ import pytest
 import delete_jax as dj
 from delete_jax.models import from_keras
 from tests import tiny
-from tests.test_readme import ROOT, blocks
+from tests.test_readme import snippets
 
 os.environ["KERAS_BACKEND"] = "jax"
 keras = pytest.importorskip("keras", reason="Keras is not installed: make torch")
@@ -117,7 +117,7 @@ def test_what_is_refused(monkeypatch):
 
 
 def test_the_page():
-    (snippet,) = (block for block in blocks("python", ROOT / "docs" / "from-torch.md") if "import keras\n" in block)
+    (snippet,) = snippets("from-torch", "import keras")
     images = np.random.default_rng(0).normal(size=(8, 32, 32, 3)).astype(np.float32)
     names = {"images": images, "labels": np.full(8, 3)}
     exec(snippet.replace("lr=1e-3", "lr=1e-3, parallel='jit'").replace("epochs=5", "epochs=1"), names)

@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import jax
+import numpy as np
 import pytest
 
 from delete_jax import data, models
@@ -57,6 +58,22 @@ def test_a_method_that_works_on_the_head(tmp_path):
     text = read(tmp_path / "run")[1].text
     assert "name = pour" in text
     assert "lr = " not in text
+
+
+def test_export(tmp_path, capsys):
+    """The config file brings the network again; it is written as a function, and not for PyTorch, which has no such network."""
+    folder, config = tmp_path / "run", f"--config={HERE / 'own_networks.py'}"
+    run("own_networks.py", folder, "--config.train.epochs=1", "--config.unlearn.epochs=1", "--config.retrain=false")
+    del models.NETWORKS["tagger"]
+    assert command.main(["delete-jax", "export", str(folder), str(tmp_path / "a.jax")]) == 2
+    assert "its network 'tagger' is none of this package: give the config file" in capsys.readouterr().err
+    assert command.main(["delete-jax", "export", str(folder), str(tmp_path / "a.safetensors"), config]) == 2
+    error = capsys.readouterr().err
+    assert "a.safetensors: no names of PyTorch weights are known for Tagger" in error
+    assert error.endswith("; export it as .jax\n")
+    assert command.main(["delete-jax", "export", str(folder), str(tmp_path / "a.jax"), config]) == 0
+    exported = jax.export.deserialize(bytearray((tmp_path / "a.jax").read_bytes()))
+    assert exported.call(np.zeros((3, 8, 8, 1), np.uint8)).shape == (3, 10)
 
 
 def test_people_by_a_network_with_a_head(tmp_path):

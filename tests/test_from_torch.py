@@ -9,145 +9,30 @@ import numpy as np
 import pytest
 
 import delete_jax as dj
+from benchmarks import parity
+from benchmarks.parity import K, differ, images_of, in_jax, in_torch
 from delete_jax.models import from_torch, to_state_dict
 from tests import tiny
-from tests.test_readme import ROOT, blocks
+from tests.test_readme import snippets
 
 NEEDED = "the extra torch is not installed: make torch"
 torch = pytest.importorskip("torch", reason=NEEDED)
 pytest.importorskip("torchax", reason=NEEDED)
 timm = pytest.importorskip("timm", reason=NEEDED)
-tv = pytest.importorskip("torchvision", reason=NEEDED).models
+pytest.importorskip("torchvision", reason=NEEDED)
 from torch import nn  # noqa: E402
 from torchvision.ops import FrozenBatchNorm2d, StochasticDepth  # noqa: E402
 
 torch.set_num_threads(1)
-K = 5
 
 
-def small_resnet(**settings):
-    return tv.resnet.ResNet(tv.resnet.BasicBlock, [1, 1, 1, 1], num_classes=K, **settings)
-
-
-def small_vgg():
-    net = tv.vgg.VGG(tv.vgg.make_layers([4, "M", 6, "M", 8, "M"], batch_norm=True), K)
-    net.classifier = nn.Sequential(nn.Linear(8 * 49, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, K))
-    return net
-
-
-def small_regnet():
-    widths = tv.regnet.BlockParams.from_init_params(depth=4, w_0=16, w_a=16.0, w_m=2.0, group_width=8, se_ratio=0.25)
-    return tv.regnet.RegNet(widths, K, stem_width=8)
-
-
-def small_deeplab():
-    bottlenecks = tv.resnet.ResNet(tv.resnet.Bottleneck, [1, 1, 1, 1], replace_stride_with_dilation=[False, True, True])
-    return tv.segmentation.deeplabv3._deeplabv3_resnet(bottlenecks, K, aux=True)
-
-
-def small_swin():
-    return tv.SwinTransformer([4, 4], 16, [2, 2], [1, 2], [4, 4], num_classes=K)
-
-
-ARCHITECTURES = {
-    "resnet (torchvision)": (small_resnet, 32),
-    "vgg_bn (torchvision)": (small_vgg, 32),
-    "mobilenet_v3 (torchvision)": (lambda: tv.mobilenet_v3_small(num_classes=K, width_mult=0.5), 32),
-    "efficientnet (timm)": (lambda: timm.create_model("test_efficientnet", num_classes=K), 32),
-    "densenet (torchvision)": (lambda: tv.DenseNet(8, (2, 2), 16, num_classes=K), 32),
-    "convnext (timm)": (lambda: timm.create_model("test_convnext", num_classes=K), 32),
-    "regnet (torchvision)": (small_regnet, 32),
-    "vit (timm)": (lambda: timm.create_model("test_vit", num_classes=K, img_size=32), 32),
-    "swin (torchvision)": (small_swin, 32),
-    "deeplabv3 (torchvision)": (small_deeplab, 33),
-}
-
-
-def prepared(net):
-    """The network with statistics of its own, without layers of zeros, and without anything random."""
-    generator = torch.Generator().manual_seed(0)
-    for key, buffer in net.named_buffers():
-        noise = 0.1 * torch.randn(buffer.shape, generator=generator)
-        if key.endswith("running_mean"):
-            buffer.copy_(noise)
-        if key.endswith("running_var"):
-            buffer.copy_(1 + noise.abs())
-    for parameter in net.parameters():
-        if parameter.ndim > 1 and not parameter.detach().any():
-            parameter.data.normal_(0, 0.1, generator=generator)
-    for part in net.modules():
-        for rate in ("p", "drop_prob"):
-            if isinstance(getattr(part, rate, None), float):
-                setattr(part, rate, 0.0)
-    return net
-
-
-def images_of(size, batch=4, dtype="float32"):
-    """The same images for JAX `[b, h, w, c]` and for PyTorch `[b, c, h, w]`."""
-    x = np.random.default_rng(0).normal(size=(batch, size, size, 3)).astype(dtype)
-    return jnp.asarray(x), torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
-
-
-def answer(net, x):
-    out = net(x)
-    return (out["out"] if isinstance(out, dict) else out).movedim(1, -1)
-
-
-def differ(ours, theirs) -> float:
-    theirs = theirs.detach().numpy() if torch.is_tensor(theirs) else theirs
-    return float(np.abs(np.asarray(ours, np.float64) - theirs).max(initial=0))
-
-
-def in_torch(net, x):
-    """Logits in evaluation and training mode, gradients, and the state dict after the one pass in training mode."""
-    with torch.no_grad():
-        evaluated = answer(net.eval(), x)
-    trained = answer(net.train(), x)
-    labels = torch.arange(trained[..., 0].numel()) % K
-    nn.functional.cross_entropy(trained.reshape(-1, K), labels).backward()
-    gradients = {name: part.grad for name, part in net.named_parameters() if part.grad is not None}
-    return evaluated, trained, gradients, net.state_dict()
-
-
-@jax.jit(static_argnums=0)
-def in_jax(model, variables, x):
-    def loss(params):
-        logits, updated = model.apply_train({**variables, "params": params}, x, jax.random.key(0))
-        flat = jax.nn.log_softmax(logits.reshape(-1, K))
-        return -jnp.mean(flat[jnp.arange(len(flat)), jnp.arange(len(flat)) % K]), (logits, updated)
-
-    gradients, (logits, updated) = jax.grad(loss, has_aux=True)(variables["params"])
-    return model.apply(variables, x), logits, gradients, updated
-
-
-def errors(make, size, dtype="float32") -> dict[str, float]:
-    """The largest errors; of gradients relative to the largest of them."""
-    with jax.enable_x64(dtype == "float64"):
-        torch.manual_seed(0)
-        net, (x, xt) = prepared(make()).to(getattr(torch, dtype)), images_of(size, dtype=dtype)
-        model, variables = from_torch(net)
-        assert {leaf.dtype.name for leaf in jax.tree.leaves(variables["params"])} == {dtype}
-        ours, logits, gradients, updated = in_jax(model, variables, x)
-        evaluated, trained, wanted, after = in_torch(net, xt)
-        assert not any(
-            np.asarray(gradients[name]).any() for name in gradients if name not in wanted
-        )  # a head of its own
-        largest = max(float(value.abs().max()) for value in wanted.values())
-        return {
-            "evaluation": differ(ours, evaluated),
-            "training": differ(logits, trained),
-            "statistics": max((differ(leaf, after[name]) for name, leaf in updated["buffers"].items()), default=0.0),
-            "gradients": max(differ(gradients[name], value) for name, value in wanted.items()) / largest,
-        }
-
-
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", parity.FROM_TORCH)
 def test_against_pytorch(name):
     """In float64 too: there an error is no rounding."""
-    found, exact = errors(*ARCHITECTURES[name]), errors(*ARCHITECTURES[name], dtype="float64")
-    print(name, *(f"{what} {value:.1e} ({exact[what]:.1e} in float64)" for what, value in found.items()), sep="; ")
-    assert max(exact.values()) < 1e-7
+    make, size = parity.FROM_TORCH[name]
+    found, exact = (parity.compare(make, size, dtype) for dtype in ("float32", "float64"))
     limits = {"evaluation": 1e-5, "training": 1e-4, "statistics": 1e-5, "gradients": 1e-4}
+    assert max(exact[what] for what in (*limits, "each_gradient")) < 1e-7
     assert all(found[what] < limit for what, limit in limits.items()), found
 
 
@@ -187,7 +72,7 @@ def test_running_statistics(name):
     """Three passes in training mode, then one in evaluation mode; and back into the module."""
     torch.manual_seed(0)
     net = Net(*NORMS[name]()).train()
-    given, (x, xt) = copy.deepcopy(net), images_of(6)
+    given, (x, xt) = copy.deepcopy(net), images_of((6, 6))
     model, variables = from_torch(net)
     step = jax.jit(model.apply_train)
     for i in range(3):
@@ -205,7 +90,7 @@ def test_running_statistics(name):
 
 def test_modes():
     """`train()` sets them, but what somebody froze in a network in training mode stays so; the module keeps its own."""
-    x, _ = images_of(6)
+    x, _ = images_of((6, 6))
     for mode, frozen, moves in ((True, False, True), (True, True, False), (False, True, True)):
         net = Net(nn.BatchNorm2d(4)).train(mode)
         net.features[1].train(not frozen)
@@ -267,7 +152,7 @@ class Branches(Net):
 
 def test_gradients_are_pytorchs():
     torch.manual_seed(0)
-    net, (x, xt) = Branches().half().float(), images_of(6)
+    net, (x, xt) = Branches().half().float(), images_of((6, 6))
     model, variables = from_torch(net)
     assert "two.weight" not in variables["params"]
     assert {"fixed.weight", "fixed.bias"} < set(variables["buffers"])
@@ -277,7 +162,7 @@ def test_gradients_are_pytorchs():
     assert differ(logits, trained) < 1e-5
     assert set(gradients) == set(wanted)
     for name, value in wanted.items():
-        assert differ(gradients[name], value) < 1e-5 * max(1, float(value.abs().max())), name
+        assert differ(gradients[name], value) < 1e-5 * max(1, np.abs(value).max()), name
     back = to_state_dict(updated, net.half())
     assert set(back) == set(net.state_dict())
     assert back["two.weight"].dtype == torch.float16
@@ -410,9 +295,9 @@ def test_code_that_jax_cannot_run(name):
 def test_a_value_per_channel():
     """PyTorch refuses such a batch too."""
     model, variables = from_torch(Net(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4)))
-    model.apply(variables, images_of(6, batch=1)[0])
+    model.apply(variables, images_of((6, 6))[0][:1])
     with pytest.raises(ValueError, match="more than one value per channel"):
-        model.apply_train(variables, images_of(6, batch=1)[0], jax.random.key(0))
+        model.apply_train(variables, images_of((6, 6))[0][:1], jax.random.key(0))
 
 
 MODULES = {
@@ -469,16 +354,19 @@ def test_names_and_variables_that_do_not_fit():
 # ----------------------------------------------------------------------------------------------------------------- pages
 
 
-@pytest.mark.parametrize("name", ["torchvision", "timm"])
-def test_the_page(name):
+@pytest.mark.parametrize(
+    "snippet",
+    snippets("from-torch", "import torchvision") + snippets("from-torch", "import timm"),
+    ids=["torchvision", "timm"],
+)
+def test_the_page(snippet):
     """What docs/from-torch.md shows runs, and the network that it leaves in PyTorch is the one that JAX has."""
-    (snippet,) = (block for block in blocks("python", ROOT / "docs" / "from-torch.md") if f"import {name}\n" in block)
     rng = np.random.default_rng(0)
     names = {"images": rng.normal(size=(8, 32, 32, 3)).astype(np.float32), "labels": np.full(8, 3)}
     names["photos"] = rng.integers(0, 256, names["images"].shape, np.uint8)
     torch.manual_seed(0)
     exec(snippet.replace("epochs=5", "epochs=1"), names)
-    x, xt = images_of(32)
+    x, xt = images_of((32, 32))
     expected = names["module"].eval()(xt)
     assert differ(jax.jit(names["model"].apply)(names["result"].variables, x), expected) < 1e-5
     assert differ(jax.jit(names["model"].apply)(names["variables"], x), expected) > 1e-5

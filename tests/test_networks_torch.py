@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import sys
 import zlib
 
 import flax.linen as nn
@@ -10,6 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import delete_jax as dj
+from benchmarks import parity
+from benchmarks.parity import OWN, K, without_chance
 from delete_jax import models
 from delete_jax.models import grad_cam
 from delete_jax.models.torch_names import architecture, leaves, recognise, to_torch
@@ -23,7 +27,6 @@ GOLDEN_NAMES = {
     "vgg16_bn": "vgg16_bn_small",
     "swin-t": "swin_t",
 }
-K = 10
 
 
 def drawn(key: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -166,213 +169,50 @@ def torch():
     return found
 
 
-SMALL = (4, 6, 8, 10, 12)  # channels of VGG's stages
-
-
-def small_resnet(block: str, cifar: bool = False, **settings):
-    import torch.nn
-    from torchvision.models import resnet
-
-    net = resnet.ResNet(getattr(resnet, block), [1, 2, 1, 1], num_classes=K, **settings)
-    if cifar:
-        net.conv1, net.maxpool = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False), torch.nn.Identity()
-    return net
-
-
-def vgg_channels() -> list:
-    """VGG-16's layers, with few channels; "M" are poolings."""
-    return [part for n, features in zip((2, 2, 3, 3, 3), SMALL, strict=True) for part in (*[features] * n, "M")]
-
-
-def small_vgg():
-    import torch.nn
-    from torchvision.models import vgg
-
-    net = vgg.VGG(vgg.make_layers(vgg_channels(), batch_norm=True), K)
-    sizes = (SMALL[-1] * 49, 16, 16, K)
-    for place, inputs, outputs in zip((0, 3, 6), sizes, sizes[1:], strict=False):
-        net.classifier[place] = torch.nn.Linear(inputs, outputs)
-    return net
-
-
-def small_timm_vgg():
-    import torch.nn
-    from timm.models import vgg
-
-    return vgg.VGG(vgg_channels(), num_classes=K, norm_layer=torch.nn.BatchNorm2d)
-
-
-def small_all_cnn():
-    import torch
-    from torch import nn as tnn
-
-    def layer(inputs, outputs, size=3, stride=1):
-        convolution = tnn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
-        return tnn.Sequential(convolution, tnn.BatchNorm2d(outputs), tnn.ReLU())
-
-    same = torch.nn.Identity()
-    features = tnn.Sequential(
-        layer(3, 6), layer(6, 6), layer(6, 8, stride=2), same, layer(8, 8), layer(8, 8), layer(8, 8, stride=2), same,
-        layer(8, 8), layer(8, 8, 1), tnn.AdaptiveAvgPool2d(1), tnn.Flatten(),
-    )  # fmt: skip
-    net = tnn.Sequential()
-    net.add_module("features", features)
-    net.add_module("classifier", tnn.Sequential(tnn.Linear(8, K)))
-    return net
-
-
-def small_torchvision_vit():
-    from torchvision.models import VisionTransformer
-
-    net = VisionTransformer(32, 8, num_layers=3, num_heads=2, hidden_dim=32, mlp_dim=128, num_classes=K)
-    net.heads.head.weight.data.normal_(0, 0.1)  # zeros at first
-    return net
-
-
-def small_timm_vit():
-    from timm.models import VisionTransformer
-
-    return VisionTransformer(32, 8, num_classes=K, embed_dim=32, depth=3, num_heads=2)
-
-
-def small_torchvision_swin():
-    from torchvision.models import SwinTransformer
-
-    return SwinTransformer([4, 4], 16, [2, 3, 2], [1, 2, 4], [4, 4], num_classes=K, stochastic_depth_prob=0.0)
-
-
-def small_timm_swin():
-    from timm.models import SwinTransformer
-
-    return SwinTransformer(
-        64, 4, num_classes=K, embed_dim=16, depths=(2, 2), num_heads=(1, 2), window_size=4, drop_path_rate=0.0
-    )
-
-
-def small_deeplab():
-    from torchvision.models.segmentation import deeplabv3
-
-    return deeplabv3._deeplabv3_resnet(
-        small_resnet("Bottleneck", replace_stride_with_dilation=[False, True, True]), K, aux=True
-    )
-
-
-WIDTHS, STAGES = (64, 128, 256, 512), (1, 2, 1, 1)
-SWIN = {"patch": 4, "width": 16, "window": 4, "stochastic_depth": 0.0}
-PAIRS = {
-    "resnet (basic blocks, ImageNet stem)": (
-        lambda: small_resnet("BasicBlock"), models.ResNet(K, STAGES, WIDTHS, imagenet_stem=True), (45, 50),
-    ),
-    "resnet (basic blocks, CIFAR stem)": (
-        lambda: small_resnet("BasicBlock", cifar=True), models.ResNet(K, STAGES, WIDTHS), (16, 19),
-    ),
-    "resnet (bottlenecks, ImageNet stem)": (
-        lambda: small_resnet("Bottleneck"),
-        models.ResNet(K, STAGES, WIDTHS, imagenet_stem=True, block=models.Bottleneck), (45, 50),
-    ),
-    "vgg (torchvision)": (small_vgg, models.VGG(K, features=SMALL, hidden=16, dropout=0.0), (64, 96)),
-    "vgg (timm)": (small_timm_vgg, models.VGG(K, features=SMALL, dropout=0.0), (64, 64)),
-    "vit (torchvision)": (small_torchvision_vit, models.ViT(K, patch=8, width=32, depth=3, heads=2), (32, 32)),
-    "vit (timm)": (small_timm_vit, models.ViT(K, patch=8, width=32, depth=3, heads=2), (32, 32)),
-    "swin (torchvision, padded)": (
-        small_torchvision_swin, models.Swin(K, depths=(2, 3, 2), heads=(1, 2, 4), **SWIN), (52, 76),
-    ),
-    "swin (timm)": (small_timm_swin, models.Swin(K, depths=(2, 2), heads=(1, 2), **SWIN), (64, 64)),
-    "all_cnn": (small_all_cnn, models.AllCNN(K, features=(6, 8)), (32, 32)),
-    "deeplabv3 (torchvision)": (
-        small_deeplab,
-        models.DeepLabV3(
-            K, models.Bottleneck, STAGES, WIDTHS, output_stride=8, atrous_rates=(12, 24, 36), dropout=0.0
-        ),
-        (49, 66),
-    ),
-}  # fmt: skip
-
-
-def without_dropout(torch, net):
-    for part in net.modules():
-        if isinstance(part, torch.nn.Dropout):
-            part.p = 0.0
-    return net
-
-
-def errors_against(torch, net, module, x: np.ndarray) -> dict[str, float]:
-    """Largest errors of logits (evaluation, training), of running statistics after one step, and of gradients, relative to
-    each parameter's, or to a thousandth of the whole gradient where a parameter's should vanish."""
-    generator = torch.Generator().manual_seed(0)
-    for key, buffer in net.state_dict().items():
-        noise = 0.1 * torch.randn(buffer.shape, generator=generator)
-        if key.endswith(("running_mean", "norm1.bias", "bn1.bias")):
-            buffer.copy_(noise)
-        if key.endswith("running_var"):
-            buffer.copy_(1 + noise.abs())
-    net, module = without_dropout(torch, net).to(getattr(torch, x.dtype.name)), module.clone(dtype=x.dtype)
-    variables, info = models.load_torch(module, net.state_dict())
-    layout = next(known for known in architecture(module).layouts if known.name == info.layout)
-
-    def logits_of(net):
-        out = net(torch.from_numpy(x))
-        return (out["out"] if isinstance(out, dict) else out).movedim(1, -1)
-
-    with torch.no_grad():
-        evaluated = logits_of(net.eval()).numpy()
-    trained = logits_of(net.train())
-    label = torch.arange(trained[..., 0].numel()) % K
-    torch.nn.functional.cross_entropy(trained.reshape(-1, K), label).backward()
-    model = models.from_linen(module)
-
-    @jax.jit
-    def run(variables, x):
-        def loss(params):
-            logits, updated = model.apply_train({**variables, "params": params}, x, jax.random.key(0))
-            chosen = jnp.take_along_axis(jax.nn.log_softmax(logits.reshape(-1, K)), label.numpy()[:, None], 1)
-            return -chosen.mean(), (logits, updated)
-
-        return model.apply(variables, x), jax.grad(loss, has_aux=True)(variables["params"])
-
-    ours, (gradients, (logits, updated)) = run(variables, jnp.asarray(x.transpose(0, 2, 3, 1)))
-    errors = {
-        "evaluation": np.abs(ours - evaluated).max(),
-        "train": np.abs(logits - trained.detach().numpy()).max(),
-        "statistics": 0.0,
-        "gradients": 0.0,
-    }
-    after = net.state_dict()
-    for path, leaf in leaves({"batch_stats": updated.get("batch_stats", {})}).items():
-        errors["statistics"] = max(errors["statistics"], np.abs(leaf - after[layout.key(path)].numpy()).max())
-    theirs = {key: parameter.grad.numpy() for key, parameter in net.named_parameters() if parameter.grad is not None}
-    whole = np.sqrt(sum(np.square(value).sum() for value in theirs.values()))
-    for path, leaf in leaves({"params": gradients}).items():
-        wanted = theirs.pop(layout.key(path))
-        wrong = np.linalg.norm(to_torch(np.asarray(leaf), path, module, layout) - wanted)
-        errors["gradients"] = max(errors["gradients"], wrong / max(np.linalg.norm(wanted), 1e-3 * whole))
-    assert not theirs
-    return {name: float(value) for name, value in errors.items()}
-
-
 # Gradients of float32 are compared where PyTorch's own agree with its float64: where a rectifier's input is rounded to the
 # other side of zero, they are off by up to 1e-1 there too.
-ILL_CONDITIONED = ("all_cnn", "vgg (torchvision)", "vgg (timm)", "deeplabv3 (torchvision)")
+ILL_CONDITIONED = ("vgg (torchvision)", "vgg (timm)", "deeplabv3 (torchvision)")
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", OWN)
 def test_against_torch(name, precision, torch):
-    build, module, size = PAIRS[name]
-    torch.manual_seed(0)
-    x = np.random.default_rng(0).normal(size=(4, 3, *size)).astype(precision)
-    errors = errors_against(torch, build(), module, x)
-    print(f"\n{name}, {precision}: " + ", ".join(f"{key} {value:.1e}" for key, value in errors.items()))
-    limits = {"evaluation": 1e-5, "train": 3e-5, "statistics": 1e-5, "gradients": 1e-4}
+    make, module, size = OWN[name]
+    errors = parity.compare(make, size, precision, module)
+    limits = {"evaluation": 1e-5, "training": 3e-5, "statistics": 1e-5, "each_gradient": 1e-4}
     if precision == "float64":
-        limits = dict.fromkeys(errors, 1e-9)
+        limits = dict.fromkeys(limits, 1e-9)
     elif name in ILL_CONDITIONED:
-        del limits["gradients"]
+        del limits["each_gradient"]
     assert {key: errors[key] for key, limit in limits.items() if errors[key] > limit} == {}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet (basic blocks, CIFAR stem)", "vgg (timm)", "vit (torchvision)", "swin (timm)", "deeplabv3 (torchvision)"],
+)
+def test_unlearned_and_back_in_pytorch(name, torch, tmp_path):
+    """From PyTorch, unlearned in our network, through a file: PyTorch's logits are then those that JAX has."""
+    from safetensors.torch import load_file
+
+    make, module, size = OWN[name]
+    torch.manual_seed(0)
+    net, (x, xt) = parity.prepared(make()), parity.images_of(size)
+    variables, info = models.load_torch(module, net.state_dict())
+    model, labels = models.from_linen(module), np.full((4, *size) if name.startswith("deeplab") else 4, 3)
+    result = dj.unlearn(
+        model, variables, np.asarray(x), labels, forget=[3], epochs=2, lr=1e-2, batch_size=4, parallel="jit"
+    )
+    models.save_torch(module, result.variables, tmp_path / "unlearned.safetensors", like=info)
+    before = parity.torch_logits(net.eval(), xt).detach()
+    net.load_state_dict(load_file(tmp_path / "unlearned.safetensors"))
+    after = parity.torch_logits(net.eval(), xt)
+    assert parity.differ(jax.jit(model.apply)(result.variables, x), after) < 1e-5
+    assert parity.differ(before, after) > 1e-3
 
 
 def own_golden(name: str):
     """Of a pair: our variables with weights drawn from PyTorch's names, the state dict that they came from, and images."""
-    _, module, size = PAIRS[name]
+    _, module, size = OWN[name]
     layouts = {known.name: known for known in architecture(module).layouts}
     layout = layouts[next((known for known in layouts if f"({known}" in name), next(iter(layouts)))]
     x = golden_images(2, *size)
@@ -393,7 +233,7 @@ OWN_GOLDENS = ("vgg (torchvision)", "swin (torchvision, padded)", "all_cnn", "de
 def test_small_networks_without_torch(name, x64, fast_compile):
     """Logits that PyTorch gave: `python -m tests.test_networks_torch` writes them."""
     variables, _, x = own_golden(name)
-    module = PAIRS[name][1].clone(dtype=jnp.float64)
+    module = OWN[name][1].clone(dtype=jnp.float64)
     variables, x = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (variables, x.transpose(0, 2, 3, 1)))
     model, golden = models.from_linen(module), np.load(SMALL_GOLDENS)
     run = jax.jit(lambda v, x: (model.apply(v, x), model.apply_train(v, x, jax.random.key(0))[0]))
@@ -406,7 +246,7 @@ def test_small_networks_without_torch(name, x64, fast_compile):
 def own_golden_logits(torch, name: str) -> dict[str, np.ndarray]:
     """PyTorch's logits of the same, in both modes."""
     _, state, x = own_golden(name)
-    net = without_dropout(torch, PAIRS[name][0]()).double()
+    net = without_chance(OWN[name][0]()).double()
     tensors = {key: torch.from_numpy(np.array(value, np.float64)) for key, value in state.items()}
     missing, surplus = net.load_state_dict(tensors, strict=False)
     assert not surplus
@@ -418,6 +258,21 @@ def own_golden_logits(torch, name: str) -> dict[str, np.ndarray]:
             found = (out["out"] if isinstance(out, dict) else out).movedim(1, -1).numpy()
             logits[f"{name}.{mode}"] = found[:, ::9, ::9] if found.ndim == 4 else found
     return logits
+
+
+def test_the_tables(torch, monkeypatch, tmp_path, capsys):
+    """What the command prints and writes, of one network each."""
+    monkeypatch.syspath_prepend(pathlib.Path(parity.__file__).parent)
+    for table, name in ((parity.FROM_TORCH, "ViT (timm)"), (OWN, "vit (timm)")):
+        for other in set(table) - {name}:
+            monkeypatch.delitem(table, other)
+    monkeypatch.setattr(sys, "argv", ["parity", f"--out={tmp_path / 'out'}"])
+    assert parity.main() == 0
+    printed = capsys.readouterr().out
+    assert (tmp_path / "out" / "parity.md").read_text() == printed
+    rows = [line.split(" | ") for line in printed.splitlines() if "(timm)" in line]
+    assert [row[0] for row in rows] == ["| ViT (timm)", "| vit (timm)"]
+    assert all(float(cell.strip(" |")) < 1e-5 for row in rows for cell in row[2:])
 
 
 def test_goldens_are_pytorchs(torch):

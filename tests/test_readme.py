@@ -8,6 +8,7 @@ import shlex
 import numpy as np
 import pytest
 
+import delete_jax as dj
 from delete_jax.config import validate
 from delete_jax.main import COMMANDS
 from delete_jax.run import arguments
@@ -23,6 +24,20 @@ def blocks(language: str, page: pathlib.Path = ROOT / "README.md") -> list[str]:
     return [block for name, block in found if name == language]
 
 
+def snippets(page: str, line: str) -> list[str]:
+    """The Python of a page in docs/ that has that line."""
+    return [block for block in blocks("python", ROOT / "docs" / f"{page}.md") if line in block.splitlines()]
+
+
+def test_every_snippet_has_a_test():
+    """Each is named by one of its lines in a test."""
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    for page in PAGES[1:]:
+        for block in blocks("python", page):
+            named = [line for line in block.splitlines() if f'snippets("{page.stem}", "{line}")' in tests]
+            assert len(named) == 1, f"{page.stem}: no test runs\n{block}"
+
+
 def test_python():
     net = tiny.Net()
     _, variables = tiny.network(net)
@@ -33,6 +48,15 @@ def test_python():
     assert len(names["result"].history) == 1
     before, after = (v["params"]["Dense_0"]["kernel"] for v in (variables, names["result"].variables))
     assert np.abs(np.asarray(before) - np.asarray(after)).max() > 0
+
+
+def test_python_of_the_anchors():
+    model, variables = tiny.network()
+    images, labels = tiny.samples(64)
+    (snippet,) = snippets("anchors", "result = dj.unlearn(")
+    names = {"dj": dj, "model": model, "variables": variables, "images": images, "labels": labels}
+    exec(snippet, names)
+    assert len(names["result"].history) == 5
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from rich.console import Console
+from safetensors.numpy import load_file, save_file
 
 from delete_jax import data, models
 from delete_jax.config import (
@@ -19,6 +20,7 @@ from delete_jax.config import (
 from delete_jax.data import Split
 from delete_jax.data.dataset import Dataset, pixel_statistics
 from delete_jax.models import Network, ResNet
+from delete_jax.run import export
 from delete_jax.run.networks import load_teacher
 from delete_jax.run.stages import run_stages
 from delete_jax.tasks import Backdoor, Faces, Segmentation
@@ -105,6 +107,34 @@ def test_segmentation(tmp_path, capsys, monkeypatch):
     assert "retrained_background: step" in out
     _, out = run(config, tmp_path / "run", capsys)
     assert out.startswith("already done")
+
+
+def test_segmentation_with_weights_from_pytorch(tmp_path, capsys, monkeypatch, fast_compile):
+    """torchvision's DeepLabV3, with the second head that it is trained with, there and back."""
+    net = models.DeepLabV3(3, models.Bottleneck, (1, 1, 1, 1), (2, 3, 4, 5), atrous_rates=(1, 2, 3), pyramid_features=4)
+    row = Network(lambda num_classes, dtype: net.clone(num_classes=num_classes), "classifier", answers="pixel")
+    monkeypatch.setitem(models.NETWORKS, "deeplabv3_resnet50", row)
+    split = maps(16, 0)
+    dataset = Dataset("blocks", split, split, split, ("ground", "square", "stripes"), *pixel_statistics(split.images))
+    monkeypatch.setattr(data, "load", lambda name, **_: dataset)
+    weights, unlearned = tmp_path / "weights.safetensors", tmp_path / "unlearned.safetensors"
+    models.save_torch(net, models.init(net, (16, 16, 1), 0), weights)
+    save_file(load_file(weights) | {"aux_classifier.4.bias": np.full(3, 7, np.float32)}, weights)
+    config = Config(
+        task=Segmentation(),
+        data=DataConfig(name="scenes"),
+        model=ModelConfig(name="deeplabv3_resnet50"),
+        train=TrainConfig(batch_size=8),
+        unlearn=UnlearnConfig(forget=(2,), epochs=1, batch_size=8),
+        teacher=str(weights),
+        retrain=False,
+    )
+    run(config, tmp_path / "run", capsys)
+    export.main([str(tmp_path / "run"), str(unlearned)])
+    before, after = load_file(weights), load_file(unlearned)
+    assert before.keys() == after.keys()
+    assert (after["aux_classifier.4.bias"] == 7).all()
+    assert not np.array_equal(before["classifier.4.weight"], after["classifier.4.weight"])
 
 
 @pytest.fixture

@@ -193,6 +193,8 @@ def test_files_that_do_not_fit(tmp_path):
         load(network="deeplab_small")
     with pytest.raises(ValueError, match="unknown model 'resnet19'"):
         load(network="resnet19")
+    with pytest.raises(ValueError, match="the weights of its backbone alone: those of the whole trained network are"):
+        load(network=NETWORKS["deeplabv3"])
 
 
 def test_files_that_are_none(tmp_path, monkeypatch):

@@ -256,6 +256,10 @@ def recognise(layouts: Iterable[Layout], paths: Iterable[Path], keys: Iterable[s
     found = {layout: fit(layout) for layout in layouts}
     best = max(found, key=found.__getitem__)
     if not found[best][0]:
+        if any(layout.key(path).removeprefix("backbone.") in given for layout in found for path in ours):
+            raise ValueError(
+                "these are the weights of its backbone alone: those of the whole trained network are needed"
+            )
         tried = ", ".join(layout.name for layout in found)
         raise ValueError(f"none of its keys, such as {shown(sorted(given))}, is known: the layouts are {tried}")
     return best

@@ -1,6 +1,6 @@
 """Writes a run's network as one file: for PyTorch, or to serve without this package.
 
-delete-jax export RUN OUT [--stage=unlearned]
+delete-jax export RUN OUT [--stage=unlearned --config=FILE]
 
 RUN                         the folder of a run, or what delete-jax convert made
 OUT                         a new file, of one of these kinds:
@@ -9,6 +9,7 @@ OUT                         a new file, of one of these kinds:
   NAME.jax                    the network as a function of uint8 images [b, h, w, c], preprocessing included, which returns
                               logits: jax.export.deserialize reads it on CPU, CUDA and TPU
 --stage=unlearned           which network: a folder of RUN/checkpoints, such as teacher or retrained
+--config=FILE               the config file that brings the network, where it is none of this package
 --help                      this text
 """
 
@@ -23,8 +24,9 @@ import jax
 import numpy as np
 
 from delete_jax import data, models
-from delete_jax.models import TorchInfo
+from delete_jax.models import TorchInfo, torch_names
 from delete_jax.network_check import check_network
+from delete_jax.run.arguments import load as load_config
 from delete_jax.run.networks import TEACHER, Loaded, folder, load_stage, stages
 from delete_jax.run.subcommand import Parser, local
 from delete_jax.tasks.base import UNLEARNED
@@ -36,6 +38,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("out", metavar="OUT")
     parser.add_argument("--stage", default=UNLEARNED)
+    parser.add_argument("--config")
     return parser.parse_args(argv)
 
 
@@ -51,6 +54,8 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"{out}: the name of the file must end in {' or '.join(WRITERS)}")
     if out.exists():
         raise ValueError(f"{out} exists: name a new file")
+    if given.config:
+        load_config(given.config)  # which puts its networks into the table
     loaded = _load(given.run, given.stage)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -75,8 +80,8 @@ def _load(run: str, stage: str) -> Loaded:
     loaded = load_stage(path / "checkpoints" / stage, f"{run}, stage {stage}")
     if loaded.description["name"] not in models.NETWORKS:
         raise ValueError(
-            f"{run}: its network {loaded.description['name']!r} comes from a config file: export it in Python, with "
-            "delete_jax.models.save_exported"
+            f"{run}: its network {loaded.description['name']!r} is none of this package: give the config file that brings it, "
+            "--config=FILE"
         )
     return loaded
 
@@ -91,7 +96,12 @@ def _save_torch(loaded: Loaded, out: Path) -> None:
         said["class_names"] = None
     known = {} if info is None else _plain(info)
     new = {name: value for name, value in said.items() if value != known.get(name)}  # what the file did not say itself
-    models.save_torch(_module(described), loaded.variables, out, info, **new)
+    module = _module(described)
+    try:
+        torch_names.architecture(module)
+    except ValueError as error:
+        raise ValueError(f"{out}: {error}; export it as {models.exported.SUFFIX}") from None
+    models.save_torch(module, loaded.variables, out, info, **new)
 
 
 def _save_exported(loaded: Loaded, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +12,12 @@ from etils import epath
 
 from delete_jax import data, methods, models
 from delete_jax.checkpoint import CheckpointError, Checkpoints, is_earlier
+from delete_jax.identity import digest
 from delete_jax.methods import METHODS
 from delete_jax.model import Variables
 from delete_jax.models import torch_names
 from delete_jax.run.folder import variables_of
+from delete_jax.tasks.base import UNLEARNED
 
 WEIGHTS = (".safetensors", ".pth", ".pt")
 TEACHER = "teacher"
@@ -40,7 +43,8 @@ class Loaded(NamedTuple):
 
 
 def load_teacher(where: str, name: str) -> Loaded:
-    """The network that `--config.teacher` names: in a run's folder, in a folder `checkpoints/STAGE` of it, or in a file.
+    """The network that `--config.teacher` names: in a run's folder, in a folder `checkpoints/STAGE` of it, or in a file. Of a
+    run's folder it is the original network, also where that run took it from elsewhere.
 
     Args:
       where: the folder, or a file of PyTorch's weights.
@@ -50,21 +54,49 @@ def load_teacher(where: str, name: str) -> Loaded:
       ValueError: there is none, or none that is whole and finished; weights of another network.
     """
     try:
-        path = folder(where)
-        if path.suffix in WEIGHTS and not path.is_dir():
-            return from_weights(name, where)
-        if not path.is_dir():
-            raise ValueError(
-                f"{path}: no such folder; name the folder of an earlier run, or a file of weights ({', '.join(WEIGHTS)})"
-            )
-        stage = path / "checkpoints" / TEACHER
-        if not stage.is_dir() and (others := stages(path)):
-            raise CheckpointError(
-                f"{path}: that run took its network from elsewhere; name that place, or {path}/checkpoints/{others[0]}"
-            )
-        return load_stage(stage if stage.is_dir() else path, where)
+        return _load(where, name)
     except ValueError as error:
         raise ValueError(f"--config.teacher={error}") from error
+
+
+def _load(where: str, name: str) -> Loaded:
+    path = folder(where)
+    if path.suffix in WEIGHTS and not path.is_dir():
+        return from_weights(name, where)
+    if not path.is_dir():
+        raise ValueError(
+            f"{path}: no such folder; name the folder of an earlier run, or a file of weights ({', '.join(WEIGHTS)})"
+        )
+    stage = path / "checkpoints" / TEACHER
+    if not stage.is_dir() and stages(path):
+        return _load_given(path, name)
+    return load_stage(stage if stage.is_dir() else path, where)
+
+
+def _load_given(run: epath.Path, name: str) -> Loaded:
+    """The original network of a run that did not train it: from where that run took it.
+
+    Raises:
+      CheckpointError: nothing says where that was, nothing is there any more, or another network is.
+    """
+    stage = run / "checkpoints" / UNLEARNED
+    instead = f"to go on from its unlearned network, name {stage}" if stage.is_dir() else "name another network"
+    try:
+        source = json.loads((run / "config.json").read_text())["teacher"]
+    except (OSError, ValueError, LookupError, TypeError):
+        raise CheckpointError(f"{run}: nothing there says where its original network is; {instead}") from None
+    if source is None:
+        raise CheckpointError(f"{run}: its original network is not trained yet; finish that run first")
+    try:
+        loaded = _load(str(source), name)
+    except (ValueError, RecursionError) as error:
+        reason = "two runs that name each other" if isinstance(error, RecursionError) else error
+        raise CheckpointError(f"{run}: it took its original network from elsewhere ({reason}); {instead}") from None
+    saved = Checkpoints(stage).restore() if stage.is_dir() else None
+    original = saved[1].get("identity", {}).get("original") if saved else None
+    if original not in (None, digest(loaded.variables)):
+        raise CheckpointError(f"{run}: it took its original network from {source}, where another one is now; {instead}")
+    return loaded
 
 
 def folder(where: str) -> epath.Path:
@@ -130,6 +162,7 @@ def from_weights(name: str, source: str, **told: Any) -> Loaded:
     if "://" in source:
         raise ValueError(f"{source}: weights are read from a local or mounted disk: copy the file there")
     path = Path(source).expanduser()
+    _check_known(name, path)
     variables, info = models.load_torch(name, path, **told)
     if (info.mean is None) != (info.std is None):
         raise ValueError(f"{path}: mean is {info.mean} and std {info.std}: give both or neither")
@@ -151,3 +184,15 @@ def from_weights(name: str, source: str, **told: Any) -> Loaded:
         "torch": info.to_json(),
     }
     return Loaded(jax.device_get(variables), description, str(path), {})
+
+
+def _check_known(name: str, path: Path) -> None:
+    """Raises ValueError unless PyTorch weights are known for that network; names those of its kind for which they are."""
+
+    def is_known(other: str) -> bool:
+        return type(models.create(other, 2)) in torch_names.ARCHITECTURES
+
+    if not is_known(name):
+        answers = models.NETWORKS[name].answers
+        fitting = [other for other, row in models.NETWORKS.items() if row.answers == answers and is_known(other)]
+        raise ValueError(f"{path}: no names of PyTorch weights are known for {name}: only for {', '.join(fitting)}")
