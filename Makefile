@@ -4,6 +4,7 @@
 # make coverage  the tests, with the coverage of the core: a quarter slower
 # make slow    the tests that take long to compile on a CPU: about a minute
 # make torch   the tests that need PyTorch, torchax, Keras or Equinox, in an environment of their own, .venv-torch: several GB
+# make example  an ImageNet network forgets a class, in the same environment: a few minutes, results in runs/imagenet
 # make soak    the command killed, damaged, signalled, on a full disk: about 15 minutes, not part of the tests
 # make wheel   builds the wheel, installs it away from the checkout and runs the shipped example there, by its name
 #
@@ -18,7 +19,7 @@ TORCH := .venv-torch
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo check test coverage slow torch soak wheel format clean
+.PHONY: demo check test coverage slow torch example soak wheel format clean
 .NOTPARALLEL:  # two pips in one environment get in each other's way
 
 demo: $(VENV)/installed
@@ -41,7 +42,10 @@ slow: $(VENV)/installed-test
 
 torch: $(TORCH)/installed-torch
 	@$(TORCH)/bin/python -m pytest -q -n $(WORKERS) tests/test_from_torch.py tests/test_from_keras.py \
-	    tests/test_networks_torch.py tests/test_weights.py tests/test_your_own.py
+	    tests/test_networks_torch.py tests/test_weights.py tests/test_your_own.py tests/test_examples.py
+
+example: $(TORCH)/installed-torch
+	@$(TORCH)/bin/python examples/imagenet_class.py --out=runs/imagenet
 
 # Less of it: make soak SOAK='--only signals --count 5'.
 soak: $(VENV)/installed-test

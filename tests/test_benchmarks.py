@@ -137,6 +137,23 @@ def test_anchors_counts_the_classes_that_a_rate_serves(scripts):
     assert cells == 2 * [["delete", "0.2 / -1.9 (-3.0) / 1"], ["anchored", "0.8 / +2.0 (+0.0) / 1"]]
 
 
+def test_imagenet_shows_seeds_that_failed(scripts):
+    one = {
+        "lr": 1e-4,
+        "recognised": 0.0,
+        "probability": 0.01,
+        "unchanged": 0.5,
+        "unchanged_sure": 0.75,
+        "crops": 9,
+        "sure": 4,
+    }
+    lines = scripts("imagenet").text({"a": [one, {**one, "recognised": 0.02}], "b": [one, {"failed": "no rate"}]})
+    assert lines[2] == "| a | 0.0001 | 1.0 ± 1.4 | 1.0 ± 0.0 | 50.0 ± 0.0 | 75.0 ± 0.0 |"
+    assert lines[3] == "| b (1 of 2 fail) | 0.0001 | 0.0 | 1.0 | 50.0 | 75.0 |"
+    assert lines[5:] == ["Percent; 4 sure ones of 9 crops of other photographs.", "", "no rate"]
+    assert scripts("imagenet").text({"b": [{"failed": "no rate"}]})[2] == "| b (1 of 1 fail) |  |  |  |  |  |"
+
+
 def test_a_study(scripts, config, tmp_path, monkeypatch, fast_compile):
     bench, compare = scripts("bench"), scripts("compare")
     argv = ["compare", f"--config={config}", f"--out={tmp_path / 'out'}", "--classes", "1", "0+2", "--seeds", "2"]

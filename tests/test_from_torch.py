@@ -11,7 +11,8 @@ import pytest
 import delete_jax as dj
 from benchmarks import parity
 from benchmarks.parity import K, differ, images_of, in_jax, in_torch
-from delete_jax.models import from_torch, to_state_dict
+from delete_jax.models import from_torch, to_state_dict, torch_convolutions
+from delete_jax.models.torch_convolutions import depthwise
 from tests import tiny
 from tests.test_readme import snippets
 
@@ -86,6 +87,33 @@ def test_running_statistics(name):
     assert {key: value.dtype for key, value in back.items()} == {key: value.dtype for key, value in state.items()}
     given.load_state_dict(back)
     assert differ(model.apply(variables, x), given.eval()(xt)) < 1e-5
+
+
+CONVOLUTIONS = {
+    "depthwise": lambda: nn.Conv2d(4, 4, 3, padding=1, groups=4),
+    "depthwise, strided": lambda: nn.Conv2d(4, 4, (5, 3), stride=(2, 3), padding=(2, 0), groups=4, bias=False),
+    "depthwise, dilated": lambda: nn.Conv2d(4, 4, 3, dilation=(2, 1), padding="same", groups=4),
+    "with a multiplier": lambda: nn.Conv2d(4, 8, 3, groups=4),
+    "grouped": lambda: nn.Conv2d(4, 4, 3, groups=2),
+    "depthwise, transposed": lambda: nn.ConvTranspose2d(4, 4, 3, stride=2, groups=4),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolutions(name, monkeypatch):
+    """On a CPU those with one group per channel are this package's own."""
+    ran = []
+
+    def spy(*arguments):
+        ran.append(name)
+        return depthwise(*arguments)
+
+    monkeypatch.setattr(torch_convolutions, "depthwise", spy)
+    torch.manual_seed(0)
+    channels = 8 if "multiplier" in name else 4
+    found = parity.compare(lambda: Net(CONVOLUTIONS[name](), nn.Conv2d(channels, 4, 1)), (11, 11), "float64")
+    assert max(value for what, value in found.items() if what != "parameters") < 1e-7, found
+    assert bool(ran) == (name in ("depthwise", "depthwise, strided", "depthwise, dilated"))
 
 
 def test_modes():

@@ -71,7 +71,7 @@ def test_commands(page, monkeypatch):
             continue
         config, _ = arguments.parse(command)
         validate(config)
-    scripts = re.findall(r"python (benchmarks/\w+\.py)(.*)", page.read_text())
+    scripts = re.findall(r"python ((?:benchmarks|examples)/\w+\.py)(.*)", page.read_text())
     assert commands or scripts or page.stem in ("measures", "from-torch")
     for script, rest in scripts:
         source = (ROOT / script).read_text() + (ROOT / "benchmarks" / "bench.py").read_text()

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from delete_jax.model import Model, Variables
-from delete_jax.models import torch_norms
+from delete_jax.models import torch_convolutions, torch_norms
 from delete_jax.models.torch_checks import check_module, explained, import_torch
 
 if TYPE_CHECKING:
@@ -242,11 +242,11 @@ class _Network:
 
 @functools.cache
 def _environment() -> Any:
-    """torchax with the normalisations of this package; the environment that others use stays as it is."""
+    """torchax with the normalisations and convolutions of this package; the environment that others use stays as it is."""
     import torchax.tensor
 
     environment = torchax.tensor.Environment()
-    for function, ours in torch_norms.overrides().items():
+    for function, ours in (torch_norms.overrides() | torch_convolutions.overrides()).items():
         environment.override_op_definition(function, ours)
     return environment
 
