@@ -18,8 +18,11 @@ from delete_jax.options import AUTO
 RATES = tuple(float(f"{10 ** (i / 2 - 7):.3g}") for i in range(15))
 """1e-7 to 1 by half decades."""
 ONE_IN, LEFT, KEPT = 5, 0.005, 0.8
-"""How many forget samples are held out; the share of them that may be left above chance; below which share of kept answers on
+"""How many forget samples are held out; the share of them that may be left above the limit; below which share of kept answers on
 reoriented images a warning is due."""
+LEAST_LIMIT = 0.01
+"""The limit of the erased classes' probability is chance, 1/k, and never less than this: with a thousand classes, chance would
+ask for ten times the rate at which the class is no longer anybody's answer."""
 DRAWS, CHUNK = 4, 512
 
 Predict = Callable[[Variables, np.ndarray], np.ndarray]
@@ -67,7 +70,7 @@ def find_rate(train: Callable[[float], Trained], judge: Callable[[Trained], Row]
 
     Returns:
       One row per rate tried: `lr` and what `judge` found. The last is the first that erases: to all samples but 0.5 % the
-      network gives the erased classes a probability below 1/k, chance. (That fewer than 0.5 % are answered with them is
+      network gives the erased classes a probability below the limit: 1/k, and 1 % where there are more than 100. (That fewer than 0.5 % are answered with them is
       too little to ask of a few dozen samples: then 1 to 3 % of new ones are.)
 
     Raises:
@@ -79,12 +82,12 @@ def find_rate(train: Callable[[float], Trained], judge: Callable[[Trained], Row]
             rows.append({"lr": lr, **judge(train(lr))})
         except NonFiniteError:  # larger ones diverge as well
             break
-        if rows[-1]["above_chance"] <= LEFT:
+        if rows[-1]["above"] <= LEFT:
             return rows
-    best = min(rows, key=lambda row: (row["above_chance"], row["probability"]))
+    best = min(rows, key=lambda row: (row["above"], row["probability"]))
     raise ValueError(
         f"lr={AUTO!r}: {method} erases the held-out forget samples at no rate from {RATES[0]:g} to {rows[-1]['lr']:g} (at best "
-        f"{best['above_chance']:.1%} of them are left above chance, at {best['lr']:g}): give more epochs or samples, batch_norm='frozen', or a "
+        f"{best['above']:.1%} of them are left above the limit, at {best['lr']:g}): give more epochs or samples, batch_norm='frozen', or a "
         "number"
     )
 
@@ -100,8 +103,8 @@ def make_judge(predict: Predict, original: Variables, held_out: Stream, seed: in
 
     Returns:
       The function `variables ->` a row: `recognised`, the share of positions that are answered with an erased class;
-      `probability`, the mean of what these classes get; `above_chance`, the share of positions at which they get `chance`,
-      1/k, or more; `kept`, the share of reoriented images (turned,
+      `probability`, the mean of what these classes get; `above`, the share of positions at which they get `limit` or more;
+      `kept`, the share of reoriented images (turned,
       mirrored, shifted; `methods.anchored`) that are answered as the original answers when the erased classes are masked.
     """
     images, k = np.asarray(held_out["image"]), held_out["erase"].shape[-1]
@@ -114,7 +117,7 @@ def make_judge(predict: Predict, original: Variables, held_out: Stream, seed: in
         for moved in reoriented
     ]
 
-    shown = _counts(held_out)
+    shown, limit = _counts(held_out), max(1 / k, LEAST_LIMIT)
 
     def judge(variables: Variables) -> Row:
         sums, kept = np.zeros(4), np.zeros(2)
@@ -124,13 +127,13 @@ def make_judge(predict: Predict, original: Variables, held_out: Stream, seed: in
             erased = np.broadcast_to(erase, logits.shape)
             hit = np.take_along_axis(erased, logits.argmax(-1)[..., None], -1)[..., 0]
             probability = (np.asarray(jax.nn.softmax(logits.astype(np.float32))) * erased).sum(-1)
-            sums += np.array([(counts * part).sum() for part in (hit, probability, probability >= 1 / k, 1)])
+            sums += np.array([(counts * part).sum() for part in (hit, probability, probability >= limit, 1)])
         for moved, answers in zip(reoriented, wanted, strict=True):
             found = _answers(predict, variables, moved, held_out["erase"])
             for (logits, _), answer in zip(found, answers, strict=True):
                 kept += np.array([(logits.argmax(-1) == answer).sum(), answer.size])
         recognised, probability, above = (sums[:3] / sums[3]).tolist()
-        shares = {"recognised": recognised, "probability": probability, "above_chance": above, "chance": 1 / k}
+        shares = {"recognised": recognised, "probability": probability, "above": above, "limit": limit}
         return shares | {"kept": float(kept[0] / kept[1])}
 
     return judge

@@ -28,12 +28,12 @@ def test_rates():
     np.testing.assert_allclose(np.diff(np.log10(RATES)), 0.5, atol=1e-3)
 
 
-def evidence(above_chance, kept=1.0):
+def evidence(above, kept=1.0):
     return {
         "recognised": 0.0,
-        "probability": above_chance / 2,
-        "above_chance": above_chance,
-        "chance": 0.25,
+        "probability": above / 2,
+        "above": above,
+        "limit": 0.25,
         "kept": kept,
     }
 
@@ -93,12 +93,29 @@ def test_evidence_by_hand():
 
     judge = make_judge(predict, [0.2, 0.7, 0.1], held_out, seed=0)
     first = judge([0.5, 0.4, 0.1])
-    chance = 1 / 3
-    expected = {"recognised": 0.0, "probability": 0.4, "above_chance": 1.0, "chance": chance, "kept": 1.0}
+    limit = 1 / 3
+    expected = {"recognised": 0.0, "probability": 0.4, "above": 1.0, "limit": limit, "kept": 1.0}
     assert first == pytest.approx(expected)
     other = judge([0.1, 0.6, 0.3])
     assert other == pytest.approx(expected | {"recognised": 1.0, "probability": 0.6, "kept": 0.0})
-    assert judge([0.5, 0.3, 0.2])["above_chance"] == 0.0
+    assert judge([0.5, 0.3, 0.2])["above"] == 0.0
+
+
+def test_the_limit_is_never_below_one_percent():
+    held_out = {
+        "image": np.zeros((2, 4, 4, 1), np.float32), "label": np.zeros(2, int), "weight": np.ones(2, np.float32),
+        "erase": np.arange(1000)[None].repeat(2, 0) == 0,
+    }  # fmt: skip
+
+    def predict(share, images):
+        rest = np.full(999, np.log((1 - share) / 999))
+        return np.tile(np.concatenate([[np.log(share)], rest]).astype(np.float32), (len(images), 1))
+
+    judge = make_judge(predict, 0.5, held_out, seed=0)
+    assert judge(0.009) == pytest.approx(
+        {"recognised": 1.0, "probability": 0.009, "above": 0.0, "limit": 0.01, "kept": 0.0}
+    )
+    assert judge(0.011)["above"] == 1.0
 
 
 def test_in_maps_the_erased_pixels_count():
@@ -117,7 +134,7 @@ def test_in_maps_the_erased_pixels_count():
     assert judge(logits)["recognised"] == 1.0
     half = logits.copy()
     half[1, :2] = [9, 0, 0]
-    assert judge(half)["recognised"] == judge(half)["above_chance"] == 0.5
+    assert judge(half)["recognised"] == judge(half)["above"] == 0.5
     assert judge(half)["kept"] == 14 / 16  # the other two pixels are still answered with the class
 
 
@@ -190,7 +207,7 @@ def test_maps():
     labels = rng.integers(0, K, (16, 6, 6))
     images = (labels[..., None] + rng.normal(0, 0.1, (16, 6, 6, 1))).astype(np.float32)
     found = dj.unlearn(model, variables, images, labels, lr="auto", **ARGUMENTS | {"batch_norm": "train"})
-    assert found.search[-1]["above_chance"] <= 0.005
+    assert found.search[-1]["above"] <= 0.005
 
 
 @pytest.mark.parametrize(

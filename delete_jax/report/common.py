@@ -203,12 +203,17 @@ def _search(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
         return []
     text = (
         f"The learning rate, {rows[-1]['lr']:g}, is the smallest that erased a fifth of the forget samples, which were held out for "
-        "this search: to all of them but 0.5 % the network gives the erased classes a probability below chance, 1 in as many as "
-        "there are classes. Kept: of these images turned, mirrored or shifted, how many are answered as the original answers without the "
+        "this search: to all of them but 0.5 % the network gives the erased classes a probability below the limit, chance (or 1 %, "
+        "where there are more than 100 classes). Kept: of these images turned, mirrored or shifted, how many are answered as the original answers without the "
         "erased classes. It is a sign of what other answers have lost, and no measure of it."
     )
-    columns = [Column("Recognised"), Column("Probability of the erased"), Column("Above chance", True), Column("Kept")]
-    names = ("recognised", "probability", "above_chance", "kept")
+    columns = [
+        Column("Recognised"),
+        Column("Probability of the erased"),
+        Column("Above the limit", True),
+        Column("Kept"),
+    ]
+    names = ("recognised", "probability", "above", "kept")
     shown = [Row(f"{row['lr']:g}", [percent(row.get(name)) for name in names]) for row in rows]
     table = Table("The rates that were tried", "Learning rate", columns, [Group("", shown)])
     return [Text(text), Details("The rates that were tried", [table], False)]
