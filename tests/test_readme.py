@@ -14,6 +14,7 @@ from delete_jax.main import COMMANDS
 from delete_jax.run import arguments
 from delete_jax.run.listing import measures_page
 from tests import tiny
+from tests.test_unlearn import trained
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -57,6 +58,17 @@ def test_python_of_the_anchors():
     names = {"dj": dj, "model": model, "variables": variables, "images": images, "labels": labels}
     exec(snippet, names)
     assert len(names["result"].history) == 5
+
+
+@pytest.mark.filterwarnings("ignore:the smallest rate that erases")
+def test_python_of_the_rate():
+    model, variables = tiny.network()
+    images, labels = tiny.samples(160)
+    variables = trained(model, variables, images, labels)
+    (snippet,) = snippets("rate", "result.search  # every rate that was tried, and what it did")
+    names = {"dj": dj, "model": model, "variables": variables, "images": images, "labels": labels}
+    exec(snippet, names)
+    assert names["result"].lr == names["result"].search[-1]["lr"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
