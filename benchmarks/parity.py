@@ -344,6 +344,7 @@ def compare(
         else:
             ours = through_load_torch(net, x, module.clone(dtype=jnp.dtype(dtype)))
         assert ours.evaluation.dtype == ours.training.dtype == jnp.dtype(dtype)
+        jax.clear_caches()  # compiled networks would take gigabytes together
         parameters = sum(part.numel() for part in net.parameters())
         return {"parameters": parameters, **errors(ours, in_torch(net, xt))}
 
@@ -383,7 +384,7 @@ def run(options: argparse.Namespace) -> None:
         for name, (make, size, module) in networks.items():
             single, double = (compare(make, size, dtype, module) for dtype in ("float32", "float64"))
             record[name] = {"float32": single, "float64": double}
-            cells = [f"{single[column]:.0e}" for column in COLUMNS]
+            cells = [f"{single[column]:.0e}" if single[column] else "–" for column in COLUMNS]  # no statistics
             rows.append((name, f"{single['parameters']:,}".replace(",", " "), *cells, f"{double['gradients']:.0e}"))
         heads = ("network", "parameters", *COLUMNS.values(), "gradients in float64")
         lines += [f"**{title}**", "", *bench.markdown(heads, rows), ""]

@@ -30,7 +30,6 @@ from tests.test_command import CLASSES, CONFIG, make_images, snapshot
 from tests.test_readme import snippets
 from tests.test_weights import assert_equal, variables_of, write
 
-ROOT = pathlib.Path(__file__).parent.parent
 SMALL = ResNet(3, stages=(1, 1), features=(4, 6))
 
 
