@@ -61,6 +61,25 @@ def test_a_few_are_drawn_of_each_class():
     assert [sorted(draw) for draw in metrics.draw_few(labels, None)] == [[0, 1, 2, 3, 4, 5]]
 
 
+def test_the_probe_of_a_network_is_that_of_all_its_features():
+    """It computes the features of the drawn images only."""
+
+    class Pixels(Evidence):
+        def features(self, images):
+            return images.reshape(len(images), -1).astype(np.float64)
+
+    rng = np.random.default_rng(0)
+    train, test = (
+        Split((features * 2).clip(0, 255).astype(np.uint8).reshape(-1, 5, 1, 1), labels)
+        for features, labels in (clusters(rng, 60, 1.5), clusters(rng, 60, 1.5))
+    )
+    dataset = Dataset("corners", train, test, test, ("a", "b", "c"), np.zeros(1), np.ones(1))
+    found = Pixels(SimpleNamespace(data=Data(dataset, (2,))), Result({}, [], []))
+    flat = [(split.images.reshape(-1, 5).astype(np.float64), split.labels) for split in (train, test)]
+    assert found.few_labels(10) == probe(*flat, 10)
+    assert 0.4 < found.few_labels(10)[0] < 0.99
+
+
 def test_over_unlearning():
     """Class 0 is erased; the original gives it 0.5, and 0.4 and 0.1 to the others: 0.8 and 0.2 without it."""
     original = np.log(np.array([[0.5, 0.4, 0.1]] * 2))
@@ -160,8 +179,8 @@ def test_every_attack_has_its_gap():
         found = metrics.measure(SimpleNamespace(probe=0.4, retrained=retrained), ["probe_gap"])
         assert found == ({} if gap is None else {"probe_gap": pytest.approx(gap)})
         assert metrics.measure(retrained, ["probe_gap"]) == {}
-    assert metrics.show(-0.123, "points") == "−12.3 points"
-    assert metrics.show(0.123, "points") == "+12.3 points"
+    shown = [metrics.show(value, "points") for value in (-0.123, 0.123, 1e-16, -1e-16)]
+    assert shown == ["−12.3 points", "+12.3 points", "0.0 points", "0.0 points"]
 
 
 def test_centred_prototypes():

@@ -58,7 +58,8 @@ def _seconds(value: float) -> str:
 
 
 def _points(value: float) -> str:
-    return f"{'−' if value < 0 else '+'}{100 * abs(value):.1f} points"
+    points = round(100 * value, 1)  # what rounds to 0 has no sign
+    return f"{'−' if points < 0 else '+' if points > 0 else ''}{abs(points):.1f} points"
 
 
 class Shown(NamedTuple):
