@@ -40,9 +40,11 @@ def still_found(record: dict[str, Any], erased: Erased = CLASSES) -> str:
     Returns:
       "" where neither was measured.
     """
-    found = [_by_order(record, erased), _by_few_labels(record, erased), _another_trace(record)]
-    said = "; ".join(part for part in found if part)
-    return f"{said[:1].upper()}{said[1:]}." if said else ""
+    found = [part for part in (_by_order(record, erased), _by_few_labels(record, erased)) if part]
+    if not found:
+        return ""
+    said = "; ".join(part for part in (*found, _caveat(record)) if part)
+    return f"{said[0].upper()}{said[1:]}."
 
 
 def _by_order(record: dict[str, Any], erased: Erased) -> str:
@@ -62,10 +64,10 @@ def _by_few_labels(record: dict[str, Any], erased: Erased) -> str:
 
 
 def _beside_retrained(record: dict[str, Any], name: str) -> str:
-    """How a figure compares with the retrained network's, as both are shown."""
+    """How a figure compares with the retrained network's, as both are shown; "" without one."""
     reference = metric(record, "retrained", name)
     if reference is None:
-        return ", and there is no retrained network to compare with"
+        return ""
     than = {1: "more than", 0: "the same as", -1: "less than"}[_side(record, name)]
     return f", {than} in the retrained network ({percent(reference)})"
 
@@ -78,8 +80,10 @@ def _side(record: dict[str, Any], name: str) -> int:
     return 1 if here > there else -1
 
 
-def _another_trace(record: dict[str, Any]) -> str:
-    """What a figure below the retrained network's means; "" where none is."""
+def _caveat(record: dict[str, Any]) -> str:
+    """That there is nothing to compare with, or what a figure below the retrained network's means; "" otherwise."""
+    if "retrained" not in record["networks"]:
+        return "there is no retrained network to compare with"
     below = any(_side(record, name) < 0 for name in ("residual_auc", "probe_10"))
     return "less than in the retrained network is another trace, not a better result" if below else ""
 
