@@ -222,7 +222,7 @@ class Case:
     def _beside(self) -> tuple[Evidence, Evidence]:
         original, retrained = (self.bench.kind(self.run, self.network(name)) for name in (ORIGINAL, RETRAINED))
         for evidence in (original, retrained):  # its distance to itself is 0
-            evidence.original, evidence.retrained = original, retrained
+            evidence.original, evidence.retrained, evidence.reference = original, retrained, retrained
         return original, retrained
 
     def evidence(self, result: dj.Result) -> Evidence:
@@ -410,7 +410,7 @@ def measured(names: Iterable[str], fractions: tuple[float, int] | None = None) -
     """
     rows = [metrics.MEASURES[name] for name in names]
     scales = {kind: how[1:] for kind, how in metrics.SHOWN.items()}
-    scales |= dict.fromkeys(("percent", "number"), fractions) if fractions else {}
+    scales |= dict.fromkeys(("percent", "points", "number"), fractions) if fractions else {}
     missing = {"relearn_steps": f"> {RELEARN_STEPS}"}
     return [Column(row.name, row.heading, *scales[row.show], missing.get(row.name, "")) for row in rows]
 

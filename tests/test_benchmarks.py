@@ -160,7 +160,9 @@ def test_a_study(scripts, config, tmp_path, monkeypatch, fast_compile):
     argv += ["--methods", "delete", "pour", "--rates", "1e-2", "1e30"]
     monkeypatch.setattr(sys, "argv", argv)
     distance = "distance_to_retrained.forget.total_variation"
-    monkeypatch.setattr(compare, "NAMES", ("acc_ft", "acc_rt", distance, "seconds", "speedup"))  # the others take long
+    monkeypatch.setattr(
+        compare, "NAMES", ("acc_ft", "acc_rt", distance, "residual_auc_gap", "seconds", "speedup")
+    )  # the others take long
     with jax.numpy_dtype_promotion("standard"):  # optax' cosine multiplies int32 by float
         assert compare.main() == 0
     record = json.loads((tmp_path / "out" / "table.json").read_text())
@@ -174,6 +176,10 @@ def test_a_study(scripts, config, tmp_path, monkeypatch, fast_compile):
     assert rows["b", "pour"]["acc_ft"] < [0.5, 0.5]
     assert rows["b", "retrained"][distance] == [0, 0]
     assert min(rows["b", "retrained, another seed"][distance]) > 0
+    assert rows["b", "retrained"]["residual_auc_gap"] == [0, 0]
+    one, other = rows["b", "retrained, another seed"]["residual_auc_gap"]  # the floor: each is the other's yardstick
+    assert one == -other != 0
+    assert "average to 0 over seeds by construction" in (tmp_path / "out" / "table.md").read_text()
     assert "speedup" in rows["b", "delete"]
     assert "speedup" not in rows["b", "retrained"]
     stages = {path.name for path in (tmp_path / "out" / "seed1" / "checkpoints").iterdir()}

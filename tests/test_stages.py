@@ -198,8 +198,12 @@ def test_faces(tmp_path, capsys):
         assert set(measured["verification"]) == {"forgotten", "remaining", "unseen"}
         assert measured["verification"]["remaining"]["genuine"] > measured["verification"]["remaining"]["impostor"]
         assert 0 <= measured["verification"]["unseen"]["eer"] < 0.5
+        assert 0 <= measured["probe_10"] <= 1
+    assert record["nearest_class"]["class"] != 2
+    assert figures["unlearned"]["probe_10_gap"] == figures["unlearned"]["probe_10"] - figures["retrained"]["probe_10"]
     _, page = read(tmp_path / "run")
     assert "never claim that a person cannot be verified" in page.text
+    assert "up to ten labelled images per person recognises" in page.text
     assert page.tags.count("img") >= 8 * 4
     _, out = run(config, tmp_path / "run", capsys)
     assert out.startswith("already done")

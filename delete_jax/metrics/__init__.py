@@ -8,9 +8,12 @@ from delete_jax.metrics.accuracy import (
     forget_remain_accuracy,
     hmean_drop,
     hmean_residual,
+    nearest_class,
     per_class,
 )
 from delete_jax.metrics.distances import agreement, jensen_shannon, total_variation
+from delete_jax.metrics.left import with_gaps
+from delete_jax.metrics.measure import SHOWN, Measure, show
 from delete_jax.metrics.membership import Attack, entropy, membership, modified_entropy
 from delete_jax.metrics.overlap import iou, mean_iou, predicted_fraction, without_rows
 from delete_jax.metrics.representation import (
@@ -20,8 +23,15 @@ from delete_jax.metrics.representation import (
     prototype_attack,
     relearn_steps,
 )
-from delete_jax.metrics.residual import centred_prototypes, few_label_probe, head_trace, residual_auc
-from delete_jax.metrics.table import MEASURES, SHOWN, VERIFIED, Measure, look_up, measure, show
+from delete_jax.metrics.residual import (
+    centred_prototypes,
+    draw_few,
+    few_label_probe,
+    head_trace,
+    over_unlearning,
+    residual_auc,
+)
+from delete_jax.metrics.table import MEASURES, VERIFIED, look_up, measure
 from delete_jax.metrics.verification import (
     Scores,
     equal_error_rate,
@@ -44,6 +54,7 @@ __all__ = [
     "aus",
     "centred_prototypes",
     "confusion_matrix",
+    "draw_few",
     "entropy",
     "equal_error_rate",
     "few_label_probe",
@@ -60,7 +71,9 @@ __all__ = [
     "measure",
     "membership",
     "modified_entropy",
+    "nearest_class",
     "nearest_class_mean",
+    "over_unlearning",
     "pair_scores",
     "per_class",
     "predicted_fraction",
@@ -72,5 +85,6 @@ __all__ = [
     "show",
     "total_variation",
     "true_acceptance",
+    "with_gaps",
     "without_rows",
 ]

@@ -33,6 +33,16 @@ def absorbed_by(confusion: np.ndarray, forget: Sequence[int]) -> np.ndarray:
     return row / max(row.sum(), 1)
 
 
+def nearest_class(confusion: np.ndarray, forget: Sequence[int]) -> int | None:
+    """The remaining class that samples of the forgotten ones are predicted as most often, the first of several.
+
+    None where there are no such samples, or none is predicted as a remaining class.
+    """
+    counts = np.delete(confusion[list(forget)].sum(0), list(forget))
+    remaining = np.delete(np.arange(len(confusion)), list(forget))
+    return int(remaining[counts.argmax()]) if counts.any() else None
+
+
 def forget_remain_accuracy(answers: np.ndarray, labels: np.ndarray, forget: Sequence[int]) -> dict[str, float]:
     """`acc_f` and `acc_r`: the fraction answered rightly of the forgotten and of the other classes; NaN where there is none.
 

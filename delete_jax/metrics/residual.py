@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import softmax
+
+from delete_jax.metrics.distances import total_variation
 
 
 def residual_auc(probabilities: np.ndarray, labels: np.ndarray, forget: Sequence[int]) -> float:
@@ -31,15 +34,32 @@ def residual_auc(probabilities: np.ndarray, labels: np.ndarray, forget: Sequence
     return float(roc_auc_score(hit, probabilities[:, list(forget)].astype(np.float64).sum(-1)))
 
 
+def draw_few(labels: np.ndarray, per_class: int | None, draws: int = 5, seed: int = 0) -> list[np.ndarray]:
+    """A few samples of each class, drawn several times.
+
+    Args:
+      labels: int `[n]`.
+      per_class: samples of each class, or as many as it has; all of them when None (one draw).
+      draws: how often they are drawn.
+      seed: of the draws.
+
+    Returns:
+      The samples' indices, int `[samples]` of each draw.
+    """
+    found = []
+    for draw in range(1 if per_class is None else draws):
+        order = np.random.default_rng([seed, draw]).permutation(len(labels))
+        found.append(np.concatenate([order[labels[order] == class_][:per_class] for class_ in np.unique(labels)]))
+    return found
+
+
 def few_label_probe(
     train_features: np.ndarray,
     train_labels: np.ndarray,
     test_features: np.ndarray,
     test_labels: np.ndarray,
     forget: Sequence[int],
-    per_class: int | None,
-    draws: int = 5,
-    seed: int = 0,
+    draws: Sequence[np.ndarray],
 ) -> tuple[float, float]:
     """What somebody with the weights and a few labelled images of each class recognises.
 
@@ -49,9 +69,7 @@ def few_label_probe(
       train_features, train_labels: `[n, d]` and int `[n]`, of all classes, the erased ones too.
       test_features, test_labels: `[m, d]` and int `[m]`.
       forget: the erased classes.
-      per_class: labelled images of each class, or as many as it has; all of them when None (one draw).
-      draws: how often they are drawn.
-      seed: of the draws.
+      draws: the training samples that each probe is taught on (`draw_few`).
 
     Returns:
       Accuracy on test samples of the erased, and of the other classes: worse features lower both. NaN where there are none.
@@ -61,16 +79,28 @@ def few_label_probe(
     from sklearn.preprocessing import StandardScaler
 
     hit, found = np.isin(test_labels, list(forget)), []
-    for draw in range(1 if per_class is None else draws):
-        order = np.random.default_rng([seed, draw]).permutation(len(train_labels))
-        chosen = [order[train_labels[order] == class_][:per_class] for class_ in np.unique(train_labels)]
-        some = np.concatenate(chosen)
+    for some in draws:
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         probe.fit(train_features[some].astype(np.float64), train_labels[some])
         right = probe.predict(test_features.astype(np.float64)) == test_labels
         found.append([right[part].mean() if part.any() else float("nan") for part in (hit, ~hit)])
     erased, others = np.mean(found, axis=0)
     return float(erased), float(others)
+
+
+def over_unlearning(original: np.ndarray, network: np.ndarray, forget: Sequence[int]) -> float:
+    """How far a network is from the original without the erased classes, near the erased samples (OU@ε, arXiv 2506.01318).
+
+    Args:
+      original, network: logits float `[n, k]` on slightly perturbed samples of the erased classes.
+      forget: the erased classes.
+
+    Returns:
+      The mean total variation between the softmax of the original, the erased classes' logits at -inf, and the network's; 0..1.
+    """
+    erased = np.isin(np.arange(original.shape[-1]), list(forget))
+    masked = np.where(erased, -np.inf, original.astype(np.float64))
+    return total_variation(softmax(masked, axis=-1), softmax(network.astype(np.float64), axis=-1))
 
 
 def centred_prototypes(

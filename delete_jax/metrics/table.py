@@ -1,94 +1,19 @@
 """The table of measures: one row a measure. Reports, benchmark tables and docs read what a measure is from its row.
 
-A row's function takes the *evidence* on one network: an object with what the measure reads, such as a confusion matrix or
-features (`delete_jax.tasks.evidence` and the tasks' own). It returns a number, or None where the evidence has nothing to
-measure it on (no retrained network, say).
+What a row is stands in `measure.py`; the rows on what is left inside a network in `left.py`.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from delete_jax.metrics.accuracy import accuracy, aus, hmean_drop, hmean_residual
 from delete_jax.metrics.distances import agreement, jensen_shannon, total_variation
+from delete_jax.metrics.left import LEFT
+from delete_jax.metrics.measure import Measure, before, beside
 from delete_jax.metrics.overlap import iou, mean_iou, predicted_fraction, without_rows
-from delete_jax.metrics.representation import (
-    linear_cka,
-    nearest_class_mean,
-    prototype_attack,
-    relearn_steps,
-)
-from delete_jax.metrics.residual import centred_prototypes, head_trace, residual_auc
-
-
-class Measure(NamedTuple):
-    """One measure.
-
-    name: its key in a network's metrics; a dot leads into a nested dict.
-    function: evidence -> number or None.
-    direction: "down" or "up", where lower or higher is better; "" where neither is, "retrained" where near it is best.
-    show: how it is shown: a key of `SHOWN`.
-    title: in a report. short: the same as a column's heading in a table.
-    text: one sentence that says what it is.
-    """
-
-    name: str
-    function: Callable[[Any], Any]
-    direction: str
-    show: str
-    title: str
-    short: str
-    text: str
-
-    @property
-    def heading(self) -> str:
-        """The short name with its direction: what stands above a column."""
-        return f"{self.short} {ARROWS[self.direction]}".strip()
-
-
-ARROWS = {"down": "↓", "up": "↑", "retrained": "→ 0", "": ""}
-
-
-def _percent(value: float) -> str:
-    if value < 0:
-        return f"−{_percent(-value)}"
-    if 0 < value < 0.0005:  # neither "none" nor "all" may be the work of rounding
-        return "<0.1 %"
-    return ">99.9 %" if 0.9995 <= value < 1 else f"{100 * value:.1f} %"
-
-
-def _seconds(value: float) -> str:
-    if value < 100:
-        return f"{value:.1f} s"
-    minutes, seconds = divmod(round(value), 60)
-    return f"{minutes} min {seconds:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-class Shown(NamedTuple):
-    """text: a value in words. factor and digits: the same in a table whose heading names the unit."""
-
-    text: Callable[[float], str]
-    factor: float
-    digits: int
-
-
-SHOWN = {
-    "percent": Shown(_percent, 100, 1),
-    "number": Shown("{:.3f}".format, 1, 3),
-    "nats": Shown("{:.3f}".format, 1, 2),
-    "count": Shown("{:.0f}".format, 1, 1),
-    "times": Shown("{:.1f}×".format, 1, 1),
-    "seconds": Shown(_seconds, 1, 1),
-    "bytes": Shown(lambda value: f"{value / 1e9:.1f} GB" if value >= 1e8 else f"{value / 1e6:.1f} MB", 1e-9, 1),
-}
-
-
-def show(value: float | None, how: str) -> str:
-    """A value in words; "–" for None and for what is not finite."""
-    return "–" if value is None or not math.isfinite(value) else SHOWN[how].text(value)
 
 
 def measure(evidence: Any, names: Iterable[str]) -> dict[str, Any]:
@@ -112,17 +37,6 @@ def look_up(figures: Mapping[str, Any], name: str) -> Any:
 
 # ------------------------------------------------------------------------------------------------- a class per image
 
-
-def _before(function: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
-    """A measure beside the original network, which is its own original."""
-    return lambda e: function(e, e.original or e)
-
-
-def _beside(function: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
-    """A measure that needs the retrained network, whose own it is not."""
-    return lambda e: None if e.retrained is None else function(e, e.retrained)
-
-
 _ANSWERS = (
     Measure("acc_ft", lambda e: accuracy(e.confusion, e.forget), "down", "percent",
             "Recognised, test images", "forgotten, test",
@@ -142,14 +56,14 @@ _ANSWERS = (
     Measure("acc_r", lambda e: accuracy(e.train_confusion, e.remain), "up", "percent",
             "Recognised, training images", "others, train",
             "The same on the training images."),
-    Measure("hmean_residual", _before(lambda e, o: hmean_residual(_acc(e, "remain"), _acc(e, "forget"))), "up", "number",
+    Measure("hmean_residual", before(lambda e, o: hmean_residual(_acc(e, "remain"), _acc(e, "forget"))), "up", "number",
             "Harmonic mean, residual", "H-Mean, residual",
             "Balances what is kept with one minus what is left of the erased class."),
     Measure("hmean_drop",
-            _before(lambda e, o: hmean_drop(_acc(e, "remain"), _acc(e, "forget"), _acc(o, "forget"))), "up", "number",
+            before(lambda e, o: hmean_drop(_acc(e, "remain"), _acc(e, "forget"), _acc(o, "forget"))), "up", "number",
             "Harmonic mean, drop", "H-Mean, drop",
             "Balances what is kept with how far recognition of the erased class fell."),
-    Measure("aus", _before(lambda e, o: aus(_acc(e, "remain"), _acc(e, "forget"), _acc(o, "remain"))), "up", "number",
+    Measure("aus", before(lambda e, o: aus(_acc(e, "remain"), _acc(e, "forget"), _acc(o, "remain"))), "up", "number",
             "Adaptive unlearning score", "AUS",
             "One minus the accuracy lost elsewhere, divided by one plus what is left."),
 )  # fmt: skip
@@ -160,7 +74,7 @@ def _acc(evidence: Any, part: str) -> float:
 
 
 def _distance(function: Callable[[Any, Any], float], part: str) -> Callable[[Any], Any]:
-    return _beside(lambda e, r: function(e.probabilities(part), r.probabilities(part)))
+    return beside(lambda e, r: function(e.probabilities(part), r.probabilities(part)))
 
 
 _DISTANCES = tuple(
@@ -189,95 +103,10 @@ _ATTACK = (
 )  # fmt: skip
 
 
-def _relearn_steps(evidence: Any, original: Any) -> int | None:
-    accuracies, steps = evidence.relearned
-    return relearn_steps(accuracies, steps, _acc(original, "forget"))
-
-
-def _prototype(evidence: Any) -> float | None:
-    if evidence.classifier is None or len(evidence.forget) != 1:
-        return None
-    kernel, bias = evidence.classifier
-    (class_,) = evidence.forget
-    features = evidence.few_features
-    return prototype_attack(kernel, bias, features, class_, evidence.test_features, evidence.test_labels)
-
-
-_INSIDE = (
-    Measure("probe", lambda e: e.probe, "", "percent",
-            "Linear probe", "probe on features, forgotten",
-            "Test images of what was erased that a logistic regression on the features still tells, taught on all classes."),
-    Measure("probe_gap", _beside(lambda e, r: e.probe - r.probe), "retrained", "percent",
-            "Linear probe, less the retrained network's", "probe less retrained's",
-            "What the features still know that those of a network that never saw the class do not."),
-    Measure("nearest_mean",
-            lambda e: nearest_class_mean(e.train_features, e.train_labels, e.test_features, e.test_labels, e.forget),
-            "", "percent", "Nearest class mean", "nearest mean",
-            "Erased test images whose features are nearest to the mean of their own class's training images."),
-    Measure("prototype", _prototype, "", "percent",
-            "Prototype attack, ten images", "prototype",
-            "Erased test images recognised after ten training images of the class have rewritten its part of the last layer."),
-    Measure("relearn_steps", _before(_relearn_steps), "", "count",
-            "Steps to relearn half", "steps to relearn half",
-            "Steps of fine-tuning on ten images a class until half of the original's accuracy on the class is back."),
-    Measure("cka_original", _before(lambda e, o: linear_cka(e.erased_features, o.erased_features)), "", "number",
-            "CKA of features to the original", "CKA to original",
-            "How alike the features of erased test images are to the original's, up to rotation and scale; 0 to 1."),
-    Measure("cka_retrained", _beside(lambda e, r: linear_cka(e.erased_features, r.erased_features)), "up", "number",
-            "CKA of features to the retrained network", "CKA to retrained",
-            "The same to the features of a network that never saw the class."),
-)  # fmt: skip
-
-
-def _shots(evidence: Any, shots: int | None) -> float:
-    return centred_prototypes(
-        evidence.train_features,
-        evidence.train_labels,
-        evidence.test_features,
-        evidence.test_labels,
-        evidence.forget,
-        shots,
-    )
-
-
-def _head(evidence: Any, part: int) -> float | None:
-    if evidence.classifier is None:
-        return None
-    kernel, bias = evidence.classifier
-    return head_trace(kernel, bias, evidence.forget)[part]
-
-
-def _few_labels(per_class: int, part: int) -> Callable[[Any], Any]:
-    return lambda e: e.few_labels(per_class)[part]
-
-
-_LEFT = (
-    Measure("residual_auc", lambda e: residual_auc(e.test, e.test_labels, e.forget), "", "percent",
-            "Found by the order of probabilities", "AUC of the probability left",
-            "Area under the ROC curve of the probability left on what was erased, its test images against all others; 50 % is chance."),
-    *(Measure(f"probe_{n}{suffix}", _few_labels(n, part), "", "percent",
-              f"Probe with {n} labelled image{'s' if n > 1 else ''} a class, {title}", f"probe, {n} a class, {short}", text)
-      for n in (1, 10, 100)
-      for part, suffix, title, short, text in (
-          (0, "", "erased images", "forgotten",
-           "Erased test images that a logistic regression on the features tells, taught on so few images; mean over draws."),
-          (1, "_others", "other images", "others", "The same of the other classes: worse features lower both."),
-      )),
-    *(Measure(f"shots_{shots or 'all'}", functools.partial(_shots, shots=shots), "", "percent",
-              f"Nearest prototype, {words}", f"prototype, {words}",
-              "Erased test images nearest, by the cosine of centred features, to the mean of so many of their class's images.")
-      for shots, words in ((1, "one image"), (5, "five images"), (None, "all images"))),
-    Measure("head_norm", lambda e: _head(e, 0), "", "number", "Rank of the class's row in the last layer", "rank of row norm",
-            "Where the norm of the erased class's row stands among all classes': 0 is the smallest, 1 the largest."),
-    Measure("head_bias", lambda e: _head(e, 1), "", "number", "Rank of the class's bias", "rank of bias",
-            "The same of its bias."),
-)  # fmt: skip
-
-
 _COST = (
     Measure("seconds", lambda e: e.seconds, "down", "seconds", "Time", "seconds",
             "Wall clock of preparation and steps; compilation, evaluation and saving apart."),
-    Measure("speedup", _beside(lambda e, r: r.seconds / e.seconds if e.seconds and r.seconds else None), "up", "times",
+    Measure("speedup", beside(lambda e, r: r.seconds / e.seconds if e.seconds and r.seconds else None), "up", "times",
             "Faster than retraining", "× faster than retraining",
             "The retrained network's time over this one's."),
 )  # fmt: skip
@@ -307,7 +136,7 @@ _PIXELS = (
     Measure("to_background", lambda e: None if e.background is None else float(e.absorbed_by[e.background]), "", "percent",
             "Erased pixels called background", "erased pixels that become background",
             "Test pixels of the erased class that are called background."),
-    Measure("same_as_retrained", _beside(lambda e, r: e.agreement(r)), "up", "percent",
+    Measure("same_as_retrained", beside(lambda e, r: e.agreement(r)), "up", "percent",
             "Erased pixels answered as by the retrained network", "erased pixels answered as by the retrained (ignored)",
             "Test pixels of the erased class that the network retrained with them ignored answers alike."),
 )  # fmt: skip
@@ -373,6 +202,5 @@ _VERIFICATION = tuple(
 )  # fmt: skip
 
 MEASURES: dict[str, Measure] = {
-    row.name: row
-    for row in (*_ANSWERS, *_DISTANCES, *_ATTACK, *_INSIDE, *_LEFT, *_COST, *_PIXELS, *_TRIGGER, *_VERIFICATION)
+    row.name: row for row in (*_ANSWERS, *_DISTANCES, *_ATTACK, *LEFT, *_COST, *_PIXELS, *_TRIGGER, *_VERIFICATION)
 }

@@ -272,8 +272,11 @@ def samples(record: dict[str, Any], examples: Examples, heads: tuple[str, str] =
 
 
 def inside_limit(record: dict[str, Any]) -> Point:
-    """What the page says of the network's features: this run's probe, or that none was run."""
-    original, retrained, unlearned = (metric(record, name, "probe") for name in (ORIGINAL, RETRAINED, UNLEARNED))
+    """What the page says of the network's features: this run's probe, on all labels or on ten a class, or that none was run."""
+    probe, taught = "probe_10", " with up to ten labelled images per class"
+    if metric(record, UNLEARNED, "probe") is not None:
+        probe, taught = "probe", ""
+    original, retrained, unlearned = (metric(record, name, probe) for name in (ORIGINAL, RETRAINED, UNLEARNED))
     text = "This report is about what the network answers. "
     if unlearned is None:
         text += (
@@ -282,7 +285,7 @@ def inside_limit(record: dict[str, Any]) -> Point:
             "gap to it counts. No probe was run for this page; the settings of a run can switch one on."
         )
     else:
-        text += f"A linear probe, taught on its frozen features, still recognises {percent(unlearned)} of the erased test images"
+        text += f"A linear probe, taught on its frozen features{taught}, still recognises {percent(unlearned)} of the erased test images"
         text += "." if original is None else f" ({percent(original)} on the original's features)."
         if retrained is not None:
             text += f" On the features of the network retrained without the class it recognises {percent(retrained)}: "

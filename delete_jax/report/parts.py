@@ -11,12 +11,16 @@ if TYPE_CHECKING:
 
 
 class Verdict(NamedTuple):
-    """level: "good", "warning" or "bad"; label: two or three words; headline: one sentence; notes: what to know."""
+    """level: "good", "warning" or "bad"; label: two or three words; headline: one sentence; notes: what to know.
+
+    further: one more sentence, below the headline; none when "".
+    """
 
     level: str
     label: str
     headline: str
     notes: Sequence[str] = ()
+    further: str = ""
 
 
 class Card(NamedTuple):

@@ -57,11 +57,26 @@ def measures_page() -> str:
         "`python -m delete_jax.run.listing > docs/measures.md`. Each is shown beside the same figure of the original network and of the",
         "one retrained without the class. Names with dots are nested in `report.json`.",
         "",
+        "A measure whose name ends in `_gap` is an attack's value minus the retrained network's. The retrained network never saw the class",
+        "and still gives something away, so the gap is what counts. A gap below 0 is another trace of the class, not a better result. How far",
+        "two retrained networks differ by their seed alone is the floor: benchmarks show it in the row of another seed's retrained network. Over",
+        "seeds the gaps of that row average to 0 by construction, so read their standard deviation.",
+        "",
         "| name | in a report | in a table | what it is |",
         "|---|---|---|---|",
     ]
     rows = (f"| `{row.name}` | {row.title} | {row.heading} | {row.text} |" for row in metrics.MEASURES.values())
-    return "\n".join([*lines, *rows]) + "\n"
+    return "\n".join([*lines, *rows, "", "## Definitions", *_definitions()]) + "\n"
+
+
+def _definitions() -> Iterator[str]:
+    """A paragraph for each exact definition, after the names of the measures that it defines."""
+    names: dict[str, list[str]] = {}
+    for row in metrics.MEASURES.values():
+        if row.definition:
+            names.setdefault(row.definition, []).append(f"`{row.name}`")
+    for definition, defined in names.items():
+        yield f"\n**{', '.join(defined)}.** {definition}"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any, TypeVar
 
+import jax
 import numpy as np
 from scipy.special import softmax
 
@@ -12,6 +13,7 @@ from delete_jax import metrics, models
 from delete_jax.data import Dataset, Split
 from delete_jax.loop import Result, fit
 from delete_jax.methods import REMAIN, finetune
+from delete_jax.methods.attacks import jitter
 from delete_jax.parallel import make_trainer
 from delete_jax.predict import make_predictor
 from delete_jax.step import init_state, sgd
@@ -19,6 +21,7 @@ from delete_jax.streams import split_streams
 from delete_jax.tasks.base import Run
 
 SHADOW_SAMPLES, PROBE_SAMPLES, FEW = 1000, 5000, 10
+EPSILON, PERTURBED = 0.03, 3  # noise as a fraction of the pixels' span, and how many perturbed images are made of each
 RELEARN_STEPS, RELEARN_LR, RELEARN_ASKED = 50, 1e-3, 256
 
 
@@ -34,11 +37,13 @@ class Evidence:
     train, test: probabilities float32 `[n, k]` on training and test samples, without augmentation.
     train_confusion, confusion: counts int64 `[k, k]` of the same.
     original, retrained: the evidence on these networks; None where there is none, or where it is this one.
+    reference: the evidence on the retrained network, also where it is this one; None where there is none.
     seconds: what training or unlearning took.
     """
 
     def __init__(self, run: Run, result: Result, original: Evidence | None = None, retrained: Evidence | None = None):
         self.run, self.result, self.original, self.retrained = run, result, original, retrained
+        self.reference = retrained
         self.dataset: Dataset = run.data.dataset
         self.forget = list(run.data.forget)
         self.remain = [class_ for class_ in range(self.dataset.num_classes) if class_ not in self.forget]
@@ -57,8 +62,10 @@ class Evidence:
         return self._answers(self.dataset.test)
 
     def _answers(self, split: Split) -> np.ndarray:
-        predict = make_predictor(self.run.model, self.run.preprocess)
-        return probabilities(predict(self.result.variables, split.images))
+        return probabilities(self._logits(split.images))
+
+    def _logits(self, images: np.ndarray) -> np.ndarray:
+        return make_predictor(self.run.model, self.run.preprocess)(self.result.variables, images)
 
     @functools.cached_property
     def confusion(self) -> np.ndarray:
@@ -82,6 +89,24 @@ class Evidence:
     def forget_mass(self) -> float:
         """Mean probability on the erased classes over their test samples."""
         return float(self.test[self.erased_test][:, self.forget].sum(-1).mean())
+
+    @functools.cached_property
+    def perturbed_logits(self) -> np.ndarray:
+        """Logits `[3 n, k]` on the `n` erased test images, each perturbed three times: alike for every network."""
+        images = np.concatenate([self.dataset.test.images[self.erased_test]] * PERTURBED)
+        keys = jax.random.split(jax.random.key(0), len(images))
+        return self._logits(np.asarray(jitter(EPSILON)(images, keys)))
+
+    @property
+    def perturbed_accuracy(self) -> float:
+        """Accuracy on those images."""
+        labels = np.concatenate([self.test_labels[self.erased_test]] * PERTURBED)
+        return float(np.mean(self.perturbed_logits.argmax(-1) == labels)) if len(labels) else float("nan")
+
+    @property
+    def nearest_class(self) -> int | None:
+        """The remaining class that the retrained network predicts most often for the erased test images."""
+        return None if self.reference is None else metrics.nearest_class(self.reference.confusion, self.forget)
 
     def probabilities(self, part: str) -> np.ndarray:
         """The probabilities on the test samples of the "forget" or of the "remain" classes."""
@@ -125,9 +150,12 @@ class Evidence:
     def few_labels(self, per_class: int) -> tuple[float, float]:
         """Accuracy on erased and on other test samples of probes taught on so many training samples of each class."""
         if per_class not in self._few_labels:
+            draws = metrics.draw_few(self.train_labels, per_class)
+            drawn = np.unique(np.concatenate(draws))  # nothing else is computed
             self._few_labels[per_class] = metrics.few_label_probe(
-                self.train_features, self.train_labels, self.test_features, self.test_labels, self.forget, per_class
-            )
+                self.features(self.dataset.train.images[drawn]), self.train_labels[drawn], self.test_features,
+                self.test_labels, self.forget, [np.searchsorted(drawn, draw) for draw in draws],
+            )  # fmt: skip
         return self._few_labels[per_class]
 
     @functools.cached_property
@@ -181,4 +209,5 @@ def side_by_side(run: Run, networks: dict[str, Result], kind: type[Kind]) -> dic
     for evidence in found.values():
         others = {name: other for name, other in found.items() if other is not evidence}
         evidence.original, evidence.retrained = others.get("original"), others.get("retrained")
+        evidence.reference = found.get("retrained")
     return found

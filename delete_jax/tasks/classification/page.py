@@ -9,6 +9,7 @@ import numpy as np
 
 from delete_jax import report
 from delete_jax.report import Examples, Parts, Verdict, floats, metric, number, percent
+from delete_jax.tasks.classification import left
 
 TOLERATED = 0.01  # an erased class may be answered for this fraction of its test samples: a stray sample is no memory
 PARTLY = 0.10  # ... and above this one cannot speak of erasing at all
@@ -18,7 +19,6 @@ CLASS_COST = 0.05  # loss of one remaining class that the average must not hide
 
 GROUPS: report.MeasureGroups = {
     "The erased class": ("acc_ft", "acc_f", "any_forgotten", "forget_mass"),
-    "Hidden in the probabilities": ("residual_auc",),
     "Everything else": ("acc_rt", "acc_r"),
     "Both in one figure": ("hmean_residual", "hmean_drop", "aus"),
     "Distance to the retrained network": tuple(
@@ -26,13 +26,7 @@ GROUPS: report.MeasureGroups = {
         for part in ("forget", "remain")
         for name in ("total_variation", "jensen_shannon", "agreement")
     ),
-    "Inside the network": (
-        "probe", "probe_gap", "nearest_mean", "prototype", "relearn_steps", "cka_original", "cka_retrained",
-        "probe_1", "probe_1_others", "probe_10", "probe_10_others", "probe_100", "probe_100_others", "shots_1", "shots_5",
-        "shots_all", "head_norm", "head_bias",
-    ),
-    "Membership attack": ("mia", "mia_accuracy"),
-}  # fmt: skip
+}
 
 
 def parts(record: dict[str, Any], examples: Examples) -> Parts:
@@ -56,7 +50,8 @@ def parts(record: dict[str, Any], examples: Examples) -> Parts:
         _cards(record),
         [
             report.provenance(record),
-            report.comparison(record, GROUPS),
+            report.comparison(record, {**GROUPS, **left.damage_groups(record)}),
+            left.section(record),
             report.process(record, "Accuracy while unlearning"),
             _class_by_class(record),
             _confusion(record),
@@ -108,7 +103,7 @@ def verdict(record: dict[str, Any]) -> Verdict:
         )
     if level == "good" and (broken or paid):
         level, label = "warning", "Erased, see the notes"
-    return Verdict(level, label, _headline(record, what), notes)
+    return Verdict(level, label, _headline(record, what), notes, left.still_found(record))
 
 
 def _headline(record: dict[str, Any], what: str) -> str:

@@ -11,7 +11,7 @@ from delete_jax.methods import Method, Stream
 from delete_jax.model import Variables
 from delete_jax.streams import split_streams
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, choose_some
-from delete_jax.tasks.classification.measures import ANSWERS, INSIDE, choose_examples, measure, summary
+from delete_jax.tasks.classification.measures import ALWAYS, INSIDE, choose_examples, measure, nearest_class, summary
 from delete_jax.tasks.evidence import Evidence, side_by_side
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Classification:
     """A class per image is forgotten.
 
-    measures: what to measure beside the answers, of `tasks.classification.measures.INSIDE`, such as "probe_10".
+    measures: what to measure beside the answers, of `tasks.classification.measures.INSIDE`, such as "probe_100".
     """
 
     measures: tuple[str, ...] = ()
@@ -55,13 +55,14 @@ def streams(run: Run, method: Method, original: Variables) -> dict[str, Stream]:
 def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
     dataset, forget = run.data.dataset, run.data.forget
     found = side_by_side(run, networks, Evidence)
-    names = ANSWERS + tuple(run.config.task.measures)
+    names = ALWAYS + tuple(run.config.task.measures)
     figures = {name: measure(evidence, names) for name, evidence in found.items()}
     return Measured(
         figures,
         choose_examples(dataset, forget, found["original"].test, found["unlearned"].test),
         data.forget_remain(dataset.train, forget)[0],
         summary(figures),
+        nearest_class(found["unlearned"]),
     )
 
 

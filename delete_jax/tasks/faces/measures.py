@@ -11,10 +11,10 @@ import numpy as np
 from delete_jax import metrics
 from delete_jax.metrics import Scores
 from delete_jax.report import Examples
-from delete_jax.tasks.classification.measures import ANSWERS
+from delete_jax.tasks.classification.measures import ALWAYS
 from delete_jax.tasks.evidence import Evidence
 
-NAMES = ANSWERS + tuple(name for name in metrics.MEASURES if name.startswith("verification."))
+NAMES = ALWAYS + tuple(name for name in metrics.MEASURES if name.startswith("verification."))
 
 
 class FaceExamples(NamedTuple):

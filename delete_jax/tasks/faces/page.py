@@ -9,6 +9,7 @@ import numpy as np
 from delete_jax import metrics, report
 from delete_jax.report import COLORS, Panel, Parts, Verdict
 from delete_jax.tasks.classification import page
+from delete_jax.tasks.classification.left import Erased, still_found
 from delete_jax.tasks.faces.measures import FaceExamples, mean
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def parts(record: dict[str, Any], examples: FaceExamples) -> Parts:
         "the same one: never claim that a person cannot be verified.",
     )
     return common._replace(
+        verdict=verdict(record),
         sections=[*common.sections, _verification(record, examples), _reasons(record, examples)],
         limits=[forgotten, *common.limits],
     )
@@ -46,7 +48,8 @@ def parts(record: dict[str, Any], examples: FaceExamples) -> Parts:
 
 def verdict(record: dict[str, Any]) -> Verdict:
     """Say in plain words, from the numbers alone, whether the people were forgotten: the verdict on erased classes."""
-    return page.verdict(record)
+    people = Erased("a forgotten person's image", "the forgotten people's images", "person")
+    return page.verdict(record)._replace(further=still_found(record, people))
 
 
 def _verification(record: dict[str, Any], examples: FaceExamples) -> report.Section:

@@ -10,7 +10,7 @@ import numpy as np
 from delete_jax import data, models
 from delete_jax.loop import Result
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, choose_some, require
-from delete_jax.tasks.classification.measures import INSIDE, choose_examples, measure, summary
+from delete_jax.tasks.classification.measures import INSIDE, choose_examples, measure, nearest_class, summary
 from delete_jax.tasks.classification.task import streams
 from delete_jax.tasks.evidence import side_by_side
 from delete_jax.tasks.faces.measures import NAMES, FaceEvidence, FaceExamples
@@ -100,6 +100,7 @@ def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
         FaceExamples(common, pairs, images, labels, maps),
         data.forget_remain(dataset.train, forget)[0],
         summary(figures),
+        nearest_class(found["unlearned"]),
     )
 
 

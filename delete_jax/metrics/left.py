@@ -1,0 +1,161 @@
+"""The table of measures, continued: what is left in a network that no longer answers with what was erased.
+
+`ATTACKS` are read beside a network that was never taught the class: each has a row of its own for the difference.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from delete_jax.metrics.accuracy import accuracy
+from delete_jax.metrics.measure import Measure, before, beside
+from delete_jax.metrics.representation import linear_cka, nearest_class_mean, prototype_attack, relearn_steps
+from delete_jax.metrics.residual import centred_prototypes, head_trace, over_unlearning, residual_auc
+
+
+def _relearn_steps(evidence: Any, original: Any) -> int | None:
+    accuracies, steps = evidence.relearned
+    return relearn_steps(accuracies, steps, accuracy(original.confusion, original.forget))
+
+
+def _prototype(evidence: Any) -> float | None:
+    if evidence.classifier is None or len(evidence.forget) != 1:
+        return None
+    kernel, bias = evidence.classifier
+    (class_,) = evidence.forget
+    features = evidence.few_features
+    return prototype_attack(kernel, bias, features, class_, evidence.test_features, evidence.test_labels)
+
+
+def _shots(evidence: Any, shots: int | None) -> float:
+    return centred_prototypes(
+        evidence.train_features,
+        evidence.train_labels,
+        evidence.test_features,
+        evidence.test_labels,
+        evidence.forget,
+        shots,
+    )
+
+
+def _head(evidence: Any, part: int) -> float | None:
+    if evidence.classifier is None:
+        return None
+    kernel, bias = evidence.classifier
+    return head_trace(kernel, bias, evidence.forget)[part]
+
+
+def _few_labels(per_class: int, part: int) -> Callable[[Any], Any]:
+    return lambda e: e.few_labels(per_class)[part]
+
+
+def _knowledge_ratio(evidence: Any, retrained: Any) -> float | None:
+    return evidence.perturbed_accuracy / retrained.perturbed_accuracy if retrained.perturbed_accuracy else None
+
+
+def _nearest(evidence: Any) -> float | None:
+    return None if evidence.nearest_class is None else accuracy(evidence.confusion, [evidence.nearest_class])
+
+
+ATTACKS = (
+    Measure("residual_auc", lambda e: residual_auc(e.test, e.test_labels, e.forget), "", "percent",
+            "Found by the order of probabilities", "AUC of the probability left",
+            "Area under the ROC curve of the probability left on what was erased, its test images against all others; 50 % is chance.",
+            "The score of a test image is the probability that the network gives to the erased classes together. The area under the "
+            "ROC curve, with the erased classes' images as positives, is the share of pairs of an erased and another image in which "
+            "the erased one scores higher; ties count half. Far below 50 %, the reversed order gives the class away."),
+    Measure("acc_ft_perturbed", lambda e: e.perturbed_accuracy, "down", "percent",
+            "Recognised, perturbed test images", "forgotten, perturbed test",
+            "Slightly perturbed test images of the erased class that are still predicted as their own class.",
+            "Each test image of an erased class is perturbed three times: every pixel moves by uniform noise of up to ε = 0.03 of the "
+            "pixels' span (255 for bytes) and stays within the span. The noise is drawn from a fixed seed and is the same for every network."),
+    Measure("probe", lambda e: e.probe, "", "percent",
+            "Linear probe", "probe on features, forgotten",
+            "Test images of what was erased that a logistic regression on the features still tells, taught on all classes."),
+    Measure("nearest_mean",
+            lambda e: nearest_class_mean(e.train_features, e.train_labels, e.test_features, e.test_labels, e.forget),
+            "", "percent", "Nearest class mean", "nearest mean",
+            "Erased test images whose features are nearest to the mean of their own class's training images."),
+    Measure("prototype", _prototype, "", "percent",
+            "Prototype attack, ten images", "prototype",
+            "Erased test images recognised after ten training images of the class have rewritten its part of the last layer."),
+    *(Measure(f"probe_{n}{suffix}", _few_labels(n, part), "", "percent",
+              f"Probe with {n} labelled image{'s' if n > 1 else ''} a class, {title}", f"probe, {n} a class, {short}", text, definition)
+      for n in (1, 10, 100)
+      for part, suffix, title, short, text, definition in (
+          (0, "", "erased images", "forgotten",
+           "Erased test images that a logistic regression on the features tells, taught on so few images; mean over draws.",
+           "A linear probe (arXiv 1610.01644): multinomial logistic regression with L2 penalty, C = 1, on the standardised inputs of "
+           "the last layer. It is trained on so many labelled training images of each class, the erased classes included, or on all "
+           "of a class that has fewer. The value is its accuracy on the erased classes' test images, averaged over five draws from a "
+           "fixed seed; `_others` is its accuracy on all other test images."),
+          (1, "_others", "other images", "others", "The same of the other classes: worse features lower both.", ""),
+      )),
+    *(Measure(f"shots_{shots or 'all'}", functools.partial(_shots, shots=shots), "", "percent",
+              f"Nearest prototype, {words}", f"prototype, {words}",
+              "Erased test images nearest, by the cosine of centred features, to the mean of so many of their class's images.")
+      for shots, words in ((1, "one image"), (5, "five images"), (None, "all images"))),
+)  # fmt: skip
+
+
+def _gap(row: Measure) -> Measure:
+    """An attack's difference to the retrained network."""
+
+    def function(evidence: Any, retrained: Any) -> float | None:
+        here, there = row.function(evidence), row.function(retrained)
+        return None if here is None or there is None else here - there
+
+    return Measure(
+        f"{row.name}_gap", beside(function), "retrained", "points",
+        f"{row.title}: gap to retrained", f"{row.short}: gap to retrained",
+        "The value minus the retrained network's; below 0 is another trace, not a better result.",
+    )  # fmt: skip
+
+
+GAPS = {row.name: _gap(row) for row in ATTACKS}
+
+
+def with_gaps(names: Iterable[str]) -> tuple[str, ...]:
+    """The names of measures, each attack followed by its gap to the retrained network; none twice."""
+    found = (part for name in names for part in (name, *([GAPS[name].name] if name in GAPS else [])))
+    return tuple(dict.fromkeys(found))
+
+
+LEFT = (
+    *(part for row in ATTACKS for part in (row, GAPS[row.name])),
+    Measure("residual_knowledge", beside(_knowledge_ratio), "", "times",
+            "Perturbed images recognised, over retrained", "perturbed recognised / retrained",
+            "Share of perturbed erased images that are recognised, divided by the retrained network's share; not shown where that is 0.",
+            "The ratio of `acc_ft_perturbed` to the retrained network's value on the same images, after Hsu et al. (NeurIPS 2025, "
+            "arXiv 2601.22359); 1 is as after retraining. A network that was retrained without a class hardly ever predicts it. Where its "
+            "share is 0 there is no ratio: read `acc_ft_perturbed` and its gap instead."),
+    Measure("over_unlearning", before(lambda e, o: over_unlearning(o.perturbed_logits, e.perturbed_logits, e.forget)), "", "number",
+            "Over-unlearning near the erased images", "OU@0.03",
+            "Total variation on perturbed erased images to the original's prediction without the erased classes; 0 to 1.",
+            "OU@ε after Ha et al. (ICML 2026, arXiv 2506.01318), with ε = 0.03: the mean of ½ Σ |p − q| over the perturbed images of "
+            "`acc_ft_perturbed`. p is the softmax of the original with the erased classes' logits at −∞, q the softmax of this network. Ha et al. "
+            "keep only perturbed images near the original's decision boundary; here all of them count. The original's own value is the mean "
+            "probability that it gives to the erased classes. DELETE trains towards 0, with `neighbours` on such perturbed images, "
+            "so a low value shows that this target was met; the retrained network's value shows whether it is the right one."),
+    Measure("nearest_class", _nearest, "up", "percent",
+            "Accuracy on the nearest class", "nearest class, test",
+            "Test accuracy on the remaining class that the retrained network predicts most often for what was erased.",
+            "Damage from erasing a class shows first in the class that resembles it. The nearest class is the remaining class that the "
+            "retrained network predicts most often for the erased classes' test images, taken together. `report.json` names it under "
+            "`nearest_class`, and so does the report. Without a retrained network it is not measured."),
+    Measure("relearn_steps", before(_relearn_steps), "", "count",
+            "Steps to relearn half", "steps to relearn half",
+            "Steps of fine-tuning on ten images a class until half of the original's accuracy on the class is back."),
+    Measure("cka_original", before(lambda e, o: linear_cka(e.erased_features, o.erased_features)), "", "number",
+            "CKA of features to the original", "CKA to original",
+            "How alike the features of erased test images are to the original's, up to rotation and scale; 0 to 1."),
+    Measure("cka_retrained", beside(lambda e, r: linear_cka(e.erased_features, r.erased_features)), "up", "number",
+            "CKA of features to the retrained network", "CKA to retrained",
+            "The same to the features of a network that never saw the class."),
+    Measure("head_norm", lambda e: _head(e, 0), "", "number", "Rank of the class's row in the last layer", "rank of row norm",
+            "Where the norm of the erased class's row stands among all classes': 0 is the smallest, 1 the largest."),
+    Measure("head_bias", lambda e: _head(e, 1), "", "number", "Rank of the class's bias", "rank of bias",
+            "The same of its bias."),
+)  # fmt: skip
