@@ -29,14 +29,18 @@ LEAST_SHARE = 0.02
 POOL = 2
 
 
-def _names(value: Any) -> tuple[str, ...]:
+def _names(value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
     if not isinstance(value, (tuple, list)) or not all(isinstance(name, str) and name for name in value):
         raise TypeError
+    if not value:
+        raise ValueError
     return tuple(value)
 
 
-@factory(fresh=Kind("beginnings of the names of layers, or none", _names), images=POSITIVE, features=NOT_NEGATIVE)
-def redistil(fresh: tuple[str, ...] = (), images: float = 7.0, features: float = 3.0) -> Method:
+@factory(fresh=Kind("beginnings of the names of layers, or None", _names), images=POSITIVE, features=NOT_NEGATIVE)
+def redistil(fresh: tuple[str, ...] | None = None, images: float = 7.0, features: float = 3.0) -> Method:
     """Initialises the last stage and the classifier afresh, and distils the original into them, the erased classes masked.
 
     What the features still know of a class was learned by the layers from its labels. Here these layers start again and see
@@ -67,7 +71,7 @@ def redistil(fresh: tuple[str, ...] = (), images: float = 7.0, features: float =
                 "redistil is for networks that answer once per image: choose another method, such as delete"
             )
         head, chosen = find_head(setup), fresh_layers(setup, fresh)
-        count = max(round(images * len(stream["label"])), 1)
+        count = max(round(images * int((np.asarray(stream["weight"]) > 0).sum())), 1)
         made, means = transfer_stream(setup, head, count)
         mask = _mask(setup, head, chosen)
         epochs = setup.num_steps / -(-len(stream["label"]) // setup.batch_size)
@@ -83,9 +87,10 @@ def redistil(fresh: tuple[str, ...] = (), images: float = 7.0, features: float =
         value = distill(log_target, answer).loss
         wanted = jnp.exp(log_target) @ context.constants["means"]
         value += features * jnp.mean(jnp.square(forget.logits[..., k:] - wanted), -1)
-        moved = jax.tree.map(lambda leaf, mask: jnp.sum(mask * jnp.square(leaf)), *_fresh(context))
+        moved = jax.tree.map(lambda leaf, mask: jnp.sum(mask.astype(leaf.dtype) * jnp.square(leaf)), *_fresh(context))
         value += DECAY / 2 * sum(jax.tree.leaves(moved))
-        falling = (1 + jnp.cos(jnp.pi * jnp.minimum(context.step / context.constants["num_steps"], 1))) / 2
+        done = jnp.asarray(context.step, value.dtype) / context.constants["num_steps"].astype(value.dtype)
+        falling = (1 + jnp.cos(jnp.pi * jnp.minimum(done, 1))) / 2
         return {FORGET: Term(falling * value)}
 
     return Method(
@@ -104,14 +109,15 @@ def _fresh(context: Context) -> tuple[Any, Any]:
     return context.student["params"], context.constants["update_mask"]
 
 
-def fresh_layers(setup: Setup, fresh: tuple[str, ...]) -> tuple[str, ...]:
+def fresh_layers(setup: Setup, fresh: tuple[str, ...] | None) -> tuple[str, ...]:
     """The names, at the top of the parameters, of the layers that start again, beside the classifier.
 
     Raises:
       ValueError: there are none of these names, or none that are numbered where no names are given.
     """
-    names = list(setup.teacher["params"])
-    if fresh:
+    leaves = jax.tree_util.tree_flatten_with_path(setup.teacher["params"])[0]
+    names = list(dict.fromkeys(str(names_of(place)[0]) for place, _ in leaves))
+    if fresh is not None:
         if missing := [beginning for beginning in fresh if not any(name.startswith(beginning) for name in names)]:
             raise ValueError(f"redistil: no layer's name begins with {missing[0]!r}: there are {', '.join(names)}")
         return tuple(name for name in names if name.startswith(fresh))
@@ -132,26 +138,28 @@ def transfer_stream(setup: Setup, head: Head, count: int) -> tuple[Stream, chex.
     """Transfer images with the original's answers, drawn by them, and the mean feature of each answer, `[k, d]`."""
     k = setup.num_classes
     image_key, draw_key = jax.random.split(setup.key)
-    pool = transfer_images(jnp.asarray(setup.streams[FORGET]["image"]), image_key, POOL * count)
+    forget = setup.streams[FORGET]
+    shown = np.asarray(forget["image"])[np.asarray(forget["weight"]) > 0]
+    pool = transfer_images(jnp.asarray(shown), image_key, POOL * count)
     both = in_batches(answers(beside_logits(setup.model, head.classifier), setup.preprocess), setup.teacher, pool)
     logits, found = both[:, :k], both[:, k:]
     erase = jnp.zeros(k, bool).at[jnp.array(setup.forget)].set(True)
     answer = jnp.argmax(jnp.where(erase, -jnp.inf, logits), -1)
-    counts = jnp.bincount(answer, length=k)
+    counts = jnp.bincount(answer, length=k).astype(found.dtype)
     sums = jax.ops.segment_sum(found, answer, k)
     means = jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1)[:, None], found.mean(0))
     share = counts / len(pool) * (k - len(setup.forget))
     left = 1 - jax.nn.softmax(logits)[:, jnp.array(setup.forget)].sum(-1)
     chance = jnp.maximum(left, 1e-6) / jnp.maximum(share, LEAST_SHARE)[answer]
     drawn = jax.random.choice(draw_key, len(pool), (count,), p=chance / chance.sum())
-    stream = {
+    stream: Stream = {
         "image": pool[drawn],
         "label": answer[drawn].astype(jnp.int32),
-        "weight": jnp.ones(count, jnp.float32),
+        "weight": jnp.ones(count, forget["weight"].dtype),
         "erase": jnp.broadcast_to(erase, (count, k)),
         "teacher_logits": logits[drawn],
     }
-    return {name: np.asarray(column) for name, column in stream.items()}, means
+    return stream, means
 
 
 def _mask(setup: Setup, head: Head, fresh: tuple[str, ...]) -> Any:
@@ -162,7 +170,7 @@ def _mask(setup: Setup, head: Head, fresh: tuple[str, ...]) -> Any:
     )
 
 
-def _wrap(setup: Setup, fresh: tuple[str, ...]) -> tuple[Model, Variables]:
+def _wrap(setup: Setup, fresh: tuple[str, ...] | None) -> tuple[Model, Variables]:
     head, chosen = find_head(setup), fresh_layers(setup, fresh)
     mask = _mask(setup, head, chosen)
     paths = jax.tree_util.tree_flatten_with_path(setup.teacher["params"])[0]
@@ -177,7 +185,7 @@ def _wrap(setup: Setup, fresh: tuple[str, ...]) -> tuple[Model, Variables]:
         ),
         state,
     )
-    kept = tuple(name for name in setup.teacher["params"] if name not in {*chosen, names_of(head.classifier.place)[0]})
+    kept = tuple({names_of(place)[0] for place, _ in paths} - {*chosen, names_of(head.classifier.place)[0]})
     return beside_logits(_with_kept(setup.model, kept), head.classifier), {**state, "params": params}
 
 
@@ -205,15 +213,17 @@ def _with_kept(model: Model, kept: tuple[str, ...]) -> Model:
             signature = inspect.signature(type(context.module).__call__)
             bound = signature.bind(context.module, *args, **kwargs)
             for name, value in {"train": False, "use_running_average": True, "deterministic": True}.items():
-                if name in signature.parameters:
+                if getattr(context.module, name, None) is not None:  # said when it was made, for this one call
+                    object.__setattr__(context.module, name, value)
+                elif name in signature.parameters:
                     bound.arguments[name] = value
             return next_function(*bound.args[1:], **bound.kwargs)
         return next_function(*args, **kwargs)
 
     def apply_train(variables: Variables, x: chex.Array, key: chex.PRNGKey) -> tuple[chex.Array, Variables]:
-        params = {
-            name: jax.lax.stop_gradient(tree) if name in kept else tree for name, tree in variables["params"].items()
-        }
+        params = jax.tree_util.tree_map_with_path(
+            lambda place, leaf: jax.lax.stop_gradient(leaf) if names_of(place)[0] in kept else leaf, variables["params"]
+        )
         seen.clear()
         with nn.intercept_methods(as_in_evaluation):
             logits, updated = model.apply_train({**variables, "params": params}, x, key)

@@ -79,9 +79,9 @@ def _drawing(kinds: tuple[str, ...]) -> Callable:
 def _scaled(image: chex.Array, key: chex.PRNGKey, least: float, most: float, alike: bool) -> chex.Array:
     """The image scaled by a random factor, at a random place; height and width by the same one, or each by its own."""
     scale_key, place_key = jax.random.split(key)
-    scale = jax.random.uniform(scale_key, (1 if alike else 2,), minval=least, maxval=most) * jnp.ones(2)
+    scale = jnp.broadcast_to(_uniform(scale_key, (1 if alike else 2,), least, most), (2,))
     size = jnp.array(image.shape[:2], jnp.float32)
-    shift = jax.random.uniform(place_key, (2,)) * (1 - scale) * size
+    shift = _uniform(place_key, (2,)) * (1 - scale) * size
     return jax.image.scale_and_translate(image, image.shape, (0, 1), scale, shift, "linear", antialias=False)
 
 
@@ -89,19 +89,23 @@ def _rectangle(size: tuple[int, ...], key: chex.PRNGKey) -> chex.Array:
     """bool `[h, w, 1]`: a rectangle whose sides are 0.3 to 0.7 of the image's."""
     side_key, place_key = jax.random.split(key)
     whole = jnp.array(size, jnp.float32)
-    sides = jax.random.uniform(side_key, (2,), minval=0.3, maxval=0.7) * whole
-    begin = jax.random.uniform(place_key, (2,)) * (whole - sides)
+    sides = _uniform(side_key, (2,), 0.3, 0.7) * whole
+    begin = _uniform(place_key, (2,)) * (whole - sides)
     rows, columns = (jnp.arange(n, dtype=jnp.float32) for n in size)
     inside = [(place >= begin[i]) & (place < begin[i] + sides[i]) for i, place in enumerate((rows, columns))]
     return (inside[0][:, None] & inside[1][None])[..., None]
 
 
 def _blend(first: chex.Array, second: chex.Array, key: chex.PRNGKey) -> chex.Array:
-    share = jax.random.uniform(key, minval=0.3, maxval=0.7)
+    share = _uniform(key, (), 0.3, 0.7)
     return share * first + (1 - share) * second
 
 
 def _blocks(shape: tuple[int, ...], key: chex.PRNGKey) -> chex.Array:
     """Numbers in [0, 1) that are the same over a quarter of each side."""
     height, width, channels = shape
-    return jax.image.resize(jax.random.uniform(key, (4, 4, channels)), (height, width, channels), "nearest")
+    return jax.image.resize(_uniform(key, (4, 4, channels)), (height, width, channels), "nearest")
+
+
+def _uniform(key: chex.PRNGKey, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> chex.Array:
+    return jax.random.uniform(key, shape, jnp.float32, low, high)
