@@ -82,8 +82,9 @@ def checked(options: Options, image_shape: tuple[int, ...]) -> Options:
 
 def check_auto(method: Method) -> None:
     """Raises ValueError for a method whose rate cannot be found by itself: one that is computed at once, or reads other samples."""
-    if method.edit is not None or method.streams != (FORGET,):
+    if method.edit is not None or method.streams != (FORGET,) or method.starts_over:
         why = "is computed at once" if method.edit is not None else f"reads {' and '.join(method.streams)} samples"
+        why = "starts over: it erases at any rate" if method.starts_over else why
         raise ValueError(
             f"lr={AUTO!r} is for trained methods that read forget samples alone, and {method.name} {why}: give a number"
         )

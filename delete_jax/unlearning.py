@@ -250,9 +250,12 @@ def _num_steps(streams: Mapping[str, Stream], options: Options) -> int:
 def _ready(method: Method, setup: Setup, tx: optax.GradientTransformation, options: Options) -> _Ready:
     started = time.perf_counter()
     prepared = method.prepare(setup)
-    streams = {name: stream | prepared.columns.get(name, {}) for name, stream in setup.streams.items()}
+    given = {**setup.streams, **prepared.streams}
+    streams = {name: stream | prepared.columns.get(name, {}) for name, stream in given.items()}
+    augment = options.augment if "augment" in method.settings else None
+    batch_norm = options.batch_norm if "batch_norm" in method.settings else "train"  # a method with a mode of its own
     own = method.wrap is None  # else the teacher answers with more than logits, which would not fit into memory
-    if method.uses_teacher and options.augment is None and own:
+    if method.uses_teacher and augment is None and own:
         predict = make_predictor(setup.model, setup.preprocess)
         for stream in streams.values():
             if "teacher_logits" not in stream and 4 * setup.num_classes * stream["label"].size <= MOST_ANSWER_BYTES:
@@ -262,9 +265,7 @@ def _ready(method: Method, setup: Setup, tx: optax.GradientTransformation, optio
     seconds = time.perf_counter() - started
     student, start = (setup.model, setup.teacher) if method.wrap is None else method.wrap(setup)
     num_parts = options.batch_size // (options.micro_batch or options.batch_size)
-    trainer = make_trainer(
-        student, method, tx, setup.preprocess, options.augment, options.batch_norm, options.parallel, num_parts
-    )
+    trainer = make_trainer(student, method, tx, setup.preprocess, augment, batch_norm, options.parallel, num_parts)
     return _Ready(trainer, start, setup.teacher if in_step else None, streams, prepared.constants, tx, seconds)
 
 

@@ -43,6 +43,7 @@ from delete_jax.methods.negative_gradient_plus import negative_gradient_plus
 from delete_jax.methods.pour import pour
 from delete_jax.methods.pour_distill import pour_distill
 from delete_jax.methods.random_label import random_label
+from delete_jax.methods.redistil import redistil
 from delete_jax.methods.salun import salun
 from delete_jax.methods.scrub import scrub
 from delete_jax.methods.source_free import source_free
@@ -73,6 +74,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "esc_t": esc_t,
     "source_free": source_free,
     "bias_shift": bias_shift,
+    "redistil": redistil,
     "finetune": finetune,
     "negative_gradient_plus": negative_gradient_plus,
     "scrub": scrub,

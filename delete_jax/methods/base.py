@@ -69,10 +69,12 @@ class Prepared(NamedTuple):
 
     columns: `{stream: {column: [n, ...]}}` to join to the streams, such as labels drawn once per sample.
     constants: arrays that every step may read; `update_mask`, a pytree like the parameters, multiplies the updates.
+    streams: samples in place of the method's own.
     """
 
     columns: Mapping[str, Stream] = {}
     constants: Mapping[str, Any] = {}
+    streams: Mapping[str, Stream] = {}
 
 
 class Output(NamedTuple):
@@ -219,6 +221,7 @@ class Method(NamedTuple):
     needs: what the forget samples must come with for the method to make sense: some of `MAPS`, `COUNTERPARTS`.
     settings: which of the training's settings (`TRAINED`), and of "mask", change the result; the others may have any
         value. A method draws random numbers if "seed" is among them.
+    starts_over: whether layers start afresh: then a network of any small rate no longer knows the class, nor the others.
     paper: who proposed it and where; "this project" for our own.
     ranges: each hyper-parameter's allowed values, in words; filled in by `hyperparameters.factory`.
     hyperparameters: their values; filled in by the same.
@@ -235,6 +238,7 @@ class Method(NamedTuple):
     edit: EditFn | None = None
     needs: tuple[str, ...] = ()
     settings: tuple[str, ...] = TRAINED
+    starts_over: bool = False
     paper: str = ""
     ranges: Mapping[str, str] = FrozenDict()
     hyperparameters: Mapping[str, Any] = FrozenDict()

@@ -1,0 +1,236 @@
+"""Redistil: undo the layers that learned the class, and teach them again by an original that does not name it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from delete_jax import losses
+from delete_jax.methods.attacks import answers
+from delete_jax.methods.base import FORGET, Context, Method, Output, Prepared, Setup, Stream, Term, distill, in_batches
+from delete_jax.methods.classifier import Place, find_bias, names_of
+from delete_jax.methods.features import Head, beside_logits, find_head
+from delete_jax.methods.hyperparameters import NOT_NEGATIVE, POSITIVE, Kind, factory
+from delete_jax.methods.transfer import transfer_images
+from delete_jax.model import Model, Variables
+
+DECAY = 5e-4
+LEAST_SHARE = 0.02
+"""Of an equal share: how rare an answer may seem when transfer images are drawn by their answers."""
+POOL = 2
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, (tuple, list)) or not all(isinstance(name, str) and name for name in value):
+        raise TypeError
+    if not value:
+        raise ValueError
+    return tuple(value)
+
+
+@factory(fresh=Kind("beginnings of the names of layers, or None", _names), images=POSITIVE, features=NOT_NEGATIVE)
+def redistil(fresh: tuple[str, ...] | None = None, images: float = 7.0, features: float = 3.0) -> Method:
+    """Initialises the last stage and the classifier afresh, and distils the original into them, the erased classes masked.
+
+    What the features still know of a class was learned by the layers from its labels. Here these layers start again and see
+    transfer images (`transfer.transfer_images`), all made of forget images, with the answers of the original without the
+    erased classes. They are drawn in proportion to `(1 - p_u) / (number of images with the same answer)`, p_u what the
+    original gives the erased classes: without the balance whole classes are lost. The loss is
+    `KL(masked original || student) + features * mean |h_s - sum_c p_c mu_c|^2`, h_s the student's features, p the target and mu_c
+    the original's mean feature over the transfer images that it answers with c; it falls along a cosine, and fresh weights decay.
+    The layers before stay as they are, on frozen statistics. Some classes suffer, where no transfer image resembles them.
+
+    Reads forget samples; for Linen networks with an answer per image. An epoch is one pass over the transfer images.
+    A step of this project. Example: `dj.unlearn(…, forget=[3], method=dj.methods.redistil(), lr=0.05, epochs=2)`.
+
+    Args:
+      fresh: how the names of the layers begin that start again, beside the classifier, such as ("layer3", "layer4"). None: the
+        ones that end a row of numbered names, such as layer4_0 and layer4_1 after layer3_1.
+      images: transfer images per forget image.
+      features: weight of the features' term.
+
+    Raises:
+      ValueError: no such layers, or images is not above 0, or features is below 0.
+    """
+
+    def prepare(setup: Setup) -> Prepared:
+        stream = setup.streams[FORGET]
+        if stream["label"].ndim > 1:
+            raise ValueError(
+                "redistil is for networks that answer once per image: choose another method, such as delete"
+            )
+        head, chosen = find_head(setup), fresh_layers(setup, fresh)
+        count = max(round(images * int((np.asarray(stream["weight"]) > 0).sum())), 1)
+        made, means = transfer_stream(setup, head, count)
+        mask = _mask(setup, head, chosen)
+        epochs = setup.num_steps / -(-len(stream["label"]) // setup.batch_size)
+        steps = epochs * -(-count // setup.batch_size)
+        constants = {"means": means, "update_mask": mask, "num_steps": jnp.float32(steps)}
+        return Prepared(constants=constants, streams={FORGET: made})
+
+    def loss(outputs: Mapping[str, Output], context: Context) -> dict[str, Term]:
+        forget = outputs[FORGET]
+        k = forget.batch["erase"].shape[-1]
+        answer = forget._replace(logits=forget.logits[..., :k])
+        log_target = losses.masked_log_softmax(forget.teacher_logits, forget.batch["erase"])
+        value = distill(log_target, answer).loss
+        wanted = jnp.exp(log_target) @ context.constants["means"]
+        value += features * jnp.mean(jnp.square(forget.logits[..., k:] - wanted), -1)
+        moved = jax.tree.map(lambda leaf, mask: jnp.sum(mask.astype(leaf.dtype) * jnp.square(leaf)), *_fresh(context))
+        value += DECAY / 2 * sum(jax.tree.leaves(moved))
+        done = jnp.asarray(context.step, value.dtype) / context.constants["num_steps"].astype(value.dtype)
+        falling = (1 + jnp.cos(jnp.pi * jnp.minimum(done, 1))) / 2
+        return {FORGET: Term(falling * value)}
+
+    return Method(
+        "redistil",
+        loss,
+        uses_teacher=True,
+        prepare=prepare,
+        wrap=functools.partial(_wrap, fresh=fresh),
+        settings=("epochs", "lr", "batch_size", "momentum", "seed"),
+        starts_over=True,
+        paper="this project",
+    )
+
+
+def _fresh(context: Context) -> tuple[Any, Any]:
+    return context.student["params"], context.constants["update_mask"]
+
+
+def fresh_layers(setup: Setup, fresh: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The names, at the top of the parameters, of the layers that start again, beside the classifier.
+
+    Raises:
+      ValueError: there are none of these names, or none that are numbered where no names are given.
+    """
+    leaves = jax.tree_util.tree_flatten_with_path(setup.teacher["params"])[0]
+    names = list(dict.fromkeys(str(names_of(place)[0]) for place, _ in leaves))
+    if fresh is not None:
+        if missing := [beginning for beginning in fresh if not any(name.startswith(beginning) for name in names)]:
+            raise ValueError(f"redistil: no layer's name begins with {missing[0]!r}: there are {', '.join(names)}")
+        return tuple(name for name in names if name.startswith(fresh))
+    numbered = [
+        (int(found[2]), found[1], name) for name in names if (found := re.match(r"([a-zA-Z_]*?)(\d+)(?:_|$)", name))
+    ]
+    rows = {row: {n for n, other, _ in numbered if other == row} for _, row, _ in numbered}
+    row = max(rows, key=lambda row: len(rows[row]), default=None)
+    if row is None or len(rows[row]) < 2:
+        raise ValueError(
+            f"redistil: which layers are the last cannot be seen by their names ({', '.join(names)}): give fresh="
+        )
+    last = max(rows[row])
+    return tuple(name for n, other, name in numbered if (n, other) == (last, row))
+
+
+def transfer_stream(setup: Setup, head: Head, count: int) -> tuple[Stream, chex.Array]:
+    """Transfer images with the original's answers, drawn by them, and the mean feature of each answer, `[k, d]`."""
+    k = setup.num_classes
+    image_key, draw_key = jax.random.split(setup.key)
+    forget = setup.streams[FORGET]
+    shown = np.asarray(forget["image"])[np.asarray(forget["weight"]) > 0]
+    pool = transfer_images(jnp.asarray(shown), image_key, POOL * count)
+    both = in_batches(answers(beside_logits(setup.model, head.classifier), setup.preprocess), setup.teacher, pool)
+    logits, found = both[:, :k], both[:, k:]
+    erase = jnp.zeros(k, bool).at[jnp.array(setup.forget)].set(True)
+    answer = jnp.argmax(jnp.where(erase, -jnp.inf, logits), -1)
+    counts = jnp.bincount(answer, length=k).astype(found.dtype)
+    sums = jax.ops.segment_sum(found, answer, k)
+    means = jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1)[:, None], found.mean(0))
+    share = counts / len(pool) * (k - len(setup.forget))
+    left = 1 - jax.nn.softmax(logits)[:, jnp.array(setup.forget)].sum(-1)
+    chance = jnp.maximum(left, 1e-6) / jnp.maximum(share, LEAST_SHARE)[answer]
+    drawn = jax.random.choice(draw_key, len(pool), (count,), p=chance / chance.sum())
+    stream: Stream = {
+        "image": pool[drawn],
+        "label": answer[drawn].astype(jnp.int32),
+        "weight": jnp.ones(count, forget["weight"].dtype),
+        "erase": jnp.broadcast_to(erase, (count, k)),
+        "teacher_logits": logits[drawn],
+    }
+    return stream, means
+
+
+def _mask(setup: Setup, head: Head, fresh: tuple[str, ...]) -> Any:
+    own = {head.classifier.place, find_bias(setup, head.classifier)}
+    return jax.tree_util.tree_map_with_path(
+        lambda place, leaf: jnp.asarray(names_of(place)[0] in fresh or place in own, leaf.dtype),
+        setup.teacher["params"],
+    )
+
+
+def _wrap(setup: Setup, fresh: tuple[str, ...] | None) -> tuple[Model, Variables]:
+    head, chosen = find_head(setup), fresh_layers(setup, fresh)
+    mask = _mask(setup, head, chosen)
+    paths = jax.tree_util.tree_flatten_with_path(setup.teacher["params"])[0]
+    keys = iter(jax.random.split(jax.random.fold_in(setup.key, 1), len(paths)))
+    params = jax.tree_util.tree_map_with_path(
+        lambda place, leaf, moves: _initial(place, leaf, next(keys)) if moves else leaf, setup.teacher["params"], mask
+    )
+    state = {name: tree for name, tree in setup.teacher.items() if name != "params"}
+    state = jax.tree_util.tree_map_with_path(
+        lambda place, leaf: (
+            _initial(place, leaf, None) if names_of(place)[1:2] and names_of(place)[1] in chosen else leaf
+        ),
+        state,
+    )
+    kept = tuple({names_of(place)[0] for place, _ in paths} - {*chosen, names_of(head.classifier.place)[0]})
+    return beside_logits(_with_kept(setup.model, kept), head.classifier), {**state, "params": params}
+
+
+def _initial(place: Place, leaf: chex.Array, key: Any) -> chex.Array:
+    """A layer's parameter or statistic as it is before any training."""
+    name = names_of(place)[-1]
+    if name in ("scale", "var"):
+        return jnp.ones_like(leaf)
+    if name in ("bias", "mean") or key is None:
+        return jnp.zeros_like(leaf)
+    if leaf.ndim > 1:
+        return jax.nn.initializers.he_normal()(key, leaf.shape, leaf.dtype)
+    return 0.02 * jax.random.normal(key, leaf.shape, leaf.dtype)
+
+
+@functools.lru_cache(maxsize=16)
+def _with_kept(model: Model, kept: tuple[str, ...]) -> Model:
+    """The network whose training mode has these layers in evaluation mode, and no gradient to them."""
+    seen: list[str] = []
+
+    def as_in_evaluation(next_function, args, kwargs, context):
+        path = context.module.path
+        if path and path[0] in kept and context.method_name == "__call__":
+            seen.append(path[0])
+            signature = inspect.signature(type(context.module).__call__)
+            bound = signature.bind(context.module, *args, **kwargs)
+            for name, value in {"train": False, "use_running_average": True, "deterministic": True}.items():
+                if getattr(context.module, name, None) is not None:  # said when it was made, for this one call
+                    object.__setattr__(context.module, name, value)
+                elif name in signature.parameters:
+                    bound.arguments[name] = value
+            return next_function(*bound.args[1:], **bound.kwargs)
+        return next_function(*args, **kwargs)
+
+    def apply_train(variables: Variables, x: chex.Array, key: chex.PRNGKey) -> tuple[chex.Array, Variables]:
+        params = jax.tree_util.tree_map_with_path(
+            lambda place, leaf: jax.lax.stop_gradient(leaf) if names_of(place)[0] in kept else leaf, variables["params"]
+        )
+        seen.clear()
+        with nn.intercept_methods(as_in_evaluation):
+            logits, updated = model.apply_train({**variables, "params": params}, x, key)
+        if kept and not seen:
+            raise ValueError(
+                "redistil is for Linen networks (models.from_linen): the layers of others cannot be kept still"
+            )
+        return logits, {**updated, "params": variables["params"]}
+
+    return model._replace(apply_train=apply_train)
