@@ -19,6 +19,7 @@ from delete_jax.loop import Log, NonFiniteError, Progress, Result, Row, Store, f
 from delete_jax.memory import peak_bytes
 from delete_jax.methods import FORGET, METHODS, Method, Setup, Stream, create, delete
 from delete_jax.methods.base import COUNTERPARTS, MAPS, check_needs
+from delete_jax.methods.finish import overwrite
 from delete_jax.methods.hyperparameters import shown
 from delete_jax.model import Model, Variables, as_given, as_saved, from_saved
 from delete_jax.network_check import as_is, check_answers, check_network, check_training, not_finite
@@ -54,6 +55,7 @@ def unlearn(
     augment: Callable[..., Any] | None = None,
     tx: optax.GradientTransformation | None = None,
     parallel: str = "auto",
+    finish: str | None = None,
     evaluate: Callable[[Variables], Row] | None = None,
     log: Log | None = None,
     store: Store | None = None,
@@ -88,6 +90,9 @@ def unlearn(
         `step.make_train_step`). Without it the teacher's answers are computed once, unless they take more than 2 GiB.
       tx: optimiser, built for a rate of 1; SGD with momentum 0.9 when None.
       parallel: "auto", "jit", "pmap" or "sharding" (see `parallel.make_trainer`).
+      finish: overwrite the erased classes' part of the classifier afterwards, with "zero" or the "mean" of the others
+        (`methods.finish`): this hides what is left in the predictions, and forgets nothing. `evaluate`, `log` and `store`
+        see the network before it.
       evaluate, log, store, progress: see `loop.fit`. A store with the states of another request, of other samples or of
         another network is refused.
       class_names: the name of class i at position i.
@@ -112,6 +117,7 @@ def unlearn(
         augment,
         tx,
         parallel,
+        finish,
         evaluate,
         log,
         store,
@@ -201,6 +207,8 @@ def unlearn_streams(
         num_steps=_num_steps(streams, options),
         classifier=model.classifier,
     )
+    if options.finish is not None:
+        overwrite(setup, options.finish)  # it is for this network, or refused before anything is spent
     search: tuple[Row, ...] = ()
     if isinstance(options.lr, str):
         saved = options.store.restore() if options.store is not None else None
@@ -213,7 +221,7 @@ def unlearn_streams(
     setup = setup._replace(strength=lr)
     if method.edit is not None:
         edited = _edit(method, setup, tx, options)
-        return edited._replace(variables=as_given(edited.variables, variables))
+        return _finished(edited, setup, options)
     ready = _ready(method, setup, tx, options)
     evaluate = options.evaluate
     fitted = _fit(
@@ -227,7 +235,18 @@ def unlearn_streams(
         store=options.store,
         progress=options.progress,
     )
-    return fitted._replace(variables=as_given(method.unwrap(fitted.variables), variables), lr=lr, search=search)
+    fitted = fitted._replace(variables=method.unwrap(fitted.variables), lr=lr, search=search)
+    return _finished(fitted, setup, options)
+
+
+def _finished(result: Result, setup: Setup, options: Options) -> Result:
+    """With the original's containers and dtypes, and with its finish."""
+    variables = as_given(result.variables, setup.teacher)
+    if options.finish is None:
+        return result._replace(variables=variables)
+    started = time.perf_counter()
+    variables = as_given(overwrite(setup._replace(teacher=variables), options.finish), setup.teacher)
+    return result._replace(variables=variables, seconds=result.seconds + time.perf_counter() - started)
 
 
 class _Ready(NamedTuple):

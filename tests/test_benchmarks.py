@@ -209,7 +209,7 @@ def test_each_says_how_it_is_run(path):
 
 
 @pytest.mark.parametrize(
-    "name", ["compare", "figures", "features", "sequential", "anchors", "segmentation", "backdoor", "faces"]
+    "name", ["compare", "figures", "features", "sequential", "anchors", "segmentation", "backdoor", "faces", "finish"]
 )
 def test_bad_input_is_one_line(name, scripts, monkeypatch, capsys, tmp_path):
     script = scripts(name)

@@ -35,6 +35,7 @@ from delete_jax.methods.delete import delete
 from delete_jax.methods.describe import Description, Hyperparameter, describe_factory
 from delete_jax.methods.esc import esc, esc_t
 from delete_jax.methods.finetune import finetune
+from delete_jax.methods.finish import finish
 from delete_jax.methods.fisher import fisher
 from delete_jax.methods.gradient_ascent import gradient_ascent
 from delete_jax.methods.l2ul import l2ul_adv, l2ul_imp
@@ -155,6 +156,7 @@ __all__ = [
     "esc",
     "esc_t",
     "finetune",
+    "finish",
     "fisher",
     "gradient_ascent",
     "l2ul_adv",

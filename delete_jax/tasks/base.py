@@ -109,7 +109,7 @@ class Task(NamedTuple):
     measure: `(run, {name: Result}) -> Measured`.
     page: the module whose `parts(record, examples)` makes the report's page; imported when the report is written.
     answers: what has a class: an "image" or a "pixel".
-    reads: which of `unlearn`'s settings count that do not count everywhere: of "mask", "pixels" and "augment".
+    reads: which of `unlearn`'s settings count that do not count everywhere: of "mask", "pixels", "augment" and "finish".
     provides: what its forget samples come with (`Method.needs`).
     prefix: of the names of datasets that no other task can load; "" where there are none.
     """
@@ -123,7 +123,7 @@ class Task(NamedTuple):
     page: str
     check: Callable[[Config], None] = lambda config: None
     answers: str = "image"
-    reads: tuple[str, ...] = ("mask", "augment")
+    reads: tuple[str, ...] = ("mask", "augment", "finish")
     provides: tuple[str, ...] = ()
     prefix: str = ""
 
