@@ -18,11 +18,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import bench
+import numpy as np
 from bench import Bench, Case, Study, Way
+from compare import means
 
 import delete_jax as dj
 from delete_jax import metrics, models
+from delete_jax.data import Split
 from delete_jax.methods.finish import FINISHES
+from delete_jax.predict import make_predictor
 from delete_jax.run.training import unlearning_options
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 from delete_jax.tasks.evidence import Evidence
@@ -49,40 +53,48 @@ def run(options: argparse.Namespace) -> None:
         name="finish", bench=loaded, requests=options.classes, seeds=options.seeds, names=names, more=finished
     )
     record = study.run(WAYS, {name: name for name in (ORIGINAL, RETRAINED)})
-    columns = bench.measured(NAMES)
-    lines = bench.table((*study.heads, "finish"), columns, [row for one in record["rows"] for row in apart(one)])
+    columns, rows = bench.measured(NAMES), [row for one in record["rows"] for row in apart(one)]
+    if len(options.classes) > 1:
+        rows = [*means(rows, columns), *rows]
     below = bench.note("Percent, mean", options.seeds, "validation data", record["rates"])
-    bench.write(options.out, "finish", [*lines, "", below], record)
+    bench.write(options.out, "finish", [*bench.table(study.heads, columns, rows), "", below], record)
 
 
 def finished(case: Case, result: dj.Result) -> dict[str, Any]:
     """The figures of a network by finish."""
-    return {finish: metrics.measure(Evidence(*one), NAMES) for finish, one in networks(case, result)}
+    return {finish: metrics.measure(evidence, NAMES) for finish, evidence in networks(case, result)}
 
 
-def networks(case: Case, result: dj.Result) -> Iterator[tuple[str, tuple[Any, dj.Result]]]:
-    """A network with every finish."""
+class Served(Evidence):
+    """What a network answers whose logits are log-probabilities: normalised again, they would differ by rounding."""
+
+    def _answers(self, split: Split) -> np.ndarray:
+        return np.exp(make_predictor(self.run.model, self.run.preprocess)(self.result.variables, split.images))
+
+
+def networks(case: Case, result: dj.Result) -> Iterator[tuple[str, Evidence]]:
+    """The evidence on a network with every finish."""
     run, num_classes = case.run, case.bench.dataset.num_classes
-    yield NONE, (run, result)
+    yield NONE, Evidence(run, result)
     for row in FINISHES:
         method = dj.methods.finish(row)
         streams = case.bench.task.streams(run, method, result.variables)
         found = unlearn_streams(
             run.model, result.variables, streams, num_classes, case.forget, method, unlearning_options(run)
         )
-        yield row, (run, found)
-    yield CONSTANT, (run._replace(model=models.without_classes(run.model, case.forget)), result)
+        yield row, Evidence(run, found)
+    yield CONSTANT, Served(run._replace(model=models.without_classes(run.model, case.forget)), result)
 
 
 def apart(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """A row for each finish; the retrained network needs none."""
-    heads = {name: row[name] for name in ("forget", "method")}
     for finish in (NONE, *FINISHES, CONSTANT):
         if finish == NONE or row["method"] != RETRAINED:
             values = (
                 {name: row[f"{finish}.{name}"] for name in NAMES} if "failed" not in row else {"failed": row["failed"]}
             )
-            yield {**heads, "finish": finish, **values}
+            name = row["method"] if finish == NONE else f"{row['method']}, {finish}"
+            yield {"forget": row["forget"], "method": name, "rate": row["rate"], **values}
 
 
 if __name__ == "__main__":

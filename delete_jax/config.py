@@ -171,7 +171,8 @@ def validate(config: Config) -> None:
         )
     method = _method(config)
     if config.unlearn.lr == AUTO:
-        _prefixed("config.unlearn.lr", check_auto, method)
+        forget = config.unlearn.forget if methods.CLASSES in task.provides else ()
+        _prefixed("config.unlearn.lr", check_auto, method, forget)
     check_needs(method, task.provides, f"the task {task.name}")
     for other in TASKS.values():
         if other.prefix and other is not task and config.data.name.startswith(other.prefix):
@@ -180,9 +181,10 @@ def validate(config: Config) -> None:
                 f"with task={other.settings.__name__}(…)"
             )
     defaults = UnlearnConfig()
-    for field in SOMETIMES:
+    reads = (*task.reads, *(("forget",) if methods.CLASSES in task.provides else ()))
+    for field in ("forget", *SOMETIMES):
         value, default = getattr(config.unlearn, field), getattr(defaults, field)
-        if field not in task.reads and value != default:
+        if field not in reads and value != default:
             raise ValueError(
                 f"config.unlearn.{field} is {value!r}: it does not count for the task {task.name}; leave it out"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -83,8 +83,13 @@ def checked(options: Options, image_shape: tuple[int, ...]) -> Options:
     )
 
 
-def check_auto(method: Method) -> None:
-    """Raises ValueError for a method whose rate cannot be found by itself: one that is computed at once, or reads other samples."""
+def check_auto(method: Method, forget: Sequence[int]) -> None:
+    """Raises ValueError where the rate cannot be found by itself: for a method that is computed at once, or reads other samples;
+    where no class is to be erased, so that held-out samples of it should not be recognised."""
+    if not forget:
+        raise ValueError(
+            f"lr={AUTO!r} looks for the rate that erases whole classes, and there are none to erase: give a number"
+        )
     if method.edit is not None or method.streams != (FORGET,):
         why = "is computed at once" if method.edit is not None else f"reads {' and '.join(method.streams)} samples"
         raise ValueError(

@@ -68,6 +68,7 @@ OF_TASKS = {
         "lr": (0.0, float("nan")),
         "measures": (("auc",),),
     },
+    "instances": {"indices": ((), (1, 1), (-1,), (1.5,), (True,), ("a",), [1], 3, None)},
 }
 UNNAMED = {"unlearn.method", "unlearn.hyperparameters"}  # the message names the method and its argument instead
 

@@ -8,7 +8,19 @@ import numpy as np
 import pytest
 
 import delete_jax as dj
-from delete_jax.methods import COUNTERPARTS, FORGET, MAPS, MASKED, METHODS, REMAIN, TRAINED, Context, Setup, check_needs
+from delete_jax.methods import (
+    CLASSES,
+    COUNTERPARTS,
+    FORGET,
+    MAPS,
+    MASKED,
+    METHODS,
+    REMAIN,
+    TRAINED,
+    Context,
+    Setup,
+    check_needs,
+)
 from delete_jax.methods.hyperparameters import POSITIVE, factory
 from delete_jax.options import Options
 from delete_jax.step import init_state, make_train_step, sgd
@@ -249,7 +261,7 @@ def test_facts(method):
     assert method.paper
     assert set(method.settings) <= set(MASKED)
     assert method.edit is not None or set(TRAINED) - {"batch_norm"} <= set(method.settings)
-    assert set(method.needs) <= {MAPS, COUNTERPARTS}
+    assert set(method.needs) <= {CLASSES, MAPS, COUNTERPARTS}
     assert isinstance(hash(method), int)
 
 

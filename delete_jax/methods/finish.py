@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from delete_jax.methods.base import Method, Setup
+from delete_jax.methods.base import CLASSES, Method, Setup
 from delete_jax.methods.classifier import find_bias, leaf_at, replace_leaf
 from delete_jax.methods.features import find_head, unseen
 from delete_jax.methods.hyperparameters import factory, one_of
@@ -41,11 +41,15 @@ def finish(row: str = "mean") -> Method:
       ValueError: another row; (`overwrite`) the logits are not features times a kernel plus a bias.
     """
 
-    return Method("finish", edit=lambda setup: overwrite(setup, row), settings=(), paper="this project")
+    return Method(
+        "finish", edit=lambda setup: overwrite(setup, row), needs=(CLASSES,), settings=(), paper="this project"
+    )
 
 
 def overwrite(setup: Setup, row: str) -> Variables:
     """The variables of `setup.teacher` with the classes of `setup.forget` overwritten; see `finish`."""
+    if not setup.forget:
+        raise ValueError("a finish overwrites erased classes, and there are none: leave it out")
     setup = unseen(setup)
     head = find_head(setup)
     place = find_bias(setup, head.classifier)

@@ -144,11 +144,16 @@ def _unlearn(run: Run, folder: Folder, original: Result, name: str) -> Result:
     method, dataset, forget = run.method, run.data.dataset, run.data.forget
     predict, held_out = make_predictor(run.model, run.preprocess, classes=True), dataset.validation
 
-    def evaluate(variables: Variables) -> Row:
-        return metrics.forget_remain_accuracy(predict(variables, held_out.images), held_out.labels, forget)
-
     with _noting(folder):
         streams = tasks.of_settings(run.config.task).streams(run, method, original.variables)
+    samples = {} if forget else streams.get(methods.FORGET, {})  # no class is erased, of which samples were held out
+
+    def evaluate(variables: Variables) -> Row:
+        found = metrics.forget_remain_accuracy(predict(variables, held_out.images), held_out.labels, forget)
+        if samples:
+            found["acc_f"] = float((predict(variables, samples["image"]) == samples["label"]).mean())
+        return found
+
     options = unlearning_options(run, evaluate=evaluate)._replace(finish=None)
     identity = origin(original.variables, streams, forget, method, options)
     identity |= {**dataset.digests, "class_names": list(dataset.class_names)}
