@@ -187,9 +187,9 @@ def check_indices(indices: Any, num_samples: int | None = None) -> np.ndarray:
     end = numbers[-1] + 1 if num_samples is None else num_samples
     if wrong := [number for number in numbers if not 0 <= number < end]:
         last = "" if num_samples is None else f" to {end - 1}"
-        raise ValueError(f"sample {wrong[0]} cannot be forgotten: samples are numbered from 0{last}")
+        raise ValueError(f"sample {wrong[0]} cannot be forgotten: give numbers from 0{last}")
     if twice := [one for one, other in itertools.pairwise(numbers) if one == other]:
-        raise ValueError(f"sample {twice[0]} stands twice in forget_indices: name each sample once")
+        raise ValueError(f"sample {twice[0]} stands twice in forget_indices: give each number once")
     return np.array(numbers)
 
 

@@ -388,16 +388,6 @@ _VERIFICATION = tuple(
 
 MEASURES: dict[str, Measure] = {
     row.name: row
-    for row in (
-        *_ANSWERS,
-        *_DISTANCES,
-        *_ATTACK,
-        *_INSIDE,
-        *_LEFT,
-        *_COST,
-        *_SAMPLES,
-        *_PIXELS,
-        *_TRIGGER,
-        *_VERIFICATION,
-    )
+    for rows in (_ANSWERS, _DISTANCES, _ATTACK, _INSIDE, _LEFT, _COST, _SAMPLES, _PIXELS, _TRIGGER, _VERIFICATION)
+    for row in rows
 }
