@@ -80,6 +80,13 @@ def test_it_follows_any_method(method):
     jax.tree.map(np.testing.assert_array_equal, finished.variables, again.variables)
 
 
+@pytest.mark.parametrize("parallel", ["pmap", "sharding"])
+def test_it_follows_a_training_on_several_devices(parallel):
+    finished, one = call(parallel=parallel, finish="mean"), call(finish="mean")
+    for a, b in zip(jax.tree.leaves(finished.variables), jax.tree.leaves(one.variables), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
 def test_a_store_keeps_the_network_before_it(tmp_path):
     plain = call(store=dj.Checkpoints(tmp_path))
     finished = call(store=dj.Checkpoints(tmp_path), finish="zero")  # restored: nothing is trained
