@@ -11,6 +11,7 @@ from typing import Any
 from delete_jax import methods, models
 from delete_jax.data.images import MAX_SIDE
 from delete_jax.methods import Method, check_needs
+from delete_jax.methods.finish import FINISHES
 from delete_jax.methods.hyperparameters import shown
 from delete_jax.options import AUTO, MOST_EPOCHS, check_auto, rate
 from delete_jax.parallel import MODES
@@ -72,6 +73,7 @@ class UnlearnConfig:
     pixels: str = "all"
     batch_norm: str = "train"
     augment: tuple[str, ...] = ()
+    finish: str | None = None
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -154,6 +156,12 @@ def validate(config: Config) -> None:
     choose(config.unlearn.mask, "config.unlearn.mask", MASKS)
     choose(config.unlearn.pixels, "config.unlearn.pixels", PIXELS)
     choose(config.unlearn.batch_norm, "config.unlearn.batch_norm", BATCH_NORM_MODES)
+    require(
+        config.unlearn.finish in (None, *FINISHES),
+        "config.unlearn.finish",
+        config.unlearn.finish,
+        f"None, or one of {', '.join(FINISHES)}",
+    )
     choose(config.model.dtype, "config.model.dtype", models.DTYPES)
     require(len(config.unlearn.forget) > 0, "config.unlearn.forget", config.unlearn.forget, "at least one class")
     _check_network(config.model, task)
@@ -163,7 +171,8 @@ def validate(config: Config) -> None:
         )
     method = _method(config)
     if config.unlearn.lr == AUTO:
-        _prefixed("config.unlearn.lr", check_auto, method)
+        forget = config.unlearn.forget if methods.CLASSES in task.provides else ()
+        _prefixed("config.unlearn.lr", check_auto, method, forget)
     check_needs(method, task.provides, f"the task {task.name}")
     for other in TASKS.values():
         if other.prefix and other is not task and config.data.name.startswith(other.prefix):
@@ -172,9 +181,10 @@ def validate(config: Config) -> None:
                 f"with task={other.settings.__name__}(…)"
             )
     defaults = UnlearnConfig()
-    for field in SOMETIMES:
+    reads = (*task.reads, *(("forget",) if methods.CLASSES in task.provides else ()))
+    for field in ("forget", *SOMETIMES):
         value, default = getattr(config.unlearn, field), getattr(defaults, field)
-        if field not in task.reads and value != default:
+        if field not in reads and value != default:
             raise ValueError(
                 f"config.unlearn.{field} is {value!r}: it does not count for the task {task.name}; leave it out"
             )
@@ -210,7 +220,7 @@ def shorten(config: Config) -> Config:
     return config
 
 
-SOMETIMES = ("mask", "pixels", "augment")
+SOMETIMES = ("mask", "pixels", "augment", "finish")
 """Settings of `unlearn` that count for some tasks only (`Task.reads`)."""
 
 
@@ -229,6 +239,8 @@ def counted(config: Config) -> dict[str, Any]:
     }
     if settings["micro_batch"] is not None and method.edit is None:
         found["micro_batch"] = settings["micro_batch"]
+    if settings["finish"] is not None:
+        found["finish"] = settings["finish"]
     return found | ({"seed": config.seed} if "seed" in method.settings else {})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -12,6 +12,7 @@ import optax
 
 from delete_jax.loop import Log, Progress, Row, Store, check_batch_size
 from delete_jax.methods import FORGET, Method
+from delete_jax.methods.finish import FINISHES
 from delete_jax.methods.hyperparameters import shown
 from delete_jax.model import Variables
 from delete_jax.parallel import MODES
@@ -36,6 +37,7 @@ class Options(NamedTuple):
     augment: Callable[..., Any] | None = None
     tx: optax.GradientTransformation | None = None
     parallel: str = "auto"
+    finish: str | None = None
     evaluate: Callable[[Variables], Row] | None = None
     log: Log | None = None
     store: Store | None = None
@@ -55,9 +57,10 @@ def checked(options: Options, image_shape: tuple[int, ...]) -> Options:
     for name, value, choices in (
         ("batch_norm", options.batch_norm, BATCH_NORM_MODES),
         ("parallel mode", options.parallel, MODES),
+        ("finish", options.finish, (None, *FINISHES)),
     ):
         if value not in choices:
-            raise ValueError(f"unknown {name} {shown(value)}: choose one of {', '.join(choices)}")
+            raise ValueError(f"unknown {name} {shown(value)}: choose one of {', '.join(map(str, choices))}")
     batch_size = integer("batch_size", options.batch_size, 1)
     check_batch(batch_size, image_shape, options.parallel)
     micro_batch = None if options.micro_batch is None else integer("micro_batch", options.micro_batch, 1)
@@ -80,8 +83,13 @@ def checked(options: Options, image_shape: tuple[int, ...]) -> Options:
     )
 
 
-def check_auto(method: Method) -> None:
-    """Raises ValueError for a method whose rate cannot be found by itself: one that is computed at once, or reads other samples."""
+def check_auto(method: Method, forget: Sequence[int]) -> None:
+    """Raises ValueError where the rate cannot be found by itself: for a method that is computed at once, or reads other samples;
+    where no class is to be erased, so that held-out samples of it should not be recognised."""
+    if not forget:
+        raise ValueError(
+            f"lr={AUTO!r} looks for the rate that erases whole classes, and there are none to erase: give a number"
+        )
     if method.edit is not None or method.streams != (FORGET,) or method.starts_over:
         why = "is computed at once" if method.edit is not None else f"reads {' and '.join(method.streams)} samples"
         why = "starts over: it erases at any rate" if method.starts_over else why

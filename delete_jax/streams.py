@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from delete_jax.data.dataset import IGNORE
-from delete_jax.methods.base import FORGET, REMAIN, Stream
+from delete_jax.methods.base import CLASSES, COUNTERPARTS, FORGET, MAPS, REMAIN, Stream
 from delete_jax.methods.hyperparameters import shown
 
 MASKS, PIXELS = ("union", "own"), ("all", "forget")
@@ -38,15 +40,8 @@ def split_streams(
         if FORGET in names and not np.any(labels == class_):
             present = ", ".join(map(str, np.unique(labels)[:20]))
             raise ValueError(f"no sample of class {class_} to forget: the labels given hold classes {present}")
-    selected = {FORGET: hit.reshape(len(labels), -1).any(1)}
-    selected[REMAIN] = ~selected[FORGET]
     streams = {}
-    for name in names:
-        chosen = selected[name]
-        if not chosen.any():
-            raise ValueError(
-                f"the method reads {name} samples, but none were given: pass images and labels of both kinds"
-            )
+    for name, chosen in _chosen(np.any(hit.reshape(len(labels), -1), axis=1), names).items():
         own = labels[chosen]
         counts = np.isin(own, forget) if pixels == "forget" and name == FORGET else own != IGNORE
         streams[name] = {
@@ -58,12 +53,63 @@ def split_streams(
     return streams
 
 
+def split_samples(
+    images: np.ndarray, labels: np.ndarray, indices: np.ndarray, num_classes: int, names: Sequence[str]
+) -> dict[str, Stream]:
+    """The streams `names` of a set with a label per image: "forget" has the samples at `indices`, "remain" all others, also
+    those of the same classes. Each forget sample's own label is to be erased at it, and nothing at the others.
+
+    Raises:
+      ValueError: a stream that is asked for would be empty.
+    """
+    listed = np.zeros(len(labels), bool)
+    listed[indices] = True
+    streams = {}
+    for name, chosen in _chosen(listed, names).items():
+        own = labels[chosen]
+        streams[name] = {
+            "image": images[chosen],
+            "label": own.astype(np.int32),
+            "weight": np.ones(own.shape, np.float32),
+            "erase": erase_mask(own, range(num_classes) if name == FORGET else (), num_classes, "own"),
+        }
+    return streams
+
+
+def _chosen(hit: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Which samples each stream has: bool `[n]`."""
+    selected = {FORGET: hit, REMAIN: ~hit}
+    for name in names:
+        if not selected[name].any():
+            raise ValueError(
+                f"the method reads {name} samples, but none were given: pass images and labels of both kinds"
+            )
+    return {name: selected[name] for name in names}
+
+
+def provided(streams: Mapping[str, Stream], forget: Sequence[int]) -> list[str]:
+    """What the forget samples come with (`Method.needs`)."""
+    forgotten = streams.get(FORGET, {})
+    given = {
+        CLASSES: len(forget) > 0,
+        MAPS: FORGET in streams and forgotten["label"].ndim > 1,
+        COUNTERPARTS: "teacher_logits" in forgotten,
+    }
+    return [name for name, there in given.items() if there]
+
+
 def erase_mask(labels: np.ndarray, forget: Sequence[int], num_classes: int, mask: str = "union") -> np.ndarray:
     """The classes to erase at each sample: bool `[n, k]`, or `[n, 1, 1, k]` ("own": `[n, h, w, k]`) in segmentation."""
     erased = np.isin(np.arange(num_classes), forget)
     if mask == "own":
         return (labels[..., None] == np.arange(num_classes)) & erased
     return np.broadcast_to(erased, (len(labels), *[1] * (labels.ndim - 1), num_classes)).copy()
+
+
+def as_images(images: Any) -> np.ndarray:
+    """Images on the host; bfloat16, which NumPy's checks do not know as a float, as float32."""
+    array = np.asarray(images)
+    return array.astype(np.float32) if array.dtype == jnp.bfloat16 else array
 
 
 def check_samples(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
@@ -118,6 +164,33 @@ def check_forget(
     if len(classes) == num_classes:
         raise ValueError(f"all {num_classes} classes were to be forgotten: at least one must remain")
     return classes
+
+
+def check_indices(indices: Any, num_samples: int | None = None) -> np.ndarray:
+    """The samples to forget, by number, sorted: int `[m]`.
+
+    Args:
+      indices: positions among the samples: a list, tuple, set, range or one-dimensional array of integers, of which each may
+        stand there once. A mask over the samples is none: give `np.flatnonzero(mask)`.
+      num_samples: how many samples there are, where that is known.
+
+    Raises:
+      ValueError: no sample, one that is not there or stands there twice; something that is no number.
+    """
+    if isinstance(indices, (np.ndarray, jax.Array)) and indices.ndim == 1:
+        indices = np.asarray(indices).tolist()
+    if isinstance(indices, (str, bytes, Mapping, np.ndarray, jax.Array)) or not isinstance(indices, Iterable):
+        raise ValueError(f"forget_indices must be a list of numbers of samples, such as [0, 17], got {shown(indices)}")
+    numbers = sorted(integer("a sample to forget", index) for index in indices)
+    if not numbers:
+        raise ValueError("no sample to forget was given: name at least one, such as forget_indices=[0]")
+    end = numbers[-1] + 1 if num_samples is None else num_samples
+    if wrong := [number for number in numbers if not 0 <= number < end]:
+        last = "" if num_samples is None else f" to {end - 1}"
+        raise ValueError(f"sample {wrong[0]} cannot be forgotten: give numbers from 0{last}")
+    if twice := [one for one, other in itertools.pairwise(numbers) if one == other]:
+        raise ValueError(f"sample {twice[0]} stands twice in forget_indices: give each number once")
+    return np.array(numbers)
 
 
 def _class_number(value: Any, num_classes: int, names: Sequence[str] | None) -> int:

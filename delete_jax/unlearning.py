@@ -10,16 +10,15 @@ from typing import Any, NamedTuple
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from delete_jax.identity import Identified, describe_method, digest
 from delete_jax.loop import Log, NonFiniteError, Progress, Result, Row, Store, fit
 from delete_jax.memory import peak_bytes
-from delete_jax.methods import FORGET, METHODS, Method, Setup, Stream, create, delete
-from delete_jax.methods.base import COUNTERPARTS, MAPS, check_needs
-from delete_jax.methods.hyperparameters import shown
+from delete_jax.methods import FORGET, Method, Setup, Stream, as_method
+from delete_jax.methods.base import check_needs
+from delete_jax.methods.finish import overwrite
 from delete_jax.model import Model, Variables, as_given, as_saved, from_saved
 from delete_jax.network_check import as_is, check_answers, check_network, check_training, not_finite
 from delete_jax.options import AUTO, Options, check_auto, checked
@@ -27,7 +26,16 @@ from delete_jax.parallel import Trainer, make_trainer, on_each_device, outside_m
 from delete_jax.predict import make_predictor
 from delete_jax.rate_search import find_rate, hold_out, make_judge, warning
 from delete_jax.step import init_state, sgd
-from delete_jax.streams import check_choices, check_forget, check_samples, split_streams
+from delete_jax.streams import (
+    as_images,
+    check_choices,
+    check_forget,
+    check_indices,
+    check_samples,
+    provided,
+    split_samples,
+    split_streams,
+)
 
 MOST_ANSWER_BYTES = 2**31
 """Of teacher's answers that are computed once: larger ones are computed in the step, batch by batch."""
@@ -40,7 +48,8 @@ def unlearn(
     images: np.ndarray,
     labels: np.ndarray,
     *,
-    forget: int | str | Iterable[int | str],
+    forget: int | str | Iterable[int | str] | None = None,
+    forget_indices: Iterable[int] | None = None,
     method: Method | str | None = None,
     epochs: int = 5,
     lr: float | str = 1e-3,
@@ -54,21 +63,24 @@ def unlearn(
     augment: Callable[..., Any] | None = None,
     tx: optax.GradientTransformation | None = None,
     parallel: str = "auto",
+    finish: str | None = None,
     evaluate: Callable[[Variables], Row] | None = None,
     log: Log | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Result:
-    """Makes a trained network forget classes.
+    """Makes a trained network forget classes, or single samples; give either `forget` or `forget_indices`.
 
     Args:
       model: from `models.from_linen`, `from_nnx`, `from_torch`, `from_keras`, or `Model(apply=..., apply_train=...)`.
       variables: the trained network's; the frozen teacher, and where the student starts. Not changed.
       images: `[n, h, w, c]`; uint8 (give `preprocess`), or float and ready for the network.
       labels: integers `[n]`, or `[n, h, w]` for segmentation (255: does not count). Samples with a class of `forget`
-        are the forget set. Others may be there: only a method that declares to read remaining data sees them.
+        (or those at `forget_indices`) are the forget set. Others may be there: only a method that declares to read remaining data sees them.
       forget: the classes to erase: numbers, or names where `class_names` are given (see `streams.check_forget`).
+      forget_indices: the samples to forget, by their positions in `images`; their classes stay, and other samples of these
+        classes are remaining ones. At each of them its own label is masked (`mask` does not count).
       method: of `delete_jax.methods`, or its name for the defaults; DELETE when None.
       epochs: passes over the forget set (over the remaining samples for a method that reads only those).
       lr: learning rate; the strength of a method that is computed at once. "auto": the smallest of 1e-7, 3.16e-7, … 1 that
@@ -88,6 +100,9 @@ def unlearn(
         `step.make_train_step`). Without it the teacher's answers are computed once, unless they take more than 2 GiB.
       tx: optimiser, built for a rate of 1; SGD with momentum 0.9 when None.
       parallel: "auto", "jit", "pmap" or "sharding" (see `parallel.make_trainer`).
+      finish: overwrite the erased classes' part of the classifier afterwards, with "zero" or the "mean" of the others
+        (`methods.finish`): this hides what is left in the predictions, and forgets nothing. `evaluate`, `log` and `store`
+        see the network before it.
       evaluate, log, store, progress: see `loop.fit`. A store with the states of another request, of other samples or of
         another network is refused.
       class_names: the name of class i at position i.
@@ -112,6 +127,7 @@ def unlearn(
         augment,
         tx,
         parallel,
+        finish,
         evaluate,
         log,
         store,
@@ -121,7 +137,9 @@ def unlearn(
     images, labels = as_images(images), np.asarray(labels)
     num_classes = check_network(model, variables, images, preprocess or as_is, labels)
     check_samples(images, labels, num_classes)
-    classes = check_forget(forget, num_classes, class_names)
+    if (forget is None) == (forget_indices is None):
+        raise ValueError("give either forget, the classes to erase, or forget_indices, the samples to forget")
+    classes = () if forget is None else check_forget(forget, num_classes, class_names)
     check_choices(mask=mask, pixels=pixels)
     if labels.ndim == 1 and pixels != "all":
         raise ValueError(
@@ -132,27 +150,16 @@ def unlearn(
             inspect.signature(augment).bind(images, "keys", "maps")
         except TypeError:
             raise ValueError("augment must move label maps too: use delete_jax.data.paired_augmentation") from None
-    streams = split_streams(images, labels, classes, num_classes, method.streams, mask, pixels)
+    if forget is None:
+        if labels.ndim > 1:
+            raise ValueError(
+                "forget_indices is for samples with one label each, and these have label maps: give forget"
+            )
+        indices = check_indices(forget_indices, len(labels))
+        streams = split_samples(images, labels, indices, num_classes, method.streams)
+    else:
+        streams = split_streams(images, labels, classes, num_classes, method.streams, mask, pixels)
     return unlearn_streams(model, variables, streams, num_classes, classes, method, options)
-
-
-def as_method(method: Method | str | None) -> Method:
-    """The method that was meant; ValueError for something that is none."""
-    if method is None:
-        return delete()
-    if isinstance(method, str):
-        return create(method)
-    if not isinstance(method, Method):
-        known = next((name for name, factory in METHODS.items() if factory is method), None)
-        hint = f"call it, {known}()" if known else "give one of delete_jax.methods, such as delete()"
-        raise ValueError(f"method is no unlearning method: {hint}; got {shown(method)}")
-    return method
-
-
-def as_images(images: Any) -> np.ndarray:
-    """Images on the host; bfloat16, which NumPy's checks do not know as a float, as float32."""
-    array = np.asarray(images)
-    return array.astype(np.float32) if array.dtype == jnp.bfloat16 else array
 
 
 @outside_meshes
@@ -171,15 +178,15 @@ def unlearn_streams(
       model, variables: the network, as for `unlearn`.
       streams: the method's (`methods.base.Stream`). One that has `teacher_logits` keeps them.
       num_classes: k.
-      forget: the classes to erase.
+      forget: the classes to erase; none where the forget samples' classes stay.
       method: of `delete_jax.methods`.
       options: the rest.
     """
     options = checked(options, next(iter(streams.values()))["image"].shape[1:])
-    check_needs(method, _provided(streams), "these samples")
+    check_needs(method, provided(streams, forget), "these samples")
     method.check(num_classes, forget)
     if options.lr == AUTO:
-        check_auto(method)
+        check_auto(method, forget)
     if options.store is not None and not isinstance(options.store, Identified):
         identity = origin(variables, streams, forget, method, options)
         options = options._replace(store=Identified(options.store, identity))
@@ -201,6 +208,8 @@ def unlearn_streams(
         num_steps=_num_steps(streams, options),
         classifier=model.classifier,
     )
+    if options.finish is not None:
+        overwrite(setup, options.finish)  # it is for this network, or refused before anything is spent
     search: tuple[Row, ...] = ()
     if isinstance(options.lr, str):
         saved = options.store.restore() if options.store is not None else None
@@ -213,7 +222,7 @@ def unlearn_streams(
     setup = setup._replace(strength=lr)
     if method.edit is not None:
         edited = _edit(method, setup, tx, options)
-        return edited._replace(variables=as_given(edited.variables, variables))
+        return _finished(edited, setup, options)
     ready = _ready(method, setup, tx, options)
     evaluate = options.evaluate
     fitted = _fit(
@@ -227,7 +236,18 @@ def unlearn_streams(
         store=options.store,
         progress=options.progress,
     )
-    return fitted._replace(variables=as_given(method.unwrap(fitted.variables), variables), lr=lr, search=search)
+    fitted = fitted._replace(variables=method.unwrap(fitted.variables), lr=lr, search=search)
+    return _finished(fitted, setup, options)
+
+
+def _finished(result: Result, setup: Setup, options: Options) -> Result:
+    """With the original's containers and dtypes, and with its finish."""
+    variables = as_given(result.variables, setup.teacher)
+    if options.finish is None:
+        return result._replace(variables=variables)
+    started = time.perf_counter()
+    variables = as_given(overwrite(setup._replace(teacher=variables), options.finish), setup.teacher)
+    return result._replace(variables=variables, seconds=result.seconds + time.perf_counter() - started)
 
 
 class _Ready(NamedTuple):
@@ -330,14 +350,6 @@ def origin(
         "method": describe_method(method),
         "settings": count | {"augmented": options.augment is not None},
     }
-
-
-def _provided(streams: Mapping[str, Stream]) -> list[str]:
-    """What the forget samples come with (`Method.needs`)."""
-    if FORGET not in streams:
-        return []
-    given = {MAPS: streams[FORGET]["label"].ndim > 1, COUNTERPARTS: "teacher_logits" in streams[FORGET]}
-    return [name for name, there in given.items() if there]
 
 
 def _edit(method: Method, setup: Setup, tx: optax.GradientTransformation, options: Options) -> Result:

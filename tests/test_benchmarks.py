@@ -110,6 +110,25 @@ def test_a_table_shows_means(scripts):
     assert "failed" in second
 
 
+def test_a_finish_after_every_method(scripts, config, tmp_path, monkeypatch, fast_compile):
+    finish = scripts("finish")
+    argv = ["finish", f"--config={config}", f"--out={tmp_path / 'out'}", "--classes", "1", "0+2", "--seeds", "1"]
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(finish, "WAYS", (finish.WAYS[0]._replace(rates=(1e-2,)), finish.WAYS[2]))
+    with jax.numpy_dtype_promotion("standard"):  # optax' cosine multiplies int32 by float
+        assert finish.main() == 0
+    lines = (tmp_path / "out" / "finish.md").read_text().splitlines()
+    rows = {tuple(line.split(" | ")[:2]): line.split(" | ")[2:] for line in lines if line.startswith("| ")}
+    for method in ("original", "delete", "pour"):
+        assert ("| mean", method) in rows
+        for name in ("zero", "mean", "constant"):
+            left, recognised, _ = rows["| b", f"{method}, {name}"]
+            assert name == "zero" or recognised.startswith("0.0 ±")
+            assert left.startswith("50.0 ±") == (name == "constant")
+    assert ("| b", "retrained") in rows
+    assert ("| b", "retrained, mean") not in rows
+
+
 def test_a_failed_seed_fails_the_row(scripts):
     summary = scripts("bench").summary
     assert summary(["acc_ft"], [{"acc_ft": 0.1}, {"failed": "diverged at step 3"}]) == {"failed": "diverged at step 3"}
@@ -234,7 +253,7 @@ def test_each_says_how_it_is_run(path):
 
 
 @pytest.mark.parametrize(
-    "name", ["compare", "figures", "features", "sequential", "anchors", "segmentation", "backdoor", "faces"]
+    "name", ["compare", "figures", "features", "sequential", "anchors", "segmentation", "backdoor", "faces", "finish"]
 )
 def test_bad_input_is_one_line(name, scripts, monkeypatch, capsys, tmp_path):
     script = scripts(name)

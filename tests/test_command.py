@@ -417,6 +417,21 @@ BAD_INPUT = {
         ["--config.task.measures=probe,auc"],
         ["config.task.measures is ('probe', 'auc')", "probe_gap"],
     ),
+    "a closed form for samples": (
+        None,
+        ["--config=samples", "--config.unlearn.method=pour", "--config.unlearn.hyperparameters={}"],
+        ["method pour needs whole classes to erase", "the task instances", "such as delete"],
+    ),
+    "a sample that is not there": (
+        None,
+        ["--config=samples", "--config.task.indices=3,9999"],
+        ["config.task.indices is (3, 9999)", "sample 9999 cannot be forgotten"],
+    ),
+    "a finish that is none": (
+        None,
+        ["--config.unlearn.finish=constant"],
+        ["config.unlearn.finish is 'constant'", "zero, mean"],
+    ),
     # the teacher
     "teacher missing": (None, [OLD], ["--config.teacher={tmp}/old", "no such folder", "earlier run"]),
     "teacher is a file": (None, ["--config.teacher={tmp}/tiny.py"], ["--config.teacher={tmp}/tiny.py", "folder"]),

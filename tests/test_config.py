@@ -41,6 +41,7 @@ WRONG = {
     "unlearn.pixels": ("some", None),
     "unlearn.batch_norm": ("eval", None),
     "unlearn.augment": (("rotate",),),
+    "unlearn.finish": ("constant", "", 3),
     "task.measures": (("auc",), "probe", ("probe", 3), None),
     "teacher": (3,),
     "retrain": (1, "yes", None),
@@ -67,6 +68,7 @@ OF_TASKS = {
         "lr": (0.0, float("nan")),
         "measures": (("auc",),),
     },
+    "instances": {"indices": ((), (1, 1), (-1,), (1.5,), (True,), ("a",), [1], 3, None)},
 }
 UNNAMED = {"unlearn.method", "unlearn.hyperparameters"}  # the message names the method and its argument instead
 
@@ -118,7 +120,7 @@ def test_only_what_counts_is_reported():
     ]  # fmt: skip
     assert counted(Config(unlearn=UnlearnConfig(method="pour"))) == {"name": "pour"}
     assert "pixels" in counted(of_task("segmentation"))
-    assert not {"mask", "pixels", "augment"} & counted(of_task("backdoor")).keys()
+    assert not {"mask", "pixels", "augment", "finish"} & counted(of_task("backdoor")).keys()
 
 
 CASES = [(next(iter(TASKS)), name, value) for name, values in WRONG.items() for value in values] + [

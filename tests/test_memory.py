@@ -13,7 +13,7 @@ from delete_jax.config import Config
 from delete_jax.data import augmentation, normalize
 from delete_jax.loop import fit
 from delete_jax.memory import peak_bytes
-from delete_jax.methods import METHODS
+from delete_jax.methods import COUNTERPARTS, MAPS, METHODS
 from delete_jax.network_check import as_is
 from delete_jax.parallel import make_trainer
 from delete_jax.run.folder import Folder
@@ -22,7 +22,9 @@ from delete_jax.streams import split_streams
 from tests import tiny
 
 TRAINED = [
-    name for name, make in METHODS.items() if make().edit is None and not make().needs and not make().starts_over
+    name
+    for name, make in METHODS.items()
+    if make().edit is None and not {MAPS, COUNTERPARTS} & {*make().needs} and not make().starts_over
 ]
 SETTINGS = {"forget": [1], "epochs": 2, "lr": 0.05, "batch_size": 16, "batch_norm": "frozen"}
 

@@ -8,7 +8,19 @@ import numpy as np
 import pytest
 
 import delete_jax as dj
-from delete_jax.methods import COUNTERPARTS, FORGET, MAPS, MASKED, METHODS, REMAIN, TRAINED, Context, Setup, check_needs
+from delete_jax.methods import (
+    CLASSES,
+    COUNTERPARTS,
+    FORGET,
+    MAPS,
+    MASKED,
+    METHODS,
+    REMAIN,
+    TRAINED,
+    Context,
+    Setup,
+    check_needs,
+)
 from delete_jax.methods.hyperparameters import POSITIVE, factory
 from delete_jax.options import Options
 from delete_jax.step import init_state, make_train_step, sgd
@@ -226,7 +238,7 @@ def test_label_maps(method):
     assert np.isfinite([row["loss"] for row in result.history]).all()
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if dj.methods.create(name).needs])
+@pytest.mark.parametrize("name", [name for name in METHODS if {*dj.methods.create(name).needs} - {CLASSES}])
 def test_what_a_method_needs_is_asked_for(name):
     model, variables = tiny.network()
     images, labels = tiny.samples(16)
@@ -257,7 +269,7 @@ def test_facts(method):
     assert set(method.settings) <= set(MASKED)
     modes = {"batch_norm", "augment"} if method.starts_over else {"batch_norm"}
     assert method.edit is not None or set(TRAINED) - modes <= set(method.settings)
-    assert set(method.needs) <= {MAPS, COUNTERPARTS}
+    assert set(method.needs) <= {CLASSES, MAPS, COUNTERPARTS}
     assert isinstance(hash(method), int)
 
 

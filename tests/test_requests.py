@@ -133,6 +133,7 @@ BAD_OPTIONS = {
     "lr": (0, -1, float("nan"), float("inf"), 1e39, 1e-50, 10**400, "x", None, 1j, True),
     "batch_norm": ("eval", None),
     "parallel": ("ddp", None),
+    "finish": ("constant", 5),
     "preprocess": (5,),
     "augment": ("flip",),
     "evaluate": (5,),

@@ -10,6 +10,7 @@ from delete_jax.methods.anchored import anchored
 from delete_jax.methods.bad_teacher import bad_teacher
 from delete_jax.methods.base import (
     ANCHOR,
+    CLASSES,
     COUNTERPARTS,
     FORGET,
     MAPS,
@@ -35,8 +36,10 @@ from delete_jax.methods.delete import delete
 from delete_jax.methods.describe import Description, Hyperparameter, describe_factory
 from delete_jax.methods.esc import esc, esc_t
 from delete_jax.methods.finetune import finetune
+from delete_jax.methods.finish import finish
 from delete_jax.methods.fisher import fisher
 from delete_jax.methods.gradient_ascent import gradient_ascent
+from delete_jax.methods.hyperparameters import shown
 from delete_jax.methods.l2ul import l2ul_adv, l2ul_imp
 from delete_jax.methods.mu_mis import mu_mis
 from delete_jax.methods.negative_gradient_plus import negative_gradient_plus
@@ -101,6 +104,26 @@ def create(name: str, /, **hyperparameters: Any) -> Method:
     return factory(**hyperparameters)
 
 
+def as_method(method: Any) -> Method:
+    """The method that was meant, DELETE where it is None.
+
+    Args:
+      method: a method, its name for the defaults, or None.
+
+    Raises:
+      ValueError: it is something else.
+    """
+    if method is None:
+        return delete()
+    if isinstance(method, str):
+        return create(method)
+    if not isinstance(method, Method):
+        known = next((name for name, factory in METHODS.items() if factory is method), None)
+        hint = f"call it, {known}()" if known else "give one of delete_jax.methods, such as delete()"
+        raise ValueError(f"method is no unlearning method: {hint}; got {shown(method)}")
+    return method
+
+
 def describe(name: str) -> Description:
     """What the method of that name does and what it asks for.
 
@@ -127,6 +150,7 @@ def _factory(name: str) -> Callable[..., Method]:
 
 __all__ = [
     "ANCHOR",
+    "CLASSES",
     "COUNTERPARTS",
     "FORGET",
     "MAPS",
@@ -144,6 +168,7 @@ __all__ = [
     "Stream",
     "Term",
     "anchored",
+    "as_method",
     "bad_teacher",
     "bias_shift",
     "boundary_expand",
@@ -157,6 +182,7 @@ __all__ = [
     "esc",
     "esc_t",
     "finetune",
+    "finish",
     "fisher",
     "gradient_ascent",
     "l2ul_adv",

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from delete_jax.methods.attacks import answers, towards
 from delete_jax.methods.base import (
     ANCHOR,
+    CLASSES,
     FORGET,
     MASKED,
     REMAIN,
@@ -70,6 +71,9 @@ def anchored(
     RUAGO trains a generator. What is specific to this project is the combination: plain geometric reorientation, no attack,
     no generator, DELETE's loss, and nothing to tune.
 
+    The anchors hold all classes but the erased ones. So it is for erasing whole classes: where single samples are to be
+    forgotten, their own class would not be held.
+
     Args:
       method: of `delete_jax.methods`; trained, and without remaining data. DELETE when None.
       transformations: some of "turn" (by a random number of quarters; half turns where images are not square), "flip"
@@ -100,6 +104,7 @@ def anchored(
         uses_teacher=True,
         prepare=prepare if attacked else base.prepare,
         reorient=_as_they_are if attacked else reorientation(transformations),
+        needs=(*base.needs, CLASSES),
         settings=MASKED,
         paper="this project",
     )

@@ -15,11 +15,12 @@ from delete_jax.model import Model, Variables
 
 FORGET, REMAIN, ANCHOR = "forget", "remain", "anchor"
 
-MAPS, COUNTERPARTS = "maps", "counterparts"
-"""What the forget samples may have to come with: labels `[n, h, w]`, a class per pixel; `teacher_logits` `[n, *, k]`, the
-original's logits on *other* images, one for each."""
+CLASSES, MAPS, COUNTERPARTS = "classes", "maps", "counterparts"
+"""What the forget samples may have to come with: a request of whole classes, not of single samples whose class stays; labels
+`[n, h, w]`, a class per pixel; `teacher_logits` `[n, *, k]`, the original's logits on *other* images, one for each."""
 
 NEEDS = {
+    CLASSES: ("whole classes to erase", "there are none"),
     MAPS: ("a class per pixel (label maps)", "there is one per image"),
     COUNTERPARTS: ("the original's logits on other images (the column teacher_logits)", "there are none"),
 }
@@ -44,7 +45,7 @@ class Setup(NamedTuple):
     """What a method may look at once, before training.
 
     streams: the method's own, all samples.
-    forget: the classes to erase.
+    forget: the classes to erase; none where single samples are.
     key: a PRNG key of its own.
     strength: the learning rate; the size of the step for a method that is computed at once.
     batch_size, num_steps: of the training to come.
@@ -218,7 +219,8 @@ class Method(NamedTuple):
     wrap: the network that is trained in place of the given one; see `WrapFn`. None to train the given one.
     unwrap: takes off again what `wrap` added to the variables; see `UnwrapFn`.
     edit: in place of training; see `EditFn`. None for a method that is trained.
-    needs: what the forget samples must come with for the method to make sense: some of `MAPS`, `COUNTERPARTS`.
+    needs: what the forget samples must come with for the method to make sense: some of `CLASSES`, `MAPS`,
+        `COUNTERPARTS`.
     settings: which of the training's settings (`TRAINED`), and of "mask", change the result; the others may have any
         value. A method draws random numbers if "seed" is among them.
     starts_over: whether layers start afresh: then a network of any small rate no longer knows the class, nor the others.
@@ -250,7 +252,7 @@ def check_needs(method: Method, provides: Iterable[str], where: str) -> None:
 
     Args:
       method: whose `needs` are checked.
-      provides: what the forget samples come with: some of `MAPS`, `COUNTERPARTS`.
+      provides: what the forget samples come with: some of `CLASSES`, `MAPS`, `COUNTERPARTS`.
       where: what the message calls the samples, such as "these samples".
     """
     for need in sorted(set(method.needs) - set(provides)):

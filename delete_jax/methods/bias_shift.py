@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from delete_jax.methods.base import Method, Setup
+from delete_jax.methods.base import CLASSES, Method, Setup
 from delete_jax.methods.classifier import find_bias, find_classifier, replace_leaf
 from delete_jax.methods.features import unseen
 from delete_jax.methods.hyperparameters import factory
@@ -23,7 +23,7 @@ def bias_shift() -> Method:
     Reads no sample: the bias is found with noise of the images' shape. No training, and the learning rate has no effect.
     Example: `dj.unlearn(…, forget=[3], method=dj.methods.bias_shift())`.
     """
-    return Method("bias_shift", edit=_edit, settings=(), paper="a baseline, of no paper")
+    return Method("bias_shift", edit=_edit, needs=(CLASSES,), settings=(), paper="a baseline, of no paper")
 
 
 def _edit(setup: Setup) -> Variables:

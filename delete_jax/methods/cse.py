@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from delete_jax.methods.base import FORGET, REMAIN, Method, Setup
+from delete_jax.methods.base import CLASSES, FORGET, REMAIN, Method, Setup
 from delete_jax.methods.features import Head, feature_batches, find_head
 from delete_jax.methods.hyperparameters import factory
 from delete_jax.model import Variables
@@ -33,7 +33,7 @@ def cse() -> Method:
         scores = channel_scores(_covariance(setup, head, FORGET), _covariance(setup, head, REMAIN))
         return head.with_rows(setup, head.rows * factors(scores)[:, None])
 
-    return Method("cse", streams=(FORGET, REMAIN), edit=edit, settings=(), paper="CSE, CVPR 2026")
+    return Method("cse", streams=(FORGET, REMAIN), edit=edit, needs=(CLASSES,), settings=(), paper="CSE, CVPR 2026")
 
 
 def channel_scores(forgotten: np.ndarray, remaining: np.ndarray) -> np.ndarray:

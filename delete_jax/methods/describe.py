@@ -28,7 +28,7 @@ class Description(NamedTuple):
     name: as in `delete_jax.methods.METHODS`.
     summary: one sentence.
     reads: the streams that it reads with its default hyper-parameters.
-    needs: what the forget samples must come with: some of `base.MAPS`, `base.COUNTERPARTS`.
+    needs: what the forget samples must come with: some of `base.CLASSES`, `base.MAPS`, `base.COUNTERPARTS`.
     hyperparameters: in the factory's order.
     settings: which of the training's settings (`base.TRAINED`) change the result.
     paper: who proposed it and where.

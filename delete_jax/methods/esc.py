@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delete_jax.methods.base import FORGET, Method, Setup
+from delete_jax.methods.base import CLASSES, FORGET, Method, Setup
 from delete_jax.methods.features import Head, feature_batches, find_head
 from delete_jax.methods.hyperparameters import INNER_SHARE, SHARE, factory
 from delete_jax.model import Variables
@@ -39,7 +39,7 @@ def esc(share: float = 0.015) -> Method:
         first = directions(setup, head)[:, : max(round(share * len(head.rows)), 1)]
         return head.with_rows(setup, head.rows - first @ (first.T @ head.rows))
 
-    return Method("esc", edit=edit, settings=(), paper=PAPER)
+    return Method("esc", edit=edit, needs=(CLASSES,), settings=(), paper=PAPER)
 
 
 @factory(threshold=INNER_SHARE)
@@ -65,7 +65,7 @@ def esc_t(threshold: float = 0.7) -> Method:
         masked = basis * (np.asarray(learnt_mask(setup, head, basis)) > threshold)
         return head.with_rows(setup, masked @ (masked.T @ head.rows))
 
-    return Method("esc_t", edit=edit, settings=("epochs", "lr", "batch_size"), paper=PAPER)
+    return Method("esc_t", edit=edit, needs=(CLASSES,), settings=("epochs", "lr", "batch_size"), paper=PAPER)
 
 
 def directions(setup: Setup, head: Head) -> np.ndarray:

@@ -6,7 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from delete_jax.methods.base import FORGET, Method, Setup
+from delete_jax.methods.base import CLASSES, FORGET, Method, Setup
 from delete_jax.methods.classifier import Classifier, find_classifier, named
 from delete_jax.methods.hyperparameters import factory
 from delete_jax.model import Variables
@@ -23,7 +23,7 @@ def pour() -> Method:
     def edit(setup: Setup) -> Variables:
         return project(setup.teacher, setup.forget, setup.num_classes, find_classifier(setup))
 
-    return Method("pour", streams=(FORGET,), edit=edit, settings=(), paper="POUR, CVPR 2026")
+    return Method("pour", streams=(FORGET,), edit=edit, needs=(CLASSES,), settings=(), paper="POUR, CVPR 2026")
 
 
 def project(

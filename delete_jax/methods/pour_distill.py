@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delete_jax.methods.base import FORGET, Context, Method, Output, Prepared, Setup, Term
+from delete_jax.methods.base import CLASSES, FORGET, Context, Method, Output, Prepared, Setup, Term
 from delete_jax.methods.classifier import find_bias
 from delete_jax.methods.features import find_head, with_features
 from delete_jax.methods.hyperparameters import factory
@@ -43,4 +43,12 @@ def pour_distill() -> Method:
         target = original - (original @ basis) @ basis.T
         return {FORGET: Term(jnp.sum(jnp.square(student - target), -1))}
 
-    return Method("pour_distill", loss, uses_teacher=True, prepare=prepare, wrap=with_features, paper="POUR, CVPR 2026")
+    return Method(
+        "pour_distill",
+        loss,
+        uses_teacher=True,
+        prepare=prepare,
+        wrap=with_features,
+        needs=(CLASSES,),
+        paper="POUR, CVPR 2026",
+    )

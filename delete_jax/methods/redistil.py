@@ -16,7 +16,19 @@ import numpy as np
 
 from delete_jax import losses
 from delete_jax.methods.attacks import answers
-from delete_jax.methods.base import FORGET, Context, Method, Output, Prepared, Setup, Stream, Term, distill, in_batches
+from delete_jax.methods.base import (
+    CLASSES,
+    FORGET,
+    Context,
+    Method,
+    Output,
+    Prepared,
+    Setup,
+    Stream,
+    Term,
+    distill,
+    in_batches,
+)
 from delete_jax.methods.classifier import Place, find_bias, names_of
 from delete_jax.methods.features import Head, beside_logits, find_head
 from delete_jax.methods.hyperparameters import NOT_NEGATIVE, POSITIVE, Kind, factory
@@ -100,6 +112,7 @@ def redistil(fresh: tuple[str, ...] | None = None, images: float = 7.0, features
         prepare=prepare,
         wrap=functools.partial(_wrap, fresh=fresh),
         settings=("epochs", "lr", "batch_size", "momentum", "seed"),
+        needs=(CLASSES,),
         starts_over=True,
         paper="this project",
     )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delete_jax.methods.base import FORGET, REMAIN, Context, Method, Output, Setup
+from delete_jax.methods.base import CLASSES, FORGET, REMAIN, Context, Method, Output, Setup
 from delete_jax.methods.classifier import find_bias, replace_leaf
 from delete_jax.methods.delete import delete
 from delete_jax.methods.features import Head, find_head, unseen
@@ -33,6 +33,7 @@ def source_free() -> Method:
     return Method(
         "source_free",
         edit=_edit,
+        needs=(CLASSES,),
         settings=("epochs", "lr", "batch_size", "seed"),
         paper="A Universal Source-Free Class Unlearning Framework via Synthetic Embeddings, TMLR 2026",
     )

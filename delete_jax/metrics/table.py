@@ -99,7 +99,7 @@ _ATTACK = (
             "Erased training images that an attack on the confidence calls trained on."),
     Measure("mia_accuracy", lambda e: e.attack.accuracy, "", "percent",
             "That attack is right", "that attack is right",
-            "How often it is right on images of the other classes: near 50 % it proves nothing."),
+            "How often it is right on images that were not to be forgotten: near 50 % it proves nothing."),
 )  # fmt: skip
 
 
@@ -109,6 +109,20 @@ _COST = (
     Measure("speedup", beside(lambda e, r: r.seconds / e.seconds if e.seconds and r.seconds else None), "up", "times",
             "Faster than retraining", "× faster than retraining",
             "The retrained network's time over this one's."),
+)  # fmt: skip
+
+# ------------------------------------------------------------------------------------------------- single samples
+
+_SAMPLES = (
+    Measure("acc_listed", lambda e: e.right(e.listed), "", "percent",
+            "Recognised, forgotten samples", "forgotten samples",
+            "Training images to be forgotten that are answered with their class; a network that never saw them recognises most of them."),
+    Measure("acc_unlisted", lambda e: e.right(~e.listed), "up", "percent",
+            "Recognised, remaining samples", "remaining samples",
+            "The other training images."),
+    Measure("acc_test", lambda e: accuracy(e.confusion, e.remain), "up", "percent",
+            "Recognised, test images", "test",
+            "Test images of all classes."),
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------- a class per pixel
@@ -202,5 +216,7 @@ _VERIFICATION = tuple(
 )  # fmt: skip
 
 MEASURES: dict[str, Measure] = {
-    row.name: row for row in (*_ANSWERS, *_DISTANCES, *_ATTACK, *LEFT, *_COST, *_PIXELS, *_TRIGGER, *_VERIFICATION)
+    row.name: row
+    for rows in (_ANSWERS, _DISTANCES, _ATTACK, LEFT, _COST, _SAMPLES, _PIXELS, _TRIGGER, _VERIFICATION)
+    for row in rows
 }

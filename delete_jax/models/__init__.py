@@ -24,6 +24,7 @@ from delete_jax.models.torch_modules import from_torch, to_state_dict
 from delete_jax.models.vgg import VGG
 from delete_jax.models.vit import ViT
 from delete_jax.models.weights import TorchInfo, load_torch, save_torch
+from delete_jax.models.without import without_classes
 
 NETWORKS: dict[str, Network] = {
     **resnet.ROWS,
@@ -110,4 +111,5 @@ __all__ = [
     "shapes",
     "to_state_dict",
     "with_classifier",
+    "without_classes",
 ]

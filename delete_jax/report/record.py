@@ -4,7 +4,8 @@ A record is a dict: fractions in 0..1, times in seconds, digests in hex. It has
 
 * `format` (1), `created`, `command`, `versions` and `device`;
 * `dataset`: `name`, `digest`, `class_names`; numbers of samples as `num_train`, `num_validation` and `num_test`;
-* `forget`: `classes`, `num_samples`, `digest`; `what` says what was erased where it is not simply these classes;
+* `forget`: `classes`, `num_samples`, `digest`; `what` says what was erased where it is not simply these classes; then there
+  may be none;
 * `model` and `method`: their `name` and the settings that counted; `task`, which may be absent, the same;
 * `networks`: by name, each with `metrics` and, if known, `source` and `digest`. There must be "original" and "unlearned";
   the network that never saw what was erased is called "retrained", further references as one likes;
@@ -72,7 +73,9 @@ def check(record: dict[str, Any]) -> None:
         if missing:
             raise ValueError(f"record{f'[{key!r}]' if key else ''} lacks {', '.join(missing)}")
     k, classes = len(record["dataset"]["class_names"]), record["forget"]["classes"]
-    if not 0 < len(set(classes)) < k or not all(0 <= c < k for c in classes):
+    if not (0 < len(set(classes)) < k or (not classes and record["forget"].get("what"))) or not all(
+        0 <= c < k for c in classes
+    ):
         raise ValueError(f"record['forget']['classes'] is {classes}: give some, not all, of the classes 0..{k - 1}")
     for name, network in record["networks"].items():
         if not isinstance(network.get("metrics"), dict):

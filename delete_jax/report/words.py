@@ -44,7 +44,10 @@ def setting(value: Any) -> str:
 
 
 def quoted(record: dict[str, Any]) -> str:
-    """The names of the erased classes in quotes; the first three and how many more of them where there are many."""
+    """The names of the erased classes in quotes; the first three and how many more of them where there are many. What was
+    forgotten, where it is no class."""
+    if not record["forget"]["classes"]:
+        return record["forget"]["what"]
     names = [f"“{record['dataset']['class_names'][c]}”" for c in record["forget"]["classes"]]
     if len(names) > 4:
         names[3:] = [f"{word(len(names) - 3)} more"]

@@ -154,6 +154,14 @@ def _check_network(run: Run, teacher: Loaded | None) -> None:
         else:
             variables = teacher.variables
         answered = check_network(run.model, variables, images, run.preprocess, labels)
+        if config.unlearn.finish is not None:
+            layer: Any = variables["params"]
+            for part in run.network.path:
+                layer = layer.get(part, {})
+            if "bias" not in layer:
+                raise ValueError(
+                    f"its classifier {run.network.classifier} has no bias: leave config.unlearn.finish out"
+                )
         if answered != dataset.num_classes:
             raise ValueError(f"it answers with {answered} classes, and {dataset.name} has {dataset.num_classes}")
         if teacher is None:

@@ -26,6 +26,9 @@ from delete_jax.tasks import Run, Training
 from delete_jax.tasks.base import UNLEARNED, augmentation
 from delete_jax.unlearning import origin, unlearn_streams
 
+BEFORE_FINISH = "before_finish"
+"""The stage of unlearning where a finish follows it."""
+
 
 def train(run: Run, folder: Folder, training: Training, start: Result | None = None) -> Result:
     """Trains a network of the plan, from scratch or from `start`; or takes it from the folder where it is finished."""
@@ -100,6 +103,7 @@ def unlearning_options(run: Run, **more: Any) -> Options:
         augment=augmentation(run.network.answers, settings.augment),
         tx=sgd(settings.momentum),
         parallel=run.config.parallel,
+        finish=settings.finish,
         **more,
     )
 
@@ -114,26 +118,46 @@ def _noting(folder: Folder) -> Iterator[None]:
         folder.say(f"note: {warning.message}")
 
 
-def took(result: Result) -> str:
+def took(result: Result, name: str = UNLEARNED) -> str:
     """What unlearning cost, in a line."""
     memory = f"; memory at most {metrics.show(result.peak_bytes, 'bytes')}" if result.peak_bytes else ""
-    return f"{UNLEARNED} in {result.seconds:.1f} s, and {result.compile_seconds:.1f} s compilation{memory}"
+    return f"{name} in {result.seconds:.1f} s, and {result.compile_seconds:.1f} s compilation{memory}"
 
 
 def unlearn(run: Run, folder: Folder, original: Result) -> Result:
-    """Makes the original forget what the run asks for; or takes the outcome from the folder where it is finished."""
+    """Makes the original forget what the run asks for; or takes the outcome from the folder where it is finished.
+
+    A finish is a stage of its own, so that the training before it is continued where it was interrupted.
+    """
+    finish = run.config.unlearn.finish
+    if finish is None:
+        return _unlearn(run, folder, original, UNLEARNED)
+    before = _unlearn(run, folder, original, BEFORE_FINISH)
+    settings = dataclasses.replace(run.config.unlearn, lr=1.0)  # it has no rate, and none is to be searched for
+    config = dataclasses.replace(run.config, unlearn=settings)
+    after = _unlearn(run._replace(config=config, method=methods.finish(finish)), folder, before, UNLEARNED)
+    seconds = before.seconds + after.seconds
+    return before._replace(variables=after.variables, source=after.source, seconds=seconds)
+
+
+def _unlearn(run: Run, folder: Folder, original: Result, name: str) -> Result:
     method, dataset, forget = run.method, run.data.dataset, run.data.forget
     predict, held_out = make_predictor(run.model, run.preprocess, classes=True), dataset.validation
 
-    def evaluate(variables: Variables) -> Row:
-        return metrics.forget_remain_accuracy(predict(variables, held_out.images), held_out.labels, forget)
-
     with _noting(folder):
         streams = tasks.of_settings(run.config.task).streams(run, method, original.variables)
-    options = unlearning_options(run, evaluate=evaluate)
+    samples = {} if forget else streams.get(methods.FORGET, {})  # no class is erased, of which samples were held out
+
+    def evaluate(variables: Variables) -> Row:
+        found = metrics.forget_remain_accuracy(predict(variables, held_out.images), held_out.labels, forget)
+        if samples:
+            found["acc_f"] = float((predict(variables, samples["image"]) == samples["label"]).mean())
+        return found
+
+    options = unlearning_options(run, evaluate=evaluate)._replace(finish=None)
     identity = origin(original.variables, streams, forget, method, options)
     identity |= {**dataset.digests, "class_names": list(dataset.class_names)}
-    stage = Stage(folder, UNLEARNED, run.config.unlearn.epochs, run.description, identity)
+    stage = Stage(folder, name, run.config.unlearn.epochs, run.description, identity)
     if (done := stage.finished()) is not None:
         return done._replace(variables=method.unwrap(done.variables))
     with (
@@ -142,5 +166,5 @@ def unlearn(run: Run, folder: Folder, original: Result) -> Result:
     ):
         options = options._replace(log=stage.log, store=stage.store, progress=progress)
         result = unlearn_streams(run.model, original.variables, streams, dataset.num_classes, forget, method, options)
-    folder.say(took(result))
+    folder.say(took(result, name))
     return result._replace(variables=jax.device_get(result.variables), source=str(stage.directory.absolute()))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from delete_jax.data.loading import find
 from delete_jax.data.splits import missing
+from delete_jax.methods import CLASSES
 from delete_jax.streams import check_forget
 from delete_jax.tasks.backdoor.task import TASK as _BACKDOOR
 from delete_jax.tasks.backdoor.task import Backdoor
@@ -14,13 +15,15 @@ from delete_jax.tasks.classification.task import TASK as _CLASSIFICATION
 from delete_jax.tasks.classification.task import Classification
 from delete_jax.tasks.faces.task import TASK as _FACES
 from delete_jax.tasks.faces.task import Faces
+from delete_jax.tasks.instances.task import TASK as _INSTANCES
+from delete_jax.tasks.instances.task import Instances
 from delete_jax.tasks.segmentation.task import TASK as _SEGMENTATION
 from delete_jax.tasks.segmentation.task import Segmentation
 
 if TYPE_CHECKING:
     from delete_jax.config import Config
 
-TASKS: dict[str, Task] = {task.name: task for task in (_CLASSIFICATION, _SEGMENTATION, _BACKDOOR, _FACES)}
+TASKS: dict[str, Task] = {task.name: task for task in (_CLASSIFICATION, _SEGMENTATION, _BACKDOOR, _FACES, _INSTANCES)}
 
 
 def of_settings(settings: Any) -> Task:
@@ -48,6 +51,8 @@ def load(config: Config) -> Data:
     found = task.load(config)
     dataset = found.dataset
     _check_answers(task, name, "pixel" if dataset.has_maps else "image")
+    if CLASSES not in task.provides:
+        return found
     forget = check_forget(config.unlearn.forget, dataset.num_classes, dataset.class_names)
     for split, class_ in missing(dataset, forget):
         if split != "validation":  # what is held out only shows how a run gets on
@@ -73,6 +78,7 @@ __all__ = [
     "Classification",
     "Data",
     "Faces",
+    "Instances",
     "Measured",
     "Run",
     "Segmentation",

@@ -15,7 +15,7 @@ import flax.linen as nn
 from delete_jax import data
 from delete_jax.data import Dataset, Split
 from delete_jax.loop import Result
-from delete_jax.methods import Method, Stream
+from delete_jax.methods import CLASSES, Method, Stream
 from delete_jax.model import Model, Variables
 from delete_jax.models import Network
 
@@ -30,7 +30,7 @@ class Data(NamedTuple):
     """What a run is about.
 
     dataset: what the network tells apart.
-    forget: the request: the classes to erase, sorted.
+    forget: the request: the classes to erase, sorted; none where a task's own settings say what is forgotten.
     extra: what else the task loaded, of a kind of its own.
     """
 
@@ -109,8 +109,8 @@ class Task(NamedTuple):
     measure: `(run, {name: Result}) -> Measured`.
     page: the module whose `parts(record, examples)` makes the report's page; imported when the report is written.
     answers: what has a class: an "image" or a "pixel".
-    reads: which of `unlearn`'s settings count that do not count everywhere: of "mask", "pixels" and "augment".
-    provides: what its forget samples come with (`Method.needs`).
+    reads: which of `unlearn`'s settings count that do not count everywhere: of "mask", "pixels", "augment" and "finish".
+    provides: what its forget samples come with (`Method.needs`); with `CLASSES`, its request is that of `unlearn.forget`.
     prefix: of the names of datasets that no other task can load; "" where there are none.
     """
 
@@ -123,8 +123,8 @@ class Task(NamedTuple):
     page: str
     check: Callable[[Config], None] = lambda config: None
     answers: str = "image"
-    reads: tuple[str, ...] = ("mask", "augment")
-    provides: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ("mask", "augment", "finish")
+    provides: tuple[str, ...] = (CLASSES,)
     prefix: str = ""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from delete_jax import data
 from delete_jax.loop import Result
 from delete_jax.methods import Method, Stream
-from delete_jax.methods.base import COUNTERPARTS
+from delete_jax.methods.base import CLASSES, COUNTERPARTS
 from delete_jax.model import Variables
 from delete_jax.predict import make_predictor
 from delete_jax.report import Examples
@@ -131,5 +131,5 @@ TASK = Task(
     page="delete_jax.tasks.backdoor.page",
     check=check,
     reads=(),
-    provides=(COUNTERPARTS,),
+    provides=(CLASSES, COUNTERPARTS),
 )

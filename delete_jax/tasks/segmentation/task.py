@@ -9,7 +9,7 @@ import numpy as np
 
 from delete_jax import data
 from delete_jax.loop import Result
-from delete_jax.methods.base import MAPS
+from delete_jax.methods.base import CLASSES, MAPS
 from delete_jax.predict import make_predictor
 from delete_jax.tasks.base import ORIGINAL, Data, Measured, Run, Task, Training
 from delete_jax.tasks.classification.task import load, streams
@@ -86,5 +86,5 @@ TASK = Task(
     page="delete_jax.tasks.segmentation.page",
     answers="pixel",
     reads=("mask", "pixels", "augment"),
-    provides=(MAPS,),
+    provides=(CLASSES, MAPS),
 )

@@ -1,0 +1,68 @@
+"""A finish for the classifier: the erased classes' part of the last layer is overwritten. It hides, and forgets nothing."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+
+from delete_jax.methods.base import CLASSES, Method, Setup
+from delete_jax.methods.classifier import find_bias, leaf_at, replace_leaf
+from delete_jax.methods.features import find_head, unseen
+from delete_jax.methods.hyperparameters import factory, one_of
+from delete_jax.model import Variables
+
+FINISHES = ("zero", "mean")
+LOW = 10.0
+"""How far below the mean bias of the other classes an erased class's bias is put. Far lower, probabilities would be rounded to
+0, and what is still in the logits would no longer be seen in them."""
+
+
+@factory(row=one_of(*FINISHES))
+def finish(row: str = "mean") -> Method:
+    """Overwrites the erased classes' part of the classifier, in closed form and without data, after any other method.
+
+    With `logits = h W + b` (features `h`, kernel `W` `[d, k]`), U the classes to erase and R the others:
+
+        row="zero":  W[:, u] = 0                    row="mean":  W[:, u] = mean over R of W[:, r]
+        both:        b[u] = mean over R of b[r] - 10
+
+    With "mean" the logit `z_u = mean over R of z_r - 10` is below the largest of the others for every image, so that an
+    erased class is never predicted; with "zero" it is so where the largest is above that constant. The probability
+    `q_u` still depends on the image through the other logits, and ranking images by it still finds the class, less well
+    than before: no row can make it constant, as that takes `z_u = logsumexp(z_R) + constant`
+    (`models.without_classes`). The features stay as they are, and with a few labelled images the row is learnt again.
+
+    Example: `dj.unlearn(…, forget=[3], method="delete", finish="mean")`.
+
+    Args:
+      row: "zero" or "mean".
+
+    Raises:
+      ValueError: another row; (`overwrite`) the logits are not features times a kernel plus a bias.
+    """
+
+    return Method(
+        "finish", edit=lambda setup: overwrite(setup, row), needs=(CLASSES,), settings=(), paper="this project"
+    )
+
+
+def overwrite(setup: Setup, row: str) -> Variables:
+    """The variables of `setup.teacher` with the classes of `setup.forget` overwritten; see `finish`."""
+    if not setup.forget:
+        raise ValueError("a finish overwrites erased classes, and there are none: leave it out")
+    setup = unseen(setup)
+    head = find_head(setup)
+    place = find_bias(setup, head.classifier)
+    if place is None:
+        raise ValueError("the network's classifier has no bias to lower: leave the finish out")
+    params, forget = setup.teacher["params"], list(setup.forget)
+    others = [class_ for class_ in range(setup.num_classes) if class_ not in forget]
+    rows, bias = head.rows.copy(), np.asarray(leaf_at(params, place), np.float64)
+    rows[:, forget] = 0 if row == "zero" else rows[:, others].mean(1, keepdims=True)
+    low = bias.ravel()[others].mean() - LOW
+
+    def lowered(leaf):
+        return jnp.asarray(leaf).ravel().at[jnp.asarray(forget)].set(low).reshape(leaf.shape)
+
+    changed = head.with_rows(setup, rows)
+    return {**changed, "params": replace_leaf(changed["params"], place, lowered)}

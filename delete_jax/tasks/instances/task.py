@@ -1,0 +1,144 @@
+"""The task: a network that names the class of an image forgets single training samples, whose classes stay."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from delete_jax import data, metrics
+from delete_jax.loop import Result
+from delete_jax.methods import Method, Stream
+from delete_jax.methods.hyperparameters import shown
+from delete_jax.model import Variables
+from delete_jax.report import Examples
+from delete_jax.streams import check_indices, split_samples
+from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training
+from delete_jax.tasks.evidence import SHADOW_SAMPLES, Evidence, side_by_side
+
+if TYPE_CHECKING:
+    from delete_jax.config import Config
+
+NAMES = (
+    "acc_listed", "acc_unlisted", "acc_test", "mia", "mia_accuracy", "distance_to_retrained.forget.total_variation",
+    "distance_to_retrained.remain.total_variation",
+)  # fmt: skip
+SHOWN = 8
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Instances:
+    """Single training samples are forgotten; their classes stay.
+
+    indices: which, by their positions in the training split as `delete_jax.data.load` returns it, without the samples that are
+      held out for validation; each once, and not all of them.
+    """
+
+    indices: tuple[int, ...] = (0,)
+
+
+def check(config: Config) -> None:
+    _indices(config)
+
+
+def _indices(config: Config, num_samples: int | None = None) -> np.ndarray:
+    indices = config.task.indices
+    try:
+        return check_indices(indices, num_samples)
+    except ValueError as error:
+        raise ValueError(f"config.task.indices is {shown(indices)}: {error}") from None
+
+
+def load(config: Config) -> Data:
+    dataset = data.load(**config.data_arguments())
+    labels = dataset.train.labels
+    indices = _indices(config, len(labels))
+    if absent := set(np.unique(labels)) - set(np.unique(np.delete(labels, indices))):
+        raise ValueError(
+            f"config.task.indices: no training sample of class {min(absent)} ({dataset.class_names[min(absent)]}) would remain, and "
+            "the classes stay: leave one out, or erase the class"
+        )
+    return Data(dataset, extra=indices)
+
+
+def trainings(config: Config, found: Data) -> list[Training]:
+    """The original on all samples, the retrained network on those that are not listed."""
+    dataset = found.dataset
+    remaining = data.Split(*(np.delete(column, found.extra, 0) for column in dataset.train))
+    return [
+        Training("teacher", dataset, dataset.train, config.train, shown_as=ORIGINAL),
+        Training("retrained", dataset, remaining, config.train, shown_as=RETRAINED),
+    ]
+
+
+def streams(run: Run, method: Method, original: Variables) -> dict[str, Stream]:
+    images, labels = run.data.dataset.train
+    return split_samples(images, labels, run.data.extra, run.data.dataset.num_classes, method.streams)
+
+
+class SampleEvidence(Evidence):
+    """The evidence on a network where single samples are forgotten. listed: which training samples, bool `[n]`."""
+
+    @property
+    def listed(self) -> np.ndarray:
+        return np.isin(np.arange(len(self.train_labels)), self.run.data.extra)
+
+    def right(self, which: np.ndarray) -> float:
+        """The accuracy on some training samples."""
+        return float(np.mean(self.train[which].argmax(-1) == self.train_labels[which]))
+
+    def probabilities(self, part: str) -> np.ndarray:
+        """The probabilities on the forgotten training samples, or on the test samples."""
+        return self.train[self.listed] if part == "forget" else self.test
+
+    @property
+    def attack(self) -> metrics.Attack:
+        """The membership attack on the confidence: it learns from remaining training samples and from test samples."""
+        listed, p, labels = self.listed, self.train, self.train_labels
+        return metrics.membership(
+            p[~listed], labels[~listed], self.test, self.test_labels, p[listed], labels[listed], most=SHADOW_SAMPLES
+        )["confidence"]
+
+
+def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
+    dataset, indices = run.data.dataset, run.data.extra
+    found = side_by_side(run, networks, SampleEvidence)
+    figures = {name: metrics.measure(evidence, NAMES) for name, evidence in found.items()}
+    images, labels = dataset.train
+    shown = np.concatenate([indices[:SHOWN], np.setdiff1d(np.arange(len(labels)), indices)[:SHOWN]])
+    examples = Examples(images[shown], labels[shown], *(found[name].train[shown] for name in ("original", "unlearned")))
+    erased = data.Split(images[indices], labels[indices])
+    record = {
+        "forget": {"what": f"{len(indices)} training sample{'s' if len(indices) > 1 else ''}, by number"},
+        "task": {"name": TASK.name, "indices": _some(indices)},
+        "samples": {"shown_forgotten": len(indices[:SHOWN])},
+    }
+    return Measured(figures, examples, erased, summary(figures), record)
+
+
+def _some(indices: np.ndarray) -> str:
+    """The first few numbers; the record's digest is of all samples."""
+    return ", ".join(map(str, indices[:20])) + (f", … ({len(indices)} in all)" if len(indices) > 20 else "")
+
+
+def summary(figures: dict[str, dict[str, Any]]) -> str:
+    """The figures of all networks in one line."""
+    before, after, retrained = figures["original"], figures["unlearned"], figures.get("retrained")
+    reference = f", retrained: {retrained['acc_listed']:.1%}" if retrained else ""
+    said = f"forgotten samples: {after['acc_listed']:.1%} recognised (before: {before['acc_listed']:.1%}{reference}); "
+    return f"{said}test: {after['acc_test']:.1%} (before: {before['acc_test']:.1%})"
+
+
+TASK = Task(
+    "instances",
+    Instances,
+    load,
+    trainings,
+    streams,
+    measure_networks,
+    page="delete_jax.tasks.instances.page",
+    check=check,
+    reads=("augment",),
+    provides=(),
+)
