@@ -125,7 +125,7 @@ def test_salun_moves_only_the_most_salient_half(x64):
     chosen = np.concatenate([np.asarray(mask["bias"]), np.asarray(mask["kernel"]).ravel()]) > 0
     assert chosen.sum() == round(0.25 * sizes.size)
     assert sizes[chosen].min() >= sizes[~chosen].max()
-    columns, constants = method.prepare(setup)
+    columns, constants, _ = method.prepare(setup)
     batch = {FORGET: stream | columns[FORGET]}
     tx = sgd(0.9, weight_decay=0.1)  # neither may move a masked weight
     step = jax.jit(make_train_step(model, method, tx, preprocess=same))

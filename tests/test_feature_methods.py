@@ -305,7 +305,7 @@ def test_pour_distill_moves_all_but_the_classifier(x64):
     setup = wide_setup(forget=(0, 2))
     method = dj.methods.pour_distill()
     model, start = method.wrap(setup)
-    columns, constants = method.prepare(setup)
+    columns, constants, _ = method.prepare(setup)
     batch = {FORGET: setup.streams[FORGET] | columns.get(FORGET, {})}
     start = jax.tree.map(lambda leaf: 1.1 * leaf, start)
     tx = sgd(0.9, weight_decay=0.1)  # neither may move the classifier
@@ -434,7 +434,7 @@ def test_pairs_over_eight_devices(mode):
 def sensitivity_loss(setup, method):
     """The loss of one step, and the columns of its forget stream."""
     model, start = method.wrap(setup)
-    columns, constants = method.prepare(setup)
+    columns, constants, _ = method.prepare(setup)
     stream = setup.streams[FORGET] | columns[FORGET]
     step = jax.jit(make_train_step(model, method, sgd(), preprocess=setup.preprocess))
     state, metrics = step(init_state(start, sgd()), None, {FORGET: stream}, 0.1, jax.random.key(0), constants)

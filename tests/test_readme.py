@@ -71,6 +71,29 @@ def test_python_of_the_rate():
     assert names["result"].lr == names["result"].search[-1]["lr"]
 
 
+def test_python_of_the_finish(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, variables = tiny.network()
+    images, labels = tiny.samples(64)
+    names = {"dj": dj, "model": model, "variables": variables, "images": images, "labels": labels}
+    (snippet,) = snippets("finish", "result = dj.unlearn(")
+    exec(snippet, names)
+    assert (np.asarray(model.apply(names["result"].variables, images)).argmax(-1) != 3).all()
+    names |= {"image_shape": images.shape[1:], "preprocess": dj.data.normalize([0.5], [0.25])}
+    (snippet,) = snippets("finish", "served = dj.models.without_classes(model, [3])")
+    exec(snippet, names)
+    assert (tmp_path / "network.jax").stat().st_size > 0
+
+
+def test_python_of_the_samples():
+    model, variables = tiny.network()
+    images, labels = tiny.samples(160)
+    names = {"dj": dj, "model": model, "variables": variables, "images": images, "labels": labels}
+    (snippet,) = snippets("samples", "result = dj.unlearn(")
+    exec(snippet, names)
+    assert len(names["result"].history) == 5
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands(page, monkeypatch):
     monkeypatch.chdir(ROOT)

@@ -159,7 +159,17 @@ def test_what_reads_the_classes_to_erase_needs_them():
     """`Setup.forget` is empty for single samples, so that a method which reads it would do nothing, or fail; and the anchors
     of `anchored` would not hold the samples' class."""
     needing = {name for name in METHODS if CLASSES in dj.methods.create(name).needs}
-    assert needing == {"pour", "pour_distill", "esc", "esc_t", "source_free", "bias_shift", "cse", "anchored"}
+    assert needing == {
+        "pour",
+        "pour_distill",
+        "esc",
+        "esc_t",
+        "source_free",
+        "bias_shift",
+        "cse",
+        "anchored",
+        "redistil",
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------- the command
