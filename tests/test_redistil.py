@@ -15,6 +15,7 @@ from delete_jax.models import BatchNorm
 from delete_jax.network_check import as_is
 from delete_jax.streams import split_streams
 from tests import tiny
+from tests.test_readme import snippets
 
 K = tiny.NUM_CLASSES
 SETTINGS = {"forget": [1], "batch_size": 8, "parallel": "jit", "lr": 0.05}
@@ -92,6 +93,14 @@ def test_it_erases_and_teaches_the_others(deep):
     others = (labels != 1) & (before == labels) & (labels != 0)
     assert (answers[labels == 1] == 1).mean() == 0
     assert (answers[others] == labels[others]).mean() > 0.6  # chance among the three that stay: a third
+
+
+def test_the_page(deep):
+    model, variables, images, labels = deep
+    (snippet,) = snippets("redistil", "result = dj.unlearn(")
+    names = {"dj": dj, "model": model, "variables": variables, "images": images, "labels": labels}
+    exec(snippet, names)
+    assert len(names["result"].history) == 2 * -(-7 * 24 // 128)  # seven images for each of the class's 24
 
 
 def test_which_layers():
