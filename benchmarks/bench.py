@@ -149,7 +149,7 @@ class Bench:
         # Once: another function would compile again.
         self.trained: dict[tuple[Path, str], dj.Result] = {}
         self.cases: dict[tuple[int, Request], Case] = {}
-        (self.out / "cells").mkdir(parents=True, exist_ok=True)
+        self.out.mkdir(parents=True, exist_ok=True)
 
     def case(self, seed: int, forget: Request) -> Case:
         """A request to the seed's networks.
@@ -170,10 +170,7 @@ class Bench:
 
     def cell(self, name: str, compute: Callable[[], Any]) -> Any:
         """What was computed under this name, now or before."""
-        path = self.out / "cells" / (name.replace(", ", "-").replace(" ", "-") + ".json")
-        if not path.exists():
-            write_json(path, compute())
-        return json.loads(path.read_text())
+        return cell(self.out, name, compute)
 
 
 @dataclasses.dataclass(eq=False)
@@ -236,6 +233,15 @@ class Case:
         answers = make_predictor(self.run.model, self.run.preprocess)(result.variables, split.images).argmax(-1)
         found = metrics.forget_remain_accuracy(answers, split.labels, self.forget)
         return found | {"score": metrics.hmean_residual(found["acc_r"], found["acc_f"])}
+
+
+def cell(out: Path, name: str, compute: Callable[[], Any]) -> Any:
+    """What was computed under this name, now or before: a file under OUT/cells."""
+    path = out / "cells" / (name.replace(", ", "-").replace(" ", "-") + ".json")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, compute())
+    return json.loads(path.read_text())
 
 
 def named(rate: Rate) -> str:

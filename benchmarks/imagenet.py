@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -49,22 +48,20 @@ def run(options: argparse.Namespace) -> None:
     import imagenet_class as example
 
     networks = functools.cache(example.load_network)  # one of each, so that each is compiled once
-    (options.out / "cells").mkdir(parents=True, exist_ok=True)
+
+    def measured(way: str, seed: int) -> dict[str, Any]:
+        trained, settings = WAYS[way]
+        images, (model, variables) = example.load_images(seed), networks(trained)
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                result = example.unlearn(model, variables, images, seed, **settings)
+        except ValueError as error:  # no rate erases, or it diverged
+            return {"failed": str(error)}
+        found = example.measure(model, variables, result.variables, images)
+        return {"lr": result.lr, "search": list(result.search), **example.report.plain(found)}
 
     def cell(way: str, seed: int) -> dict[str, Any]:
-        path = options.out / "cells" / f"{way.replace(', ', '-')}-seed{seed}.json"
-        if not path.exists():
-            trained, settings = WAYS[way]
-            images, (model, variables) = example.load_images(seed), networks(trained)
-            try:
-                with warnings.catch_warnings(action="ignore"):
-                    result = example.unlearn(model, variables, images, seed, **settings)
-            except ValueError as error:  # no rate erases, or it diverged
-                bench.write_json(path, {"failed": str(error)})
-            else:
-                found = example.measure(model, variables, result.variables, images)
-                bench.write_json(path, {"lr": result.lr, "search": list(result.search), **example.report.plain(found)})
-        return json.loads(path.read_text())
+        return bench.cell(options.out, f"{way}-seed{seed}", functools.partial(measured, way, seed))
 
     cells = {way: [cell(way, seed) for seed in range(options.seeds)] for way in options.ways}
     bench.write(options.out, "imagenet", text(cells), cells)

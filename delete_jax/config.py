@@ -132,7 +132,7 @@ def validate(config: Config) -> None:
             f"at least 1 and at most {MOST_EPOCHS}",
         )
         if part.lr != AUTO or name == "train":
-            _prefixed(f"config.{name}.lr is {part.lr!r}", rate, part.lr)
+            prefixed(f"config.{name}.lr is {part.lr!r}", rate, part.lr)
         require(part.batch_size >= 1, f"config.{name}.batch_size", part.batch_size, "at least 1")
         size = part.micro_batch
         require(
@@ -142,7 +142,7 @@ def validate(config: Config) -> None:
             f"a divisor of batch_size, {part.batch_size}",
         )
         require(0 <= part.momentum < 1, f"config.{name}.momentum", part.momentum, "at least 0 and below 1")
-        _prefixed(f"config.{name}.augment", augmentation, task.answers, part.augment)
+        prefixed(f"config.{name}.augment", augmentation, task.answers, part.augment)
     decay = config.train.weight_decay
     require(0 <= decay < float("inf"), "config.train.weight_decay", decay, "a number of at least 0")
     require(0 < config.data.validation < 1, "config.data.validation", config.data.validation, "above 0 and below 1")
@@ -172,7 +172,7 @@ def validate(config: Config) -> None:
     method = _method(config)
     if config.unlearn.lr == AUTO:
         forget = config.unlearn.forget if methods.CLASSES in task.provides else ()
-        _prefixed("config.unlearn.lr", check_auto, method, forget)
+        prefixed("config.unlearn.lr", check_auto, method, forget)
     check_needs(method, task.provides, f"the task {task.name}")
     for other in TASKS.values():
         if other.prefix and other is not task and config.data.name.startswith(other.prefix):
@@ -257,8 +257,8 @@ def _method(config: Config) -> Method:
 
 def _check_network(model: ModelConfig, task: Task) -> None:
     name = model.name
-    _prefixed("config.model.name", models.check_name, name)
-    _prefixed("config.model.remat", models.create, name, 2, model.dtype, model.remat)
+    prefixed("config.model.name", models.check_name, name)
+    prefixed("config.model.remat", models.create, name, 2, model.dtype, model.remat)
     answers = models.NETWORKS[name].answers
     if answers != task.answers:
         fitting = [known for known, network in models.NETWORKS.items() if network.answers == task.answers]
@@ -268,7 +268,7 @@ def _check_network(model: ModelConfig, task: Task) -> None:
         )
 
 
-def _prefixed(field: str, check: typing.Callable[..., Any], *arguments: Any) -> None:
+def prefixed(field: str, check: typing.Callable[..., Any], *arguments: Any) -> None:
     """Calls a check of the core, whose ValueError then names the field."""
     try:
         check(*arguments)

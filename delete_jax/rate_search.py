@@ -70,8 +70,8 @@ def find_rate(train: Callable[[float], Trained], judge: Callable[[Trained], Row]
 
     Returns:
       One row per rate tried: `lr` and what `judge` found. The last is the first that erases: to all samples but 0.5 % the
-      network gives the erased classes a probability below the limit: 1/k, and 1 % where there are more than 100. (That fewer than 0.5 % are answered with them is
-      too little to ask of a few dozen samples: then 1 to 3 % of new ones are.)
+      network gives the erased classes a probability below the limit: 1/k, and 1 % where there are more than 100. (That
+      fewer than 0.5 % are answered with them is too little to ask of a few dozen samples: then 1 to 3 % of new ones are.)
 
     Raises:
       ValueError: no rate does.
@@ -87,8 +87,8 @@ def find_rate(train: Callable[[float], Trained], judge: Callable[[Trained], Row]
     best = min(rows, key=lambda row: (row["above"], row["probability"]))
     raise ValueError(
         f"lr={AUTO!r}: {method} erases the held-out forget samples at no rate from {RATES[0]:g} to {rows[-1]['lr']:g} (at best "
-        f"{best['above']:.1%} of them are left above the limit, at {best['lr']:g}): give more epochs or samples, batch_norm='frozen', or a "
-        "number"
+        f"{best['above']:.1%} of them are left above the limit, at {best['lr']:g}): give more epochs or samples, "
+        "batch_norm='frozen', or a number"
     )
 
 
@@ -104,8 +104,8 @@ def make_judge(predict: Predict, original: Variables, held_out: Stream, seed: in
     Returns:
       The function `variables ->` a row: `recognised`, the share of positions that are answered with an erased class;
       `probability`, the mean of what these classes get; `above`, the share of positions at which they get `limit` or more;
-      `kept`, the share of reoriented images (turned,
-      mirrored, shifted; `methods.anchored`) that are answered as the original answers when the erased classes are masked.
+      `kept`, the share of reoriented images (turned, mirrored, shifted; `methods.anchored`) that are answered as the
+      original answers when the erased classes are masked.
     """
     images, k = np.asarray(held_out["image"]), held_out["erase"].shape[-1]
     reoriented = [_reoriented(images, seed, draw) for draw in range(DRAWS)]

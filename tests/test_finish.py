@@ -1,6 +1,5 @@
 """A finish for the classifier, and a network that says nothing about some classes, against NumPy in float64."""
 
-import functools
 import json
 
 import jax
@@ -11,13 +10,9 @@ from scipy.special import log_softmax
 from sklearn.metrics import roc_auc_score
 
 import delete_jax as dj
-from delete_jax import data, models
 from delete_jax.config import Config, TrainConfig, UnlearnConfig, counted
-from delete_jax.data import Split
-from delete_jax.data.dataset import Dataset, pixel_statistics
 from delete_jax.methods import FORGET
 from delete_jax.methods.finish import LOW
-from delete_jax.models import Network, ResNet
 from delete_jax.models.without import LEFT
 from delete_jax.run.networks import load_teacher
 from tests import tiny
@@ -157,15 +152,7 @@ def test_it_is_exported(tmp_path):
 
 
 def small(tmp_path, monkeypatch, **unlearn):
-    def split(n, seed):
-        images, labels = tiny.samples(n, seed)
-        return Split((60 * images + 100).clip(0, 255).astype(np.uint8), labels)
-
-    net = functools.partial(ResNet, stages=(1,), features=(8,))
-    monkeypatch.setitem(models.NETWORKS, "resnet_tiny", Network(net, "fc", layers=("layer1",)))
-    train = split(64, 0)
-    dataset = Dataset("corners", train, split(16, 1), split(32, 2), tuple("abcd"), *pixel_statistics(train.images))
-    monkeypatch.setattr(data, "load", lambda name, **_: dataset)
+    tiny.small_runs(monkeypatch)
     return Config(
         train=TrainConfig(epochs=2, batch_size=16),
         unlearn=UnlearnConfig(forget=(2,), epochs=2, lr=1e-2, batch_size=8, **unlearn),

@@ -1,6 +1,5 @@
 """Single samples are forgotten, by number: the library call, and the command's task."""
 
-import functools
 import json
 
 import jax
@@ -9,12 +8,10 @@ import numpy as np
 import pytest
 
 import delete_jax as dj
-from delete_jax import data, models
+from delete_jax import data
 from delete_jax.config import Config, TrainConfig, UnlearnConfig, validate
 from delete_jax.data import Split
-from delete_jax.data.dataset import Dataset, pixel_statistics
 from delete_jax.methods import CLASSES, FORGET, METHODS, REMAIN
-from delete_jax.models import Network, ResNet
 from delete_jax.streams import check_indices, split_samples
 from delete_jax.tasks import Instances
 from delete_jax.tasks.instances import page
@@ -176,15 +173,7 @@ def test_what_reads_the_classes_to_erase_needs_them():
 
 
 def small(monkeypatch, indices=(3, 8, 9, 17, 30), **given) -> Config:
-    def split(n, seed):
-        images, labels = tiny.samples(n, seed)
-        return Split((60 * images + 100).clip(0, 255).astype(np.uint8), labels)
-
-    net = functools.partial(ResNet, stages=(1,), features=(8,))
-    monkeypatch.setitem(models.NETWORKS, "resnet_tiny", Network(net, "fc", layers=("layer1",)))
-    train = split(64, 0)
-    dataset = Dataset("corners", train, split(16, 1), split(32, 2), tuple("abcd"), *pixel_statistics(train.images))
-    monkeypatch.setattr(data, "load", lambda name, **_: dataset)
+    tiny.small_runs(monkeypatch)
     return Config(
         task=Instances(indices=indices),
         train=TrainConfig(epochs=6, batch_size=16),

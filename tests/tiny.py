@@ -10,7 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import delete_jax as dj
-from delete_jax.models import BatchNorm
+from delete_jax import data, models
+from delete_jax.data import Split
+from delete_jax.data.dataset import Dataset, pixel_statistics
+from delete_jax.models import BatchNorm, Network, ResNet
 
 NUM_CLASSES = 4
 
@@ -59,3 +62,17 @@ def network(module: nn.Module | None = None, seed: int = 0, size: int = 6):
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _initial(module: nn.Module, size: int, seed):
     return module.init(jax.random.key(seed), jnp.zeros((1, size, size, 1), jnp.float32), train=False)
+
+
+def small_runs(monkeypatch) -> None:
+    """Runs of the command in this process load four classes of tiny images, and "resnet_tiny" has one narrow stage."""
+
+    def split(n, seed):
+        images, labels = samples(n, seed)
+        return Split((60 * images + 100).clip(0, 255).astype(np.uint8), labels)
+
+    net = functools.partial(ResNet, stages=(1,), features=(8,))
+    monkeypatch.setitem(models.NETWORKS, "resnet_tiny", Network(net, "fc", layers=("layer1",)))
+    train = split(64, 0)
+    dataset = Dataset("corners", train, split(16, 1), split(32, 2), tuple("abcd"), *pixel_statistics(train.images))
+    monkeypatch.setattr(data, "load", lambda name, **_: dataset)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from delete_jax.methods.base import CLASSES, Method, Setup
-from delete_jax.methods.classifier import find_bias, find_classifier, replace_leaf
+from delete_jax.methods.classifier import find_bias, find_classifier, with_entries
 from delete_jax.methods.features import unseen
 from delete_jax.methods.hyperparameters import factory
 from delete_jax.model import Variables
@@ -33,8 +33,4 @@ def _edit(setup: Setup) -> Variables:
         raise ValueError(
             "bias_shift: the network's classifier has no bias to shift: choose another method, such as pour"
         )
-    forget = jnp.asarray(setup.forget)
-    params = replace_leaf(
-        setup.teacher["params"], place, lambda leaf: leaf.ravel().at[forget].set(BIAS).reshape(leaf.shape)
-    )
-    return {**setup.teacher, "params": params}
+    return {**setup.teacher, "params": with_entries(setup.teacher["params"], place, jnp.asarray(setup.forget), BIAS)}

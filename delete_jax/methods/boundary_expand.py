@@ -26,7 +26,7 @@ from delete_jax.methods.classifier import (
     find_classifier,
     find_scales,
     leaf_at,
-    replace_leaf,
+    with_entries,
 )
 from delete_jax.methods.hyperparameters import factory
 from delete_jax.model import Model, Variables
@@ -88,7 +88,7 @@ def _expanded(model: Model, classifier: Classifier, bias: Place | None, scales: 
         other = classifier.with_rows(plain["params"], jnp.concatenate([unit["kernel"], rows[:, 1:]], axis=1))
         own = {} if bias is None else {bias: unit["bias"]}
         for place, value in (own | dict(zip(scales, unit.get("scales", ()), strict=True))).items():
-            other = replace_leaf(other, place, lambda leaf: leaf.ravel().at[:1].set(value).reshape(leaf.shape))
+            other = with_entries(other, place, slice(1), value)
         return plain, {**plain, "params": other}
 
     def apply(variables: Variables, x: chex.Array) -> chex.Array:

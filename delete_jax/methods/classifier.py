@@ -214,6 +214,11 @@ def leaf_at(tree: Any, place: Place) -> chex.Array:
     return next(leaf for here, leaf in jax.tree_util.tree_flatten_with_path(tree)[0] if here == place)
 
 
+def with_entries(params: Any, place: Place, index: Any, value: Any) -> Any:
+    """The parameters with some numbers of a leaf, in the order of its memory, replaced."""
+    return replace_leaf(params, place, lambda leaf: jnp.asarray(leaf).ravel().at[index].set(value).reshape(leaf.shape))
+
+
 def replace_leaf(tree: Any, place: Place, change: Callable[[chex.Array], chex.Array]) -> Any:
     """The tree with `change` applied to the leaf at that path."""
     return jax.tree_util.tree_map_with_path(lambda here, leaf: change(leaf) if here == place else leaf, tree)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from delete_jax.methods.base import CLASSES, Method, Setup
-from delete_jax.methods.classifier import find_bias, leaf_at, replace_leaf
+from delete_jax.methods.classifier import find_bias, leaf_at, with_entries
 from delete_jax.methods.features import find_head, unseen
 from delete_jax.methods.hyperparameters import factory, one_of
 from delete_jax.model import Variables
@@ -60,9 +60,5 @@ def overwrite(setup: Setup, row: str) -> Variables:
     rows, bias = head.rows.copy(), np.asarray(leaf_at(params, place), np.float64)
     rows[:, forget] = 0 if row == "zero" else rows[:, others].mean(1, keepdims=True)
     low = bias.ravel()[others].mean() - LOW
-
-    def lowered(leaf):
-        return jnp.asarray(leaf).ravel().at[jnp.asarray(forget)].set(low).reshape(leaf.shape)
-
     changed = head.with_rows(setup, rows)
-    return {**changed, "params": replace_leaf(changed["params"], place, lowered)}
+    return {**changed, "params": with_entries(changed["params"], place, jnp.asarray(forget), low)}

@@ -82,10 +82,9 @@ def redistil(fresh: tuple[str, ...] | None = None, images: float = 7.0, features
             raise ValueError(
                 "redistil is for networks that answer once per image: choose another method, such as delete"
             )
-        head, chosen = find_head(setup), fresh_layers(setup, fresh)
+        head, _, mask = _plan(setup, fresh)
         count = max(round(images * int((np.asarray(stream["weight"]) > 0).sum())), 1)
         made, means = transfer_stream(setup, head, count)
-        mask = _mask(setup, head, chosen)
         epochs = setup.num_steps / -(-len(stream["label"]) // setup.batch_size)
         steps = epochs * -(-count // setup.batch_size)
         constants = {"means": means, "update_mask": mask, "num_steps": jnp.float32(steps)}
@@ -99,8 +98,12 @@ def redistil(fresh: tuple[str, ...] | None = None, images: float = 7.0, features
         value = distill(log_target, answer).loss
         wanted = jnp.exp(log_target) @ context.constants["means"]
         value += features * jnp.mean(jnp.square(forget.logits[..., k:] - wanted), -1)
-        moved = jax.tree.map(lambda leaf, mask: jnp.sum(mask.astype(leaf.dtype) * jnp.square(leaf)), *_fresh(context))
-        value += DECAY / 2 * sum(jax.tree.leaves(moved))
+        squares = jax.tree.map(
+            lambda leaf, mask: jnp.sum(mask.astype(leaf.dtype) * jnp.square(leaf)),
+            context.student["params"],
+            context.constants["update_mask"],
+        )
+        value += DECAY / 2 * sum(jax.tree.leaves(squares))
         done = jnp.asarray(context.step, value.dtype) / context.constants["num_steps"].astype(value.dtype)
         falling = (1 + jnp.cos(jnp.pi * jnp.minimum(done, 1))) / 2
         return {FORGET: Term(falling * value)}
@@ -116,10 +119,6 @@ def redistil(fresh: tuple[str, ...] | None = None, images: float = 7.0, features
         starts_over=True,
         paper="this project",
     )
-
-
-def _fresh(context: Context) -> tuple[Any, Any]:
-    return context.student["params"], context.constants["update_mask"]
 
 
 def fresh_layers(setup: Setup, fresh: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -175,17 +174,19 @@ def transfer_stream(setup: Setup, head: Head, count: int) -> tuple[Stream, chex.
     return stream, means
 
 
-def _mask(setup: Setup, head: Head, fresh: tuple[str, ...]) -> Any:
+def _plan(setup: Setup, fresh: tuple[str, ...] | None) -> tuple[Head, tuple[str, ...], Any]:
+    """The classifier, the layers that start again beside it, and which parameters these two have: 1 where they move."""
+    head, chosen = find_head(setup), fresh_layers(setup, fresh)
     own = {head.classifier.place, find_bias(setup, head.classifier)}
-    return jax.tree_util.tree_map_with_path(
-        lambda place, leaf: jnp.asarray(names_of(place)[0] in fresh or place in own, leaf.dtype),
+    mask = jax.tree_util.tree_map_with_path(
+        lambda place, leaf: jnp.asarray(names_of(place)[0] in chosen or place in own, leaf.dtype),
         setup.teacher["params"],
     )
+    return head, chosen, mask
 
 
 def _wrap(setup: Setup, fresh: tuple[str, ...] | None) -> tuple[Model, Variables]:
-    head, chosen = find_head(setup), fresh_layers(setup, fresh)
-    mask = _mask(setup, head, chosen)
+    head, chosen, mask = _plan(setup, fresh)
     paths = jax.tree_util.tree_flatten_with_path(setup.teacher["params"])[0]
     keys = iter(jax.random.split(jax.random.fold_in(setup.key, 1), len(paths)))
     params = jax.tree_util.tree_map_with_path(

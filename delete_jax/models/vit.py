@@ -74,11 +74,12 @@ class ViT(nn.Module):
         cls_token = self.param("cls_token", small, (1, 1, d), wide).astype(dtype)
         pos_embed = self.param("pos_embed", small, (1, 1 + rows * columns, d), wide).astype(dtype)
         x = jnp.concatenate([jnp.broadcast_to(cls_token, (b, 1, d)), x.reshape(b, -1, d)], axis=1) + pos_embed
+        make = recomputed(EncoderBlock, self.remat)
         for i in range(self.depth):
             if i + 1 == self.depth:
                 grid = Mark(name="grid")(x[:, 1:].reshape(b, rows, columns, d))
                 x = jnp.concatenate([x[:, :1], grid.reshape(b, -1, d)], axis=1)
-            x = recomputed(EncoderBlock, self.remat)(self.heads, dtype, name=f"block{i}")(x, train)
+            x = make(self.heads, dtype, name=f"block{i}")(x, train)
         x = LayerNorm(EPSILON, dtype, name="norm")(x)[:, 0]
         return linear(self.num_classes, wide, "head")(x.astype(wide))
 

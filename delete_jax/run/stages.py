@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from delete_jax import data, methods, models, tasks
-from delete_jax.config import Config
+from delete_jax.config import Config, prefixed
 from delete_jax.identity import short
 from delete_jax.loop import Result
 from delete_jax.network_check import check_network, check_training
@@ -184,11 +184,6 @@ def _check_held_out(found: Data, teacher: Loaded) -> None:
 
 def _check_batches(config: Config, found: Data) -> None:
     for name, part in (("train", config.train), ("unlearn", config.unlearn)):
-        try:
-            check_batch(part.batch_size, found.dataset.train.images.shape[1:], config.parallel)
-        except ValueError as error:
-            raise ValueError(f"config.{name}.batch_size: {error}") from None
-        try:
-            check_micro_batch(part.micro_batch, part.batch_size, config.parallel)
-        except ValueError as error:
-            raise ValueError(f"config.{name}.micro_batch: {error}") from None
+        shape = found.dataset.train.images.shape[1:]
+        prefixed(f"config.{name}.batch_size", check_batch, part.batch_size, shape, config.parallel)
+        prefixed(f"config.{name}.micro_batch", check_micro_batch, part.micro_batch, part.batch_size, config.parallel)
