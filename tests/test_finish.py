@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 import delete_jax as dj
 from delete_jax.config import Config, TrainConfig, UnlearnConfig, counted
+from delete_jax.identity import digest
 from delete_jax.methods import FORGET
 from delete_jax.methods.finish import LOW
 from delete_jax.models.without import LEFT
@@ -176,6 +177,17 @@ def test_a_run_with_a_finish(method, tmp_path, capsys, monkeypatch):
     assert "before_finish: done" in out
     assert json.dumps(again["networks"]) == json.dumps(record["networks"])
     assert again["history"] == record["history"]
+
+
+def test_the_original_of_a_finished_run_is_found(tmp_path, capsys, monkeypatch):
+    """Of a run that was given its original, and whose unlearned network was made from the one before the finish."""
+    first = small(tmp_path, monkeypatch)
+    run(first, tmp_path / "first", capsys)
+    second = small(tmp_path, monkeypatch, finish="mean")
+    second.teacher = str(tmp_path / "first")
+    run(second, tmp_path / "second", capsys)
+    found, original = (load_teacher(str(tmp_path / name), "resnet_tiny") for name in ("second", "first"))
+    assert digest(found.variables) == digest(original.variables)
 
 
 def test_the_report_says_so():

@@ -20,8 +20,8 @@ from delete_jax.run.folder import variables_of
 from delete_jax.tasks.base import UNLEARNED
 
 WEIGHTS = (".safetensors", ".pth", ".pt")
-TEACHER = "teacher"
-"""The stage that a run, and a converted network, is known by."""
+TEACHER, BEFORE_FINISH = "teacher", "before_finish"
+"""The stage that a run, and a converted network, is known by; and the stage that a finish follows, where a run has one."""
 
 
 class Loaded(NamedTuple):
@@ -92,7 +92,8 @@ def _load_given(run: epath.Path, name: str) -> Loaded:
     except (ValueError, RecursionError) as error:
         reason = "two runs that name each other" if isinstance(error, RecursionError) else error
         raise CheckpointError(f"{run}: it took its original network from elsewhere ({reason}); {instead}") from None
-    saved = Checkpoints(stage).restore() if stage.is_dir() else None
+    made = [there for last in (BEFORE_FINISH, UNLEARNED) if (there := run / "checkpoints" / last).is_dir()]
+    saved = Checkpoints(made[0]).restore() if made else None  # the first was made from the original itself
     original = saved[1].get("identity", {}).get("original") if saved else None
     if original not in (None, digest(loaded.variables)):
         raise CheckpointError(f"{run}: it took its original network from {source}, where another one is now; {instead}")

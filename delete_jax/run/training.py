@@ -19,15 +19,13 @@ from delete_jax.options import Options
 from delete_jax.parallel import make_trainer
 from delete_jax.predict import input_shape, make_predictor
 from delete_jax.run.folder import Folder, Stage
+from delete_jax.run.networks import BEFORE_FINISH
 from delete_jax.run.progress import StageProgress
 from delete_jax.step import init_state, sgd
 from delete_jax.streams import split_streams
 from delete_jax.tasks import Run, Training
 from delete_jax.tasks.base import UNLEARNED, augmentation
 from delete_jax.unlearning import origin, unlearn_streams
-
-BEFORE_FINISH = "before_finish"
-"""The stage of unlearning where a finish follows it."""
 
 
 def train(run: Run, folder: Folder, training: Training, start: Result | None = None) -> Result:
