@@ -23,6 +23,7 @@ from rich.console import Console
 import delete_jax as dj
 from delete_jax import methods, metrics, tasks
 from delete_jax.config import Config, validate
+from delete_jax.methods import FORGET, Stream
 from delete_jax.options import AUTO
 from delete_jax.predict import make_predictor
 from delete_jax.run import stages
@@ -102,6 +103,7 @@ class Way(NamedTuple):
     rates: candidates, rising: learning rates, or whatever takes their place (`RATE_OF`).
     like: the way whose rate it takes, in place of candidates.
     several: it is for requests of several classes only.
+    remaining: how many samples of the other classes are among its forget samples, each as often as makes them half of all.
     """
 
     name: str
@@ -110,6 +112,7 @@ class Way(NamedTuple):
     rates: tuple[float, ...] = ()
     like: str = ""
     several: bool = False
+    remaining: int = 0
 
     def configure(self, config: Config, rate: Rate) -> Config:
         """The config with this way's settings."""
@@ -212,8 +215,19 @@ class Case:
         method = methods.create(config.unlearn.method, **config.unlearn.hyperparameters)
         run, network = self.run._replace(config=config, method=method), (start or self.network(ORIGINAL)).variables
         streams, num_classes = self.bench.task.streams(run, method, network), self.bench.dataset.num_classes
+        if way.remaining:
+            streams = self._joined(streams, way.remaining)
         options = unlearning_options(run)
         return unlearn_streams(run.model, network, streams, num_classes, self.forget, method, options)
+
+    def _joined(self, streams: dict[str, Stream], count: int) -> dict[str, Stream]:
+        """The streams, the forget samples joined by remaining ones, at which the same classes are masked."""
+        forget, (images, labels) = streams[FORGET], self.bench.dataset.train
+        remaining = np.flatnonzero(~np.isin(labels, self.forget))
+        drawn = np.random.default_rng(self.run.config.seed).permutation(remaining)[:count]
+        drawn = np.resize(drawn, len(forget["label"]))
+        own = forget | {"image": images[drawn], "label": labels[drawn].astype(np.int32)}
+        return streams | {FORGET: {name: np.concatenate([column, own[name]]) for name, column in forget.items()}}
 
     @functools.cached_property
     def _beside(self) -> tuple[Evidence, Evidence]:
@@ -316,10 +330,16 @@ class Study:
 
         return self.bench.cell(f"{self.name}-{kind}-{way.name}-{key(case.forget)}-{named(rate)}", compute)
 
+    def scores(self, way: Way, rate: float) -> dict[str, float]:
+        """The means over the requests of what `score` finds; a score of 0 where it diverged."""
+        cases = [self.bench.case(0, forget) for forget in self.requests]
+        cells = [self._cell("search", case, way, rate, self.score) for case in cases]
+        names = {name: None for cell in cells for name in cell if name != "failed"} or {"score": None}
+        return {name: float(np.mean([cell.get(name, 0.0) for cell in cells])) for name in names}
+
     def held_out(self, way: Way, rate: float) -> float:
         """The mean score over the requests."""
-        cases = [self.bench.case(0, forget) for forget in self.requests]
-        return float(np.mean([self._cell("search", case, way, rate, self.score).get("score", 0.0) for case in cases]))
+        return self.scores(way, rate)["score"]
 
     def final(self, way: Way, rate: Rate, forget: Request) -> list[dict[str, Any]]:
         """The figures of each seed."""

@@ -129,6 +129,112 @@ def test_a_finish_after_every_method(scripts, config, tmp_path, monkeypatch, fas
     assert ("| b", "retrained, mean") not in rows
 
 
+@pytest.fixture
+def grey(config, monkeypatch):
+    """The config with images of one channel."""
+    colour = data.load("corners")
+    parts = [Split(split.images[..., :1], split.labels) for split in (colour.train, colour.validation, colour.test)]
+    dataset = Dataset("corners", *parts, colour.class_names, *pixel_statistics(parts[0].images))
+    monkeypatch.setattr(data, "load", lambda name, **_: dataset)
+    return config
+
+
+def test_colours(scripts, grey, tmp_path, monkeypatch, fast_compile):
+    bias = scripts("bias")
+    dataset = data.load("corners")
+    painted = bias.paint(dataset.test, (dataset.test.labels + 1) % 4, 4)
+    assert painted.images.shape == (48, *dataset.test.images.shape[1:3], 3)
+    np.testing.assert_array_equal(
+        painted.images[dataset.test.labels == 3][..., 0], dataset.test.images[dataset.test.labels == 3][..., 0]
+    )
+    assert not painted.images[dataset.test.labels == 3][..., 1:].any()  # red
+    trained = bias.coloured(dataset).train
+    own = bias.paint(dataset.train, dataset.train.labels, 4).images
+    same = (trained.images == own).reshape(len(own), -1).all(1)
+    assert 0.85 < same.mean() < 1
+    argv = ["bias", f"--config={grey}", f"--out={tmp_path / 'out'}", "--classes", "1", "2", "--seeds", "1"]
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(bias, "WAYS", (bias.WAYS[0]._replace(rates=(1e-2,)),))
+    with jax.numpy_dtype_promotion("standard"):  # optax' cosine multiplies int32 by float
+        assert bias.main() == 0
+    record = json.loads((tmp_path / "out" / "bias.json").read_text())
+    rows = {(row["forget"], row["method"]): row for row in record["rows"]}
+    assert rows["b", "retrained"]["erased_own"] == rows["b", "retrained"]["erased_other"] == [0]
+    assert rows["b", "retrained"]["taken_for_erased"] == [0]
+    assert rows["b", "original"]["erased_own"] > rows["b", "original"]["erased_other"]  # it goes by the colour
+    assert ("mean", "delete") in rows
+    monkeypatch.setattr(sys, "argv", [*argv[:3], "--classes", "1+2"])
+    assert bias.main() == 2
+
+
+def test_many_networks(scripts, config, tmp_path, monkeypatch, fast_compile):
+    lira = scripts("lira")
+    path = tmp_path / "samples.py"
+    path.write_text(CONFIG.replace("forget=(0,), ", "").replace("return Config(", "return Config(task=Instances(), ").replace(
+        "import *", "import *\nfrom delete_jax.tasks import Instances", 1
+    ))  # fmt: skip
+    argv = ["lira", f"--config={path}", f"--out={tmp_path / 'out'}", "--networks"]
+    monkeypatch.setattr(lira, "WAYS", {"delete": (dj.methods.delete(), (1e-2, 1e30))})
+    monkeypatch.setattr(sys, "argv", [*argv, "1"])
+    with jax.numpy_dtype_promotion("standard"):  # optax' cosine multiplies int32 by float
+        assert lira.main() == 2  # too few
+        monkeypatch.setattr(sys, "argv", [*argv, "6"])
+        assert lira.main() == 0
+    rows = json.loads((tmp_path / "out" / "lira.json").read_text())["rows"]
+    assert list(rows) == [lira.ORIGINAL, "delete, 0.01", lira.NEVER]  # 1e30 diverged
+    cells = [json.loads(path.read_text()) for path in (tmp_path / "out" / "cells").iterdir()]
+    assert len(cells) == 6
+    for cell in cells:
+        assert (len(cell["members"]), len(cell["listed"])) == (48, 16)
+        assert set(cell["listed"]) < set(cell["members"])
+    monkeypatch.setattr(lira, "network", lambda *_: 1 / 0)  # nothing is left to do
+    assert lira.main() == 0
+
+
+@pytest.mark.slow
+def test_what_redistil_is_chosen_by(scripts, config, tmp_path, monkeypatch, fast_compile):
+    redistil = scripts("redistil")
+    argv = [
+        "redistil",
+        f"--config={config}",
+        f"--out={tmp_path / 'out'}",
+        "--classes",
+        "1",
+        "--seeds",
+        "1",
+        "--epochs",
+        "1",
+    ]
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(redistil, "NAMES", ("acc_ft", "acc_rt", "residual_auc_gap"))  # the others take long
+    monkeypatch.setattr(
+        redistil, "CHANGES", {"default": {"fresh": ("layer1",)}, "rate 0.1": {"lr": 0.1, "fresh": ("layer1",)}}
+    )
+    with jax.numpy_dtype_promotion("standard"):  # optax' cosine multiplies int32 by float
+        assert redistil.main() == 0
+    record = json.loads((tmp_path / "out" / "redistil.json").read_text())
+    assert set(record["chosen"]) == {"score", "kept"}
+    best = max(record["scores"], key=lambda name: record["scores"][name]["kept"])
+    assert record["chosen"]["kept"] == best
+    methods = [row["method"] for row in record["rows"]]
+    assert methods[:4] == ["original", "retrained", "delete", "anchored"]
+    assert {f"redistil, {name}" for name in ("default", best, "default, 100 remaining")} <= set(methods)
+
+
+def test_remaining_samples_among_the_forgotten(scripts, config, tmp_path):
+    bench = scripts("bench")
+    loaded = bench.Bench(argparse.Namespace(config=str(config), out=tmp_path / "out"), "classification")
+    case = loaded.case(0, (1,))
+    forget = loaded.task.streams(case.run, dj.methods.delete(), {})["forget"]
+    joined = case._joined({"forget": forget}, 3)["forget"]
+    n = len(forget["label"])
+    assert len(joined["label"]) == len(joined["image"]) == 2 * n
+    assert set(joined["label"][:n]) == {1}
+    assert 1 not in joined["label"][n:]
+    assert len(np.unique(joined["image"][n:], axis=0)) == 3
+    np.testing.assert_array_equal(joined["erase"], np.tile(np.arange(4) == 1, (2 * n, 1)))
+
+
 def test_a_failed_seed_fails_the_row(scripts):
     summary = scripts("bench").summary
     assert summary(["acc_ft"], [{"acc_ft": 0.1}, {"failed": "diverged at step 3"}]) == {"failed": "diverged at step 3"}
@@ -253,7 +359,20 @@ def test_each_says_how_it_is_run(path):
 
 
 @pytest.mark.parametrize(
-    "name", ["compare", "figures", "features", "sequential", "anchors", "segmentation", "backdoor", "faces", "finish"]
+    "name",
+    [
+        "compare",
+        "figures",
+        "features",
+        "sequential",
+        "anchors",
+        "segmentation",
+        "backdoor",
+        "faces",
+        "finish",
+        "lira",
+        "bias",
+    ],
 )
 def test_bad_input_is_one_line(name, scripts, monkeypatch, capsys, tmp_path):
     script = scripts(name)

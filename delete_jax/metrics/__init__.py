@@ -13,6 +13,7 @@ from delete_jax.metrics.accuracy import (
 )
 from delete_jax.metrics.distances import agreement, jensen_shannon, total_variation
 from delete_jax.metrics.left import with_gaps
+from delete_jax.metrics.likelihood_ratio import Separation, logit_confidence, unlearned_likelihood_ratio
 from delete_jax.metrics.measure import SHOWN, Measure, show
 from delete_jax.metrics.membership import Attack, entropy, membership, modified_entropy
 from delete_jax.metrics.overlap import iou, mean_iou, predicted_fraction, without_rows
@@ -48,6 +49,7 @@ __all__ = [
     "Attack",
     "Measure",
     "Scores",
+    "Separation",
     "absorbed_by",
     "accuracy",
     "agreement",
@@ -66,6 +68,7 @@ __all__ = [
     "jensen_shannon",
     "linear_cka",
     "linear_probe",
+    "logit_confidence",
     "look_up",
     "mean_iou",
     "measure",
@@ -85,6 +88,7 @@ __all__ = [
     "show",
     "total_variation",
     "true_acceptance",
+    "unlearned_likelihood_ratio",
     "with_gaps",
     "without_rows",
 ]

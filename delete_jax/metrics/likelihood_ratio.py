@@ -1,0 +1,92 @@
+"""Membership inference with many networks: U-LiRA, a likelihood ratio for each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+LEAST_DEVIATION = 1e-6
+
+
+class Separation(NamedTuple):
+    """How well an attack tells networks that unlearned a sample from networks that were never trained on it.
+
+    auc: area under the ROC curve over all samples and networks; 0.5 is chance.
+    accuracy: mean of the fractions that are right in both groups, where the likelihoods are equal; 0.5 is chance.
+    found: the fraction of unlearned cases found at the threshold that at most 1 % of the others pass; 0.01 is chance.
+    """
+
+    auc: float
+    accuracy: float
+    found: float
+
+
+def logit_confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`log(p_y / (1 - p_y))` of the true class y, in nats (LiRA, arXiv 2112.03570, section IV).
+
+    Args:
+      logits: `[n, k]`.
+      labels: int `[n]`, in [0, k).
+
+    Returns:
+      float64 `[n]`; finite where p_y rounds to 1.
+
+    Example: `logit_confidence(np.log([[0.75, 0.25]]), np.array([0]))` is `[log 3]`.
+    """
+    from scipy.special import logsumexp
+
+    logits, rows = logits.astype(np.float64), np.arange(len(labels))
+    others = logits.copy()
+    others[rows, labels] = -np.inf
+    return logits[rows, labels] - logsumexp(others, axis=-1)
+
+
+def unlearned_likelihood_ratio(unlearned: Sequence[np.ndarray], never: Sequence[np.ndarray]) -> Separation:
+    """U-LiRA (arXiv 2403.01218): is a sample's confidence more likely in networks that unlearned it, or that never saw it?
+
+    Both are normal distributions with a mean for each sample and one variance for all samples, as LiRA advises where a sample has few
+    networks. Two networks, one of each kind, are judged by the means of the others: with nothing to find, chance is exact.
+
+    Args:
+      unlearned: for each sample the confidences (`logit_confidence`) in networks that were trained on it and then unlearned it.
+      never: the same for networks that were not trained on it. At least two of each kind for every sample.
+
+    Raises:
+      ValueError: the lists differ in length, or a sample has fewer than two confidences of a kind.
+
+    Example: `unlearned_likelihood_ratio([rng.normal(size=9)], [rng.normal(9, size=9)]).auc` is 1: the two are told apart.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    if len(unlearned) != len(never) or min(map(len, (*unlearned, *never)), default=0) < 2:
+        raise ValueError("give for each sample at least two confidences of each kind: train more networks")
+    groups = [[np.asarray(scores, np.float64) for scores in kind] for kind in (unlearned, never)]
+    deviations = [_deviation(group) for group in groups]
+    ratios: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for pair in zip(*groups, strict=True):
+        count = max(map(len, pair))
+        cases = [np.resize(scores, count) for scores in pair]
+        means = [(scores.sum() - case) / (len(scores) - 1) for scores, case in zip(pair, cases, strict=True)]
+        for found, case in zip(ratios, cases, strict=True):
+            likelihoods = [_log_normal(case, *known) for known in zip(means, deviations, strict=True)]
+            found.append(likelihoods[0] - likelihoods[1])
+    positive, negative = map(np.concatenate, ratios)
+    truth = np.arange(len(positive) + len(negative)) < len(positive)
+    threshold = np.quantile(negative, 0.99, method="higher")
+    return Separation(
+        auc=float(roc_auc_score(truth, np.concatenate([positive, negative]))),
+        accuracy=float(((positive > 0).mean() + (negative <= 0).mean()) / 2),
+        found=float((positive > threshold).mean()),
+    )
+
+
+def _deviation(group: Sequence[np.ndarray]) -> float:
+    """The standard deviation around each sample's own mean, over all samples."""
+    squares = sum(np.square(scores - scores.mean()).sum() for scores in group)
+    return max(float(np.sqrt(squares / sum(len(scores) - 1 for scores in group))), LEAST_DEVIATION)
+
+
+def _log_normal(x: np.ndarray, mean: np.ndarray | float, deviation: float) -> np.ndarray:
+    return -np.square((x - mean) / deviation) / 2 - np.log(deviation)
