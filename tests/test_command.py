@@ -887,7 +887,7 @@ def test_rows_are_counted(process, unfinished):
     refused(
         process, unfinished, r"metrics.jsonl has (\d+) evaluations of the stage unlearned, and its network had \d+:"
     )
-    for broken in ("5", "{}", '{"stage": "unlearned"}', "not JSON"):
+    for broken in ("{}", "not JSON"):
         log.write_text("".join([*lines[:2], broken + "\n", *lines[2:]]))
         refused(process, unfinished, r"metrics.jsonl, line 3, is damaged \(", "restore the file")
 

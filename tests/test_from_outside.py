@@ -76,6 +76,7 @@ def test_export(tmp_path, capsys):
     assert exported.call(np.zeros((3, 8, 8, 1), np.uint8)).shape == (3, 10)
 
 
+@pytest.mark.slow
 def test_people_by_a_network_with_a_head(tmp_path):
     record = run("own_networks.py:faces", tmp_path / "run")
     figures = {name: network["metrics"] for name, network in record["networks"].items()}
@@ -87,6 +88,7 @@ def test_people_by_a_network_with_a_head(tmp_path):
     assert page.tags.count("img") >= 8 * 4  # Grad-CAM of three networks beside each image
 
 
+@pytest.mark.slow
 def test_maps_by_a_network_with_a_head(tmp_path, monkeypatch):
     train, held_out, test = maps(64, 0), maps(16, 1), maps(16, 2)
     dataset = Dataset("blocks", train, held_out, test, ("ground", "square", "stripes"), *pixel_statistics(train.images))

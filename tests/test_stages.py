@@ -109,6 +109,7 @@ def test_segmentation(tmp_path, capsys, monkeypatch):
     assert out.startswith("already done")
 
 
+@pytest.mark.slow
 def test_segmentation_with_weights_from_pytorch(tmp_path, capsys, monkeypatch, fast_compile):
     """torchvision's DeepLabV3, with the second head that it is trained with, there and back."""
     net = models.DeepLabV3(3, models.Bottleneck, (1, 1, 1, 1), (2, 3, 4, 5), atrous_rates=(1, 2, 3), pyramid_features=4)
@@ -168,6 +169,7 @@ def test_backdoor(backdoored, tmp_path, capsys):
     assert "a patch of 2x2 pixels of value 255 at the bottom right that leads to “3”" in page.text
 
 
+@pytest.mark.slow
 def test_a_backdoor_without_clean_samples_warns(backdoored, tmp_path, capsys):
     backdoored.unlearn.method, backdoored.unlearn.epochs = "delete", 4
     record, out = run(backdoored, tmp_path / "run", capsys)
@@ -209,6 +211,7 @@ def test_faces(tmp_path, capsys):
     assert out.startswith("already done")
 
 
+@pytest.mark.slow
 def test_people_of_whom_there_is_one_test_image(tmp_path, capsys):
     """No two images of one person: verification is unknown, and the run ends well."""
     config = Config(

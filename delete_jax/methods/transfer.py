@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -36,16 +33,20 @@ def transfer_images(images: chex.Array, key: chex.PRNGKey, count: int, kinds: tu
       `[count, h, w, c]` in the images' dtype.
     """
     low, high = span(images)
-    draw = _drawing(kinds)
     padded = -(-count // CHUNK) * CHUNK
     keys = jax.random.split(key, padded).reshape(-1, CHUNK)
-    parts = [draw(images, part, jnp.float32(low), jnp.float32(high)) for part in keys]
+    numbers = jnp.resize(jnp.array([KINDS.index(kind) for kind in kinds]), (len(KINDS),))
+    parts = [_draw(images, part, jnp.float32(low), jnp.float32(high), numbers, len(kinds)) for part in keys]
     return jnp.concatenate(parts)[:count]
 
 
-@functools.cache
-def _drawing(kinds: tuple[str, ...]) -> Callable:
-    def one(images: chex.Array, key: chex.PRNGKey, low: chex.Array, high: chex.Array) -> chex.Array:
+@jax.jit  # once, whatever the kinds
+def _draw(
+    images: chex.Array, keys: chex.Array, low: chex.Array, high: chex.Array, numbers: chex.Array, num_kinds: int
+) -> chex.Array:
+    """A transfer image for each key, of the first `num_kinds` of the kinds `numbers`."""
+
+    def one(key: chex.PRNGKey) -> chex.Array:
         kind_key, *keys = jax.random.split(key, 9)
         first, second = (images[jax.random.randint(k, (), 0, len(images))].astype(jnp.float32) for k in keys[:2])
         turn = reorientation(TRANSFORMATIONS)
@@ -69,11 +70,12 @@ def _drawing(kinds: tuple[str, ...]) -> Callable:
             "inverted": lambda: low + high - turned(first, keys[3]),
             "noise": lambda: low + (high - low) * _blocks(first.shape, keys[6]),
         }
-        made = jax.lax.switch(jax.random.randint(kind_key, (), 0, len(kinds)), [makers[kind] for kind in kinds])
+        number = numbers[jax.random.randint(kind_key, (), 0, num_kinds)]
+        made = jax.lax.switch(number, [makers[kind] for kind in KINDS])
         made = jnp.clip(made, low, high)
         return (jnp.round(made) if images.dtype == jnp.uint8 else made).astype(images.dtype)
 
-    return jax.jit(jax.vmap(one, (None, 0, None, None)))
+    return jax.vmap(one)(keys)
 
 
 def _scaled(image: chex.Array, key: chex.PRNGKey, least: float, most: float, alike: bool) -> chex.Array:
