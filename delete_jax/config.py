@@ -108,6 +108,34 @@ def plain(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(found))
 
 
+def from_plain(found: dict[str, Any]) -> Config:
+    """The config that `plain` made this of.
+
+    Raises:
+      ValueError: it has settings that there are not, or a task that there is not.
+    """
+    task = dict(found["task"])
+    if (name := task.pop("name")) not in TASKS:
+        raise ValueError(
+            f"its task is {name!r}, and the tasks are {', '.join(TASKS)}: give the config file that brings it"
+        )
+    try:
+        return _filled(Config, {**found, "task": _filled(TASKS[name].settings, task)})
+    except TypeError as error:
+        raise ValueError(f"it has settings that this version does not know ({error})") from None
+
+
+def _filled(kind: type, values: dict[str, Any]) -> Any:
+    hints = typing.get_type_hints(kind)
+
+    def value(name: str, given: Any) -> Any:
+        if isinstance(given, dict) and dataclasses.is_dataclass(hints.get(name)):
+            return _filled(hints[name], given)
+        return tuple(given) if isinstance(given, list) else given
+
+    return kind(**{name: value(name, given) for name, given in values.items()})
+
+
 def fields(part: Any, where: str = "config") -> Iterator[tuple[str, Any, Any]]:
     """Every setting of a config: its full name, such as "config.train.lr", its type, and its value."""
     hints = typing.get_type_hints(type(part))

@@ -8,10 +8,11 @@ delete-jax --config=FILE[:VARIANT] --workdir=FOLDER [--config.FIELD=VALUE ...]
 --list                      the configs, tasks, datasets, networks, methods and measures that there are
 --help                      this text
 
-Two more commands have a --help of their own:
+More commands have a --help of their own:
 
 delete-jax convert          PyTorch's weights -> a folder that --config.teacher takes
 delete-jax export           a run's network -> weights for PyTorch, or a function to serve without this package
+delete-jax compare          several runs -> one page to sort, hover and select
 
 JAX's own settings are environment variables, such as JAX_PLATFORMS=cpu or JAX_DEBUG_NANS=1. All settings, with the
 values that they have when the config file does not set them:
@@ -31,7 +32,7 @@ import warnings
 from pathlib import Path
 
 INTERRUPTED, TERMINATED = 130, 143
-COMMANDS = ("convert", "export")  # files of `delete_jax.run`
+COMMANDS = ("convert", "export", "compare")  # files of `delete_jax.run`
 
 
 def main(argv: list[str]) -> int:
