@@ -46,9 +46,9 @@ class Network(NamedTuple):
 
     title: its name on the page. role: `ORIGINAL`, `REFERENCE` or `METHOD`.
     values: by the names of `metrics.MEASURES`, one value for each seed; None where a seed has none.
-    confusion: counts int `[k, k]` on test data, over all seeds; None where there are none.
-    predictions: the classes int `[m]` that the first seed's network predicts for the samples of the map.
-    points: two coordinates float `[m, 2]` of the same network's features; None, as `predictions`, where there is no map.
+    confusion: counts int `[k, k]` of the first seed's network on test data; None where there are none.
+    predictions: the classes int `[m]` that the same network predicts for the samples of the map.
+    points: two coordinates float `[m, 2]` of its features; None, as `predictions`, where there is no map.
     facts: how it was made, one line each.
     """
 

@@ -116,14 +116,14 @@ def _reference(name: str, runs: Sequence[Finished], views: Views | None) -> Netw
 def _network(title: str, role: str, name: str, runs: Sequence[Finished], views: Views | None) -> Network:
     """A row of one network of these runs, which have different seeds."""
     values = {measure: [_value(run, name, measure) for run in runs] for measure in metrics.MEASURES}
-    counts = [run.record["networks"][name]["metrics"].get("confusion") for run in runs]
+    counts = runs[0].record["networks"][name]["metrics"].get("confusion")
     about = [f"{key} = {setting(value)}" for key, value in runs[0].settings.items() if key != "name"]
     predictions, points = views.of(runs[0], name) if views else (None, None)
     return Network(
         title=title,
         role=role,
         values={measure: found for measure, found in values.items() if any(value is not None for value in found)},
-        confusion=None if None in counts else np.sum(counts, axis=0),
+        confusion=None if counts is None else np.array(counts),
         predictions=predictions,
         points=points,
         facts=["; ".join(about), *(f"seed {run.seed}: {run.record['command']}" for run in runs)],
