@@ -21,7 +21,7 @@ from compare import choose
 import delete_jax as dj
 from delete_jax import metrics
 from delete_jax.metrics.principal import Axes, choose_samples, principal_axes
-from delete_jax.report.comparison import METHOD, REFERENCE, Comparison, Network, check_free, write_comparison
+from delete_jax.report.compare_page import METHOD, REFERENCE, Comparison, Network, check_free, write_comparison
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 from delete_jax.tasks.evidence import Evidence
 

@@ -22,8 +22,8 @@ from delete_jax.identity import digest
 from delete_jax.loop import Result
 from delete_jax.metrics.principal import Axes, choose_samples, principal_axes
 from delete_jax.predict import make_predictor
-from delete_jax.report.comparison import METHOD, REFERENCE, Comparison, Network, check_free, write_comparison
-from delete_jax.report.comparison import ORIGINAL as ORIGINAL_ROLE
+from delete_jax.report.compare_page import METHOD, REFERENCE, Comparison, Network, check_free, write_comparison
+from delete_jax.report.compare_page import ORIGINAL as ORIGINAL_ROLE
 from delete_jax.report.words import quoted, setting
 from delete_jax.run.arguments import load as load_config
 from delete_jax.run.finished import Finished, check_comparable, read_finished

@@ -12,6 +12,7 @@ from etils import epath
 from delete_jax.checkpoint import CheckpointError
 from delete_jax.config import Config, from_plain, plain
 from delete_jax.identity import digest, short
+from delete_jax.models import NETWORKS
 from delete_jax.report.record import check
 from delete_jax.run.networks import Loaded, load_stage, load_teacher
 from delete_jax.tasks.base import ORIGINAL, UNLEARNED
@@ -78,6 +79,10 @@ def read_finished(where: str) -> Finished:
         check(found["report.json"])
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{where} cannot be read: {error}; name another run") from None
+    if config.model.name not in NETWORKS:
+        raise ValueError(
+            f"{where}: its network {config.model.name!r} is none of this package: give the config file that brings it, --config=FILE"
+        )
     return Finished(str(path), found["report.json"], config)
 
 

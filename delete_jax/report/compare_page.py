@@ -100,10 +100,10 @@ def check_free(path: Path) -> None:
 
 def render_comparison(comparison: Comparison) -> str:
     """The whole HTML document."""
-    script = resources.files("delete_jax.report").joinpath("comparison.js").read_text(encoding="utf-8")
+    script = resources.files("delete_jax.report").joinpath("compare_page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     shown = _shown_classes(comparison)
-    return environment().get_template("comparison.html.jinja").render(
+    return environment().get_template("compare_page.html.jinja").render(
         comparison=comparison, mark=MARK, script=script, digest=digest, colors=COLORS | PAGE_COLORS,
         columns=_columns(comparison), charts=_charts(comparison), shown=shown, matrices=_matrices(comparison, shown),
         maps=_maps(comparison), names=[short(name) for name in comparison.class_names], side=MAP_SIDE,
