@@ -18,6 +18,7 @@ from delete_jax.config import Config, from_plain, plain
 from delete_jax.metrics.principal import choose_samples, principal_axes
 from delete_jax.models import Network as NetworkRow
 from delete_jax.models import ResNet
+from delete_jax.report import export
 from delete_jax.report.compare_page import (
     METHOD,
     ORIGINAL,
@@ -255,6 +256,8 @@ def place(tmp_path_factory) -> pathlib.Path:
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
         patch.setitem(models.NETWORKS, "resnet_tiny", NetworkRow(small, "fc", layers=("layer1",)))
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setattr(export, "svg", lambda panel, name: export.Drawing("0 0 1 1", ""))  # of the runs' reports
+        patch.setattr(export, "png", lambda parts: b"")
         jax.config.update("jax_disable_most_optimizations", True)  # they compile much and compute little
         run(folder, "first")
         run(folder, "second", "--config.seed=1", "--config.retrain=false")
