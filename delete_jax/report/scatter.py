@@ -112,7 +112,7 @@ def chart(x: Measure, y: Measure, spots: Sequence[Spot]) -> Chart:
     for spot, mean, place in zip(spots, means, places, strict=True):
         label = _label(spot.title, place, taken)
         taken.append(label.box)
-        shown = [f"{row.title}: {show(value, row.show)}" for row, value in zip((x, y), mean, strict=True)]
+        shown = [f"{row.short} {show(value, row.show)}" for row, value in zip((x, y), mean, strict=True)]
         spread = (across.length(spot.x), up.length(spot.y))
         points.append(
             Point(spot.number, spot.title, spot.role, *place, spread, label, f"{spot.title}. {'; '.join(shown)}")
