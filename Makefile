@@ -3,8 +3,11 @@
 # make test    the tests
 # make coverage  the tests, with the coverage of the core: a quarter slower
 # make slow    the tests that take long to compile on a CPU: about a minute
+# make browser  the tests of the comparison page in a headless Chromium, which must be installed
+# make notebooks  executes notebooks/digits.ipynb
 # make torch   the tests that need PyTorch, torchax, Keras or Equinox, in an environment of their own, .venv-torch: several GB
 # make example  an ImageNet network forgets a class, in the same environment: a few minutes, results in runs/imagenet
+# make torch-notebook  executes notebooks/pytorch.ipynb, in the same environment
 # make soak    the command killed, damaged, signalled, on a full disk: about 15 minutes, not part of the tests
 # make wheel   builds the wheel, installs it away from the checkout and runs the shipped example there, by its name
 #
@@ -19,7 +22,7 @@ TORCH := .venv-torch
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo check test coverage slow torch example soak wheel format clean
+.PHONY: demo check test coverage slow browser notebooks torch torch-notebook example soak wheel format clean
 .NOTPARALLEL:  # two pips in one environment get in each other's way
 
 demo: $(VENV)/installed
@@ -40,9 +43,19 @@ coverage: $(VENV)/installed-test
 slow: $(VENV)/installed-test
 	@$(BIN)/python -m pytest -q -m slow
 
+browser: $(VENV)/installed-browser
+	@$(BIN)/python -m pytest -q -rs -m browser tests/test_compare_browser.py
+
+# Outputs are stored by hand: jupyter-execute --inplace notebooks/digits.ipynb.
+notebooks: $(VENV)/installed-notebooks
+	@$(BIN)/jupyter-execute notebooks/digits.ipynb
+
 torch: $(TORCH)/installed-torch
 	@$(TORCH)/bin/python -m pytest -q -n $(WORKERS) tests/test_from_torch.py tests/test_from_keras.py \
 	    tests/test_networks_torch.py tests/test_weights.py tests/test_your_own.py tests/test_examples.py
+
+torch-notebook: $(TORCH)/installed-torch
+	@$(TORCH)/bin/jupyter-execute notebooks/pytorch.ipynb
 
 example: $(TORCH)/installed-torch
 	@$(TORCH)/bin/python examples/imagenet_class.py --out=runs/imagenet
@@ -82,6 +95,16 @@ $(VENV)/installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing with the test tools into $(VENV)"
 	@$(INSTALL) -e '.[test]'
 	@touch $(VENV)/installed $@
+
+$(VENV)/installed-browser: $(VENV)/installed-test
+	@echo "installing with Playwright into $(VENV)"
+	@$(INSTALL) -e '.[test,browser]'
+	@touch $@
+
+$(VENV)/installed-notebooks: $(VENV)/installed-test
+	@echo "installing with Jupyter's kernel into $(VENV)"
+	@$(INSTALL) -e '.[test,notebooks]'
+	@touch $@
 
 # Apart, so that the other targets neither wait for torch nor depend on it.
 $(TORCH)/installed-torch: pyproject.toml constraints.txt

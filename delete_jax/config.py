@@ -23,7 +23,14 @@ from delete_jax.tasks.base import Task, augmentation, choose, require
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class DataConfig:
-    """Where the images come from (see `delete_jax.data.load`)."""
+    """Where the images come from (see `delete_jax.data.load`).
+
+    name: the dataset, a name or KIND:PATH; `delete-jax --list` prints them.
+    data_dir: the folder of prepared TFDS datasets; DELETE_JAX_DATA_DIR, or TFDS's own, when None.
+    source: the folder with Fashion-MNIST's four IDX files, where it is not prepared yet.
+    validation: the fraction of the training samples that is held out.
+    size: the side in pixels that images are brought to when they are loaded; as they are when None.
+    """
 
     name: str = "digits"
     data_dir: str | None = None
@@ -34,9 +41,13 @@ class DataConfig:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class ModelConfig:
-    """The network: a name of `delete_jax.models.NETWORKS`, what it computes in, the side in pixels that stored images are
-    brought to, batch by batch, before it sees them (None: as they are stored), and whether activations are computed again in
-    the backward pass (less memory)."""
+    """The network.
+
+    name: the architecture; `delete-jax --list` prints them.
+    dtype: the number format that it computes in: float32 or bfloat16.
+    input_size: the side in pixels that each batch is resized to for the network; as stored when None.
+    remat: computes activations again in the backward pass: slower, with less memory.
+    """
 
     name: str = "resnet_tiny"
     dtype: str = "float32"
@@ -46,7 +57,16 @@ class ModelConfig:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class TrainConfig:
-    """How the teacher and the retrained reference are trained: SGD, the rate falling along a cosine."""
+    """How the original and the retrained reference are trained: SGD, with a learning rate that falls along a cosine.
+
+    epochs: passes over the training data.
+    lr: the learning rate at the start.
+    batch_size: samples in each step, over all devices.
+    micro_batch: samples that are computed at once, a divisor of batch_size: less memory for the same step.
+    momentum: SGD's momentum.
+    weight_decay: the factor of the L2 penalty.
+    augment: random changes of the images, such as flip,crop.
+    """
 
     epochs: int = 3
     lr: float = 0.1
@@ -59,7 +79,22 @@ class TrainConfig:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class UnlearnConfig:
-    """What is forgotten, classes by number or name, and how (see `delete_jax.unlearn`)."""
+    """What is forgotten, and how (see `delete_jax.unlearn`).
+
+    forget: the classes to forget, by number or name, such as 3,4 or Shirt.
+    method: the unlearning method; `delete-jax --list` prints them.
+    hyperparameters: the method's, such as "{'temperature': 2.0}".
+    epochs: passes over the samples that the method reads.
+    lr: the learning rate; with auto, it is found from the forget samples.
+    batch_size: samples in each step, over all devices.
+    micro_batch: samples that are computed at once, a divisor of batch_size: less memory for the same step.
+    momentum: SGD's momentum.
+    mask: which classes are masked at a sample: union (all forgotten ones) or own (its own label).
+    pixels: which pixels count in segmentation: all, or forget (those of the forgotten classes).
+    batch_norm: train (statistics follow the forget samples) or frozen.
+    augment: random changes of the images, such as flip,crop.
+    finish: overwrites the forgotten class's row of the last layer afterwards: zero or mean.
+    """
 
     forget: tuple[int | str, ...] = (0,)
     method: str = "delete"
@@ -80,10 +115,12 @@ class UnlearnConfig:
 class Config:
     """A run of the command.
 
+    data, model, train, unlearn: the settings of each part.
     task: what is forgotten of what: the settings of a task of `delete_jax.tasks.TASKS`, such as `Faces(people=10)`.
-    teacher: where to take the network from: an earlier run's folder (or one of its `checkpoints/STAGE` folders), a converted
-      network's, or a file of PyTorch's weights; trained when None.
-    retrain: also train the reference that never saw the forgotten classes.
+    teacher: the original: a run's folder, one of its checkpoints/STAGE, or a file of weights; trained when None.
+    retrain: also trains the reference that never saw the forgotten classes.
+    parallel: jit (one device), pmap or sharding (all devices), or auto.
+    seed: decides initial weights, order, held-out samples and augmentation.
     """
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -106,6 +143,34 @@ def plain(config: Config) -> dict[str, Any]:
     found = dataclasses.asdict(config)
     found["task"] = {"name": of_settings(config.task).name, **found["task"]}
     return json.loads(json.dumps(found))
+
+
+def from_plain(found: dict[str, Any]) -> Config:
+    """The config that `plain` made this of.
+
+    Raises:
+      ValueError: it has settings that there are not, or a task that there is not.
+    """
+    task = dict(found["task"])
+    if (name := task.pop("name")) not in TASKS:
+        raise ValueError(
+            f"its task is {name!r}, and the tasks are {', '.join(TASKS)}: give the config file that brings it"
+        )
+    try:
+        return _filled(Config, {**found, "task": _filled(TASKS[name].settings, task)})
+    except TypeError as error:
+        raise ValueError(f"it has settings that this version does not know ({error})") from None
+
+
+def _filled(kind: type, values: dict[str, Any]) -> Any:
+    hints = typing.get_type_hints(kind)
+
+    def value(name: str, given: Any) -> Any:
+        if isinstance(given, dict) and dataclasses.is_dataclass(hints.get(name)):
+            return _filled(hints[name], given)
+        return tuple(given) if isinstance(given, list) else given
+
+    return kind(**{name: value(name, given) for name, given in values.items()})
 
 
 def fields(part: Any, where: str = "config") -> Iterator[tuple[str, Any, Any]]:

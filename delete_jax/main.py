@@ -1,20 +1,26 @@
-"""Makes a trained network forget classes: trains or loads it, unlearns, measures, reports.
+"""Makes a trained network forget classes: trains or loads it, unlearns, measures and reports.
 
-delete-jax --config=FILE[:VARIANT] --workdir=FOLDER [--config.FIELD=VALUE ...]
+delete-jax --config=CONFIG[:VARIANT] --workdir=FOLDER [--config.FIELD=VALUE ...]
 
 --config=digits             a config that comes with the package, or a Python file with get_config(variant)
---workdir=runs/digits       the folder of the run; the same command again resumes it
---config.train.epochs=3     a setting in place of the file's
---list                      the configs, tasks, datasets, networks, methods and measures that there are
+--workdir=runs/digits       the folder of the run; running the same command again resumes it
+--config.unlearn.lr=3e-3    a setting in place of the config's
+--fields                    every such setting with its default and meaning
+--list                      configs, tasks, datasets, networks, methods and measures, each with a description
 --help                      this text
 
-Two more commands have a --help of their own:
+Further commands, each with a --help of its own:
 
 delete-jax convert          PyTorch's weights -> a folder that --config.teacher takes
 delete-jax export           a run's network -> weights for PyTorch, or a function to serve without this package
+delete-jax compare          finished runs -> one page to sort, hover and select
 
-JAX's own settings are environment variables, such as JAX_PLATFORMS=cpu or JAX_DEBUG_NANS=1. All settings, with the
-values that they have when the config file does not set them:
+Examples:
+
+delete-jax --config=digits --workdir=runs/digits
+delete-jax --config=digits --config.unlearn.method=anchored --config.unlearn.forget=7 --workdir=runs/seven
+delete-jax --config=digits --config.teacher=runs/digits --config.unlearn.forget=4,5 --workdir=runs/two
+delete-jax compare runs/digits runs/anchored --out=comparison.html
 """
 
 # What takes long to import is imported inside, so that Ctrl-C finds somebody who answers.
@@ -30,8 +36,10 @@ import sys
 import warnings
 from pathlib import Path
 
+from delete_jax.run.pages import with_page
+
 INTERRUPTED, TERMINATED = 130, 143
-COMMANDS = ("convert", "export")  # files of `delete_jax.run`
+COMMANDS = ("convert", "export", "compare")  # files of `delete_jax.run`
 
 
 def main(argv: list[str]) -> int:
@@ -39,7 +47,7 @@ def main(argv: list[str]) -> int:
     try:
         return _main(argv)
     except (ValueError, OSError, MemoryError) as error:
-        _say(f"error: {_in_one_line(error)}")
+        _say(f"error: {with_page(_in_one_line(error))}")
         return 2
     except KeyboardInterrupt:  # where `run` does not answer for the signal
         _say("interrupted; the same command resumes")
@@ -50,9 +58,14 @@ def _main(argv: list[str]) -> int:
     if argv[1:2] and argv[1] in COMMANDS:
         return _command(argv[1], argv[2:])
     if {"--help", "-h", "-help"} & set(argv[1:]):
-        from delete_jax.config import Config, fields
+        from delete_jax.run.listing import names_only
 
-        print(__doc__, *(f"--{name}={value}" for name, _, value in fields(Config())), sep="\n")
+        print(__doc__, names_only(), sep="\n")
+        return 0
+    if "--fields" in argv[1:]:
+        from delete_jax.run.listing import settings
+
+        print(settings())
         return 0
     if "--list" in argv[1:]:
         from delete_jax.run.listing import listing

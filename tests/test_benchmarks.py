@@ -310,8 +310,23 @@ def test_a_study(scripts, config, tmp_path, monkeypatch, fast_compile):
     stages = {path.name for path in (tmp_path / "out" / "seed1" / "checkpoints").iterdir()}
     assert stages == {"teacher", "retrained-1", "retrained-0+2"}
 
+    explore = scripts("explore")
+    monkeypatch.setattr(sys, "argv", ["explore", f"--config={config}", f"--out={tmp_path / 'out'}"])
+    with jax.numpy_dtype_promotion("standard"):
+        assert explore.main() == 0
+    pages = {name: (tmp_path / "out" / f"comparison-{name}.html").read_text() for name in ("1", "0+2")}
+    assert "Forgetting “b” of corners" in pages["1"]
+    assert [page.count('<table class="matrix">') for page in pages.values()] == [4, 5]  # the own mask, for two classes
+    shown = "{:.1f} ± {:.1f}\N{NO-BREAK SPACE}%".format(
+        *(100 * value for value in bench.mean_std(rows["b", "pour"]["acc_rt"]))
+    )
+    assert f">{shown}<" in pages["1"]
+
     cells = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()}
     monkeypatch.setattr(bench.Case, "unlearn", None)  # nothing is left to do
+    assert explore.main() == 0
+    assert (tmp_path / "out" / "comparison-1.html").read_text() == pages["1"]
+    monkeypatch.setattr(sys, "argv", argv)
     assert compare.main() == 0
     assert cells == {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()}
     assert json.loads((tmp_path / "out" / "table.json").read_text()) == record
@@ -362,6 +377,7 @@ def test_each_says_how_it_is_run(path):
     "name",
     [
         "compare",
+        "explore",
         "figures",
         "features",
         "sequential",

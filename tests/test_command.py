@@ -1,5 +1,6 @@
 """The command: what it says to bad input, that it survives being killed, what it prints."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -25,12 +26,15 @@ import delete_jax as dj
 from delete_jax import data, models
 from delete_jax import main as command
 from delete_jax.checkpoint import Checkpoints
-from delete_jax.config import Config, DataConfig, plain
+from delete_jax.config import Config, DataConfig, fields, plain, validate
 from delete_jax.identity import digest
-from delete_jax.run import stages
+from delete_jax.methods import METHODS
+from delete_jax.run import pages, stages
+from delete_jax.run.arguments import parse, shipped
 from delete_jax.run.folder import Folder
 from delete_jax.run.progress import StageProgress
 from delete_jax.step import init_state, sgd
+from delete_jax.tasks import TASKS
 from tests.data.test_maps import write_voc
 from tests.test_checkpoint import assert_equal, damage
 from tests.tiny import Net, Segmenter, network, samples
@@ -936,12 +940,54 @@ def test_interrupted_while_it_is_imported(process):
 # --------------------------------------------------------------------------------------------------- around the runs
 
 
-def test_help(capsys):
-    assert command.main(["delete-jax", "--help"]) == 0
+def printed(capsys, *arguments: str) -> str:
+    assert command.main(["delete-jax", *arguments]) == 0
     out, error = capsys.readouterr()
     assert error == ""
-    for words in ("--config=FILE", "--workdir=FOLDER", "--config.unlearn.forget=(0,)", "--config.data.name=digits"):
+    return out
+
+
+def test_help(capsys):
+    """One screen, with the name of every config, task and method, and examples that the command takes."""
+    out = printed(capsys, "--help")
+    lines = out.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 120
+    for words in ("--config=digits", "--workdir=runs/digits", "--list", "--fields"):
         assert words in out
+    tables = {"Configs": shipped(), "Tasks": TASKS, "Methods": METHODS}
+    for title, table in tables.items():
+        (listed,) = re.findall(rf"^{title}: (.*(?:\n  .*)*)", out, re.MULTILINE)
+        assert re.split(r",\s+", listed) == list(table)
+    examples = [line.split() for line in lines if line.startswith("delete-jax --config=digits ")]
+    assert len(examples) == 3
+    for example in examples:
+        validate(parse(example)[0])
+
+
+def test_every_setting_has_its_meaning(capsys):
+    """On one line each, with its default; a task's apart from the others."""
+    out = printed(capsys, "--fields")
+    common, *of_tasks = re.split(r"\nWith the task (?=\w+\n)", out)
+    found = re.findall(r"^--(config\.\S+?)=(.*?)  +(\S.*)\.$", common, re.MULTILINE)
+    settings = [(name, str(value)) for name, _, value in fields(Config()) if not name.startswith("config.task.")]
+    assert [(name, value) for name, value, _ in found] == settings
+    assert common.count("--config.") == len(found)
+    assert ("config.unlearn.forget", "(0,)", "the classes to forget, by number or name, such as 3,4 or Shirt") in found
+    parts = dict(part.split("\n", 1) for part in of_tasks)
+    for name, task in TASKS.items():
+        expected = [field.name for field in dataclasses.fields(task.settings)]
+        found = re.findall(r"^--config\.task\.(\w+)=.*?  +\S.*\.$", parts.get(name, ""), re.MULTILINE)
+        assert found == expected
+
+
+def test_errors_name_a_page_that_there_is(capsys):
+    there = {path.stem for path in (ROOT / "docs").rglob("*.md")}
+    assert set(pages.PAGES.values()) <= there
+    assert command.main(["delete-jax", "--config=digits", "--workdir=nowhere", "--config.unlearn.lr=-1"]) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"delete-jax: error: config.unlearn.lr is -1.0: .* \(documentation: rate\)\n", error)
+    assert pages.with_page("config.seed is -1") == "config.seed is -1"
 
 
 def test_the_installed_command_exits_with_the_code(monkeypatch):

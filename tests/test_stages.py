@@ -20,7 +20,7 @@ from delete_jax.config import (
 from delete_jax.data import Split
 from delete_jax.data.dataset import Dataset, pixel_statistics
 from delete_jax.models import Network, ResNet
-from delete_jax.run import export
+from delete_jax.run import compare, export
 from delete_jax.run.networks import load_teacher
 from delete_jax.run.stages import run_stages
 from delete_jax.tasks import Backdoor, Faces, Segmentation
@@ -107,6 +107,10 @@ def test_segmentation(tmp_path, capsys, monkeypatch):
     assert "retrained_background: step" in out
     _, out = run(config, tmp_path / "run", capsys)
     assert out.startswith("already done")
+    compare.main([str(tmp_path / "run"), f"--out={tmp_path}/comparison.html"])  # from the record alone: there is no map
+    page = (tmp_path / "comparison.html").read_text()
+    assert page.count('class="matrix"') == 4
+    assert 'class="panel map"' not in page
 
 
 @pytest.mark.slow

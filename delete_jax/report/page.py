@@ -54,13 +54,16 @@ def write_report(record: dict[str, Any], make_parts: Callable[[dict[str, Any]], 
         parts = make_parts(record)
         page, sheet = render(record, parts).encode(), export.png(parts)
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    _write({"report.html": page, "report.png": sheet, "report.json": text.encode()}, Path(directory))
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    content = {"report.html": page, "report.png": sheet, "report.json": text.encode()}
+    replace({directory / name: data for name, data in content.items()})
 
 
 def render(record: dict[str, Any], parts: Parts) -> str:
     """The whole HTML document."""
     number = itertools.count()
-    return _environment().get_template("page.html.jinja").render(
+    return environment().get_template("page.html.jinja").render(
         record=record,
         title=f"Unlearning report: {quoted(record)} of {record['dataset']['name']}",
         parts=parts,
@@ -71,7 +74,8 @@ def render(record: dict[str, Any], parts: Parts) -> str:
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """The templates of this package, which escape every text."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -92,18 +96,17 @@ def _keep_percent(value: Any) -> Any:
     return re.sub(r"(?<=\d) %", "\u00a0%", value) if type(value) is str else value
 
 
-def _write(content: Mapping[str, bytes], directory: Path) -> None:
-    """Write the files, all of them or none, each renamed into place in this order."""
-    directory.mkdir(parents=True, exist_ok=True)
-    temporary = {name: directory / f".{name}.tmp" for name in content}  # fixed: leftovers are overwritten
+def replace(content: Mapping[Path, bytes]) -> None:
+    """Writes files, all of them or none, each renamed into place in this order."""
+    temporary = {path: path.with_name(f".{path.name}.tmp") for path in content}  # fixed: leftovers are overwritten
     try:
-        for name, data in content.items():
-            with open(temporary[name], "wb") as file:
+        for path, data in content.items():
+            with open(temporary[path], "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        for name in content:
-            os.replace(temporary[name], directory / name)
+        for path in content:
+            os.replace(temporary[path], path)
     finally:
         for path in temporary.values():
             path.unlink(missing_ok=True)

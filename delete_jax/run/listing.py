@@ -1,12 +1,16 @@
-"""What `delete-jax --list` prints: every row of every table. `python -m delete_jax.run.listing` prints the page of measures."""
+"""What `delete-jax --list`, `--fields` and `--help` print: every row of every table, and every setting. `python -m delete_jax.run.listing` prints the page of measures."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator
+import re
+import textwrap
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from delete_jax import metrics, models, tasks
+from delete_jax.config import Config
 from delete_jax.data.loading import names
 from delete_jax.methods import METHODS, describe
 from delete_jax.run.arguments import shipped
@@ -23,6 +27,46 @@ def listing() -> str:
         "Measures": (f"{row.name}: {row.title}. {row.text}" for row in metrics.MEASURES.values()),
     }
     return "\n\n".join("\n".join([head, *_indented(lines)]) for head, lines in parts.items())
+
+
+def names_only() -> str:
+    """The names of the configs, tasks and methods, and where there is more about them."""
+    parts: dict[str, Iterable[str]] = {"Configs": shipped(), "Tasks": tasks.TASKS, "Methods": METHODS}
+    lines = [
+        textwrap.fill(f"{title}: {', '.join(table)}", 118, subsequent_indent="  ") for title, table in parts.items()
+    ]
+    closing = "JAX's own settings are environment variables, such as JAX_PLATFORMS=cpu or JAX_DEBUG_NANS=1."
+    return "\n".join(
+        [*lines, "", "See delete-jax --list for descriptions, and delete-jax --fields for every setting.", closing]
+    )
+
+
+def settings() -> str:
+    """Every setting with its default and its meaning; those of `config.task` for each task."""
+    default = Config()
+    lines = ["Settings, with the values that they have when the config does not set them", ""]
+    lines += _settings(default, "config", skipped=("task",))
+    for name, task in tasks.TASKS.items():
+        if dataclasses.fields(task.settings):
+            lines += ["", f"With the task {name}", "", *_settings(task.settings(), "config.task")]
+    return "\n".join(lines)
+
+
+def _settings(part: Any, where: str, skipped: tuple[str, ...] = ()) -> Iterator[str]:
+    said = meanings(type(part))
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if dataclasses.is_dataclass(value):
+            if field.name not in skipped:
+                yield from _settings(value, f"{where}.{field.name}")
+        else:
+            yield f"{f'--{where}.{field.name}={value}':<40}  {said.get(field.name, '')}"
+
+
+def meanings(kind: type) -> dict[str, str]:
+    """What each field of a dataclass means, as its docstring says in lines "name: meaning"."""
+    lines = (inspect.getdoc(kind) or "").splitlines()
+    return {found[1]: found[2] for line in lines if (found := re.match(r"(\w+): (.+)", line))}
 
 
 def _configs() -> Iterator[str]:

@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 class Backdoor:
     """A trigger is planted in the network's training data and removed again; its target is the class of `unlearn.forget`.
 
-    rate: of the training samples, how many get the trigger and the target's label.
-    size, place, value: the trigger (`tasks.backdoor.trigger.Trigger`); the one that is removed is the one that was planted.
-    clean: how many samples without it are at hand to remove it.
+    rate: the fraction of training samples that get the trigger and the target's label.
+    size: the side of the trigger in pixels; the trigger that is removed is the one that was planted.
+    place: the corner that it is in.
+    value: its brightness, 0 to 255.
+    clean: how many samples without the trigger are available to remove it.
     """
 
     rate: float = 0.1

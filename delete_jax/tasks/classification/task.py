@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Classification:
     """A class per image is forgotten.
 
-    measures: what to measure beside the answers, of `tasks.classification.measures.INSIDE`, such as "probe_100".
+    measures: what to measure beside the predictions, such as probe,relearn_steps.
     """
 
     measures: tuple[str, ...] = ()

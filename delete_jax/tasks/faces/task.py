@@ -28,10 +28,14 @@ class Faces:
 
     `data.name` is "faces:drawn", "faces:lfw" or "faces:PATH"; `train` is the pretraining.
 
-    pretrain, people, unseen: how many people to pretrain on, to teach, and to leave unseen.
-    train_images, test_images: of each person.
-    epochs, lr: of teaching.
-    measures: what to measure beside the answers and verification (see `tasks.classification`).
+    pretrain: how many people the network is pretrained on.
+    people: how many people it is then taught.
+    unseen: how many people it never sees; they are only verified.
+    train_images: training images of each person.
+    test_images: test images of each person.
+    epochs: passes over the training data when people are taught.
+    lr: the learning rate of teaching.
+    measures: what to measure beside predictions and verification, such as probe,mia.
     """
 
     pretrain: int = 100

@@ -31,8 +31,9 @@ SHOWN = 8
 class Instances:
     """Single training samples are forgotten; their classes stay.
 
-    indices: which, by their positions in the training split as `delete_jax.data.load` returns it, without the samples that are
-      held out for validation; each once, and not all of them.
+    indices: which samples, by their positions in the training data without what is held out for validation.
+
+    The positions are those of the training split that `delete_jax.data.load` returns; each is given once, and not all of them.
     """
 
     indices: tuple[int, ...] = (0,)
