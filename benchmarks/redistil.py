@@ -3,7 +3,7 @@
     python benchmarks/redistil.py --config=configs/fashion_mnist.py --classes 1 3 6 9 --out=runs/redistil
     python benchmarks/redistil.py --config=configs/digits.py --classes 0 1 2 3 4 5 6 7 8 9 --epochs 10 --out=runs/redistil_digits
 
-Each way has one rate for all classes and nothing is chosen here: `delete` and `anchored` take 3e-3 in train mode (docs/anchors.md), `redistil`
+Each way has one rate for all classes and nothing is chosen here: `delete` and `anchored` take 3e-3 in train mode (docs/results/anchors.md), `redistil`
 0.05. Figures are of test data; "retrained, another seed" is the floor. `redistil.md` and `redistil.json` are written to
 OUT; the same command again continues.
 """
