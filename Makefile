@@ -9,20 +9,23 @@
 # make example  an ImageNet network forgets a class, in the same environment: a few minutes, results in runs/imagenet
 # make torch-notebook  executes notebooks/pytorch.ipynb, in the same environment
 # make soak    the command killed, damaged, signalled, on a full disk: about 15 minutes, not part of the tests
+# make docs    builds the documentation site in build/site, in an environment of its own, .venv-docs; a warning or a dead link fails it
+# make pictures  draws the pictures of README and of the task pages again: about six minutes
 # make wheel   builds the wheel, installs it away from the checkout and runs the shipped example there, by its name
 #
-# Each but "make torch" makes .venv and installs what it needs there, once. Needed: make and Python 3.11 or newer with venv and pip.
+# Each but "make torch", "make example", "make torch-notebook" and "make docs" makes .venv and installs what it needs there, once. Needed: make and Python 3.11 or newer with venv and pip.
 
 PYTHON ?= python3
 WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := .venv-torch
+DOCS := .venv-docs
 # Quiet but for errors; Python compiles what is imported, at its first import, and keeps that: the tests start it often.
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo check test coverage slow browser notebooks torch torch-notebook example soak wheel format clean
+.PHONY: demo check test coverage slow browser notebooks torch torch-notebook example soak docs pictures wheel format clean
 .NOTPARALLEL:  # two pips in one environment get in each other's way
 
 demo: $(VENV)/installed
@@ -64,6 +67,13 @@ example: $(TORCH)/installed-torch
 soak: $(VENV)/installed-test
 	@$(BIN)/python tests/soak.py $(SOAK)
 
+docs: $(DOCS)/installed-docs
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build -q
+	@echo "build/site/index.html"
+
+pictures: $(VENV)/installed
+	@$(BIN)/python benchmarks/pictures.py --out=runs/pictures
+
 wheel: $(BIN)/python
 	@rm -rf build/wheel && mkdir -p build/wheel/empty
 	@$(BIN)/python -m pip wheel -qq --disable-pip-version-check --no-deps -w build/wheel .
@@ -77,7 +87,7 @@ format: $(VENV)/installed-test
 	@$(BIN)/ruff format -q
 
 clean:
-	rm -rf $(VENV) $(TORCH) .cache .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TORCH) $(DOCS) .cache .coverage .mypy_cache .pytest_cache .ruff_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -111,4 +121,10 @@ $(TORCH)/installed-torch: pyproject.toml constraints.txt
 	@$(MAKE) --no-print-directory VENV=$(TORCH) $(TORCH)/bin/python
 	@echo "installing with PyTorch, Keras and Equinox into $(TORCH)"
 	@$(subst $(BIN),$(TORCH)/bin,$(INSTALL)) -e '.[test,torch-test]'
+	@touch $@
+
+$(DOCS)/installed-docs: pyproject.toml constraints.txt
+	@$(MAKE) --no-print-directory VENV=$(DOCS) $(DOCS)/bin/python
+	@echo "installing the documentation's tools into $(DOCS)"
+	@$(subst $(BIN),$(DOCS)/bin,$(INSTALL)) -e '.[docs]'
 	@touch $@

@@ -29,7 +29,7 @@ from delete_jax.tasks.base import ORIGINAL, RETRAINED
 
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 MODES = ("frozen", "train")
-FIXED = 3e-4  # the rate of docs/anchors.md
+FIXED = 3e-4  # the rate of docs/results/anchors.md
 # A rate serves a class when at most ERASED of it is left, and the others lose at most LOST.
 ERASED, LOST = 0.005, 0.01
 

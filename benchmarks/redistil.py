@@ -7,7 +7,7 @@ The settings of `redistil` are chosen among CHANGES for the first seed's network
 the other classes' samples in view (H-Mean of the accuracies), and with the erased class's samples alone (share of reoriented images that are
 answered as the masked original answers them). Both choices are shown, beside the default. "100 remaining" and "1000 remaining"
 make half of the transfer images of that many real images of the other classes. `delete` and `anchored` take 3e-3 in train mode
-(docs/anchors.md). Figures are of test data; "retrained, another seed" is the floor. `redistil.md` and `redistil.json` are written
+(docs/results/anchors.md). Figures are of test data; "retrained, another seed" is the floor. `redistil.md` and `redistil.json` are written
 to OUT; the same command again continues.
 """
 

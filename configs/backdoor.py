@@ -10,7 +10,7 @@ CIFAR-10 with ResNet-18, as in the DELETE paper (arXiv 2503.23751), for a GPU or
 
 The paper's code has no backdoor experiment, so these settings are not its own: the network and its training are those of
 `configs/cifar10.py`, but without augmentation, which would move the patch or cut it off. DELETE is given clean samples as well
-(docs/backdoor.md says why).
+(docs/tasks/backdoor.md says why).
 """
 
 from delete_jax.config import Config, DataConfig, ModelConfig, TrainConfig, UnlearnConfig, choose_variant, shorten

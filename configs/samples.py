@@ -3,7 +3,7 @@
     delete-jax --config=configs/samples.py --workdir=runs/samples
 
 With so few training images the network remembers single ones: a network that never saw the 60 recognises 92 % of them. About a
-minute on two CPU cores. docs/samples.md says which methods this is for, and what they reach.
+minute on two CPU cores. docs/tasks/samples.md says which methods this is for, and what they reach.
 
 Name other samples by their positions in the training split, without the samples that are held out for validation:
 `--config.task.indices=3,17,120`; or in a config file of your own, from a file of numbers:

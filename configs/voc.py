@@ -8,7 +8,7 @@ Published (arXiv 2503.23751): the experiment, but neither its code nor a config 
 output stride 16, training by SGD for 100 epochs at rate 0.01, batch 16, decay 1e-4, images mirrored, scaled by 0.5 to 2 and cropped, as is
 common for this network. It is trained from scratch on the 1464 images of the train split, without a network pretrained on ImageNet, so
 a lower mIoU than in the literature must be expected. With --config.model.name=deeplabv3_resnet50 --config.teacher=WEIGHTS it starts from torchvision's
-weights for VOC instead (docs/segmentation.md).
+weights for VOC instead (docs/tasks/segmentation.md).
 """
 
 from delete_jax.config import Config, DataConfig, ModelConfig, TrainConfig, UnlearnConfig, choose_variant, shorten

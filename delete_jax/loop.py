@@ -65,17 +65,18 @@ class Progress(Protocol):
 class Result(NamedTuple):
     """A network and how it came about: what training, unlearning and a finished stage of the command return.
 
-    variables: the network's; on the devices after training, on the host where they were read from a checkpoint.
-    history: one row per step: `epoch`, `step`, `loss`, `grad_norm` and, for methods with a target, `forgetting`,
-        `within`, `retention` (nats).
-    evaluations: one row per evaluated epoch, whatever `evaluate` returned; the first is the state before training.
-    seconds: wall clock of preparation, of the search for a rate, and of the steps; compilation, evaluation and saving apart. 0
-        for a network from elsewhere.
-    compile_seconds: until the first step was dispatched, in each process that took part.
-    source: the folder of its checkpoint; "" where there is none.
-    lr: the learning rate of unlearning; None for a network that was not unlearned.
-    search: the rates that were tried to find it (`rate_search.find_rate`); none where it was given.
-    peak_bytes: the most memory in use until its training ended (`memory.peak_bytes`); None where nobody knows.
+    Attributes:
+      variables: the network's; on the devices after training, on the host where they were read from a checkpoint.
+      history: one row per step: `epoch`, `step`, `loss`, `grad_norm` and, for methods with a target, `forgetting`,
+          `within`, `retention` (nats).
+      evaluations: one row per evaluated epoch, whatever `evaluate` returned; the first is the state before training.
+      seconds: wall clock of preparation, of the search for a rate, and of the steps; compilation, evaluation and saving apart. 0
+          for a network from elsewhere.
+      compile_seconds: until the first step was dispatched, in each process that took part.
+      source: the folder of its checkpoint; "" where there is none.
+      lr: the learning rate of unlearning; None for a network that was not unlearned.
+      search: the rates that were tried to find it (`rate_search.find_rate`); none where it was given.
+      peak_bytes: the most memory in use until its training ended (`memory.peak_bytes`); None where nobody knows.
     """
 
     variables: Variables

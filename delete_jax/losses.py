@@ -16,9 +16,10 @@ import jax.numpy as jnp
 class Decomposition(NamedTuple):
     """The three parts of `KL(p || q)`, each `[*b]`, in nats; they add up to it.
 
-    forgetting: `KL(b_p || b_q)`, `b` being the pair (mass on U, mass on R).
-    within: `p_U * KL(p^U || q^U)`, the shape inside the erased classes; zero for DELETE, whose target has no mass there.
-    retention: `p_R * KL(p^R || q^R)`, the shape of the answer among all the other classes.
+    Attributes:
+      forgetting: `KL(b_p || b_q)`, `b` being the pair (mass on U, mass on R).
+      within: `p_U * KL(p^U || q^U)`, the shape inside the erased classes; zero for DELETE, whose target has no mass there.
+      retention: `p_R * KL(p^R || q^R)`, the shape of the answer among all the other classes.
     """
 
     forgetting: chex.Array
@@ -35,13 +36,27 @@ def masked_log_softmax(logits: chex.Array, erase: chex.Array) -> chex.Array:
 
     Returns:
       `[*b, k]`: -inf at erased classes, elsewhere the log of the renormalised probability.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from delete_jax import losses
+      >>> logits, erase = jnp.array([2.0, 1.0, 0.0]), jnp.array([True, False, False])
+      >>> [f"{p:.3f}" for p in jnp.exp(losses.masked_log_softmax(logits, erase))]
+      ['0.000', '0.731', '0.269']
     """
     # log_softmax subtracts the kept maximum first: with all kept logits at -1e4 a logsumexp would cost float32 four digits
     return jax.nn.log_softmax(jnp.where(erase, -jnp.inf, logits))
 
 
 def one_hot_log(labels: chex.Array, num_classes: int, dtype: jnp.dtype = jnp.float32) -> chex.Array:
-    """Log of a one-hot target: 0 at the label, -inf elsewhere. `labels` int `[*b]` -> `[*b, k]`."""
+    """Log of a one-hot target: 0 at the label, -inf elsewhere. `labels` int `[*b]` -> `[*b, k]`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from delete_jax import losses
+      >>> losses.one_hot_log(jnp.array([1]), 3).tolist()
+      [[-inf, 0.0, -inf]]
+    """
     hit = jax.nn.one_hot(labels, num_classes, dtype=bool)
     return jnp.where(hit, jnp.zeros((), dtype), -jnp.inf)
 
@@ -55,6 +70,13 @@ def kl_divergence(log_p: chex.Array, log_q: chex.Array) -> chex.Array:
 
     Returns:
       `[*b]`. The gradient with respect to the student's logits is `q - p`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from delete_jax import losses
+      >>> p, q = jnp.array([0.5, 0.5]), jnp.array([0.25, 0.75])
+      >>> f"{losses.kl_divergence(jnp.log(p), jnp.log(q)):.3f} nats"
+      '0.144 nats'
     """
     return _expected_difference(log_p, log_p, log_q)
 
@@ -67,6 +89,17 @@ def decompose(log_p: chex.Array, log_q: chex.Array, erase: chex.Array) -> Decomp
     Args:
       log_p, log_q: `[*b, k]` as in `kl_divergence`.
       erase: bool, broadcastable to `[*b, k]`: the classes U.
+
+    Examples:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from delete_jax import losses
+      >>> original, student = jnp.array([2.0, 1.0, 0.0]), jnp.array([0.0, 1.0, 1.0])
+      >>> erase = jnp.array([True, False, False])
+      >>> target = losses.masked_log_softmax(original, erase)
+      >>> parts = losses.decompose(target, jax.nn.log_softmax(student), erase)
+      >>> {name: f"{value:.3f}" for name, value in parts._asdict().items()}
+      {'forgetting': '0.169', 'within': '0.000', 'retention': '0.111'}
     """
     erase = jnp.broadcast_to(erase, log_q.shape)
     p_erased, q_erased = _log_mass(log_p, erase), _log_mass(log_q, erase)
@@ -97,3 +130,6 @@ def _expected_difference(
     counts = where & (log_p > -jnp.inf)
     difference = jnp.where(counts, a, 0) - jnp.where(counts, b, 0)
     return jnp.sum(jnp.where(counts, jnp.exp(log_p), 0) * difference, axis=-1)
+
+
+__all__ = ["Decomposition", "decompose", "kl_divergence", "masked_log_softmax", "one_hot_log"]

@@ -16,12 +16,13 @@ Variables = dict[str, Any]
 class Model(NamedTuple):
     """A network as two pure functions.
 
-    apply: `(variables, x) -> logits`: evaluation mode. `x` is a float array `[b, h, w, c]`, `logits` are `[*b, k]`:
-        neither probabilities, nor a tuple or dict that holds them.
-    apply_train: `(variables, x, key) -> (logits, variables)`: training mode; the returned variables hold updated
-        running statistics (parameters as they came) and have the shapes of those given.
-    classifier: the names that lead to the last layer in `params`, such as ("fc",), for the methods that work on it; None
-        where nobody said: those methods then look for the layer whose rows are the classes by what it does.
+    Attributes:
+      apply: `(variables, x) -> logits`: evaluation mode. `x` is a float array `[b, h, w, c]`, `logits` are `[*b, k]`:
+          neither probabilities, nor a tuple or dict that holds them.
+      apply_train: `(variables, x, key) -> (logits, variables)`: training mode; the returned variables hold updated
+          running statistics (parameters as they came) and have the shapes of those given.
+      classifier: the names that lead to the last layer in `params`, such as ("fc",), for the methods that work on it; None
+          where nobody said: those methods then look for the layer whose rows are the classes by what it does.
     """
 
     apply: Callable[[Variables, chex.Array], chex.Array]

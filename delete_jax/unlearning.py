@@ -115,6 +115,23 @@ def unlearn(
       UserWarning: the rate that "auto" found moves other answers as well.
 
     Source: DELETE, arXiv 2503.23751; `methods.delete` has the loss.
+
+    Examples:
+      A linear network that predicts the brightest of four pixels forgets the last one:
+
+      >>> import jax.numpy as jnp
+      >>> import numpy as np
+      >>> import delete_jax as dj
+      >>> def apply(variables, x):
+      ...     return x.reshape(len(x), -1) @ variables["params"]["w"]
+      >>> model = dj.Model(apply, lambda variables, x, key: (apply(variables, x), variables))
+      >>> variables = {"params": {"w": 4 * jnp.eye(4)}}
+      >>> labels = np.arange(64) % 4
+      >>> images = np.eye(4, dtype=np.float32)[labels].reshape(64, 2, 2, 1)
+      >>> result = dj.unlearn(model, variables, images, labels, forget=[3], lr=0.1, epochs=40)
+      >>> before, after = (model.apply(v, images).argmax(-1) for v in (variables, result.variables))
+      >>> before[:4].tolist(), after[:3].tolist(), (after == 3).any().item()
+      ([0, 1, 2, 3], [0, 1, 2], False)
     """
     options = Options(
         epochs,

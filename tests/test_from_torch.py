@@ -388,7 +388,7 @@ def test_names_and_variables_that_do_not_fit():
     ids=["torchvision", "timm"],
 )
 def test_the_page(snippet):
-    """What docs/from-torch.md shows runs, and the network that it leaves in PyTorch is the one that JAX has."""
+    """What docs/guides/from-torch.md shows runs, and the network that it leaves in PyTorch is the one that JAX has."""
     rng = np.random.default_rng(0)
     names = {"images": rng.normal(size=(8, 32, 32, 3)).astype(np.float32), "labels": np.full(8, 3)}
     names["photos"] = rng.integers(0, 256, names["images"].shape, np.uint8)

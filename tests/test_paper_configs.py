@@ -172,7 +172,7 @@ def test_variants(name):
 
 def test_the_page_has_every_config():
     """Each variant has a row, the default by its file's name alone, and each command there works."""
-    commands = re.findall(r"`(delete-jax [^`]*)`", (ROOT / "docs" / "paper.md").read_text())
+    commands = re.findall(r"`(delete-jax [^`]*)`", (ROOT / "docs" / "results" / "paper.md").read_text())
     shown = []
     for command in commands:
         validate(arguments.parse(command.split())[0])

@@ -1,4 +1,4 @@
-"""What docs/your-own.md shows for networks of Flax and Equinox runs, and leaves a network that has forgotten."""
+"""What docs/guides/your-own.md shows for networks of Flax and Equinox runs, and leaves a network that has forgotten."""
 
 import jax
 import jax.numpy as jnp

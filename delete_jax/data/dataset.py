@@ -107,6 +107,14 @@ def forget_remain(split: Split, forget: Sequence[int]) -> tuple[Split, Split]:
 
     Raises:
         ValueError: `forget` holds something that is not a class number.
+
+    Examples:
+        >>> import numpy as np
+        >>> from delete_jax import data
+        >>> split = data.Split(np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, 2, 1], np.int32))
+        >>> forget, remain = data.forget_remain(split, [1])
+        >>> forget.labels.tolist(), remain.labels.tolist()
+        ([1, 1], [0, 2])
     """
     if not all(isinstance(c, int | np.integer) and not isinstance(c, bool) and c >= 0 for c in forget):
         raise ValueError(f"forget={forget!r}: give class numbers, that is integers from 0")

@@ -26,7 +26,13 @@ DRAWN, LFW = "drawn", "lfw"
 
 
 class Faces(NamedTuple):
-    """pretrain: of many people. people: of others, whom the network is then taught. unseen: of people in neither."""
+    """Images of people in three groups that share nobody.
+
+    Attributes:
+        pretrain: of many people.
+        people: of others, whom the network is then taught.
+        unseen: of people in neither.
+    """
 
     pretrain: Dataset
     people: Dataset

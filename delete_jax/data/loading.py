@@ -172,6 +172,12 @@ def load(
     Raises:
         ValueError: an argument is not allowed or would not count, or the data is missing, damaged, too large, or too little to
             train on; one line that says what to do.
+
+    Examples:
+        >>> from delete_jax import data
+        >>> dataset = data.load("digits", validation=0.15)
+        >>> dataset.train.images.shape, dataset.class_names[:3]
+        ((1221, 8, 8, 1), ('0', '1', '2'))
     """
     check_numbers(validation, seed, size)
     kind, rest = find(name)

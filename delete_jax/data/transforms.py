@@ -32,6 +32,13 @@ def normalize(
 
     Raises:
         ValueError: `mean` and `std` differ in length, are not finite, or `std` is not positive in `dtype`.
+
+    Examples:
+        >>> import numpy as np
+        >>> from delete_jax import data
+        >>> preprocess = data.normalize(mean=[0.5], std=[0.25])
+        >>> preprocess(np.full((1, 2, 2, 1), 255, np.uint8)).ravel().tolist()
+        [2.0, 2.0, 2.0, 2.0]
     """
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"dtype={dtype}: give a float dtype, such as float32")
@@ -82,6 +89,14 @@ def augmentation(names: Sequence[str], padding: int = 4) -> Callable[[jax.Array,
 
     Raises:
         ValueError: an unknown or repeated name, or a negative padding.
+
+    Examples:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from delete_jax import data
+        >>> augment = data.augmentation(["flip", "crop"], padding=2)
+        >>> augment(jnp.zeros((4, 8, 8, 1), jnp.uint8), jax.random.split(jax.random.key(0), 4)).shape
+        (4, 8, 8, 1)
     """
     numbers = {"flip": 0, "crop": 1}
     if not _are_of(names, numbers):

@@ -86,6 +86,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "ssd": ssd,
     "cse": cse,
 }
+"""Every method's factory by its name."""
 
 
 def create(name: str, /, **hyperparameters: Any) -> Method:
@@ -93,6 +94,12 @@ def create(name: str, /, **hyperparameters: Any) -> Method:
 
     Raises:
       ValueError: unknown name or hyper-parameter, or a value out of its range.
+
+    Examples:
+      >>> import delete_jax as dj
+      >>> method = dj.methods.create("delete", temperature=2.0)
+      >>> method.name, method.streams
+      ('delete', ('forget',))
     """
     factory = _factory(name)
     known = inspect.signature(factory).parameters
@@ -112,6 +119,11 @@ def as_method(method: Any) -> Method:
 
     Raises:
       ValueError: it is something else.
+
+    Examples:
+      >>> import delete_jax as dj
+      >>> dj.methods.as_method(None).name
+      'delete'
     """
     if method is None:
         return delete()
@@ -192,6 +204,7 @@ __all__ = [
     "pour",
     "pour_distill",
     "random_label",
+    "redistil",
     "salun",
     "scrub",
     "source_free",

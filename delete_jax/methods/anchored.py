@@ -85,6 +85,11 @@ def anchored(
 
     Raises:
       ValueError: an unsuitable method, an unknown transformation or kind of anchors, or a weight that is not above 0.
+
+    Examples:
+      >>> import delete_jax as dj
+      >>> dj.methods.anchored(transformations=("turn", "flip")).streams
+      ('forget',)
     """
     base, hold = method or delete(), delete()  # BASE puts DELETE in the place of None; this is for type checkers
 

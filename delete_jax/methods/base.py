@@ -13,11 +13,19 @@ from flax.core import FrozenDict
 from delete_jax import losses
 from delete_jax.model import Model, Variables
 
-FORGET, REMAIN, ANCHOR = "forget", "remain", "anchor"
+FORGET = "forget"
+"""The stream of the samples to forget."""
+REMAIN = "remain"
+"""The stream of the remaining samples."""
+ANCHOR = "anchor"
+"""The stream of the images that `Method.reorient` makes of the forget samples."""
 
-CLASSES, MAPS, COUNTERPARTS = "classes", "maps", "counterparts"
-"""What the forget samples may have to come with: a request of whole classes, not of single samples whose class stays; labels
-`[n, h, w]`, a class per pixel; `teacher_logits` `[n, *, k]`, the original's logits on *other* images, one for each."""
+CLASSES = "classes"
+"""A method that needs this erases whole classes: single samples whose class stays are refused."""
+MAPS = "maps"
+"""A method that needs this reads labels `[n, h, w]`, a class per pixel."""
+COUNTERPARTS = "counterparts"
+"""A method that needs this reads `teacher_logits` `[n, *, k]`, the original's logits on *other* images, one for each sample."""
 
 NEEDS = {
     CLASSES: ("whole classes to erase", "there are none"),
@@ -44,12 +52,13 @@ they could be computed once; and whatever a method's `prepare` added. A column `
 class Setup(NamedTuple):
     """What a method may look at once, before training.
 
-    streams: the method's own, all samples.
-    forget: the classes to erase; none where single samples are.
-    key: a PRNG key of its own.
-    strength: the learning rate; the size of the step for a method that is computed at once.
-    batch_size, num_steps: of the training to come.
-    classifier: the names that lead to the last layer in the parameters (`Model.classifier`); None where nobody said.
+    Attributes:
+      streams: the method's own, all samples.
+      forget: the classes to erase; none where single samples are.
+      key: a PRNG key of its own.
+      strength: the learning rate; the size of the step for a method that is computed at once.
+      batch_size, num_steps: of the training to come.
+      classifier: the names that lead to the last layer in the parameters (`Model.classifier`); None where nobody said.
     """
 
     model: Model
@@ -68,9 +77,10 @@ class Setup(NamedTuple):
 class Prepared(NamedTuple):
     """What `Method.prepare` returns.
 
-    columns: `{stream: {column: [n, ...]}}` to join to the streams, such as labels drawn once per sample.
-    constants: arrays that every step may read; `update_mask`, a pytree like the parameters, multiplies the updates.
-    streams: samples in place of the method's own.
+    Attributes:
+      columns: `{stream: {column: [n, ...]}}` to join to the streams, such as labels drawn once per sample.
+      constants: arrays that every step may read; `update_mask`, a pytree like the parameters, multiplies the updates.
+      streams: samples in place of the method's own.
     """
 
     columns: Mapping[str, Stream] = {}
@@ -89,13 +99,14 @@ class Output(NamedTuple):
 class Context(NamedTuple):
     """What a method's loss may read beside the streams.
 
-    constants: from `Prepared`.
-    step: int32 scalar, steps taken.
-    student: the student's variables, statistics as the step's forward pass left them; gradients flow to its parameters.
-    run: `(variables, stored images [b, h, w, c]) -> logits [*b, k]`: evaluation mode.
-    weights: the sum of each stream's weights in the batch, over all devices.
-    total: `array -> array`: its sum over all devices.
-    model, preprocess: the trained network, and stored images -> its input.
+    Attributes:
+      constants: from `Prepared`.
+      step: int32 scalar, steps taken.
+      student: the student's variables, statistics as the step's forward pass left them; gradients flow to its parameters.
+      run: `(variables, stored images [b, h, w, c]) -> logits [*b, k]`: evaluation mode.
+      weights: the sum of each stream's weights in the batch, over all devices.
+      total: `array -> array`: its sum over all devices.
+      model, preprocess: the trained network, and stored images -> its input.
     """
 
     constants: Mapping[str, Any] = {}
@@ -208,25 +219,26 @@ class Method(NamedTuple):
     """An unlearning method: trained (`loss`) or computed at once (`edit`). Methods are hashable: networks are compiled
     once per method.
 
-    name: as in `delete_jax.methods.METHODS`.
-    loss: see `LossFn`.
-    streams: the data it reads. The step hands over nothing else, so a method without `REMAIN` cannot see remaining data.
-    uses_teacher: whether `Output.teacher_logits` is needed.
-    prepare: run once before training; see `PrepareFn`.
-    check: of a request; see `CheckFn`.
-    reorient: makes of each forget batch a second one, the stream `ANCHOR`, that the student sees together with it; see
-        `ReorientFn`. None for no anchors.
-    wrap: the network that is trained in place of the given one; see `WrapFn`. None to train the given one.
-    unwrap: takes off again what `wrap` added to the variables; see `UnwrapFn`.
-    edit: in place of training; see `EditFn`. None for a method that is trained.
-    needs: what the forget samples must come with for the method to make sense: some of `CLASSES`, `MAPS`,
-        `COUNTERPARTS`.
-    settings: which of the training's settings (`TRAINED`), and of "mask", change the result; the others may have any
-        value. A method draws random numbers if "seed" is among them.
-    starts_over: whether layers start afresh: then a network of any small rate no longer knows the class, nor the others.
-    paper: who proposed it and where; "this project" for our own.
-    ranges: each hyper-parameter's allowed values, in words; filled in by `hyperparameters.factory`.
-    hyperparameters: their values; filled in by the same.
+    Attributes:
+      name: as in `delete_jax.methods.METHODS`.
+      loss: see `LossFn`.
+      streams: the data it reads. The step hands over nothing else, so a method without `REMAIN` cannot see remaining data.
+      uses_teacher: whether `Output.teacher_logits` is needed.
+      prepare: run once before training; see `PrepareFn`.
+      check: of a request; see `CheckFn`.
+      reorient: makes of each forget batch a second one, the stream `ANCHOR`, that the student sees together with it; see
+          `ReorientFn`. None for no anchors.
+      wrap: the network that is trained in place of the given one; see `WrapFn`. None to train the given one.
+      unwrap: takes off again what `wrap` added to the variables; see `UnwrapFn`.
+      edit: in place of training; see `EditFn`. None for a method that is trained.
+      needs: what the forget samples must come with for the method to make sense: some of `CLASSES`, `MAPS`,
+          `COUNTERPARTS`.
+      settings: which of the training's settings (`TRAINED`), and of "mask", change the result; the others may have any
+          value. A method draws random numbers if "seed" is among them.
+      starts_over: whether layers start afresh: then a network of any small rate no longer knows the class, nor the others.
+      paper: who proposed it and where; "this project" for our own.
+      ranges: each hyper-parameter's allowed values, in words; filled in by `hyperparameters.factory`.
+      hyperparameters: their values; filled in by the same.
     """
 
     name: str

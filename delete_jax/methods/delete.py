@@ -49,6 +49,11 @@ def delete(temperature: float = 1.0, remain: bool = False, dispersion: float = 0
 
     Raises:
       ValueError: temperature is not above 0, remain is not a bool, dispersion is below 0, or neighbours outside [0, 1).
+
+    Examples:
+      >>> import delete_jax as dj
+      >>> dj.methods.delete().streams, dj.methods.delete(remain=True).streams
+      (('forget',), ('forget', 'remain'))
     """
 
     def towards_masked(output: Output) -> Term:

@@ -12,9 +12,10 @@ from delete_jax.methods.base import NEEDS, TRAINED, Method
 class Hyperparameter(NamedTuple):
     """One argument of a method's factory.
 
-    name: as `create` and the factory take it.
-    default: its value when left out.
-    range: the allowed values, in words.
+    Attributes:
+      name: as `create` and the factory take it.
+      default: its value when left out.
+      range: the allowed values, in words.
     """
 
     name: str
@@ -25,13 +26,14 @@ class Hyperparameter(NamedTuple):
 class Description(NamedTuple):
     """What a method does and what it asks for; `str()` makes a block of a few lines of it.
 
-    name: as in `delete_jax.methods.METHODS`.
-    summary: one sentence.
-    reads: the streams that it reads with its default hyper-parameters.
-    needs: what the forget samples must come with: some of `base.CLASSES`, `base.MAPS`, `base.COUNTERPARTS`.
-    hyperparameters: in the factory's order.
-    settings: which of the training's settings (`base.TRAINED`) change the result.
-    paper: who proposed it and where.
+    Attributes:
+      name: as in `delete_jax.methods.METHODS`.
+      summary: one sentence.
+      reads: the streams that it reads with its default hyper-parameters.
+      needs: what the forget samples must come with: some of `base.CLASSES`, `base.MAPS`, `base.COUNTERPARTS`.
+      hyperparameters: in the factory's order.
+      settings: which of the training's settings (`base.TRAINED`) change the result.
+      paper: who proposed it and where.
     """
 
     name: str

@@ -10,13 +10,29 @@ from delete_jax.data.dataset import IGNORE
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts int64 `[k, k]`, rows the true class, columns the predicted one. `labels`, `predictions`: int, same shape."""
+    """Counts int64 `[k, k]`, rows the true class, columns the predicted one. `labels`, `predictions`: int, same shape.
+
+    Examples:
+      >>> import numpy as np
+      >>> from delete_jax import metrics
+      >>> labels, predictions = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
+      >>> metrics.confusion_matrix(labels, predictions, 2).tolist()
+      [[1, 1], [0, 2]]
+    """
     cells = labels.astype(np.int64).ravel() * num_classes + predictions.astype(np.int64).ravel()
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def accuracy(confusion: np.ndarray, classes: Sequence[int]) -> float:
-    """Fraction of the samples of `classes` that are predicted right; NaN where there are none."""
+    """Fraction of the samples of `classes` that are predicted right; NaN where there are none.
+
+    Examples:
+      >>> import numpy as np
+      >>> from delete_jax import metrics
+      >>> confusion = np.array([[1, 1], [0, 2]])
+      >>> metrics.accuracy(confusion, [0]), metrics.accuracy(confusion, [0, 1])
+      (0.5, 0.75)
+    """
     classes = list(classes)
     seen = confusion[classes].sum()
     return float(confusion[classes, classes].sum() / seen) if seen else float("nan")
@@ -49,6 +65,13 @@ def forget_remain_accuracy(answers: np.ndarray, labels: np.ndarray, forget: Sequ
     Args:
       answers, labels: int `[n]`, or label maps `[n, h, w]`, whose pixels of the label 255 do not count.
       forget: the forgotten classes.
+
+    Examples:
+      >>> import numpy as np
+      >>> from delete_jax import metrics
+      >>> predictions, labels = np.array([0, 1, 2, 2]), np.array([0, 1, 2, 1])
+      >>> metrics.forget_remain_accuracy(predictions, labels, forget=[1])
+      {'acc_f': 0.5, 'acc_r': 1.0}
     """
     right, hit = answers == labels, np.isin(labels, list(forget))
     others = ~hit & (labels != IGNORE) if labels.ndim > 1 else ~hit
@@ -59,7 +82,13 @@ def forget_remain_accuracy(answers: np.ndarray, labels: np.ndarray, forget: Sequ
 
 
 def hmean_residual(acc_rt: float, acc_ft: float) -> float:
-    """`2 acc_rt (1 - acc_ft) / (acc_rt + 1 - acc_ft)`: higher is better."""
+    """`2 acc_rt (1 - acc_ft) / (acc_rt + 1 - acc_ft)`: higher is better.
+
+    Examples:
+      >>> from delete_jax import metrics
+      >>> f"{metrics.hmean_residual(acc_rt=0.9, acc_ft=0.0):.3f}"
+      '0.947'
+    """
     return _hmean(acc_rt, 1 - acc_ft)
 
 

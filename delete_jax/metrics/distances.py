@@ -7,7 +7,14 @@ from scipy.special import rel_entr
 
 
 def total_variation(p: np.ndarray, q: np.ndarray) -> float:
-    """Mean over samples of `½ Σ |p - q|`, in [0, 1]; lower is nearer."""
+    """Mean over samples of `½ Σ |p - q|`, in [0, 1]; lower is nearer.
+
+    Examples:
+      >>> import numpy as np
+      >>> from delete_jax import metrics
+      >>> metrics.total_variation(np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]]))
+      0.5
+    """
     return float(np.mean(np.abs(p - q).sum(-1)) / 2)
 
 
@@ -19,5 +26,12 @@ def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
 
 
 def agreement(p: np.ndarray, q: np.ndarray) -> float:
-    """Fraction of samples with the same most probable class; higher is nearer."""
+    """Fraction of samples with the same most probable class; higher is nearer.
+
+    Examples:
+      >>> import numpy as np
+      >>> from delete_jax import metrics
+      >>> metrics.agreement(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[0.6, 0.4], [0.7, 0.3]]))
+      0.5
+    """
     return float(np.mean(p.argmax(-1) == q.argmax(-1)))

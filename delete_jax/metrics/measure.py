@@ -15,13 +15,15 @@ from typing import Any, NamedTuple
 class Measure(NamedTuple):
     """One measure.
 
-    name: its key in a network's metrics; a dot leads into a nested dict.
-    function: evidence -> number or None.
-    direction: "down" or "up", where lower or higher is better; "" where neither is, "retrained" where near it is best.
-    show: how it is shown: a key of `SHOWN`.
-    title: in a report. short: the same as a column's heading in a table.
-    text: one sentence that says what it is.
-    definition: the exact definition and its source, a paragraph of `docs/measures.md`; "" where the sentence says it all.
+    Attributes:
+      name: its key in a network's metrics; a dot leads into a nested dict.
+      function: evidence -> number or None.
+      direction: "down" or "up", where lower or higher is better; "" where neither is, "retrained" where near it is best.
+      show: how it is shown: a key of `SHOWN`.
+      title: in a report.
+      short: the same as a column's heading in a table.
+      text: one sentence that says what it is.
+      definition: the exact definition and its source, a paragraph of `docs/reference/measures.md`; "" where the sentence says it all.
     """
 
     name: str
@@ -80,10 +82,17 @@ SHOWN = {
     "seconds": Shown(_seconds, 1, 1),
     "bytes": Shown(lambda value: f"{value / 1e9:.1f} GB" if value >= 1e8 else f"{value / 1e6:.1f} MB", 1e-9, 1),
 }
+"""The ways in which a measure is shown, by name: `Measure.show`."""
 
 
 def show(value: float | None, how: str) -> str:
-    """A value in words; "–" for None and for what is not finite."""
+    """A value in words; "–" for None and for what is not finite.
+
+    Examples:
+      >>> from delete_jax import metrics
+      >>> metrics.show(0.125, "percent"), metrics.show(None, "percent")
+      ('12.5 %', '–')
+    """
     return "–" if value is None or not math.isfinite(value) else SHOWN[how].text(value)
 
 

@@ -10,9 +10,10 @@ import numpy as np
 class Attack(NamedTuple):
     """What one attack says.
 
-    called_members: fraction of the targets called members; lower is better for forgotten samples.
-    accuracy: how often an attack fitted on half of the shadow samples is right on the other half. Chance is 0.5, and near
-      it `called_members` says nothing.
+    Attributes:
+      called_members: fraction of the targets called members; lower is better for forgotten samples.
+      accuracy: how often an attack fitted on half of the shadow samples is right on the other half. Chance is 0.5, and near
+        it `called_members` says nothing.
     """
 
     called_members: float

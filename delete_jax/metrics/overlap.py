@@ -13,6 +13,12 @@ def iou(confusion: np.ndarray) -> np.ndarray:
     Args:
       confusion: int `[k, k]`, rows the true class, columns the predicted one (`accuracy.confusion_matrix`), without
         ignored pixels.
+
+    Examples:
+      >>> import numpy as np
+      >>> from delete_jax import metrics
+      >>> metrics.iou(np.array([[3, 1], [0, 4]])).tolist()
+      [0.75, 0.8]
     """
     right = np.diag(confusion).astype(np.float64)
     union = confusion.sum(0) + confusion.sum(1) - right

@@ -25,6 +25,15 @@ def residual_auc(probabilities: np.ndarray, labels: np.ndarray, forget: Sequence
     Returns:
       The area under the ROC curve of the mass on the erased classes, their samples against all others: 1 where anybody who
       may ask for probabilities finds them all, 0.5 where the order says nothing. NaN without samples of both kinds.
+
+    Examples:
+      The erased class 0 is never predicted, and its small probability still ranks the images:
+
+      >>> import numpy as np
+      >>> from delete_jax import metrics
+      >>> probabilities = np.array([[0.10, 0.90], [0.09, 0.91], [0.01, 0.99], [0.02, 0.98]])
+      >>> metrics.residual_auc(probabilities, np.array([0, 0, 1, 1]), forget=[0])
+      1.0
     """
     from sklearn.metrics import roc_auc_score
 

@@ -220,3 +220,4 @@ MEASURES: dict[str, Measure] = {
     for rows in (_ANSWERS, _DISTANCES, _ATTACK, LEFT, _COST, _SAMPLES, _PIXELS, _TRIGGER, _VERIFICATION)
     for row in rows
 }
+"""Every measure by its name."""

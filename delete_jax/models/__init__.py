@@ -34,7 +34,9 @@ NETWORKS: dict[str, Network] = {
     **all_cnn.ROWS,
     **deeplab.ROWS,
 }
+"""Every network of the package by its name."""
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+"""The types that `create` can compute in, by name."""
 
 
 def create(name: str, num_classes: int, dtype: str = "float32", remat: bool = False) -> nn.Module:
@@ -49,6 +51,11 @@ def create(name: str, num_classes: int, dtype: str = "float32", remat: bool = Fa
 
     Raises:
       ValueError: unknown name or dtype; a network without `remat`.
+
+    Examples:
+      >>> from delete_jax import models
+      >>> module = models.create("resnet_tiny", num_classes=10)
+      >>> model = models.from_linen(module, classifier=models.NETWORKS["resnet_tiny"].classifier)
     """
     check_name(name)
     if dtype not in DTYPES:

@@ -33,6 +33,21 @@ def from_linen(module: nn.Module, classifier: str | None = None, streams: tuple[
 
     Raises:
       ValueError: that is no Linen module.
+
+    Examples:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from flax import linen as nn
+      >>> from delete_jax import models
+      >>> class Net(nn.Module):
+      ...     @nn.compact
+      ...     def __call__(self, x, train: bool):
+      ...         return nn.Dense(10, name="head")(x.mean((1, 2)))
+      >>> net = Net()
+      >>> model = models.from_linen(net, classifier="head")
+      >>> variables = net.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
+      >>> model.apply(variables, jnp.zeros((5, 8, 8, 3))).shape
+      (5, 10)
     """
     if not isinstance(module, nn.Module):
         hint = (
@@ -120,6 +135,19 @@ def from_nnx(module: nnx.Module, classifier: str | None = None) -> tuple[Model, 
 
     Raises:
       ValueError: that is no NNX module.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> from delete_jax import models
+      >>> class Net(nnx.Module):
+      ...     def __init__(self, rngs):
+      ...         self.head = nnx.Linear(3, 10, rngs=rngs)
+      ...     def __call__(self, x):
+      ...         return self.head(x.mean((1, 2)))
+      >>> model, variables = models.from_nnx(Net(nnx.Rngs(0)), classifier="head")
+      >>> model.apply(variables, jnp.zeros((5, 8, 8, 3))).shape
+      (5, 10)
     """
     from flax import nnx  # here, because few need it and it takes long to import
 

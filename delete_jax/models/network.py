@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from delete_jax.model import Variables, first_line
 
 ANSWERS = ("image", "pixel")
+"""What a network predicts a class for: `Network.answers`."""
 
 
 class Network(NamedTuple):
@@ -19,10 +20,11 @@ class Network(NamedTuple):
 
         NETWORKS["mine"] = Network(Mine, classifier="head", layers=("encoder/block3",))
 
-    factory: `(num_classes, dtype=...) -> a Linen module` whose `__call__(x, train)` returns logits.
-    classifier: the submodule that makes the logits from features, with its kernel `[..., d, k]`; "/" leads inwards.
-    answers: once per "image", logits `[b, k]`, or once per "pixel", `[b, h, w, k]`.
-    layers: submodules whose outputs are shown, from the first to the last; Grad-CAM looks at the last.
+    Attributes:
+      factory: `(num_classes, dtype=...) -> a Linen module` whose `__call__(x, train)` returns logits.
+      classifier: the submodule that makes the logits from features, with its kernel `[..., d, k]`; "/" leads inwards.
+      answers: once per "image", logits `[b, k]`, or once per "pixel", `[b, h, w, k]`.
+      layers: submodules whose outputs are shown, from the first to the last; Grad-CAM looks at the last.
     """
 
     factory: Callable[..., nn.Module]

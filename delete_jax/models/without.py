@@ -42,6 +42,15 @@ def without_classes(model: Model, classes: Iterable[int]) -> Model:
     Raises:
       ValueError: no class, or something that is no class number; (when it runs) a class that the network does not have, or
         all of them.
+
+    Examples:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> import delete_jax as dj
+      >>> model = dj.Model(lambda variables, x: x, lambda variables, x, key: (x, variables))
+      >>> served = dj.models.without_classes(model, [0])
+      >>> jax.nn.softmax(served.apply({}, jnp.array([[5.0, 1.0, 1.0]]))).round(3).tolist()
+      [[0.0, 0.5, 0.5]]
     """
     chosen = tuple(sorted(set(classes)))
     if not chosen or not all(isinstance(c, int) and not isinstance(c, bool) and c >= 0 for c in chosen):

@@ -93,12 +93,12 @@ def _indented(lines: Iterator[str]) -> list[str]:
 
 
 def measures_page() -> str:
-    """The table of measures as Markdown: `docs/measures.md`."""
+    """The table of measures as Markdown: `docs/reference/measures.md`."""
     lines = [
         "# Measures",
         "",
         "Every figure of a report or of a table is a row of `delete_jax.metrics.MEASURES`, from which this page is made:",
-        "`python -m delete_jax.run.listing > docs/measures.md`. Each is shown beside the same figure of the original network and of the",
+        "`python -m delete_jax.run.listing > docs/reference/measures.md`. Each is shown beside the same figure of the original network and of the",
         "one retrained without the class. Names with dots are nested in `report.json`.",
         "",
         "A measure whose name ends in `_gap` is an attack's value minus the retrained network's. The retrained network never saw the class",
