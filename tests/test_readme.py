@@ -1,9 +1,12 @@
 """What README and docs show works: its Python runs, commands name files, fields and flags that exist, links lead somewhere."""
 
 import importlib
+import os
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -55,6 +58,37 @@ def test_python(capsys):
     assert after[forget].mean() == 0
     assert after[remain].mean() > before[remain].mean() - 0.03
     assert re.fullmatch(r"before {.*}\nafter {.*}\n", capsys.readouterr().out)
+
+
+def test_python_of_getting_started():
+    net = tiny.Net()
+    _, variables = tiny.network(net)
+    images, labels = tiny.samples(64)
+    (snippet,) = snippets("getting-started", "result.variables  # the network without class 3")
+    names = {"net": net, "variables": variables, "images": images, "labels": labels}
+    exec(snippet.replace("epochs=5", "epochs=1"), names)
+    assert len(names["result"].history) == 1
+    before, after = (v["params"]["Dense_0"]["kernel"] for v in (variables, names["result"].variables))
+    assert np.abs(np.asarray(before) - np.asarray(after)).max() > 0
+
+
+def test_getting_started(tmp_path):
+    """Its first command, in an empty folder, leaves the report that the page names; here with one epoch of everything."""
+    page = ROOT / "docs" / "getting-started.md"
+    install, command, *_ = blocks("", page)
+    assert "pip install delete_jax\n" in install
+    shown = re.search(r"`(runs/\S+report\.html)`", page.read_text())[1]
+    words = shlex.split(command.replace("--config=digits ", "--config=digits:quick "))
+    assert words[0] == "delete-jax"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}
+    done = subprocess.run(
+        [sys.executable, "-m", "delete_jax", *words[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"Report: {shown}" in done.stdout
+    assert {"config.json", "metrics.jsonl", "report.json", "checkpoints"} <= {
+        path.name for path in (tmp_path / shown).parent.iterdir()
+    }
 
 
 def test_length():
