@@ -68,8 +68,7 @@ soak: $(VENV)/installed-test
 	@$(BIN)/python tests/soak.py $(SOAK)
 
 docs: $(DOCS)/installed-docs
-	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build -q
-	@echo "build/site/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build  # not -q: what is not shown does not count as a warning
 
 pictures: $(VENV)/installed
 	@$(BIN)/python benchmarks/pictures.py --out=runs/pictures

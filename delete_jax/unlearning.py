@@ -119,13 +119,11 @@ def unlearn(
     Examples:
       A linear network that predicts the brightest of four pixels forgets the last one:
 
-      >>> import jax.numpy as jnp
       >>> import numpy as np
       >>> import delete_jax as dj
-      >>> def apply(variables, x):
-      ...     return x.reshape(len(x), -1) @ variables["params"]["w"]
+      >>> apply = lambda variables, x: x.reshape(len(x), -1) @ variables["params"]["w"]
       >>> model = dj.Model(apply, lambda variables, x, key: (apply(variables, x), variables))
-      >>> variables = {"params": {"w": 4 * jnp.eye(4)}}
+      >>> variables = {"params": {"w": 4 * np.eye(4, dtype=np.float32)}}
       >>> labels = np.arange(64) % 4
       >>> images = np.eye(4, dtype=np.float32)[labels].reshape(64, 2, 2, 1)
       >>> result = dj.unlearn(model, variables, images, labels, forget=[3], lr=0.1, epochs=40)

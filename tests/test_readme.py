@@ -1,12 +1,9 @@
 """What README and docs show works: its Python runs, commands name files, fields and flags that exist, links lead somewhere."""
 
 import importlib
-import os
 import pathlib
 import re
 import shlex
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -14,7 +11,7 @@ import pytest
 
 import delete_jax as dj
 from delete_jax.config import validate
-from delete_jax.main import COMMANDS
+from delete_jax.main import COMMANDS, main
 from delete_jax.run import arguments
 from delete_jax.run.listing import measures_page
 from tests import tiny
@@ -72,23 +69,18 @@ def test_python_of_getting_started():
     assert np.abs(np.asarray(before) - np.asarray(after)).max() > 0
 
 
-def test_getting_started(tmp_path):
-    """Its first command, in an empty folder, leaves the report that the page names; here with one epoch of everything."""
+def test_getting_started(tmp_path, monkeypatch, capsys):
+    """Its first command, in an empty folder, leaves the report that the page names; here with small data. `make wheel` runs it with
+    what pip installs, and `test_commands` checks the others."""
     page = ROOT / "docs" / "getting-started.md"
-    install, command, *_ = blocks("", page)
-    assert "pip install delete_jax\n" in install
-    shown = re.search(r"`(runs/\S+report\.html)`", page.read_text())[1]
-    words = shlex.split(command.replace("--config=digits ", "--config=digits:quick "))
-    assert words[0] == "delete-jax"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}
-    done = subprocess.run(
-        [sys.executable, "-m", "delete_jax", *words[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"Report: {shown}" in done.stdout
-    assert {"config.json", "metrics.jsonl", "report.json", "checkpoints"} <= {
-        path.name for path in (tmp_path / shown).parent.iterdir()
-    }
+    command = next(line for block in blocks("", page) for line in block.splitlines() if line.startswith("delete-jax "))
+    monkeypatch.chdir(tmp_path)
+    tiny.small_runs(monkeypatch)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as in the command
+        assert main([*shlex.split(command), "--config.parallel=jit"]) == 0, capsys.readouterr().err
+    (shown,) = set(re.findall(r"`(runs/\S+/report\.html)`", page.read_text()))
+    found = {path.name for path in (tmp_path / shown).parent.iterdir()}
+    assert {"report.html", "report.json", "config.json", "metrics.jsonl", "checkpoints"} <= found
 
 
 def test_length():
