@@ -167,6 +167,7 @@ def test_colours(scripts, grey, tmp_path, monkeypatch, fast_compile):
     assert bias.main() == 2
 
 
+@pytest.mark.slow
 def test_many_networks(scripts, config, tmp_path, monkeypatch, fast_compile):
     lira = scripts("lira")
     path = tmp_path / "samples.py"

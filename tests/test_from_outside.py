@@ -99,6 +99,7 @@ def test_maps_by_a_network_with_a_head(tmp_path, monkeypatch):
     assert figures["unlearned"]["iou_f"] < 0.1
 
 
+@pytest.mark.slow
 def test_a_task_of_its_own(tmp_path, capsys):
     assert len((HERE / "own_task.py").read_text().splitlines()) < 60
     record = run("own_task.py", tmp_path / "run", "--config.task.samples=30")
