@@ -20,7 +20,7 @@ from typing import Any
 import bench
 import numpy as np
 from bench import Bench, Case, Column, Study, Way
-from compare import means
+from compare import means_first
 
 import delete_jax as dj
 from delete_jax import data
@@ -28,6 +28,7 @@ from delete_jax.data import Split
 from delete_jax.data.dataset import pixel_statistics
 from delete_jax.predict import make_predictor
 from delete_jax.run import stages
+from delete_jax.tasks.base import ORIGINAL, RETRAINED
 
 SHARE = 0.95
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -69,10 +70,9 @@ def run(options: argparse.Namespace) -> None:
         name="bias", bench=loaded, requests=options.classes, seeds=options.seeds, names=tuple(GROUPS),
         more=lambda case, result: groups(case, result, grey.test),
     )  # fmt: skip
-    record = study.run(WAYS, {name: name for name in ("original", "retrained")})
+    record = study.run(WAYS, {name: name for name in (ORIGINAL, RETRAINED)})
     columns, rows = [Column(name, title) for name, title in GROUPS.items()], record["rows"]
-    if len(options.classes) > 1:
-        rows = [*means(rows, columns), *rows]
+    rows = means_first(options.classes, rows, columns)
     below = bench.note("Percent, mean", options.seeds, "validation images", record["rates"])
     bench.write(options.out, "bias", [*bench.table(study.heads, columns, rows), "", below], record | {"rows": rows})
 

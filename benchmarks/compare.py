@@ -135,6 +135,13 @@ def means(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> list[dic
     return averaged
 
 
+def means_first(
+    requests: Sequence[Any], rows: Sequence[dict[str, Any]], columns: Sequence[Column]
+) -> list[dict[str, Any]]:
+    """The rows, with their means above where there are several requests."""
+    return [*means(rows, columns), *rows] if len(requests) > 1 else list(rows)
+
+
 def write_csv(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> None:
     """Mean and std of every figure, as fractions."""
     with path.open("w", newline="") as file:

@@ -20,7 +20,7 @@ from typing import Any
 import bench
 import numpy as np
 from bench import Bench, Case, Study, Way
-from compare import means
+from compare import means_first
 
 import delete_jax as dj
 from delete_jax import metrics, models
@@ -54,8 +54,7 @@ def run(options: argparse.Namespace) -> None:
     )
     record = study.run(WAYS, {name: name for name in (ORIGINAL, RETRAINED)})
     columns, rows = bench.measured(NAMES), [row for one in record["rows"] for row in apart(one)]
-    if len(options.classes) > 1:
-        rows = [*means(rows, columns), *rows]
+    rows = means_first(options.classes, rows, columns)
     below = bench.note("Percent, mean", options.seeds, "validation data", record["rates"])
     bench.write(options.out, "finish", [*bench.table(study.heads, columns, rows), "", below], record)
 

@@ -19,13 +19,14 @@ from typing import Any
 
 import bench
 from bench import Bench, Case, Study, Way
-from compare import means
+from compare import means_first
 
 import delete_jax as dj
 from delete_jax.methods import FORGET
 from delete_jax.predict import make_predictor
 from delete_jax.rate_search import make_judge
 from delete_jax.streams import split_streams
+from delete_jax.tasks.base import ORIGINAL
 
 NAMES = (
     "acc_ft", "acc_rt", "residual_auc", "residual_auc_gap", "probe_10", "probe_10_gap", "probe_10_others", "probe_10_others_gap",
@@ -68,8 +69,7 @@ def run(options: argparse.Namespace) -> None:
     used = {way.name: rates.get(way.name, RATE) for way in compared} | {"delete": 3e-3, "anchored": 3e-3}
     record = study.run(compared, bench.references(options.seeds), rates=used) | {"scores": scores, "chosen": chosen}
     columns, rows = bench.measured(NAMES), record["rows"]
-    if len(options.classes) > 1:
-        rows = [*means(rows, columns), *rows]
+    rows = means_first(options.classes, rows, columns)
     searched = [[name, *(f"{100 * found.get(figure, 0):.1f}" for figure in CHOICES)] for name, found in scores.items()]
     lines = [
         *bench.table(study.heads, columns, rows), "", f"Percent, mean ± std over {options.seeds} seeds.", "",
@@ -94,7 +94,7 @@ def score(case: Case, result: dj.Result) -> dict[str, float]:
     split, run = case.bench.dataset.validation, case.run
     streams = split_streams(*split, case.forget, case.bench.dataset.num_classes, [FORGET])
     judge = make_judge(
-        make_predictor(run.model, run.preprocess), case.network("original").variables, streams[FORGET], run.config.seed
+        make_predictor(run.model, run.preprocess), case.network(ORIGINAL).variables, streams[FORGET], run.config.seed
     )
     return case.held_out(result) | judge(result.variables)
 

@@ -13,9 +13,10 @@ LEAST_DEVIATION = 1e-6
 class Separation(NamedTuple):
     """How well an attack tells networks that unlearned a sample from networks that were never trained on it.
 
-    auc: area under the ROC curve over all samples and networks; 0.5 is chance.
-    accuracy: mean of the fractions that are right in both groups, where the likelihoods are equal; 0.5 is chance.
-    found: the fraction of unlearned cases found at the threshold that at most 1 % of the others pass; 0.01 is chance.
+    Attributes:
+      auc: area under the ROC curve over all samples and networks; 0.5 is chance.
+      accuracy: mean of the fractions that are right in both groups, where the likelihoods are equal; 0.5 is chance.
+      found: the fraction of unlearned cases found at the threshold that at most 1 % of the others pass; 0.01 is chance.
     """
 
     auc: float
@@ -33,7 +34,11 @@ def logit_confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Returns:
       float64 `[n]`; finite where p_y rounds to 1.
 
-    Example: `logit_confidence(np.log([[0.75, 0.25]]), np.array([0]))` is `[log 3]`.
+    Examples:
+      >>> import numpy as np
+      >>> from delete_jax import metrics
+      >>> metrics.logit_confidence(np.log([[0.75, 0.25]]), np.array([0])).round(4)  # log 3
+      array([1.0986])
     """
     from scipy.special import logsumexp
 
@@ -56,7 +61,12 @@ def unlearned_likelihood_ratio(unlearned: Sequence[np.ndarray], never: Sequence[
     Raises:
       ValueError: the lists differ in length, or a sample has fewer than two confidences of a kind.
 
-    Example: `unlearned_likelihood_ratio([rng.normal(size=9)], [rng.normal(9, size=9)]).auc` is 1: the two are told apart.
+    Examples:
+      >>> import numpy as np
+      >>> from delete_jax import metrics
+      >>> rng = np.random.default_rng(0)
+      >>> metrics.unlearned_likelihood_ratio([rng.normal(0, 1, 9)], [rng.normal(9, 1, 9)]).auc
+      1.0
     """
     from sklearn.metrics import roc_auc_score
 

@@ -19,13 +19,14 @@ import numpy as np
 from delete_jax.metrics import MEASURES, SHOWN, Measure, per_class, show
 from delete_jax.report.figures import MAX_BARS, most_changed
 from delete_jax.report.page import environment, replace
-from delete_jax.report.record import RETRAINED
+from delete_jax.report.record import ORIGINAL, RETRAINED
 from delete_jax.report.scatter import Chart, Spot, chart
 from delete_jax.report.style import COLORS, PAGE_COLORS
 from delete_jax.report.words import short
 
-ORIGINAL, REFERENCE, METHOD = "original", "reference", "method"
-MARK = '<meta name="generator" content="delete_jax comparison">'
+REFERENCE, METHOD = "reference", "method"
+GENERATOR = "delete_jax comparison"
+MARK = f'<meta name="generator" content="{GENERATOR}">'
 """In every such page, which a new one may replace."""
 TRADE_OFFS = (
     ("acc_ft", "acc_rt", "Forgetting and remaining accuracy", "Best: top left."),
@@ -104,7 +105,7 @@ def render_comparison(comparison: Comparison) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     shown = _shown_classes(comparison)
     return environment().get_template("compare_page.html.jinja").render(
-        comparison=comparison, mark=MARK, script=script, digest=digest, colors=COLORS | PAGE_COLORS,
+        comparison=comparison, generator=GENERATOR, digest=digest, colors=COLORS | PAGE_COLORS,
         columns=_columns(comparison), charts=_charts(comparison), shown=shown, matrices=_matrices(comparison, shown),
         maps=_maps(comparison), names=[short(name) for name in comparison.class_names], side=MAP_SIDE,
         first=next((i for i, network in enumerate(comparison.networks) if network.role == METHOD), 0),

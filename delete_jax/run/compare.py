@@ -23,7 +23,6 @@ from delete_jax.loop import Result
 from delete_jax.metrics.principal import Axes, choose_samples, principal_axes
 from delete_jax.predict import make_predictor
 from delete_jax.report.compare_page import METHOD, REFERENCE, Comparison, Network, check_free, write_comparison
-from delete_jax.report.compare_page import ORIGINAL as ORIGINAL_ROLE
 from delete_jax.report.words import quoted, setting
 from delete_jax.run.arguments import load as load_config
 from delete_jax.run.finished import Finished, check_comparable, read_finished
@@ -106,7 +105,7 @@ def _reference(name: str, runs: Sequence[Finished], views: Views | None) -> Netw
     for run in runs:
         if name in run.record["networks"]:
             by_seed.setdefault(run.seed, run)
-    role = ORIGINAL_ROLE if name == ORIGINAL else REFERENCE
+    role = ORIGINAL if name == ORIGINAL else REFERENCE
     row = _network(name.replace("_", ", "), role, name, list(by_seed.values()), views)
     return row._replace(
         facts=[f"seed {run.seed}: {run.record['networks'][name]['digest']}" for run in by_seed.values()]
