@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from delete_jax.columns import chunks, is_lazy
 from delete_jax.loop import Store
 from delete_jax.methods import METHODS, Method, create
 
@@ -21,10 +23,12 @@ class IdentityError(ValueError):
 def digest(tree: Any) -> str:
     """SHA-256 of a pytree of arrays: of every leaf's path, dtype, shape and bytes. Independent of devices and of order."""
     sha = hashlib.sha256()
-    leaves = jax.tree_util.tree_flatten_with_path(jax.device_get(tree))[0]
-    for path, leaf in sorted((jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves):
-        sha.update(f"{path} {leaf.dtype.name} {leaf.shape}\n".encode())
-        sha.update(np.ascontiguousarray(leaf).tobytes())
+    leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_lazy)[0]
+    for path, leaf in sorted(((jax.tree_util.keystr(path), leaf) for path, leaf in leaves), key=operator.itemgetter(0)):
+        column = leaf if is_lazy(leaf) else np.asarray(jax.device_get(leaf))
+        sha.update(f"{path} {np.dtype(column.dtype).name} {column.shape}\n".encode())
+        for part in chunks(column) if is_lazy(leaf) else [column]:
+            sha.update(np.ascontiguousarray(part))
     return sha.hexdigest()
 
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delete_jax.memory import peak_bytes
+from delete_jax.columns import Rows, place
+from delete_jax.memory import free_bytes, peak_bytes
 from delete_jax.methods.base import FORGET, Stream
 from delete_jax.model import Variables, as_saved, from_saved
-from delete_jax.parallel import Picks, Trainer
+from delete_jax.parallel import HostRows, Picks, Trainer
 from delete_jax.predict import NonFiniteError
 from delete_jax.step import TrainState
+
+AHEAD = 2
+"""How many batches are read, and how many wait on the devices, before their step."""
 
 Row = dict[str, Any]
 """One line of a history: `step`, `epoch` and the step's metrics, or the evaluation after an epoch."""
@@ -132,6 +139,7 @@ def fit(
     epochs: int,
     batch_size: int,
     constants: Mapping[str, Any] | None = None,
+    resident: int | str = "auto",
     spent_seconds: float = 0.0,
     about: Mapping[str, Any] | None = None,
     evaluate: Callable[[Variables], Row] | None = None,
@@ -145,11 +153,13 @@ def fit(
       trainer: from `parallel.make_trainer`.
       state: a fresh state from `step.init_state`; it is donated.
       teacher: the frozen original's variables, or None for a method that uses none.
-      streams: the method's samples (`methods.base.Stream`), brought to the devices once.
+      streams: the method's samples (`methods.base.Stream`), brought to the devices once, but for images that do not fit:
+          those stay on the host, and a thread reads them ahead of the steps.
       lr: learning rate, multiplies the optimiser's update.
       seed: of the data order, augmentation and dropout.
       batch_size: of each stream, over all devices.
       constants: what the method prepared for all steps (`methods.base.Prepared`).
+      resident: how many bytes of images may lie on each device; "auto": half of what is free there.
       spent_seconds: what preparing the streams took; counted with the steps.
       about: what is saved beside each state, as JSON takes it.
       evaluate: variables -> numbers, called before training and after each epoch; its time does not count.
@@ -170,7 +180,8 @@ def fit(
     history, evaluations = log.resume(first_epoch) if log is not None else ([], [])
     if first_epoch >= epochs:
         return Result(state.variables, history, evaluations, seconds, compile_seconds, peak_bytes=peak)
-    state, teacher, streams, constants = trainer.replicate((state, teacher, dict(streams), dict(constants or {})))
+    streams = place(streams, resident_bytes(resident))
+    state, teacher, streams, constants = trainer.replicate((state, teacher, streams, dict(constants or {})))
     if evaluate is not None and first_epoch == 0:
         evaluations.append({"epoch": 0, "step": 0, **evaluate(state.variables)})
     compiled = False
@@ -178,13 +189,18 @@ def fit(
         picks = epoch_picks(seed, epoch, sizes, batch_size)
         num_steps = len(next(iter(picks.values()))[0])
         started, compiling, parts, ready, done = time.perf_counter(), 0.0, [], 0, 0
-        for begin, end in spans(num_steps, trainer.scan_steps):
-            part = {name: tuple(values[begin:end] for values in pick) for name, pick in picks.items()}
-            state, metrics = trainer.steps(state, teacher, streams, part, lr, seed, constants)
+        cut = [
+            {name: tuple(values[begin:end] for values in pick) for name, pick in picks.items()}
+            for begin, end in spans(num_steps, trainer.scan_steps)
+        ]
+        for part, rows in _read_ahead(trainer, streams, cut):
+            state, metrics = trainer.steps(state, teacher, streams, part, lr, seed, constants, rows)
             if not compiled:  # dispatch returns once the step is compiled
                 compiled, compiling = True, time.perf_counter() - started
             if trainer.must_wait:
                 jax.block_until_ready(metrics)
+            if _on_host(streams) and len(parts) >= AHEAD:  # else batches that wait for their step would fill the device
+                jax.block_until_ready(parts[-AHEAD])
             parts.append(metrics)
             if progress is not None:
                 while (
@@ -225,6 +241,37 @@ def fit(
             }
             store.save(epoch + 1, as_saved(jax.device_get(state)), meta)
     return Result(state.variables, history, evaluations, seconds, compile_seconds, peak_bytes=peak)
+
+
+def resident_bytes(resident: int | str) -> int:
+    """How many bytes of images may lie on each device: the number, or for "auto" half of what is free; all, where nobody knows."""
+    if not isinstance(resident, str):
+        return resident
+    free = free_bytes()
+    return sys.maxsize if free is None else free // 2
+
+
+def _on_host(streams: Mapping[str, Stream]) -> bool:
+    return any(isinstance(column, Rows) for stream in streams.values() for column in stream.values())
+
+
+def _read_ahead(
+    trainer: Trainer, streams: Mapping[str, Stream], cut: Sequence[Picks]
+) -> Iterator[tuple[Picks, HostRows]]:
+    """Each part of an epoch with what it needs from the host, which a thread reads while the devices compute."""
+    if not _on_host(streams):
+        for part in cut:
+            yield part, trainer.read(streams, part)
+        return
+    with ThreadPoolExecutor(1, "read-ahead") as reader:
+        waiting: deque[Future[HostRows]] = deque()
+        try:
+            for number, part in enumerate(cut):
+                for later in cut[number + len(waiting) : number + 1 + AHEAD]:
+                    waiting.append(reader.submit(trainer.read, streams, later))
+                yield part, waiting.popleft().result()
+        finally:  # also when training stops early
+            reader.shutdown(cancel_futures=True)
 
 
 @jax.jit

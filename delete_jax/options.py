@@ -37,6 +37,7 @@ class Options(NamedTuple):
     augment: Callable[..., Any] | None = None
     tx: optax.GradientTransformation | None = None
     parallel: str = "auto"
+    resident: int | str = "auto"
     finish: str | None = None
     evaluate: Callable[[Variables], Row] | None = None
     log: Log | None = None
@@ -80,7 +81,17 @@ def checked(options: Options, image_shape: tuple[int, ...]) -> Options:
         batch_size=batch_size,
         micro_batch=micro_batch,
         seed=integer("seed", options.seed, 0, 2**32 - 1),
+        resident=_resident(options.resident),
     )
+
+
+def _resident(value: Any) -> int | str:
+    """How many bytes of images may lie on each device, or "auto"; ValueError for anything else."""
+    if isinstance(value, str):
+        if value != AUTO:
+            raise ValueError(f"resident must be {AUTO!r} or a number of bytes, got {shown(value)}")
+        return value
+    return integer("resident, in bytes,", value, 0)
 
 
 def check_auto(method: Method, forget: Sequence[int]) -> None:

@@ -2,6 +2,7 @@
 
 In every mode a `Trainer` is used alike: samples stay on the devices, the host sends which of them form the next batches.
 Batches are gathered on the device by a function of their own, so that the step is compiled once for any number of samples.
+Images that do not fit (`columns.Rows`) are read on the host instead, by each process those of its own devices.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, Sharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
+from delete_jax.columns import Rows, is_lazy
 from delete_jax.methods.base import Method, Stream
 from delete_jax.model import Model
 from delete_jax.step import Metrics, PartSteps, TrainState, make_part_steps, make_train_step
@@ -32,13 +34,17 @@ Picks = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """`{stream: (index int32 [steps, batch], weight float32 [steps, batch])}`: the samples of the next steps' batches and
 how much each counts."""
 
+HostRows = Mapping[str, Mapping[str, np.ndarray]]
+"""`{stream: {column: rows}}`, read on the host for the next steps' batches; none where all samples are on the devices."""
+
 
 class Trainer(NamedTuple):
     """A compiled train step and how to bring arrays to its devices.
 
-    steps: `(state, teacher, streams, picks, lr, seed, constants) -> (state, metrics)`: as many steps as `picks` holds; metrics are
-        `{name: [steps]}`. The state, and only it, is donated.
-    replicate: pytree of host or device arrays -> the same on every device.
+    steps: `(state, teacher, streams, picks, lr, seed, constants, rows) -> (state, metrics)`: as many steps as `picks` holds; metrics
+        are `{name: [steps]}`. The state, and only it, is donated. `rows` is what `read` gave; it is called where that is left out.
+    read: `(streams, picks) -> {stream: {column: rows}}`: what the picked samples have on the host, this process' part of them.
+    replicate: pytree of host or device arrays -> the same on every device; `columns.Rows` stay as they are.
     num_shards: the batch size must be a multiple of it.
     scan_steps: the number of steps to take in one call where as many are left, otherwise single ones.
     must_wait: whether the loop has to wait for each call: queued collectives deadlock on several CPU devices.
@@ -46,6 +52,7 @@ class Trainer(NamedTuple):
     """
 
     steps: Callable[..., tuple[TrainState, Metrics]]
+    read: Callable[[Mapping[str, Stream], Picks], HostRows]
     replicate: Callable[[Any], Any]
     num_shards: int
     scan_steps: int
@@ -105,10 +112,11 @@ def _trainer(
         pieces = make_part_steps(model, method, tx, num_parts, **settings)
         take_steps, compiled = _in_parts(on, pieces, num_parts, must_wait)
 
-    def steps(state, teacher, streams, picks: Picks, lr, seed, constants):
-        return take_steps(state, teacher, on.gather(streams, picks), *_scalars(lr, seed), constants)
+    def steps(state, teacher, streams, picks: Picks, lr, seed, constants, rows: HostRows | None = None):
+        batches = on.gather(streams, picks, on.read(streams, picks) if rows is None else rows)
+        return take_steps(state, teacher, batches, *_scalars(lr, seed), constants)
 
-    return Trainer(steps, on.replicate, num_shards, 1 if on_cpu or num_parts > 1 else 16, must_wait, compiled)
+    return Trainer(steps, on.read, on.replicate, num_shards, 1 if on_cpu or num_parts > 1 else 16, must_wait, compiled)
 
 
 def _whole(on: _Devices, step: Callable) -> Callable:
@@ -211,12 +219,13 @@ class _Devices(NamedTuple):
 
     compile: `(function, inputs, outputs, donated)`; each input and output is the `SAME` on all devices, its first axis
       split into `ROWS`, or every device's `OWN`.
-    gather: `(streams, picks) -> batches`, `{stream: columns [steps, batch, ...]}`, split over the devices.
-    replicate: see `Trainer`.
+    gather: `(streams, picks, rows) -> batches`, `{stream: columns [steps, batch, ...]}`, split over the devices.
+    read, replicate: see `Trainer`.
     """
 
     compile: Callable[[Callable, Any, Any, tuple[int, ...]], Any]
-    gather: Callable[[Mapping[str, Stream], Picks], Mapping[str, Stream]]
+    gather: Callable[[Mapping[str, Stream], Picks, HostRows], Mapping[str, Stream]]
+    read: Callable[[Mapping[str, Stream], Picks], HostRows]
     replicate: Callable[[Any], Any]
 
 
@@ -237,10 +246,17 @@ def _jit(devices: list[jax.Device]) -> _Devices:
         to = jax.tree.map(places.get, outputs)
         return jax.jit(function, donate_argnums=donated, out_shardings=to, compiler_options=compiler_options())
 
-    def gather(streams: Mapping[str, Stream], picks: Picks) -> Mapping[str, Stream]:
-        return {name: take(streams[name], *_put(pick, split)) for name, pick in picks.items()}
+    def mine(values: np.ndarray) -> np.ndarray:
+        """The part of `[steps, batch]` that is for this process' devices."""
+        return values if split.is_fully_addressable else np.split(values, jax.process_count(), 1)[jax.process_index()]
 
-    return _Devices(compiled, gather, functools.partial(_put, sharding=replicated))
+    def gather(streams: Mapping[str, Stream], picks: Picks, rows: HostRows) -> Mapping[str, Stream]:
+        batches = {name: take(_on_devices(streams[name]), *_put(pick, split)) for name, pick in picks.items()}
+        whole = split.is_fully_addressable
+        put = functools.partial(_put, sharding=split) if whole else functools.partial(_from_processes, split)
+        return {name: batch | jax.tree.map(put, dict(rows[name])) for name, batch in batches.items()}
+
+    return _Devices(compiled, gather, functools.partial(_read, mine), functools.partial(_replicate, replicated))
 
 
 def _pmap() -> _Devices:
@@ -256,15 +272,17 @@ def _pmap() -> _Devices:
             function, axis_name=AXIS, in_axes=tuple(map(axes.get, inputs)), out_axes=to, donate_argnums=donated
         )
 
-    def rows(values: np.ndarray) -> np.ndarray:
+    def mine(values: np.ndarray) -> np.ndarray:
         """`[steps, batch]` -> this process's `[local devices, steps, batch / devices]`."""
         shards = values.reshape(len(values), jax.device_count(), -1).swapaxes(0, 1)
         return np.ascontiguousarray(shards[jax.process_index() * len(local) :][: len(local)])
 
-    def gather(streams: Mapping[str, Stream], picks: Picks) -> Mapping[str, Stream]:
-        return {name: take(streams[name], *map(rows, pick)) for name, pick in picks.items()}
+    def gather(streams: Mapping[str, Stream], picks: Picks, read: HostRows) -> Mapping[str, Stream]:
+        batches = {name: take(_on_devices(streams[name]), *map(mine, pick)) for name, pick in picks.items()}
+        return {name: batch | read[name] for name, batch in batches.items()}
 
-    return _Devices(compiled, gather, functools.partial(_put, sharding=NamedSharding(mesh, P())))
+    replicate = functools.partial(_replicate, NamedSharding(mesh, P()))
+    return _Devices(compiled, gather, functools.partial(_read, mine), replicate)
 
 
 def _scalars(lr: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -274,9 +292,31 @@ def _scalars(lr: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _gather(stream: Stream, index: chex.Array, weight: chex.Array) -> Stream:
     """The picked samples `[steps, b, ...]`; their weight is their own times the pick's."""
-    batches = jax.tree.map(lambda column: column[index], stream)
+    batches = jax.tree.map(lambda column: column[index], stream, is_leaf=is_lazy)
     own = batches["weight"]
     return batches | {"weight": own * jnp.expand_dims(weight, tuple(range(weight.ndim, own.ndim)))}
+
+
+def _on_devices(stream: Stream) -> Stream:
+    return {name: column for name, column in stream.items() if not isinstance(column, Rows)}
+
+
+def _read(mine: Callable[[np.ndarray], np.ndarray], streams: Mapping[str, Stream], picks: Picks) -> HostRows:
+    return {
+        name: {column: rows[mine(index)] for column, rows in streams[name].items() if isinstance(rows, Rows)}
+        for name, (index, _) in picks.items()
+    }
+
+
+def _replicate(sharding: Sharding, tree: Any) -> Any:
+    """The arrays of a tree on all devices of the sharding, `columns.Rows` as they are."""
+    leaves, structure = jax.tree.flatten(tree, is_leaf=lambda leaf: isinstance(leaf, Rows))
+    put = iter(_put([leaf for leaf in leaves if not isinstance(leaf, Rows)], sharding))
+    return jax.tree.unflatten(structure, [leaf if isinstance(leaf, Rows) else next(put) for leaf in leaves])
+
+
+def _from_processes(sharding: Sharding, mine: np.ndarray) -> jax.Array:
+    return jax.make_array_from_process_local_data(sharding, mine)
 
 
 def _put(tree: Any, sharding: Sharding) -> Any:

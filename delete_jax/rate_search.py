@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from delete_jax.columns import select
 from delete_jax.loop import NonFiniteError, Row
 from delete_jax.methods import Stream
 from delete_jax.methods.anchored import TRANSFORMATIONS, reorientation
@@ -53,7 +54,7 @@ def hold_out(stream: Stream, seed: int) -> tuple[Stream, Stream]:
     out = np.zeros(len(labels), bool)
     for group in groups:
         out[rng.permutation(group)[: max(len(group) // ONE_IN, 1)]] = True
-    train, held_out = ({name: column[chosen] for name, column in stream.items()} for chosen in (~out, out))
+    train, held_out = ({name: select(column, chosen) for name, column in stream.items()} for chosen in (~out, out))
     return train, held_out
 
 

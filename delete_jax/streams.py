@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from delete_jax.columns import Erased, Rows, chunks, picked
 from delete_jax.data.dataset import IGNORE
 from delete_jax.methods.base import CLASSES, COUNTERPARTS, FORGET, MAPS, REMAIN, Stream
 from delete_jax.methods.hyperparameters import shown
@@ -45,7 +46,7 @@ def split_streams(
         own = labels[chosen]
         counts = np.isin(own, forget) if pixels == "forget" and name == FORGET else own != IGNORE
         streams[name] = {
-            "image": images[chosen],
+            "image": picked(images, chosen),
             "label": own.astype(np.int32),
             "weight": counts.astype(np.float32) if labels.ndim > 1 else np.ones(own.shape, np.float32),
             "erase": erase_mask(own, forget, num_classes, mask),
@@ -68,7 +69,7 @@ def split_samples(
     for name, chosen in _chosen(listed, names).items():
         own = labels[chosen]
         streams[name] = {
-            "image": images[chosen],
+            "image": picked(images, chosen),
             "label": own.astype(np.int32),
             "weight": np.ones(own.shape, np.float32),
             "erase": erase_mask(own, range(num_classes) if name == FORGET else (), num_classes, "own"),
@@ -98,16 +99,21 @@ def provided(streams: Mapping[str, Stream], forget: Sequence[int]) -> list[str]:
     return [name for name, there in given.items() if there]
 
 
-def erase_mask(labels: np.ndarray, forget: Sequence[int], num_classes: int, mask: str = "union") -> np.ndarray:
-    """The classes to erase at each sample: bool `[n, k]`, or `[n, 1, 1, k]` ("own": `[n, h, w, k]`) in segmentation."""
-    erased = np.isin(np.arange(num_classes), forget)
+def erase_mask(labels: np.ndarray, forget: Sequence[int], num_classes: int, mask: str = "union") -> Erased:
+    """The classes to erase at each sample: masks `[n, k]`, or `[n, 1, 1, k]` ("own": `[n, h, w, k]`) in segmentation."""
+    classes = np.isin(np.arange(num_classes), forget)
     if mask == "own":
-        return (labels[..., None] == np.arange(num_classes)) & erased
-    return np.broadcast_to(erased, (len(labels), *[1] * (labels.ndim - 1), num_classes)).copy()
+        return Erased(classes, labels.astype(np.int32), (*labels.shape, num_classes))
+    return Erased(classes, None, (len(labels), *[1] * (labels.ndim - 1), num_classes))
 
 
-def as_images(images: Any) -> np.ndarray:
-    """Images on the host; bfloat16, which NumPy's checks do not know as a float, as float32."""
+def as_images(images: Any) -> Any:
+    """Images on the host: an array, a memory map as it is, or a source that reads them (`columns.Rows`); bfloat16, which
+    NumPy's checks do not know as a float, as float32."""
+    if isinstance(images, np.memmap):
+        return images
+    if not hasattr(images, "__array__") and all(hasattr(images, name) for name in ("shape", "dtype", "__getitem__")):
+        return Rows(images)
     array = np.asarray(images)
     return array.astype(np.float32) if array.dtype == jnp.bfloat16 else array
 
@@ -133,7 +139,7 @@ def check_samples(images: np.ndarray, labels: np.ndarray, num_classes: int) -> N
         raise ValueError(
             f"label {labels[wrong].flat[0]} is outside the network's {num_classes} classes (0 to {num_classes - 1})"
         )
-    if images.dtype != np.uint8 and not np.isfinite(images).all():
+    if images.dtype != np.uint8 and not all(np.isfinite(part).all() for part in chunks(images)):
         raise ValueError("images hold NaN or infinite values: clean or remove them")
 
 

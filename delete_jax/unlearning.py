@@ -13,8 +13,9 @@ import jax
 import numpy as np
 import optax
 
+from delete_jax.columns import place
 from delete_jax.identity import Identified, describe_method, digest
-from delete_jax.loop import Log, NonFiniteError, Progress, Result, Row, Store, fit
+from delete_jax.loop import Log, NonFiniteError, Progress, Result, Row, Store, fit, resident_bytes
 from delete_jax.memory import peak_bytes
 from delete_jax.methods import FORGET, Method, Setup, Stream, as_method
 from delete_jax.methods.base import check_needs
@@ -63,6 +64,7 @@ def unlearn(
     augment: Callable[..., Any] | None = None,
     tx: optax.GradientTransformation | None = None,
     parallel: str = "auto",
+    resident: int | str = "auto",
     finish: str | None = None,
     evaluate: Callable[[Variables], Row] | None = None,
     log: Log | None = None,
@@ -75,7 +77,8 @@ def unlearn(
     Args:
       model: from `models.from_linen`, `from_nnx`, `from_torch`, `from_keras`, or `Model(apply=..., apply_train=...)`.
       variables: the trained network's; the frozen teacher, and where the student starts. Not changed.
-      images: `[n, h, w, c]`; uint8 (give `preprocess`), or float and ready for the network.
+      images: `[n, h, w, c]`; uint8 (give `preprocess`), or float and ready for the network. A memory map, or a source that
+        reads them (`data.Records`), need not fit into memory.
       labels: integers `[n]`, or `[n, h, w]` for segmentation (255: does not count). Samples with a class of `forget`
         (or those at `forget_indices`) are the forget set. Others may be there: only a method that declares to read remaining data sees them.
       forget: the classes to erase: numbers, or names where `class_names` are given (see `streams.check_forget`).
@@ -100,6 +103,8 @@ def unlearn(
         `step.make_train_step`). Without it the teacher's answers are computed once, unless they take more than 2 GiB.
       tx: optimiser, built for a rate of 1; SGD with momentum 0.9 when None.
       parallel: "auto", "jit", "pmap" or "sharding" (see `parallel.make_trainer`).
+      resident: how many bytes of images may lie on each device; others are read on the host, ahead of their step. "auto": half
+        of what is free there.
       finish: overwrite the erased classes' part of the classifier afterwards, with "zero" or the "mean" of the others
         (`methods.finish`): this hides what is left in the predictions, and forgets nothing. `evaluate`, `log` and `store`
         see the network before it.
@@ -132,22 +137,9 @@ def unlearn(
       ([0, 1, 2, 3], [0, 1, 2], False)
     """
     options = Options(
-        epochs,
-        lr,
-        batch_size,
-        micro_batch,
-        seed,
-        batch_norm,
-        preprocess,
-        augment,
-        tx,
-        parallel,
-        finish,
-        evaluate,
-        log,
-        store,
-        progress,
-    )
+        epochs, lr, batch_size, micro_batch, seed, batch_norm, preprocess, augment, tx, parallel, resident, finish,
+        evaluate, log, store, progress,
+    )  # fmt: skip
     method = as_method(method)
     images, labels = as_images(images), np.asarray(labels)
     num_classes = check_network(model, variables, images, preprocess or as_is, labels)
@@ -315,6 +307,7 @@ def _fit(ready: _Ready, options: Options, lr: float, **more: Any) -> Result:
         epochs=options.epochs,
         batch_size=options.batch_size,
         constants=ready.constants,
+        resident=options.resident,
         **more,
     )
 
@@ -324,7 +317,8 @@ def _search(method: Method, setup: Setup, tx: optax.GradientTransformation, opti
     trained_on, held_out = hold_out(setup.streams[FORGET], options.seed)
     streams: Mapping[str, Stream] = {FORGET: trained_on}
     ready = _ready(method, setup._replace(streams=streams, num_steps=_num_steps(streams, options)), tx, options)
-    streams, constants = ready.trainer.replicate((dict(ready.streams), dict(ready.constants)))
+    placed = place(ready.streams, resident_bytes(options.resident))
+    streams, constants = ready.trainer.replicate((placed, dict(ready.constants)))
     ready = ready._replace(streams=streams, constants=constants)  # brought to the devices once
 
     def train(lr: float) -> Result:

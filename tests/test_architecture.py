@@ -13,25 +13,26 @@ from delete_jax.checkpoint import Checkpoints
 from delete_jax.tasks import TASKS
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "delete_jax"
-CORE = {"losses", "model", "methods", "step", "parallel"}
+CORE = {"columns", "losses", "model", "methods", "step", "parallel"}
 MOST_LINES = 400
 MAY_IMPORT = {
     "model": set(),
     "losses": set(),
+    "columns": set(),
     "data": set(),
     "methods": {"losses", "model"},
-    "streams": {"data", "methods"},
+    "streams": {"columns", "data", "methods"},
     "step": {"losses", "methods", "model"},
-    "parallel": {"methods", "model", "step"},
+    "parallel": {"columns", "methods", "model", "step"},
     "predict": {"model", "parallel", "step"},
     "memory": set(),
-    "loop": {"memory", "methods", "model", "parallel", "predict", "step"},
-    "identity": {"loop", "methods"},
+    "loop": {"columns", "memory", "methods", "model", "parallel", "predict", "step"},
+    "identity": {"columns", "loop", "methods"},
     "options": {"loop", "methods", "model", "parallel", "step", "streams"},
     "network_check": {"model", "parallel", "predict", "step"},
-    "rate_search": {"loop", "methods", "model", "options"},
+    "rate_search": {"columns", "loop", "methods", "model", "options"},
     "unlearning": {
-        "identity", "loop", "memory", "methods", "model", "network_check", "options", "parallel", "predict", "rate_search",
+        "columns", "identity", "loop", "memory", "methods", "model", "network_check", "options", "parallel", "predict", "rate_search",
         "step", "streams",
     },
     "models": {"model", "parallel"},

@@ -10,6 +10,7 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from delete_jax.methods.attacks import answers, towards
 from delete_jax.methods.base import (
@@ -141,7 +142,7 @@ def adversarial(setup: Setup) -> chex.Array:
     """The forget images `[n, h, w, c]`, each attacked towards its most probable remaining class, in their own dtype."""
     stream = setup.streams[FORGET]
     logits = in_batches(answers(setup.model, setup.preprocess), setup.teacher, stream["image"])
-    best = jnp.argmax(jnp.where(stream["erase"], -jnp.inf, logits), -1).astype(jnp.int32)
+    best = jnp.argmax(jnp.where(np.asarray(stream["erase"]), -jnp.inf, logits), -1).astype(jnp.int32)
     return towards(setup, stream["image"], best, radius=RADIUS, steps=STEPS, step=2.5 * RADIUS / STEPS)
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.core import FrozenDict
 
 from delete_jax import losses
@@ -309,6 +310,6 @@ def in_batches(function: Callable[..., Any], shared: Any, *columns: chex.Array, 
     compiled, n, parts = jax.jit(function), len(columns[0]), []
     size = min(size, n)
     for begin in range(0, n, size):
-        index = jnp.minimum(jnp.arange(begin, begin + size), n - 1)
-        parts.append(compiled(shared, *(jnp.asarray(column)[index] for column in columns)))
+        index = np.minimum(np.arange(begin, begin + size), n - 1)
+        parts.append(compiled(shared, *(column[index] for column in columns)))
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:n], *parts)

@@ -1,0 +1,163 @@
+"""Columns of a stream that are no arrays: images that stay on the host, and classes to erase that become masks on the device."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+MOST_COPIED_BYTES = 2**28
+"""Of images: a selection that is larger is not copied, but read when its samples' turn comes."""
+CHUNK_BYTES = 2**26
+"""How much of a column is looked at at once."""
+
+
+class Rows:
+    """Some of the images of a source, in some order, read when they are asked for.
+
+    Attributes:
+      shape, dtype: of all of them, `[n, h, w, c]`.
+
+    Indexing with a slice or integers `[*b]` reads: it gives an array `[*b, h, w, c]` of NumPy.
+    """
+
+    def __init__(self, source: Any, index: np.ndarray | None = None):
+        """Selects images.
+
+        Args:
+          source: an array, a memory map, or anything with a `shape`, a `dtype` and images at `source[integers [m]]`.
+          index: which ones, int `[n]`; all when None.
+        """
+        self.source = source
+        self.index = np.arange(len(source)) if index is None else index
+        self.shape: tuple[int, ...] = (len(self.index), *source.shape[1:])
+        self.dtype: np.dtype = np.dtype(source.dtype)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        index = self.index[key]
+        if np.ndim(index) == 0:
+            return np.asarray(self.source[index[None]])[0]
+        return np.asarray(self.source[index.reshape(-1)]).reshape(*index.shape, *self.shape[1:])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def select(self, chosen: np.ndarray) -> Rows:
+        """Those at these places (bool `[n]` or integers), not read yet."""
+        return Rows(self.source, self.index[chosen])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Erased:
+    """The classes to erase at each sample, by number; indexing gives masks.
+
+    One bool for each sample and class would be larger than the images where there are thousands of classes.
+
+    Attributes:
+      classes: bool `[k]`, those to erase.
+      label: int `[n, *]` where only a sample's own class is erased, if it is one of these; else None.
+      shape: of all masks, `[n, k]`, `[n, 1, 1, k]` or `[n, h, w, k]`.
+    """
+
+    classes: Any
+    label: Any
+    shape: tuple[int, ...] = dataclasses.field(metadata={"static": True})
+
+    dtype = np.dtype(bool)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> Any:
+        """The masks of some samples: bool `[*b, k]` (`[*b, 1, 1, k]`, `[*b, h, w, k]`), where they were asked for."""
+        numpy = not isinstance(key, jax.Array)
+        index, xp = (np.arange(len(self))[key], np) if numpy else (key, jnp)
+        shape = (*index.shape, *self.shape[1:])
+        if self.label is None:
+            return xp.broadcast_to(xp.asarray(self.classes), shape)
+        label = xp.expand_dims(xp.asarray(self.label)[index], -1)
+        numbers = xp.broadcast_to(xp.arange(shape[-1], dtype=label.dtype), shape)
+        return (label == numbers) & xp.broadcast_to(xp.asarray(self.classes), shape)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self[:], dtype or bool)
+
+    def __jax_array__(self) -> jax.Array:
+        return self[jnp.arange(len(self))]
+
+    def select(self, chosen: np.ndarray) -> Erased:
+        """Of the samples at these places (bool `[n]` or integers)."""
+        places = np.arange(len(self))[chosen]
+        label = None if self.label is None else self.label[places]
+        return Erased(self.classes, label, (len(places), *self.shape[1:]))
+
+
+LAZY = (Rows, Erased)
+
+
+def is_lazy(column: Any) -> bool:
+    """Whether a column is one of this module's; for `jax.tree` as `is_leaf`."""
+    return isinstance(column, LAZY)
+
+
+def select(column: Any, chosen: np.ndarray) -> Any:
+    """The samples at these places (bool `[n]` or integers) of a column of any kind, as that kind."""
+    return column.select(chosen) if is_lazy(column) else column[chosen]
+
+
+def picked(images: Any, chosen: np.ndarray) -> Any:
+    """Some of somebody's images (bool `[n]`): a copy, or `Rows` of what is no array in memory, or too large to be copied."""
+    row_bytes = int(np.prod(images.shape[1:], dtype=np.int64)) * np.dtype(images.dtype).itemsize
+    in_memory = isinstance(images, np.ndarray) and not isinstance(images, np.memmap)
+    if in_memory and np.count_nonzero(chosen) * row_bytes <= MOST_COPIED_BYTES:
+        return images[chosen]
+    return Rows(images, np.flatnonzero(chosen))
+
+
+def chunks(column: Any) -> Iterator[np.ndarray]:
+    """A column, a few samples at a time: arrays of NumPy, joined along the first axis the whole."""
+    row_bytes = int(np.prod(column.shape[1:], dtype=np.int64)) * np.dtype(column.dtype).itemsize
+    step = max(CHUNK_BYTES // max(row_bytes, 1), 1)
+    for begin in range(0, max(len(column), 1), step):
+        yield np.asarray(column[begin : begin + step])
+
+
+def place(streams: Mapping[str, Mapping[str, Any]], most_bytes: int) -> dict[str, dict[str, Any]]:
+    """The streams with their images where they fit: read into arrays, which go to the devices, while those need no more than
+    `most_bytes`, smallest streams first; `Rows` otherwise."""
+    placed = {name: dict(stream) for name, stream in streams.items()}
+    free = most_bytes
+    for name in sorted(placed, key=lambda name: placed[name]["image"].nbytes):
+        images = placed[name]["image"]
+        if isinstance(images, jax.Array):  # is on the devices already
+            continue
+        if images.nbytes <= free:
+            free -= images.nbytes
+            placed[name]["image"] = np.asarray(images) if isinstance(images, Rows) else images
+        elif not isinstance(images, Rows):
+            placed[name]["image"] = Rows(images)
+    return placed
