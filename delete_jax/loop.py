@@ -170,7 +170,7 @@ def fit(
       NonFiniteError: a loss or gradient norm is NaN or infinite; the last saved state is the last good one.
     """
     check_batch_size(batch_size, trainer.num_shards)
-    sizes = {name: len(jax.tree.leaves(stream)[0]) for name, stream in streams.items()}
+    sizes = {name: len(stream["label"]) for name, stream in streams.items()}
     first_epoch, seconds, compile_seconds, peak = 0, spent_seconds, 0.0, None
     if store is not None and (saved := store.restore()) is not None:
         tree, meta = saved

@@ -154,7 +154,7 @@ def test_union_and_own_masks():
     assert landed["union"] <= 0.05
     assert landed["own"] > 0.3
     streams = {
-        mask: split_streams(images, labels, [1, 2], tiny.NUM_CLASSES, ["forget"], mask)["forget"]["erase"]
+        mask: np.asarray(split_streams(images, labels, [1, 2], tiny.NUM_CLASSES, ["forget"], mask)["forget"]["erase"])
         for mask in ("union", "own")
     }
     assert (streams["union"] == [False, True, True, False]).all()
