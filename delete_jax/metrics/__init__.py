@@ -11,7 +11,7 @@ from delete_jax.metrics.accuracy import (
     nearest_class,
     per_class,
 )
-from delete_jax.metrics.distances import agreement, jensen_shannon, total_variation
+from delete_jax.metrics.distances import agreement, agreement_by_class, jensen_shannon, total_variation
 from delete_jax.metrics.left import with_gaps
 from delete_jax.metrics.likelihood_ratio import Separation, logit_confidence, unlearned_likelihood_ratio
 from delete_jax.metrics.measure import SHOWN, Measure, show
@@ -53,6 +53,7 @@ __all__ = [
     "absorbed_by",
     "accuracy",
     "agreement",
+    "agreement_by_class",
     "aus",
     "centred_prototypes",
     "confusion_matrix",

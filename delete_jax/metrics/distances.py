@@ -35,3 +35,25 @@ def agreement(p: np.ndarray, q: np.ndarray) -> float:
       0.5
     """
     return float(np.mean(p.argmax(-1) == q.argmax(-1)))
+
+
+def agreement_by_class(
+    labels: np.ndarray, predictions: np.ndarray, others: np.ndarray, num_classes: int
+) -> list[float | None]:
+    """Fraction of each class's samples for which two networks predict the same class; None where a class has no samples.
+
+    Args:
+      labels: true classes int `[n]`.
+      predictions, others: the classes int `[n]` that the two networks predict.
+      num_classes: the number `k` of classes, and so of the returned values.
+
+    Examples:
+      >>> import numpy as np
+      >>> from delete_jax import metrics
+      >>> labels, predictions, others = np.array([0, 0, 1]), np.array([0, 1, 1]), np.array([0, 0, 1])
+      >>> metrics.agreement_by_class(labels, predictions, others, 3)
+      [0.5, 1.0, None]
+    """
+    total = np.bincount(labels, minlength=num_classes)
+    same = np.bincount(labels[predictions == others], minlength=num_classes)
+    return [float(part / count) if count else None for part, count in zip(same, total, strict=True)]
