@@ -1,4 +1,4 @@
-"""Measures: functions of arrays. Every figure says which direction is better."""
+"""Metrics: functions of arrays. Each says which direction is better."""
 
 from delete_jax.metrics.accuracy import (
     absorbed_by,

@@ -1,4 +1,4 @@
-"""How far two networks' answers are apart. `p`, `q`: probabilities `[n, k]` on the same samples; symmetric in both."""
+"""Distances between the predictions of two networks. `p`, `q`: probabilities `[n, k]` on the same samples. All are symmetric."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
 
 
 def agreement(p: np.ndarray, q: np.ndarray) -> float:
-    """Fraction of samples with the same most probable class; higher is nearer.
+    """Fraction of samples for which both networks predict the same class; higher is nearer.
 
     Examples:
       >>> import numpy as np

@@ -118,7 +118,7 @@ GAPS = {row.name: _gap(row) for row in ATTACKS}
 
 
 def with_gaps(names: Iterable[str]) -> tuple[str, ...]:
-    """The names of measures, each attack followed by its gap to the retrained network; none twice."""
+    """Adds, after each attack, the name of its gap to the retrained network. No name occurs twice."""
     found = (part for name in names for part in (name, *([GAPS[name].name] if name in GAPS else [])))
     return tuple(dict.fromkeys(found))
 

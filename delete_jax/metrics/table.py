@@ -17,7 +17,7 @@ from delete_jax.metrics.overlap import iou, mean_iou, predicted_fraction, withou
 
 
 def measure(evidence: Any, names: Iterable[str]) -> dict[str, Any]:
-    """The measures of these names on the evidence, nested as their names say; without those that it has nothing for."""
+    """Computes measures by name on the evidence, nested at the dots of the names. Measures without a value are left out."""
     found: dict[str, Any] = {}
     for name in names:
         if (value := MEASURES[name].function(evidence)) is not None:
@@ -28,7 +28,7 @@ def measure(evidence: Any, names: Iterable[str]) -> dict[str, Any]:
 
 
 def look_up(figures: Mapping[str, Any], name: str) -> Any:
-    """The value of a measure in a network's metrics; None where it was not measured."""
+    """The value of a measure in a network's metrics; None if it was not measured."""
     value: Any = figures
     for key in name.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
