@@ -60,8 +60,8 @@ def redistil(fresh: tuple[str, ...] | None = None, images: float = 7.0, features
     classes. Images are drawn in proportion to `(1 - p_u) / (number of images with the same prediction)`, with p_u the original's
     probability of the erased classes; without this balance, whole classes are lost. The loss is
     `KL(masked original || student) + features * mean |h_s - sum_c p_c mu_c|^2`, with h_s the student's features, p the target, and
-    mu_c the original's mean feature over the transfer images that it predicts as c. The rate falls along a cosine, and new weights
-    decay. Earlier layers do not change, and their statistics are frozen. Classes that no transfer image resembles lose accuracy.
+    mu_c the original's mean feature over the transfer images that it predicts as c. The loss falls along a cosine over the steps, and
+    new weights decay. Earlier layers do not change, and their statistics are frozen. Classes that no transfer image resembles lose accuracy.
 
     It reads forget samples, and works for Linen networks with one prediction per image. An epoch is one pass over the transfer
     images. It is a method of this project. Example: `dj.unlearn(…, forget=[3], method=dj.methods.redistil(), lr=0.05, epochs=2)`.
