@@ -7,6 +7,8 @@ every other candidate, then between the best of these and its neighbours. The be
 (residual) on held-out training samples, for the first seed's network; every score is in `table.json`. Test data are used
 for the final figures only. A run that fails is shown as failed. The same command again continues, also with more classes,
 methods or seeds: every finished cell is a file under OUT/cells.
+
+Beside `table.md` there is a page to explore for each request, such as `comparison-1.html`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import bench
+import explore
 import jax
 import numpy as np
 from bench import ANOTHER, Bench, Column, Study, Way
@@ -87,7 +90,10 @@ def main() -> int:
 def compare(options: argparse.Namespace) -> None:
     ways = choose(options.methods, tuple(options.rates))
     loaded = Bench(options, "classification", "faces")
-    study = Study(name="compare", bench=loaded, requests=options.classes, seeds=options.seeds, names=NAMES)
+    explore.check_pages(options.out, options.classes)
+    study = Study(
+        name="compare", bench=loaded, requests=options.classes, seeds=options.seeds, names=NAMES, more=explore.view
+    )
     record = study.run(ways, bench.references(options.seeds), bench.search)
     columns = bench.measured(NAMES, bench.PERCENT)
     rows = [{k: v for k, v in row.items() if k not in UNTIMED.get(row["method"], ())} for row in record["rows"]]
@@ -101,6 +107,7 @@ def compare(options: argparse.Namespace) -> None:
     record |= {"rows": rows, "versions": versions(), "device": jax.devices()[0].device_kind}
     bench.write(options.out, "table", lines, record)
     write_csv(options.out / "table.csv", rows, columns)
+    explore.write_pages(study, ways, rows, record["rates"])
 
 
 def choose(names: Sequence[str], rates: tuple[float, ...]) -> list[Way]:

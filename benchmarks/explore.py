@@ -1,90 +1,92 @@
-"""A comparison as pages to explore: the table to sort, the trade-off, class × class matrices and maps of features, linked.
+"""The pages of a comparison: the table to sort, the trade-off, class × class matrices and maps of features, linked.
 
-    python benchmarks/explore.py --config=configs/fashion_mnist.py --out=runs/compare
+    python benchmarks/compare.py --config=configs/fashion_mnist.py --out=runs/compare
 
-`--out` is the folder of a finished `benchmarks/compare.py` with the same config. For each request it writes there one page
-that opens offline, such as `comparison-1.html`. Matrices and maps are those of the first seed, for which each method runs once more.
+writes one for each request beside its table, such as `comparison-1.html`, which opens offline. Matrices, maps and agreement
+are those of the first seed. They are stored with that seed's figures when a network is measured; a method whose figures come
+from an earlier version, which stored none, has a row but no matrix (remove its files under OUT/cells to measure it again).
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import bench
 import numpy as np
-from bench import ANOTHER, Bench, Case, Request
-from compare import choose
+from bench import ANOTHER, Case, Rate, Request, Study, Way
 
 import delete_jax as dj
 from delete_jax import metrics
-from delete_jax.metrics.principal import Axes, choose_samples, principal_axes
+from delete_jax.metrics.principal import choose_samples, principal_axes
 from delete_jax.report.compare_page import METHOD, REFERENCE, Comparison, Network, check_free, write_comparison
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
-from delete_jax.tasks.evidence import Evidence
+
+VIEW = "view"
+"""The name of `view` in a cell."""
 
 
-def main() -> int:
-    return bench.run_script(bench.make_parser(__doc__, seeds=0), explore)
+def view(case: Case, result: dj.Result) -> dict[str, Any]:
+    """What a page shows of a network of the first seed beside its figures; nothing for other seeds. A `Study`'s `more`."""
+    if case.run.config.seed:
+        return {}
+    evidence, test = case.evidence(result), case.bench.dataset.test
+    samples = choose_samples(test.labels, case.forget)
+    features, predictions = evidence.features(test.images[samples]), evidence.test.argmax(-1)
+    found = {"confusion": evidence.confusion.tolist(), "predictions": predictions[samples].tolist()}
+    # The retrained network has no features in common with the original: it gets axes of its own, and agrees with itself.
+    basis = features
+    if evidence.retrained is not None:
+        basis = case.evidence(case.network(ORIGINAL)).features(test.images[samples])
+        others = evidence.retrained.test.argmax(-1)
+        found["agreement"] = metrics.agreement_by_class(
+            test.labels, predictions, others, case.bench.dataset.num_classes
+        )
+    return {VIEW: found | {"points": principal_axes(basis).project(features).tolist()}}
 
 
-def explore(options: argparse.Namespace) -> None:
-    table = json.loads((options.out / "table.json").read_text())
-    loaded = Bench(options, "classification", "faces")
-    names = loaded.dataset.class_names
-    for label in dict.fromkeys(row["forget"] for row in table["rows"] if row["forget"] != "mean"):
-        forget = tuple(sorted(names.index(name) for name in label.split(" + ")))
-        path = options.out / f"comparison-{bench.key(forget)}.html"
-        check_free(path)
-        rows = [row for row in table["rows"] if row["forget"] == label]
-        write_comparison(compared(loaded, forget, rows, table["rates"]), path)
+def check_pages(out: Path, requests: Sequence[Request]) -> None:
+    """Raises ValueError where a file stands in the place of a page."""
+    for forget in requests:
+        check_free(_page(out, forget))
+
+
+def write_pages(study: Study, ways: Sequence[Way], rows: Sequence[dict[str, Any]], rates: Mapping[str, Rate]) -> None:
+    """Writes the page of each request, from the study's rows and its finished cells."""
+    names = {way.name: way for way in ways}
+    for forget in study.requests:
+        mine = [row for row in rows if row["forget"] == study.bench.label(forget)]
+        networks = []
+        for row in mine:
+            way = names.get(row["method"])
+            cells = (
+                study.final(way, rates[way.like or way.name], forget) if way else study.reference(row["method"], forget)
+            )
+            networks.append(_network(row, cells[0].get(VIEW, {})))
+        dataset, path = study.bench.dataset, _page(study.bench.out, forget)
+        labels = dataset.test.labels[choose_samples(dataset.test.labels, forget)]
+        title = f"Forgetting “{study.bench.label(forget)}” of {dataset.name}"
+        write_comparison(Comparison(title, dataset.class_names, forget, networks, labels), path)
         print(path)
 
 
-def compared(loaded: Bench, forget: Request, rows: list[dict[str, Any]], rates: dict[str, float]) -> Comparison:
-    """A request's rows of the table, with the matrices and maps of the first seed's networks."""
-    case, test = loaded.case(0, forget), loaded.dataset.test
-    samples = choose_samples(test.labels, forget)
-    axes = principal_axes(Evidence(case.run, case.network(ORIGINAL)).features(test.images[samples]))
-    networks = []
-    for row in rows:
-        name = row["method"]
-        role = name if name == ORIGINAL else REFERENCE if name in (RETRAINED, ANOTHER) else METHOD
-        values = {measure: row[measure] for measure in metrics.MEASURES if measure in row}
-        network = Network(f"{name} (failed)" if "failed" in row else name, role, values)
-        if role == METHOD:
-            network = network._replace(facts=[f"rate {bench.named(row['rate'])}"])
-        if name != ANOTHER and "failed" not in row:
-            found = loaded.cell(
-                f"explore-{name}-{bench.key(forget)}-{row['rate']}", lambda n=name: view(case, n, rates, samples, axes)
-            )
-            network = network._replace(**{key: np.array(value) for key, value in found.items()})
-        networks.append(network)
-    title = f"Forgetting “{loaded.label(forget)}” of {loaded.dataset.name}"
-    return Comparison(title, loaded.dataset.class_names, forget, networks, test.labels[samples])
+def _page(out: Path, forget: Request) -> Path:
+    return out / f"comparison-{bench.key(forget)}.html"
 
 
-def view(case: Case, name: str, rates: dict[str, float], samples: np.ndarray, axes: Axes) -> dict[str, Any]:
-    """A network's matrix on test data, and its predictions and points for the samples of the map."""
-    evidence = Evidence(case.run, made(case, name, rates))
-    features = evidence.features(case.bench.dataset.test.images[samples])
-    own = principal_axes(features) if name == RETRAINED else axes
-    return {
-        "confusion": evidence.confusion.tolist(),
-        "predictions": evidence.test[samples].argmax(-1).tolist(),
-        "points": own.project(features).tolist(),
-    }
-
-
-def made(case: Case, name: str, rates: dict[str, float]) -> dj.Result:
-    """The network of a row."""
-    if name in (ORIGINAL, RETRAINED):
-        return case.network(name)
-    (way,) = (way for way in choose([name.removesuffix(", own mask")], ()) if way.name == name)
-    return case.unlearn(way, rates[way.like or name])
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _network(row: dict[str, Any], stored: dict[str, Any]) -> Network:
+    """A row of a page: its figures over seeds, and what was stored of the first seed's network."""
+    name = row["method"]
+    role = name if name == ORIGINAL else REFERENCE if name in (RETRAINED, ANOTHER) else METHOD
+    network = Network(
+        title=f"{name} (failed)" if "failed" in row else name,
+        role=role,
+        values={measure: row[measure] for measure in metrics.MEASURES if measure in row},
+        facts=[f"rate {bench.named(row['rate'])}"] if role == METHOD else [],
+    )
+    if name == ANOTHER or "failed" in row:
+        return network
+    # As numbers where some are None: a class without samples agrees with nothing.
+    arrays = {key: np.array(value, float if key == "agreement" else None) for key, value in stored.items()}
+    return network._replace(**arrays)

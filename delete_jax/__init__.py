@@ -1,4 +1,4 @@
-"""Class unlearning in JAX: make a trained network forget a class, without retraining and without the data that stays."""
+"""Class unlearning in JAX: make a trained network forget a class, without retraining it and without the retained data."""
 
 from __future__ import annotations
 

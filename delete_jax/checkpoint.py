@@ -80,25 +80,31 @@ def _failing_quietly() -> Iterator[None]:
 
 
 class Checkpoints:
-    """The saved states of one stage, in one directory: `save` and `restore` nested dicts of arrays.
+    """Checkpoints in one directory. `save` and `restore` work on nested dicts of arrays.
 
-    Saving waits until the checkpoint is whole on disk. Each carries a digest of its arrays and of what is said of them, because
-    Orbax restores a flipped bit without a word; `restore` skips damaged ones, naming them, in favour of the newest whole one.
+    `save` returns when the checkpoint is complete on disk. Each checkpoint has a digest of its arrays and of everything stored
+    with them, because Orbax does not notice a flipped bit. `restore` reports damaged checkpoints, skips them, and returns the
+    newest undamaged one.
     """
 
     def __init__(self, directory: epath.PathLike, meta: dict[str, Any] | None = None, keep: int = 2):
-        """`directory` may be remote storage that epath and Orbax know, such as gs://BUCKET/FOLDER; `meta` (JSON) goes into every
-        checkpoint; the `keep` newest ones are kept."""
+        """Opens a directory, which need not exist yet.
+
+        Args:
+          directory: a local folder, or remote storage that epath and Orbax support, such as gs://BUCKET/FOLDER.
+          meta: plain JSON that is stored in every checkpoint.
+          keep: how many of the newest checkpoints to keep.
+        """
         path = epath.Path(directory).expanduser()
         self.directory = path if "://" in os.fspath(path) else path.resolve()
         self._meta, self._keep = meta or {}, keep
         self._reported: set[str] = set()
 
     def save(self, epoch: int, tree: Any, meta: dict[str, Any]) -> None:
-        """Saves a nested dict of arrays under the number `epoch`, keeping the newest few.
+        """Saves a nested dict of arrays under the number `epoch`, and removes all but the newest checkpoints.
 
         Raises:
-          CheckpointError: Orbax did not save it.
+          CheckpointError: Orbax could not save it.
         """
         tree = jax.device_get(tree)  # host arrays restore on any number of devices
         self._set_aside(epoch)
@@ -120,12 +126,12 @@ class Checkpoints:
             raise CheckpointError(f"checkpoint {epoch} was not saved in {self.directory}: is there a newer one?")
 
     def restore(self) -> tuple[Any, dict[str, Any]] | None:
-        """The newest whole checkpoint as (nested dict of host arrays, meta); None if there never was one.
+        """Returns the newest undamaged checkpoint as (nested dict of host arrays, meta); None if there never was one.
 
         Nothing on disk is changed.
 
         Raises:
-          CheckpointError: there are checkpoints, and all of them are damaged.
+          CheckpointError: all checkpoints are damaged.
         """
         if not self.directory.is_dir():
             return None

@@ -30,60 +30,61 @@ Row = dict[str, Any]
 
 
 class Store(Protocol):
-    """Where states go to survive the process; `delete_jax.Checkpoints` is one."""
+    """The interface of a store, which keeps states beyond the process. `delete_jax.Checkpoints` is a store on disk."""
 
     def restore(self) -> tuple[Any, dict[str, Any]] | None:
-        """The newest state (a nested dict of arrays) and what was saved with it; None if there is none."""
+        """Returns the newest state, a nested dict of arrays, and the `meta` saved with it; None if there is none."""
 
     def save(self, epoch: int, tree: Any, meta: dict[str, Any]) -> None:
-        """Keeps the state after an epoch, with `meta`, which JSON can hold."""
+        """Saves the state after an epoch, together with `meta`, which is plain JSON."""
 
 
 class Log(Protocol):
-    """Where the rows of a history go; `delete_jax.run.log.JsonLog` is one. TensorBoard, say, takes six lines:
+    """The interface of a log, which receives the rows of a history. `delete_jax.run.log.JsonLog` writes them to a file. A log for
+    TensorBoard takes six lines:
 
-    class TensorBoard:  # of a tensorboardX.SummaryWriter
-        def __init__(self, writer): self.writer = writer
-        def resume(self, epoch): return [], []
-        def append(self, history, evaluations):
-            for row in [*history, *evaluations]:
-                for name, value in row.items(): self.writer.add_scalar(name, value, row["step"])
+        class TensorBoard:  # of a tensorboardX.SummaryWriter
+            def __init__(self, writer): self.writer = writer
+            def resume(self, epoch): return [], []
+            def append(self, history, evaluations):
+                for row in [*history, *evaluations]:
+                    for name, value in row.items(): self.writer.add_scalar(name, value, row["step"])
     """
 
     def resume(self, epoch: int) -> tuple[list[Row], list[Row]]:
-        """The rows written before up to that many epochs: (history, evaluations); later ones are void."""
+        """Returns the rows of the first `epoch` epochs, as (history, evaluations), and discards later rows."""
 
     def append(self, history: list[Row], evaluations: list[Row]) -> None:
         """Adds the rows of one epoch."""
 
 
 class Progress(Protocol):
-    """Shows how far a run is; must not wait for the device."""
+    """The interface of a progress display. It must not wait for the device."""
 
     def __call__(
         self, step: int, num_steps: int, metrics: Mapping[str, float], rate: float, epoch_done: bool = False
     ) -> None:
-        """`step` of `num_steps` are finished, the last with these metrics, at `rate` samples per second.
+        """Called when `step` of `num_steps` steps are finished: with the metrics of the last one, and `rate` in samples per second.
 
-        While a learning rate is searched for, each rate is a training of its own, and `lr` is among the metrics.
+        During the search for a learning rate, each rate is a separate training, and the metrics include `lr`.
         """
 
 
 class Result(NamedTuple):
-    """A network and how it came about: what training, unlearning and a finished stage of the command return.
+    """A network and how it was made: the result of training, of unlearning, and of a finished stage of the command.
 
     Attributes:
-      variables: the network's; on the devices after training, on the host where they were read from a checkpoint.
-      history: one row per step: `epoch`, `step`, `loss`, `grad_norm` and, for methods with a target, `forgetting`,
-          `within`, `retention` (nats).
-      evaluations: one row per evaluated epoch, whatever `evaluate` returned; the first is the state before training.
-      seconds: wall clock of preparation, of the search for a rate, and of the steps; compilation, evaluation and saving apart. 0
-          for a network from elsewhere.
-      compile_seconds: until the first step was dispatched, in each process that took part.
-      source: the folder of its checkpoint; "" where there is none.
+      variables: of the network; on the devices after training, on the host if read from a checkpoint.
+      history: one row per step with `epoch`, `step`, `loss` and `grad_norm`. Methods with a target add `forgetting`, `within` and
+          `retention`, in nats.
+      evaluations: one row per evaluated epoch, with what `evaluate` returned. The first is the state before training.
+      seconds: wall clock of preparation, of the search for a rate, and of the steps, without compilation, evaluation and saving; 0
+          for a network that was not trained here.
+      compile_seconds: time until the first step was dispatched, in each process that took part.
+      source: the folder of its checkpoint; "" if there is none.
       lr: the learning rate of unlearning; None for a network that was not unlearned.
-      search: the rates that were tried to find it (`rate_search.find_rate`); none where it was given.
-      peak_bytes: the most memory in use until its training ended (`memory.peak_bytes`); None where nobody knows.
+      search: the rates that were tried to find `lr` (`rate_search.find_rate`); empty if it was given.
+      peak_bytes: peak memory until its training ended (`memory.peak_bytes`); None if unknown.
     """
 
     variables: Variables

@@ -17,9 +17,9 @@ class Decomposition(NamedTuple):
     """The three parts of `KL(p || q)`, each `[*b]`, in nats; they add up to it.
 
     Attributes:
-      forgetting: `KL(b_p || b_q)`, `b` being the pair (mass on U, mass on R).
-      within: `p_U * KL(p^U || q^U)`, the shape inside the erased classes; zero for DELETE, whose target has no mass there.
-      retention: `p_R * KL(p^R || q^R)`, the shape of the answer among all the other classes.
+      forgetting: `KL(b_p || b_q)`, where `b` is the pair (probability on U, probability on R).
+      within: `p_U * KL(p^U || q^U)`, the distribution among the erased classes; zero for DELETE, whose target gives them no probability.
+      retention: `p_R * KL(p^R || q^R)`, the distribution among the remaining classes.
     """
 
     forgetting: chex.Array
@@ -28,14 +28,14 @@ class Decomposition(NamedTuple):
 
 
 def masked_log_softmax(logits: chex.Array, erase: chex.Array) -> chex.Array:
-    """`log softmax` of the logits with the erased classes at -inf: DELETE's target (arXiv 2503.23751, the mask).
+    """Computes DELETE's target: `log softmax` of the logits with the erased classes at -inf (arXiv 2503.23751).
 
     Args:
       logits: `[*b, k]`, float.
-      erase: bool, broadcastable to `[*b, k]`; at least one class per position must be kept, else the result is NaN.
+      erase: bool, broadcastable to `[*b, k]`; at least one class per position must remain, or the result is NaN.
 
     Returns:
-      `[*b, k]`: -inf at erased classes, elsewhere the log of the renormalised probability.
+      `[*b, k]`: -inf at the erased classes, and the log of the renormalised probability elsewhere.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -65,8 +65,8 @@ def kl_divergence(log_p: chex.Array, log_q: chex.Array) -> chex.Array:
     """`KL(p || q) = sum_i p_i (log p_i - log q_i)` over the last axis.
 
     Args:
-      log_p: `[*b, k]`, log of the target; may be -inf.
-      log_q: `[*b, k]`, log of the student's answer; finite (a `log_softmax`).
+      log_p: `[*b, k]`, log of the target; entries may be -inf.
+      log_q: `[*b, k]`, log of the student's prediction; finite (a `log_softmax`).
 
     Returns:
       `[*b]`. The gradient with respect to the student's logits is `q - p`.
@@ -82,7 +82,7 @@ def kl_divergence(log_p: chex.Array, log_q: chex.Array) -> chex.Array:
 
 
 def decompose(log_p: chex.Array, log_q: chex.Array, erase: chex.Array) -> Decomposition:
-    """Splits `KL(p || q)` into forgetting, within and retention terms (the paper's framework, for any target).
+    """Splits `KL(p || q)` into forgetting, within and retention terms, as in the DELETE paper, for any target.
 
     For DELETE's target the forgetting term is `-log(1 - q_U)` and the retention term `KL(p^R || q^R)`.
 

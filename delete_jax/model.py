@@ -17,12 +17,12 @@ class Model(NamedTuple):
     """A network as two pure functions.
 
     Attributes:
-      apply: `(variables, x) -> logits`: evaluation mode. `x` is a float array `[b, h, w, c]`, `logits` are `[*b, k]`:
-          neither probabilities, nor a tuple or dict that holds them.
-      apply_train: `(variables, x, key) -> (logits, variables)`: training mode; the returned variables hold updated
-          running statistics (parameters as they came) and have the shapes of those given.
-      classifier: the names that lead to the last layer in `params`, such as ("fc",), for the methods that work on it; None
-          where nobody said: those methods then look for the layer whose rows are the classes by what it does.
+      apply: `(variables, x) -> logits` in evaluation mode. `x` is a float array `[b, h, w, c]`, and the logits are `[*b, k]`.
+          It must not return probabilities, a tuple or a dict.
+      apply_train: `(variables, x, key) -> (logits, variables)` in training mode. The returned variables have updated running
+          statistics, unchanged parameters, and the shapes of the variables passed in.
+      classifier: the path of the last layer in `params`, such as ("fc",), for methods that change it. If None, these methods
+          find the layer by what it computes.
     """
 
     apply: Callable[[Variables, chex.Array], chex.Array]

@@ -25,7 +25,7 @@ MOST_EPOCHS, MOST_BATCH_BYTES = 10**6, 2**36
 
 
 class Options(NamedTuple):
-    """How `delete_jax.unlearn` trains: its keyword arguments of the same names, with their defaults."""
+    """The training options of `delete_jax.unlearn`: its keyword arguments of the same names, with their defaults."""
 
     epochs: int = 5
     lr: float | str = 1e-3

@@ -16,7 +16,7 @@ from delete_jax.step import make_eval_step
 
 
 class NonFiniteError(ValueError):
-    """A number became NaN or infinite; the message says where, and what to try."""
+    """Raised when a number becomes NaN or infinite. The message says where, and what to try."""
 
 
 def input_shape(preprocess: Callable[[chex.Array], chex.Array], images: np.ndarray) -> tuple[int, ...]:

@@ -72,52 +72,52 @@ def unlearn(
     progress: Progress | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Result:
-    """Makes a trained network forget classes, or single samples; give either `forget` or `forget_indices`.
+    """Makes a trained network forget classes or single samples. Give either `forget` or `forget_indices`.
 
     Args:
       model: from `models.from_linen`, `from_nnx`, `from_torch`, `from_keras`, or `Model(apply=..., apply_train=...)`.
-      variables: the trained network's; the frozen teacher, and where the student starts. Not changed.
-      images: `[n, h, w, c]`; uint8 (give `preprocess`), or float and ready for the network. A memory map, or a source that
-        reads them (`data.Records`), need not fit into memory.
-      labels: integers `[n]`, or `[n, h, w]` for segmentation (255: does not count). Samples with a class of `forget`
-        (or those at `forget_indices`) are the forget set. Others may be there: only a method that declares to read remaining data sees them.
-      forget: the classes to erase: numbers, or names where `class_names` are given (see `streams.check_forget`).
-      forget_indices: the samples to forget, by their positions in `images`; their classes stay, and other samples of these
-        classes are remaining ones. At each of them its own label is masked (`mask` does not count).
-      method: of `delete_jax.methods`, or its name for the defaults; DELETE when None.
-      epochs: passes over the forget set (over the remaining samples for a method that reads only those).
-      lr: learning rate; the strength of a method that is computed at once. "auto": the smallest of 1e-7, 3.16e-7, … 1 that
-        erases forget samples which are held out for the search (`rate_search`); for methods that read forget samples alone.
-      batch_size: of each stream, over all devices.
-      micro_batch: how many of these go through the network at once (all when None): the gradients of the parts are added
-        up, the same step in less memory. It divides `batch_size`; with `batch_norm="train"` each part has batch statistics
-        of its own.
-      seed: of the data order, augmentation, dropout and whatever the method draws.
-      mask: erase "union", all classes of `forget`, at every sample, or "own", each sample's label only (the original
-        code, which fails when forgotten classes resemble each other).
-      pixels: in segmentation, train at "all" pixels of the forget images, or at those of a "forget" class only.
+      variables: of the trained network: the frozen teacher and the student's starting point. They are not changed.
+      images: `[n, h, w, c]`: uint8 (pass `preprocess` too), or float and ready for the network. Memory maps and sources such
+        as `data.Records` need not fit into memory.
+      labels: int `[n]`, or `[n, h, w]` for segmentation, where pixels of 255 do not count. Samples of a class in `forget`, or
+        those at `forget_indices`, are the forget set. Only methods that declare to read remaining data see the other samples.
+      forget: classes to erase: numbers, or names if `class_names` are given (see `streams.check_forget`).
+      forget_indices: positions in `images` of the samples to forget. Their classes stay; other samples of these classes are
+        remaining samples. At each listed sample, its own label is masked, and `mask` has no effect.
+      method: from `delete_jax.methods`, or its name to use the defaults; DELETE if None.
+      epochs: passes over the forget set, or over the remaining samples for a method that reads only these.
+      lr: learning rate, or strength of a method without training. "auto" takes the smallest of 1e-7, 3.16e-7, … 1 that erases
+        forget samples held out for the search (`rate_search`); it needs a method that reads forget samples alone.
+      batch_size: of each stream, in total over all devices.
+      micro_batch: samples that pass through the network at once; all of the batch if None. The gradients of the parts are
+        added up: the same step with less memory. It must divide `batch_size`. With `batch_norm="train"`, each part has its
+        own batch statistics.
+      seed: for the data order, augmentation, dropout and whatever the method draws.
+      mask: "union" erases all classes of `forget` at every sample. "own" erases only each sample's label, as the paper's
+        code does; it fails when forgotten classes resemble each other.
+      pixels: in segmentation, train at "all" pixels of the forget images, or only at those of a "forget" class.
       batch_norm: "train" or "frozen" statistics (see `step.make_train_step`).
-      preprocess: stored images `[b, h, w, c]` -> the network's input, on the device; pass the same function each time, or
-        the step is compiled again.
-      augment: stored images and one key per sample -> stored images (in segmentation with the label maps, see
-        `step.make_train_step`). Without it the teacher's answers are computed once, unless they take more than 2 GiB.
-      tx: optimiser, built for a rate of 1; SGD with momentum 0.9 when None.
+      preprocess: maps stored images `[b, h, w, c]` to the network's input, on the device. Pass the same function each time;
+        a new one compiles the step again.
+      augment: maps stored images and one key per sample to stored images (in segmentation with the label maps, see
+        `step.make_train_step`). Without it, the teacher's logits are computed once, unless they take more than 2 GiB.
+      tx: optimiser, built for a rate of 1; SGD with momentum 0.9 if None.
       parallel: "auto", "jit", "pmap" or "sharding" (see `parallel.make_trainer`).
-      resident: how many bytes of images may lie on each device; others are read on the host, ahead of their step. "auto": half
-        of what is free there.
-      finish: overwrite the erased classes' part of the classifier afterwards, with "zero" or the "mean" of the others
-        (`methods.finish`): this hides what is left in the predictions, and forgets nothing. `evaluate`, `log` and `store`
-        see the network before it.
-      evaluate, log, store, progress: see `loop.fit`. A store with the states of another request, of other samples or of
-        another network is refused.
+      resident: bytes of images that may lie on each device; "auto" allows half of its free memory. Other images stay on the
+        host and are read ahead of the step.
+      finish: afterwards overwrite the erased classes' part of the classifier with "zero" or the "mean" of the remaining ones
+        (`methods.finish`). This hides what is left in the predictions and forgets nothing. `evaluate`, `log` and `store`
+        see the network before this step.
+      evaluate, log, store, progress: see `loop.fit`. A store with states of another request, other samples or another
+        network is refused.
       class_names: the name of class i at position i.
 
     Raises:
-      ValueError: whatever is wrong with the arguments, before anything is computed.
+      ValueError: an argument is invalid; raised before anything is computed.
       NonFiniteError: training diverged.
 
     Warns:
-      UserWarning: the rate that "auto" found moves other answers as well.
+      UserWarning: the rate that "auto" found also changes other predictions.
 
     Source: DELETE, arXiv 2503.23751; `methods.delete` has the loss.
 

@@ -311,10 +311,6 @@ def test_a_study(scripts, config, tmp_path, monkeypatch, fast_compile):
     stages = {path.name for path in (tmp_path / "out" / "seed1" / "checkpoints").iterdir()}
     assert stages == {"teacher", "retrained-1", "retrained-0+2"}
 
-    explore = scripts("explore")
-    monkeypatch.setattr(sys, "argv", ["explore", f"--config={config}", f"--out={tmp_path / 'out'}"])
-    with jax.numpy_dtype_promotion("standard"):
-        assert explore.main() == 0
     pages = {name: (tmp_path / "out" / f"comparison-{name}.html").read_text() for name in ("1", "0+2")}
     assert "Forgetting “b” of corners" in pages["1"]
     assert [page.count('<table class="matrix">') for page in pages.values()] == [4, 5]  # the own mask, for two classes
@@ -322,15 +318,27 @@ def test_a_study(scripts, config, tmp_path, monkeypatch, fast_compile):
         *(100 * value for value in bench.mean_std(rows["b", "pour"]["acc_rt"]))
     )
     assert f">{shown}<" in pages["1"]
+    assert pages["1"].count("as retrained<") == 4  # above the columns of three networks, and an empty one
+    for page in pages.values():
+        figure = re.findall(r'<figure class="panel" data-network="4".*?</figure>', page, re.DOTALL)[0]
+        assert len(re.findall(r'<td class="same" style="--share:[01]', figure)) >= 3
 
     cells = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()}
     monkeypatch.setattr(bench.Case, "unlearn", None)  # nothing is left to do
-    assert explore.main() == 0
-    assert (tmp_path / "out" / "comparison-1.html").read_text() == pages["1"]
-    monkeypatch.setattr(sys, "argv", argv)
     assert compare.main() == 0
+    assert (tmp_path / "out" / "comparison-1.html").read_text() == pages["1"]
     assert cells == {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()}
     assert json.loads((tmp_path / "out" / "table.json").read_text()) == record
+
+    path = next(path for path in cells if path.name.startswith("compare-seed0-pour-1-"))
+    bench.write_json(
+        path, {k: v for k, v in json.loads(path.read_text()).items() if k != "view"}
+    )  # an earlier version's
+    assert compare.main() == 0
+    assert (tmp_path / "out" / "comparison-1.html").read_text().count('<table class="matrix">') == 3
+    (tmp_path / "out" / "comparison-0+2.html").write_text("mine")
+    assert compare.main() == 2
+    assert (tmp_path / "out" / "comparison-0+2.html").read_text() == "mine"
 
 
 def test_ways_that_are_compared(scripts):
@@ -369,7 +377,10 @@ def test_no_config_is_changed(scripts, config, tmp_path):
 
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
 def test_each_says_how_it_is_run(path):
-    if path.stem in ("bench", "torch_reference"):
+    if path.stem in ("bench", "torch_reference"):  # parts of others
+        return
+    if path.stem == "explore":
+        assert "python benchmarks/compare.py" in path.read_text().split('"""')[1]
         return
     assert f"python benchmarks/{path.name}" in path.read_text().split('"""')[1]
 
@@ -378,7 +389,6 @@ def test_each_says_how_it_is_run(path):
     "name",
     [
         "compare",
-        "explore",
         "figures",
         "features",
         "sequential",

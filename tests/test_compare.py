@@ -38,7 +38,8 @@ NAMES = ("ant", "bee", "cat", "dog")
 
 def sample_comparison(names=NAMES, forgotten=(1,), methods=("delete", "ascent"), mapped=True) -> Comparison:
     """Networks of which every number is known: the original is always right; of the forgotten class, "delete" makes the last
-    one, and the others the first. "delete" has two seeds, and the second method kept some of the class."""
+    one, and the others the first, so that they agree with the retrained network everywhere. "delete" has two seeds, and the
+    second method kept some of the class."""
     k, rng = len(names), np.random.default_rng(0)
     labels = np.repeat(np.arange(k), 4)
 
@@ -51,6 +52,10 @@ def sample_comparison(names=NAMES, forgotten=(1,), methods=("delete", "ascent"),
         found = Network(
             title, role, values, metrics.confusion_matrix(labels, predictions, k), facts=[f"made as {title}"]
         )
+        if role != REFERENCE:
+            retrained = np.where(np.isin(labels, forgotten), 0, labels)
+            shares = metrics.agreement_by_class(labels, predictions, retrained, k)
+            found = found._replace(agreement=np.array(shares, float))
         return found._replace(predictions=predictions, points=points) if mapped else found
 
     networks = [
@@ -144,17 +149,57 @@ def test_what_is_not_there_is_left_out():
     assert source.count(">0.500<") == 4
 
 
-def test_of_many_classes_the_forgotten_and_the_most_changed_are_shown():
+def test_the_agreement_of_each_class_stands_beside_the_matrix():
+    source = render_comparison(sample_comparison())
+    matrices = re.findall(r"<table class=.matrix.*?</table>", source, re.DOTALL)
+    columns = [re.findall(r'<td class="same"[^>]*>([^<]*)</td>', matrix) for matrix in matrices]
+    assert columns == [["100", "0", "100", "100"], ["100", "0", "100", "100"], ["100"] * 4, []]
+    assert source.count("<span>as retrained<") == 4  # one keeps the place free above the retrained network
+    alone = sample_comparison()
+    alone = alone._replace(networks=[network._replace(agreement=None) for network in alone.networks])
+    assert "<span>as retrained<" not in render_comparison(alone)
+
+
+def shown_classes(source: str) -> list[int]:
+    return [int(c) for c in re.findall(r'data-shown="([^"]*)"', source)[0].split(",")]
+
+
+def test_of_many_classes_the_forgotten_and_those_confused_with_them_are_shown():
     names = [f"class {i}" for i in range(100)]
-    source = render_comparison(sample_comparison(names, forgotten=(3, 77)))
-    shown = re.findall(r'data-shown="([^"]*)"', source)[0].split(",")
-    assert len(shown) == 20
-    assert {"3", "77"} <= set(shown)
+    comparison = sample_comparison(names, forgotten=(3, 77))
+    confusion = comparison.networks[0].confusion
+    confusion[50, [50, 77]] = 3, 1  # a remaining class that the original takes for a forgotten one
+    confusion[60, [60, 61]] = 0, 4  # and one that it never recognises
+    source = render_comparison(comparison)
+    assert shown_classes(source) == [0, 3, 50, 77, 99]
     matrix = re.findall(r"<table class=.matrix.*?</table>", source, re.DOTALL)[0]
-    assert len(re.findall("<tr data-true", matrix)) == 21
+    assert len(re.findall("<tr data-true", matrix)) == 6
     assert re.search(r'<tr data-true="-1">.*data-pred="-1" style="--share:1.000"', matrix, re.DOTALL)
-    assert "20 of 100" in source
+    agreement = re.findall(r'<td class="same"[^>]*>([^<]*)</td>', matrix)
+    assert agreement == ["100", "0", "100", "0", "100", "100"]
+    assert "Shown are 5 of 100 classes: the forgotten ones and those" in source
     assert len(source) < 600_000
+    confusion[3, :90] = 1
+    assert len(shown_classes(render_comparison(comparison))) == 20
+
+
+def test_of_many_forgotten_classes_some_are_shown():
+    names = [f"class {i}" for i in range(1000)]
+    comparison = sample_comparison(names, forgotten=tuple(range(100, 130)), methods=("delete",))
+    source = render_comparison(comparison)
+    assert shown_classes(source) == [0, *range(100, 115), 999]
+    assert "Shown are 17 of 1000 classes: 15 of the 30 forgotten ones and those" in source
+    assert 'class="matrix dense"' in source
+    assert len(source) < 1_000_000
+
+
+def test_where_no_class_is_forgotten_those_that_differ_are_shown():
+    names = [f"class {i}" for i in range(30)]
+    comparison = sample_comparison(names, forgotten=(29,))._replace(forgotten=())
+    source = render_comparison(comparison)
+    assert len(shown_classes(source)) == 20
+    assert 29 in shown_classes(source)
+    assert "20 of 30 classes: those whose accuracy differs most" in source
 
 
 def test_everything_from_outside_is_escaped():
@@ -305,12 +350,22 @@ def test_runs_are_compared(place, tmp_path, capsys):
         pairs = np.array(re.findall(r'data-true="(\d)" data-pred="(\d)"', figure), int)
         counts = metrics.confusion_matrix(pairs[:, 0], pairs[:, 1], 3)
         assert counts.tolist() == records[record]["networks"][name]["metrics"]["confusion"]
+        retrained = re.findall(r'<figure class="panel map" data-network="1".*?</figure>', source, re.DOTALL)[0]
+        others = np.array(re.findall(r'data-pred="(\d)"', retrained), int)
+        shares = metrics.agreement_by_class(pairs[:, 0], pairs[:, 1], others, 3)
+        shown = re.findall(r'<td class="same"[^>]*>([^<]*)</td>', figure_of(source, number))
+        assert shown == ([] if name == "retrained" else [f"{100 * share:.0f}" for share in shares])
     assert "--config.unlearn.method=pour" in source
     assert compare(*runs, f"--out={tmp_path}/b.html") == 0
     assert (tmp_path / "b.html").read_text() == source
     assert compare(*reversed(runs), f"--out={tmp_path}/b.html") == 0  # in the order in which they are named
     titles = re.findall(r'<tr data-network="\d" data-title="(\w+)"', (tmp_path / "b.html").read_text())
     assert titles == ["original", "retrained", "pour", "delete"]
+
+
+def figure_of(source: str, number: int) -> str:
+    """The figure with a network's matrix."""
+    return re.findall(rf'<figure class="panel" data-network="{number}".*?</figure>', source, re.DOTALL)[0]
 
 
 def test_rows_with_one_method_are_told_apart(place, tmp_path):

@@ -107,6 +107,8 @@ def test_hovering(page):
     assert tip.inner_text().startswith("ascent. ")
     page.locator('.matrix >> nth=0 >> tr[data-true="2"] td[data-pred="2"]').hover()
     assert tip.inner_text() == "cat predicted as cat: 100 %"
+    page.locator(f'figure:not(.map)[data-network="{DELETE}"] tr[data-true="1"] td.same').hover()
+    assert tip.inner_text() == "✕ bee: 0 % predicted as by the retrained network"
     page.locator(f'.map[data-network="{DELETE}"] path[data-true="1"]').first.hover(force=True)
     assert "bee" in tip.inner_text()
 

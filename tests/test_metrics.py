@@ -41,6 +41,8 @@ def test_distances():
     assert metrics.total_variation(p, q) == pytest.approx(0.5)
     assert metrics.jensen_shannon(p, q) == pytest.approx(np.log(2) / 2)
     assert metrics.agreement(p, q) == 0.5
+    labels, one, other = np.array([0, 0, 0, 2]), np.array([0, 1, 2, 2]), np.array([0, 1, 1, 0])
+    assert metrics.agreement_by_class(labels, one, other, 4) == [pytest.approx(2 / 3), None, 0, None]
     for distance in (metrics.total_variation, metrics.jensen_shannon):
         assert distance(p, p) == 0
         assert distance(p, q) == distance(q, p)

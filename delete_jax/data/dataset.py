@@ -19,7 +19,7 @@ class Split(NamedTuple):
 
     Attributes:
         images: uint8 `[n, h, w, c]`.
-        labels: int32 `[n]`, class numbers from 0; in segmentation maps uint8 `[n, h, w]`, 255 where a pixel does not count.
+        labels: int32 `[n]`, class numbers from 0; in segmentation, maps uint8 `[n, h, w]`, where pixels of 255 do not count.
     """
 
     images: np.ndarray
@@ -31,16 +31,16 @@ class Dataset:
     """Train, validation and test split of one dataset.
 
     Attributes:
-        name: the name it was loaded by.
-        train: what a network is trained on (the validation samples are taken out).
-        validation: held out from the training data; empty when none was asked for.
+        name: the name that it was loaded by.
+        train: the training samples, without the validation samples.
+        validation: samples held out from the training data; empty if none were requested.
         test: the dataset's own test split.
         class_names: the name of class i at position i.
         mean: float32 `[c]`, mean of the training pixels, scaled to [0, 1].
         std: float32 `[c]`, their standard deviation, at least 1e-6.
 
     Raises:
-        ValueError: labels are maps, and there are more classes than a byte can tell apart beside `IGNORE`.
+        ValueError: labels are maps, and there are more classes than a byte can hold next to `IGNORE`.
     """
 
     name: str
@@ -94,19 +94,19 @@ def split_digest(split: Split) -> str:
 
 
 def forget_remain(split: Split, forget: Sequence[int]) -> tuple[Split, Split]:
-    """Splits by class: what is to be forgotten, and the rest; each keeps the order of `split`.
+    """Splits samples by class into those to forget and the remaining ones. Both keep the order of `split`.
 
-    In segmentation an image with any pixel of a class in `forget` is to be forgotten.
+    In segmentation, every image with a pixel of a class in `forget` is a sample to forget.
 
     Args:
         split: `n` samples.
-        forget: class numbers; a class without a sample in `split` selects none.
+        forget: class numbers. A class without samples in `split` selects none.
 
     Returns:
-        `(forget, remain)`, together the `n` samples.
+        `(forget, remain)`, which together are the `n` samples.
 
     Raises:
-        ValueError: `forget` holds something that is not a class number.
+        ValueError: `forget` contains something other than a class number.
 
     Examples:
         >>> import numpy as np

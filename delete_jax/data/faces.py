@@ -26,12 +26,12 @@ DRAWN, LFW = "drawn", "lfw"
 
 
 class Faces(NamedTuple):
-    """Images of people in three groups that share nobody.
+    """Images of people in three groups with no person in common.
 
     Attributes:
-        pretrain: of many people.
-        people: of others, whom the network is then taught.
-        unseen: of people in neither.
+        pretrain: images of many people.
+        people: images of other people, on whom the network is then trained.
+        unseen: images of people in neither group.
     """
 
     pretrain: Dataset
@@ -53,24 +53,24 @@ def load_faces(
     validation: float = 0.1,
     seed: int = 0,
 ) -> Faces:
-    """Loads people by how many images there are of each: first those to pretrain on, then those to teach, then the unseen.
+    """Loads people in the order of their number of images: first those to pretrain on, then those to train on, then the unseen.
 
-    With 100, 10, 400 and 100 this is the protocol of the DELETE paper on VGGFace2.
+    With 100, 10, 400 and 100, this is the protocol of the DELETE paper on VGGFace2.
 
     Args:
         name: "drawn" (synthetic), "lfw" (prepared by TFDS as array_record), or a folder of `IDENTITY/*.jpg`, such as
             VGGFace2's `train`; also png, bmp and webp, grey or RGB.
         pretrain, people, unseen: how many of each, at least 1.
-        train_images, test_images: of each person, at least 1; someone with fewer is passed over.
-        size: of the square images, in pixels: the shorter side is brought to it, the middle is taken; 256 when None.
+        train_images, test_images: of each person, at least 1. People with fewer are skipped.
+        size: of the square images, in pixels: the shorter side is scaled to it, and the middle is cropped; 256 if None.
         data_dir, source, validation, seed: as for `load`; the seed also chooses the images of each person.
 
     Returns:
         Images uint8 `[n, size, size, 3]`, labels int32 `[n]`.
 
     Raises:
-        ValueError: an option is not allowed or would not count, there are too few people with so many images, nothing can be
-            held out, the images do not fit in memory, or one is damaged; the message names it.
+        ValueError: an option is not allowed or has no effect, too few people have this number of images, nothing can be held
+            out, the images do not fit in memory, or one is damaged; the message names it.
     """
     check_numbers(validation, seed, size)
     counts = {"pretrain": pretrain, "people": people, "unseen": unseen, "train_images": train_images}

@@ -151,27 +151,28 @@ def load(
     Args:
         name: "digits" (scikit-learn's, prepared on first use), "fashion_mnist" (prepared on first use from IDX files),
             "cifar10", "cifar100" (prepared by TFDS as array_record files), "tiny_imagenet:PATH" (its unpacked folder) or
-            "folder:PATH" (`PATH/train/CLASS/*.png` and `PATH/test/CLASS/*.png`, also jpg, bmp and webp; classes whose names are all whole
-            numbers are in the order of these). For segmentation: "scenes" (composed of fashion_mnist's garments),
-            "oxford_iiit_pet" (prepared by TFDS as array_record files) or "voc:PATH" (Pascal VOC 2012's folder). "~" is the
-            home folder in this path, and in the others.
-        data_dir: the root of the prepared TFDS datasets; None: the environment's `DELETE_JAX_DATA_DIR`, else that of
-            TFDS (`TFDS_DATA_DIR` or `~/tensorflow_datasets`).
-        source: for "fashion_mnist" and "scenes", the folder with the four IDX files, read when nothing is prepared; None:
-            `/usr/share/datasets/fashion-mnist`.
-        validation: the fraction of every class's training samples to hold out, in [0, 1); a class of two samples or
-            more gives at least one. 0: none.
-        size: in pixels, of the square that images of any size are brought to: "folder" (the shorter side is brought to it,
-            the middle is taken; None: the images must be of one size), "voc" and "oxford_iiit_pet" (the longer side is; 256 when None).
-        seed: decides which ones are held out; an integer from 0.
+            "folder:PATH" (`PATH/train/CLASS/*.png` and `PATH/test/CLASS/*.png`, also jpg, bmp and webp; if all class names are whole
+            numbers, classes are in numerical order). For segmentation: "scenes" (composed from fashion_mnist's garments),
+            "oxford_iiit_pet" (prepared by TFDS as array_record files) or "voc:PATH" (Pascal VOC 2012's folder). In all paths,
+            "~" is the home folder.
+        data_dir: the root of the prepared TFDS datasets. If None, the environment variable `DELETE_JAX_DATA_DIR`, or else the
+            root of TFDS (`TFDS_DATA_DIR` or `~/tensorflow_datasets`).
+        source: for "fashion_mnist" and "scenes", the folder with the four IDX files, which is read if nothing is prepared. If
+            None, `/usr/share/datasets/fashion-mnist`.
+        validation: the fraction of each class's training samples to hold out, in [0, 1); 0 for none. A class of two samples or
+            more gives at least one.
+        size: in pixels, of the square that images become. For "folder", the shorter side is scaled to it and the middle is
+            cropped; if None, all images must have the same size. For "voc" and "oxford_iiit_pet", the longer side is scaled to
+            it; 256 if None.
+        seed: decides which samples are held out; an integer from 0.
 
     Returns:
-        The dataset, its samples in a fixed order. No split is empty (but validation where nothing was to be held out), and each
-        class of images has training samples; in label maps a class may occur nowhere (see `missing`).
+        The dataset, with its samples in a fixed order. No split is empty, except validation if nothing is held out. Each class
+        of images has training samples; in label maps, a class may not occur (see `missing`).
 
     Raises:
-        ValueError: an argument is not allowed or would not count, or the data is missing, damaged, too large, or too little to
-            train on; one line that says what to do.
+        ValueError: an argument is not allowed or has no effect, or the data is missing, damaged, too large, or too small to
+            train on. The message is one line that says what to do.
 
     Examples:
         >>> from delete_jax import data

@@ -10,14 +10,14 @@ from delete_jax.data.dataset import Dataset
 
 
 def missing(dataset: Dataset, classes: Sequence[int]) -> list[tuple[str, int]]:
-    """Where classes do not occur.
+    """Finds classes that do not occur in a split.
 
     Args:
-        dataset: with labels `[n]` or maps; a class occurs in a map that has one pixel of it.
-        classes: numbers of classes.
+        dataset: with labels `[n]` or maps. A class occurs in a map with at least one pixel of it.
+        classes: class numbers.
 
     Returns:
-        `(split, class)` for each of "train", "validation" and "test", in this order, that has no sample of a class.
+        `(split, class)` for each split without a sample of a class: "train", "validation" and "test", in this order.
     """
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     return [(name, int(c)) for name, split in splits.items() for c in classes if not np.any(split.labels == c)]

@@ -16,19 +16,19 @@ from numpy.typing import ArrayLike
 def normalize(
     mean: ArrayLike, std: ArrayLike, dtype: DTypeLike = jnp.float32, size: int | None = None
 ) -> Callable[[jax.Array], jax.Array]:
-    """Returns the function from bytes to network inputs, `(x / 255 - mean) / std`.
+    """Returns the function that maps bytes to network inputs, `(x / 255 - mean) / std`.
 
     Args:
-        mean: `[c]`, of pixels in [0, 1]; one number for all channels will do.
+        mean: `[c]`, of pixels in [0, 1]; or one number for all channels.
         std: `[c]`, positive; as many as `mean`.
         dtype: of the result and of the arithmetic.
-        size: in pixels, of the squares that images are brought to (bilinear) for a network that wants larger ones than are
-            stored: only the batch ever has that size. None: as they are stored.
+        size: in pixels, of the squares to which images are resized (bilinear), for a network that needs larger images than are
+            stored. Only the batch ever has this size. If None, images keep their size.
 
     Returns:
         A function of images, uint8 `[b, h, w, c]`, that returns `dtype` `[b, h, w, c]` (or `[b, size, size, c]`). It raises ValueError for images of
-        another dtype, which may have been scaled already, or with other channels. Its attribute `between_bytes` is the same
-        for floats in [0, 255], as attacks on stored images make them.
+        another dtype, which may be scaled already, or with other channels. Its attribute `between_bytes` is the same function
+        for floats in [0, 255], which attacks on stored images produce.
 
     Raises:
         ValueError: `mean` and `std` differ in length, are not finite, or `std` is not positive in `dtype`.
@@ -73,19 +73,19 @@ def normalize(
 
 
 def augmentation(names: Sequence[str], padding: int = 4) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
-    """Returns the function that augments a batch, or None when `names` is empty.
+    """Returns the function that augments a batch, or None if `names` is empty.
 
-    Every sample has its own key: what becomes of it depends on nothing else in the batch, nor on how the batch is
-    spread over devices.
+    Each sample has its own key, so the result does not depend on the rest of the batch or on how the batch is spread over
+    devices.
 
     Args:
-        names: in the order in which they are applied; "flip" mirrors left and right with probability 1/2, "crop" moves
-            the image by up to `padding` pixels in each direction and fills with black.
+        names: the augmentations, in the order in which they are applied. "flip" mirrors left and right with probability 1/2.
+            "crop" moves the image by up to `padding` pixels in each direction and fills with black.
         padding: in pixels, for "crop".
 
     Returns:
         A function of images `[b, h, w, c]`, bytes or floats, and typed PRNG keys `[b]` that returns images of the same shape
-        and dtype; it can be jitted. Black is 0, which in normalised images is the mean.
+        and dtype. It can be jitted. Black is 0, which is the mean in normalised images.
 
     Raises:
         ValueError: an unknown or repeated name, or a negative padding.
@@ -121,18 +121,18 @@ def augmentation(names: Sequence[str], padding: int = 4) -> Callable[[jax.Array,
 def paired_augmentation(
     names: Sequence[str], low: float = 0.5, high: float = 2.0
 ) -> Callable[[jax.Array, jax.Array, tuple[jax.Array, ...]], tuple[jax.Array, tuple[jax.Array, ...]]] | None:
-    """Returns the function that augments images and their label maps alike, or None when `names` is empty.
+    """Returns the function that augments images together with their label maps, or None if `names` is empty.
 
     Args:
-        names: of "flip" (mirrors left and right with probability 1/2), "scale" (by a factor between `low` and `high`, its
-            logarithm uniform) and "crop" (where the window lies in the larger image, or the smaller image in the window;
-            without it the centres coincide).
-        low, high: factors of "scale".
+        names: some of "flip", "scale" and "crop". "flip" mirrors left and right with probability 1/2. "scale" resizes by a factor
+            between `low` and `high`, uniform in its logarithm. "crop" draws the position of the window in the larger image, or
+            of the smaller image in the window; without it, the centres coincide.
+        low, high: the smallest and the largest factor of "scale".
 
     Returns:
         A function of images `[b, h, w, c]`, bytes or floats, typed PRNG keys `[b]` and maps `[b, h, w, ...]` that returns
-        images and maps of the same shapes and dtypes: images by bilinear interpolation (integers rounded, floats not), maps by
-        the nearest pixel, and 0 where nothing was.
+        images and maps of the same shapes and dtypes. Images are interpolated bilinearly (integers are rounded), maps take the
+        nearest pixel, and empty places become 0.
 
     Raises:
         ValueError: an unknown or repeated name, or factors that are not 0 < low <= high.

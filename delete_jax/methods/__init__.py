@@ -1,4 +1,4 @@
-"""Unlearning methods, by name. To add one: write its file, add its line here."""
+"""Unlearning methods, by name. To add one, write its file and add its row here."""
 
 from __future__ import annotations
 
@@ -90,10 +90,10 @@ METHODS: dict[str, Callable[..., Method]] = {
 
 
 def create(name: str, /, **hyperparameters: Any) -> Method:
-    """The method of that name; a method that builds on another takes that by its name too.
+    """Creates a method by name. A method that builds on another takes that one by its name too.
 
     Raises:
-      ValueError: unknown name or hyper-parameter, or a value out of its range.
+      ValueError: the name or a hyper-parameter is unknown, or a value is out of range.
 
     Examples:
       >>> import delete_jax as dj
@@ -112,13 +112,13 @@ def create(name: str, /, **hyperparameters: Any) -> Method:
 
 
 def as_method(method: Any) -> Method:
-    """The method that was meant, DELETE where it is None.
+    """Returns a method for a method, a name or None.
 
     Args:
-      method: a method, its name for the defaults, or None.
+      method: a method, a name for the method with its defaults, or None for DELETE.
 
     Raises:
-      ValueError: it is something else.
+      ValueError: the argument is something else.
 
     Examples:
       >>> import delete_jax as dj
@@ -137,7 +137,7 @@ def as_method(method: Any) -> Method:
 
 
 def describe(name: str) -> Description:
-    """What the method of that name does and what it asks for.
+    """Describes a method by name: what it does and what it needs.
 
     >>> import delete_jax as dj
     >>> print(dj.methods.describe("ssd"))

@@ -61,31 +61,31 @@ def anchored(
     weight: float = 1.0,
     anchors: str = "reoriented",
 ) -> Method:
-    """DELETE, or another method, joined by anchors: reoriented forget images that hold the other classes in place.
+    """DELETE, or another method, with anchors: reoriented forget images that hold the remaining classes in place.
 
-    Each forget batch is joined by an equal batch of the same images, reoriented at random: turned, mirrored, shifted, they
-    no longer look like their class, the original answers with many others, and DELETE's loss towards those answers
-    (erased classes masked as well) holds these classes where no remaining sample is at hand.
+    Each forget batch is joined by an equal batch of the same images, reoriented at random: turned, mirrored, shifted. These no
+    longer look like their class, and the original predicts many other classes for them. DELETE's loss towards these predictions,
+    with the erased classes masked too, holds the remaining classes in place without remaining samples.
 
-    Other methods also make a stand-in for the remaining data: ARU and Structguard (arXiv 2603.12915) attack the forget
-    images, and so does L2UL (`l2ul_adv`); Spotter's L_o (`delete(neighbours=…)`, arXiv 2506.01318) perturbs them slightly;
-    RUAGO trains a generator. What is specific to this project is the combination: plain geometric reorientation, no attack,
-    no generator, DELETE's loss, and nothing to tune.
+    Other methods also use a stand-in for the remaining data. ARU and Structguard (arXiv 2603.12915) attack the forget images, and
+    so does L2UL (`l2ul_adv`). Spotter's L_o (`delete(neighbours=…)`, arXiv 2506.01318) perturbs them slightly. RUAGO trains a
+    generator. New in this project is the combination: plain geometric reorientation and DELETE's loss, with no attack, no generator
+    and nothing to tune.
 
-    The anchors hold all classes but the erased ones. So it is for erasing whole classes: where single samples are to be
-    forgotten, their own class would not be held.
+    Anchors hold all classes but the erased ones, so the method is for erasing whole classes. With single samples to forget, it
+    would not hold their own class.
 
     Args:
-      method: of `delete_jax.methods`; trained, and without remaining data. DELETE when None.
-      transformations: some of "turn" (by a random number of quarters; half turns where images are not square), "flip"
-        (mirrors left and right, or not) and "shift" (cyclic, by up to a quarter of each side).
+      method: from `delete_jax.methods`; it must be trained and must not read remaining data. DELETE if None.
+      transformations: some of "turn" (by a random number of quarters; half turns if images are not square), "flip" (mirrors left
+        and right, or not) and "shift" (cyclic, by up to a quarter of each side).
       weight: of the anchors' loss.
-      anchors: "adversarial", for comparison, replaces the reoriented images by forget images that are attacked towards the
-        original's most probable remaining class, as the related methods do: 50 signed gradient steps that move no pixel by
-        more than 0.05 of the pixels' span. They are made once, without augmentation, and `transformations` has no effect.
+      anchors: "adversarial", for comparison, replaces the reoriented images with forget images attacked towards the original's most
+        probable remaining class, as in the related methods: 50 signed gradient steps that move no pixel by more than 0.05 of the
+        pixels' span. They are made once, without augmentation, and `transformations` has no effect.
 
     Raises:
-      ValueError: an unsuitable method, an unknown transformation or kind of anchors, or a weight that is not above 0.
+      ValueError: the method is unsuitable, a transformation or the kind of anchors is unknown, or the weight is not above 0.
 
     Examples:
       >>> import delete_jax as dj

@@ -22,11 +22,11 @@ ANCHOR = "anchor"
 """The stream of the images that `Method.reorient` makes of the forget samples."""
 
 CLASSES = "classes"
-"""A method that needs this erases whole classes: single samples whose class stays are refused."""
+"""In `Method.needs`: the method erases whole classes, and refuses single samples whose class stays."""
 MAPS = "maps"
-"""A method that needs this reads labels `[n, h, w]`, a class per pixel."""
+"""In `Method.needs`: the method reads labels `[n, h, w]`, a class per pixel."""
 COUNTERPARTS = "counterparts"
-"""A method that needs this reads `teacher_logits` `[n, *, k]`, the original's logits on *other* images, one for each sample."""
+"""In `Method.needs`: the method reads `teacher_logits` `[n, *, k]`, the original's logits on *other* images, one for each sample."""
 
 NEEDS = {
     CLASSES: ("whole classes to erase", "there are none"),
@@ -36,30 +36,30 @@ NEEDS = {
 """Each of these in words, and what is said of samples without it."""
 
 TRAINED = ("epochs", "lr", "batch_size", "momentum", "batch_norm", "augment", "seed")
-"""The settings of a training, all of which count for a method that is trained."""
+"""The settings of a training. All of them affect a method that is trained."""
 MASKED = (*TRAINED, "mask")
-"""The same for a method whose target depends on which classes are erased at each sample."""
+"""`TRAINED` and "mask": the settings of a method whose target depends on which classes are erased at each sample."""
 
 Stream = dict[str, chex.Array]
 """Samples as columns with one leading axis `n`:
 
 `image` uint8 or float `[n, h, w, c]`; `label` int32 `[n]` or `[n, h, w]`; `weight` float32 like `label` (0 = does not count);
-`erase` bool `[n, k]` or `[n, 1, 1, k]`, the classes to erase at that sample; optional `teacher_logits` `[n, *, k]` when
-they could be computed once; and whatever a method's `prepare` added. A column `anchor`, images like `image`, is what
-`Method.reorient` changes in place of the batch's own images.
+`erase` bool `[n, k]` or `[n, 1, 1, k]`, the classes to erase at that sample; optional `teacher_logits` `[n, *, k]` if they
+could be computed once; and any columns that a method's `prepare` added. If there is a column `anchor`, images like `image`,
+`Method.reorient` changes these images instead of the batch's own.
 """
 
 
 class Setup(NamedTuple):
-    """What a method may look at once, before training.
+    """What a method may read once, before training.
 
     Attributes:
-      streams: the method's own, all samples.
-      forget: the classes to erase; none where single samples are.
-      key: a PRNG key of its own.
-      strength: the learning rate; the size of the step for a method that is computed at once.
-      batch_size, num_steps: of the training to come.
-      classifier: the names that lead to the last layer in the parameters (`Model.classifier`); None where nobody said.
+      streams: the method's own streams, with all samples.
+      forget: the classes to erase; empty if single samples are forgotten.
+      key: a PRNG key for the method.
+      strength: the learning rate, or the size of the step for a method without training.
+      batch_size, num_steps: of the coming training.
+      classifier: the path of the last layer in the parameters (`Model.classifier`); None if unknown.
     """
 
     model: Model
@@ -79,9 +79,9 @@ class Prepared(NamedTuple):
     """What `Method.prepare` returns.
 
     Attributes:
-      columns: `{stream: {column: [n, ...]}}` to join to the streams, such as labels drawn once per sample.
-      constants: arrays that every step may read; `update_mask`, a pytree like the parameters, multiplies the updates.
-      streams: samples in place of the method's own.
+      columns: `{stream: {column: [n, ...]}}` to add to the streams, such as labels drawn once per sample.
+      constants: arrays that every step may read. `update_mask`, a pytree like the parameters, multiplies the updates.
+      streams: samples that replace the method's own.
     """
 
     columns: Mapping[str, Stream] = {}
@@ -90,7 +90,7 @@ class Prepared(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What a method's loss may read of one stream: the batch's columns and both networks' answers `[*b, k]`."""
+    """What a method's loss may read of one stream: the batch's columns and both networks' logits `[*b, k]`."""
 
     batch: Stream
     logits: chex.Array
@@ -98,16 +98,16 @@ class Output(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What a method's loss may read beside the streams.
+    """What a method's loss may read in addition to the streams.
 
     Attributes:
       constants: from `Prepared`.
       step: int32 scalar, steps taken.
-      student: the student's variables, statistics as the step's forward pass left them; gradients flow to its parameters.
-      run: `(variables, stored images [b, h, w, c]) -> logits [*b, k]`: evaluation mode.
+      student: the student's variables, with the statistics after the step's forward pass. Gradients flow to its parameters.
+      run: `(variables, stored images [b, h, w, c]) -> logits [*b, k]`, in evaluation mode.
       weights: the sum of each stream's weights in the batch, over all devices.
-      total: `array -> array`: its sum over all devices.
-      model, preprocess: the trained network, and stored images -> its input.
+      total: `array -> array`, the sum over all devices.
+      model, preprocess: the trained network, and the function from stored images to its input.
     """
 
     constants: Mapping[str, Any] = {}
@@ -121,7 +121,7 @@ class Context(NamedTuple):
 
 
 class Term(NamedTuple):
-    """One stream's part of the loss: values per position `[*b]` and, for methods with a target, its decomposition."""
+    """One stream's part of the loss: values per position `[*b]`, and their decomposition for methods with a target."""
 
     loss: chex.Array
     parts: losses.Decomposition | None = None
@@ -217,29 +217,28 @@ class EditFn(Protocol):
 
 
 class Method(NamedTuple):
-    """An unlearning method: trained (`loss`) or computed at once (`edit`). Methods are hashable: networks are compiled
-    once per method.
+    """An unlearning method: trained (`loss`) or computed without training (`edit`). Methods are hashable, so that networks are
+    compiled once per method.
 
     Attributes:
       name: as in `delete_jax.methods.METHODS`.
       loss: see `LossFn`.
-      streams: the data it reads. The step hands over nothing else, so a method without `REMAIN` cannot see remaining data.
-      uses_teacher: whether `Output.teacher_logits` is needed.
-      prepare: run once before training; see `PrepareFn`.
-      check: of a request; see `CheckFn`.
-      reorient: makes of each forget batch a second one, the stream `ANCHOR`, that the student sees together with it; see
+      streams: the data that it reads. The step passes on nothing else, so a method without `REMAIN` cannot see remaining data.
+      uses_teacher: whether it needs `Output.teacher_logits`.
+      prepare: runs once before training; see `PrepareFn`.
+      check: checks a request; see `CheckFn`.
+      reorient: makes a second batch, the stream `ANCHOR`, from each forget batch; the student sees both together. See
           `ReorientFn`. None for no anchors.
-      wrap: the network that is trained in place of the given one; see `WrapFn`. None to train the given one.
-      unwrap: takes off again what `wrap` added to the variables; see `UnwrapFn`.
-      edit: in place of training; see `EditFn`. None for a method that is trained.
-      needs: what the forget samples must come with for the method to make sense: some of `CLASSES`, `MAPS`,
-          `COUNTERPARTS`.
-      settings: which of the training's settings (`TRAINED`), and of "mask", change the result; the others may have any
-          value. A method draws random numbers if "seed" is among them.
-      starts_over: whether layers start afresh: then a network of any small rate no longer knows the class, nor the others.
-      paper: who proposed it and where; "this project" for our own.
-      ranges: each hyper-parameter's allowed values, in words; filled in by `hyperparameters.factory`.
-      hyperparameters: their values; filled in by the same.
+      wrap: returns the network to train instead of the given one; see `WrapFn`. None to train the given one.
+      unwrap: removes what `wrap` added to the variables; see `UnwrapFn`.
+      edit: replaces training; see `EditFn`. None for a method that is trained.
+      needs: what the forget samples must come with: some of `CLASSES`, `MAPS`, `COUNTERPARTS`.
+      settings: which of `TRAINED` and "mask" change the result; the others may have any value. A method draws random numbers if
+          "seed" is among them.
+      starts_over: whether it resets layers. With a small rate, such a network recognises neither the class nor the others.
+      paper: who proposed it and where; "this project" for the project's own methods.
+      ranges: the allowed values of each hyper-parameter, in words; filled in by `hyperparameters.factory`.
+      hyperparameters: their values; filled in by `hyperparameters.factory`.
     """
 
     name: str
@@ -261,7 +260,7 @@ class Method(NamedTuple):
 
 
 def check_needs(method: Method, provides: Iterable[str], where: str) -> None:
-    """Raises ValueError if a method needs what the forget samples do not come with.
+    """Raises ValueError if the forget samples lack something that a method needs.
 
     Args:
       method: whose `needs` are checked.
@@ -276,10 +275,10 @@ def check_needs(method: Method, provides: Iterable[str], where: str) -> None:
 
 
 def distill(log_target: chex.Array, output: Output, temperature: float = 1.0) -> Term:
-    """`T^2 KL(target || softmax(student / T))` and its decomposition over the erased and the other classes.
+    """Computes `T^2 KL(target || softmax(student / T))` and its decomposition over the erased and the remaining classes.
 
     Args:
-      log_target: `[*b, k]`, log of the target distribution (already at temperature T); no gradient flows into it.
+      log_target: `[*b, k]`, log of the target distribution, already at temperature T. No gradient flows into it.
       output: the stream's student logits and `erase` mask.
       temperature: T; the factor T^2 keeps the gradient's scale (Hinton et al., arXiv 1503.02531).
     """
@@ -290,7 +289,7 @@ def distill(log_target: chex.Array, output: Output, temperature: float = 1.0) ->
 
 
 def towards_labels(labels: chex.Array, output: Output) -> Term:
-    """Cross entropy to `labels` `[*b]` as a distillation towards one-hot targets: the same number, with its parts."""
+    """Cross entropy to `labels` `[*b]`, computed as distillation towards one-hot targets: the same value, with its decomposition."""
     # Ignored positions may carry labels outside the classes (255): their weight is 0, the target must only stay finite.
     num_classes = output.logits.shape[-1]
     return distill(losses.one_hot_log(jnp.clip(labels, 0, num_classes - 1), num_classes, output.logits.dtype), output)

@@ -18,9 +18,10 @@ BIAS = -1e4
 def bias_shift() -> Method:
     """Sets the classifier's bias of the erased classes to -10 000, so that they are never predicted.
 
-    The baseline that every method has to beat: only the predictions change, and restoring one number per class undoes it.
+    This is the baseline that every method has to beat. Only the predictions change, and restoring one number per class undoes it.
 
-    Reads no sample: the bias is found with noise of the images' shape. No training, and the learning rate has no effect.
+    It reads no sample; noise of the images' shape is enough to find the bias. There is no training, and the learning rate has no
+    effect.
     Example: `dj.unlearn(…, forget=[3], method=dj.methods.bias_shift())`.
     """
     return Method("bias_shift", edit=_edit, needs=(CLASSES,), settings=(), paper="a baseline, of no paper")

@@ -37,7 +37,7 @@ UNIT, NETWORK = "expanded_unit", "network"
 
 @factory()
 def boundary_expand() -> Method:
-    """Cross entropy to an additional class, whose output is taken off again at the end."""
+    """Cross entropy to an additional class, whose output is removed at the end."""
 
     def loss(outputs: Mapping[str, Output], context: Context) -> dict[str, Term]:
         forget = outputs[FORGET]

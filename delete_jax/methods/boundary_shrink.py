@@ -23,10 +23,10 @@ from delete_jax.methods.hyperparameters import POSITIVE, factory
 
 @factory(step=POSITIVE)
 def boundary_shrink(step: float = 0.1) -> Method:
-    """Cross entropy to the original's answer on an FGSM adversarial of each forget sample, fixed for the whole run.
+    """Cross entropy to the original's prediction on an FGSM adversarial of each forget sample, fixed for the whole run.
 
     Args:
-      step: of the attack, as a fraction of the pixels' span.
+      step: size of the attack's step, as a fraction of the pixels' span.
 
     Raises:
       ValueError: step is not above 0.

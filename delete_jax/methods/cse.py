@@ -18,14 +18,14 @@ denominator."""
 def cse() -> Method:
     """Weakens the classifier's inputs in which the forgotten class varies more than the remaining classes.
 
-    With the channels' covariance on forget samples S_t and on remaining ones S_b `[d, d]`, the generalised eigenvectors
-    `S_t v = rho (S_b + delta I) v`, `v^T (S_b + delta I) v = 1`, give channel c the score `s_c = sum_j rho_j v_j[c]^2`. In the
-    smallest set of channels that has 85 % of all scores, each is multiplied by 1 - beta, `beta = (s - 0.1) / (s + 0.5)`
-    clipped to [0, 1]. Channels are the features that enter the classifier, and the factors go into its kernel. Both
-    covariances are in units of the remaining data's mean variance, so that the features' scale plays no part; delta is 1e-3.
+    Channels are the features that enter the classifier. Let S_t and S_b `[d, d]` be their covariances on forget and on remaining
+    samples. The generalised eigenvectors `S_t v = rho (S_b + delta I) v`, `v^T (S_b + delta I) v = 1`, give channel c the score
+    `s_c = sum_j rho_j v_j[c]^2`. In the smallest set of channels that has 85 % of all scores, each channel is multiplied by
+    1 - beta, with `beta = (s - 0.1) / (s + 0.5)` clipped to [0, 1]. The factors go into the classifier's kernel. Both covariances
+    are in units of the remaining data's mean variance, so that the features' scale has no effect; delta is 1e-3.
 
-    Reads forget and remaining samples, once; the paper uses a tenth of the remaining ones. No training, and the learning
-    rate has no effect. Example: `dj.unlearn(…, forget=[3], method=dj.methods.cse())`.
+    It reads forget and remaining samples, once; the paper uses a tenth of the remaining ones. There is no training, and the
+    learning rate has no effect. Example: `dj.unlearn(…, forget=[3], method=dj.methods.cse())`.
     """
 
     def edit(setup: Setup) -> Variables:

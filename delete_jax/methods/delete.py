@@ -41,14 +41,14 @@ def delete(temperature: float = 1.0, remain: bool = False, dispersion: float = 0
 
     Args:
       temperature: softens both distributions; 1 in the paper.
-      remain: also distil the original's answers, nothing masked, on remaining data. Not in the paper; needed where the
-        class as such must stay, and only some samples' way into it is to go.
-      dispersion: lambda_2, the weight of L_sim. A prototype attack then finds about as much as in a retrained network with
-        0.1, and less with the paper's 1.
+      remain: also distil the original's predictions on remaining data, with nothing masked. This is not in the paper. It is needed
+        if the class must stay and only some samples should no longer lead to it.
+      dispersion: lambda_2, the weight of L_sim. With 0.1, a prototype attack finds about as much as in a retrained network; with
+        the paper's 1, it finds less.
       neighbours: 1 - lambda_1, the share of L_o; 0.3 in the paper's code, which attacks the images instead.
 
     Raises:
-      ValueError: temperature is not above 0, remain is not a bool, dispersion is below 0, or neighbours outside [0, 1).
+      ValueError: temperature is not above 0, remain is not a bool, dispersion is below 0, or neighbours is outside [0, 1).
 
     Examples:
       >>> import delete_jax as dj

@@ -13,8 +13,8 @@ class Hyperparameter(NamedTuple):
     """One argument of a method's factory.
 
     Attributes:
-      name: as `create` and the factory take it.
-      default: its value when left out.
+      name: its name in `create` and in the factory.
+      default: its value if left out.
       range: the allowed values, in words.
     """
 
@@ -24,15 +24,15 @@ class Hyperparameter(NamedTuple):
 
 
 class Description(NamedTuple):
-    """What a method does and what it asks for; `str()` makes a block of a few lines of it.
+    """What a method does and what it needs. `str()` formats it in a few lines.
 
     Attributes:
       name: as in `delete_jax.methods.METHODS`.
       summary: one sentence.
-      reads: the streams that it reads with its default hyper-parameters.
+      reads: the streams that it reads, with its default hyper-parameters.
       needs: what the forget samples must come with: some of `base.CLASSES`, `base.MAPS`, `base.COUNTERPARTS`.
       hyperparameters: in the factory's order.
-      settings: which of the training's settings (`base.TRAINED`) change the result.
+      settings: those of the training's settings (`base.TRAINED`) that change the result.
       paper: who proposed it and where.
     """
 

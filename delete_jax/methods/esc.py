@@ -19,16 +19,16 @@ PAPER = "Lee et al., CVPR 2025, arXiv 2504.02199"
 def esc(share: float = 0.015) -> Method:
     """Projects the classifier's inputs onto the complement of the forget features' first principal directions.
 
-    With the singular value decomposition `H = V S U^T` of the forget features `[n, d]`, not centred, the kernel W `[d, k]`
-    becomes `(I - U_p U_p^T) W`, U_p the first p directions. Nothing else changes. The features can then hold less of the class
-    than those of a retrained network, and remaining classes that share these directions lose as well: above all when several
-    classes are erased, whose first direction is the one that all features have in common.
+    Let `H = V S U^T` be the singular value decomposition of the forget features `[n, d]`, which are not centred. The kernel W `[d, k]`
+    becomes `(I - U_p U_p^T) W`, with U_p the first p directions. Nothing else changes. The features can then hold less of the class
+    than those of a retrained network. Remaining classes that share these directions lose accuracy too, above all when several
+    classes are erased: their first direction is common to all features.
 
-    Reads forget samples, once. No training, and the learning rate has no effect.
+    It reads forget samples, once. There is no training, and the learning rate has no effect.
     Example: `dj.unlearn(…, forget=[3], method=dj.methods.esc(share=0.03))`.
 
     Args:
-      share: p / d; at least one direction is taken out.
+      share: p / d; at least one direction is removed.
 
     Raises:
       ValueError: share is outside (0, 1].
@@ -44,16 +44,16 @@ def esc(share: float = 0.015) -> Method:
 
 @factory(threshold=INNER_SHARE)
 def esc_t(threshold: float = 0.7) -> Method:
-    """Takes out of the classifier's inputs those entries of the forget features' principal directions that it learns to drop.
+    """Learns which entries of the forget features' principal directions to remove from the classifier's inputs.
 
-    A mask M in [0, 1] of all entries of U (see `esc`) starts at 1 and descends `-log(1 - p_y)` of the forget samples, y
-    their own class, for features `(M U)(M U)^T h` (products of M and U entry by entry). At the end, entries of M up to
-    the threshold become 0 and the others 1, and the kernel W becomes `(M U)(M U)^T W`. The features are computed once.
+    A mask M in [0, 1] over all entries of U (see `esc`) starts at 1. It descends `-log(1 - p_y)` on the forget samples, with y their
+    own class, for features `(M U)(M U)^T h` (M and U are multiplied entry by entry). At the end, entries of M up to the threshold
+    become 0 and the others 1, and the kernel W becomes `(M U)(M U)^T W`. The features are computed once.
 
-    Reads forget samples. Example: `dj.unlearn(…, forget=[3], method=dj.methods.esc_t(), lr=1e-3, epochs=50)`.
+    It reads forget samples. Example: `dj.unlearn(…, forget=[3], method=dj.methods.esc_t(), lr=1e-3, epochs=50)`.
 
     Args:
-      threshold: of the mask.
+      threshold: for the entries of the mask.
 
     Raises:
       ValueError: threshold is outside (0, 1).

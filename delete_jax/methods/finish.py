@@ -19,18 +19,18 @@ LOW = 10.0
 
 @factory(row=one_of(*FINISHES))
 def finish(row: str = "mean") -> Method:
-    """Overwrites the erased classes' part of the classifier, in closed form and without data, after any other method.
+    """Overwrites the erased classes' part of the classifier after any other method, in closed form and without data.
 
-    With `logits = h W + b` (features `h`, kernel `W` `[d, k]`), U the classes to erase and R the others:
+    Let `logits = h W + b` (features `h`, kernel `W` `[d, k]`), U the classes to erase, and R the remaining classes:
 
         row="zero":  W[:, u] = 0                    row="mean":  W[:, u] = mean over R of W[:, r]
         both:        b[u] = mean over R of b[r] - 10
 
-    With "mean" the logit `z_u = mean over R of z_r - 10` is below the largest of the others for every image, so that an
-    erased class is never predicted; with "zero" it is so where the largest is above that constant. The probability
-    `q_u` still depends on the image through the other logits, and ranking images by it still finds the class, less well
-    than before: no row can make it constant, as that takes `z_u = logsumexp(z_R) + constant`
-    (`models.without_classes`). The features stay as they are, and with a few labelled images the row is learnt again.
+    With "mean", the logit `z_u = mean over R of z_r - 10` is below the largest remaining logit for every image, so the network never
+    predicts an erased class. With "zero", this holds if the largest remaining logit is above the constant. The probability `q_u`
+    still depends on the image through the other logits, and ranking images by it still finds the class, less well than before. No
+    row can make it constant, because this takes `z_u = logsumexp(z_R) + constant` (`models.without_classes`). The features do not
+    change, and the row can be learnt again from a few labelled images.
 
     Example: `dj.unlearn(…, forget=[3], method="delete", finish="mean")`.
 
@@ -38,7 +38,7 @@ def finish(row: str = "mean") -> Method:
       row: "zero" or "mean".
 
     Raises:
-      ValueError: another row; (`overwrite`) the logits are not features times a kernel plus a bias.
+      ValueError: the row is unknown. Raised by `overwrite` if the logits are not features times a kernel plus a bias.
     """
 
     return Method(

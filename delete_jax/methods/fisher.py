@@ -14,10 +14,10 @@ from delete_jax.model import Variables
 
 @factory()
 def fisher() -> Method:
-    """Adds Gaussian noise of variance `strength / (F + 1e-8)`, F the diagonal Fisher information on remaining data.
+    """Adds Gaussian noise of variance `strength / (F + 1e-8)`, with F the diagonal Fisher information on remaining data.
 
-    `1 / (F + 1e-8)` is at most 1e3, 1e2 in the classifier; the variance there and in normalisations is ten times as
-    large. No training: `strength` is the learning rate.
+    `1 / (F + 1e-8)` is clipped to at most 1e3, and to 1e2 in the classifier. There and in normalisations, the variance is ten times
+    as large. There is no training: `strength` is the learning rate.
     """
     return Method(
         "fisher",

@@ -12,7 +12,7 @@ from delete_jax.methods.hyperparameters import factory
 def gradient_ascent() -> Method:
     """Minimise `-CE(student, label)` on the forget samples.
 
-    The loss has no lower bound: rates must be small, and there is no target.
+    The loss has no lower bound and no target, so rates must be small.
     """
 
     def loss(outputs: Mapping[str, Output], context: Context) -> dict[str, Term]:

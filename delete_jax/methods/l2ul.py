@@ -33,7 +33,7 @@ PAPER = "Cha et al., AAAI 2024, arXiv 2301.11578"
 def l2ul_adv(strength: float = 0.1) -> Method:
     """Ascent on the forget samples, and descent on adversarial examples of the original towards random labels.
 
-    The examples are made once (targeted L2-PGD, 10 steps of 0.1 within 0.4) and answered in evaluation mode, with the
+    The examples are made once (targeted L2-PGD, 10 steps of 0.1 within 0.4). The student sees them in evaluation mode, with the
     running statistics that the step has just updated.
 
     Args:
@@ -50,7 +50,7 @@ def l2ul_adv(strength: float = 0.1) -> Method:
 def l2ul_imp(strength: float = 0.1, pull: float = 1.0) -> Method:
     """`l2ul_adv` with a penalty on moving the weights that matter little for the forget samples.
 
-    The penalty is `pull/2 sum (1 - importance) (theta - theta_0)^2`, theta_0 the original's weights.
+    The penalty is `pull/2 sum (1 - importance) (theta - theta_0)^2`, with theta_0 the original's weights.
     The importance of a weight is the mean absolute gradient of the logits' norm over the forget batches, scaled to
     [0, 1] within each tensor.
 

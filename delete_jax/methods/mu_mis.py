@@ -16,19 +16,19 @@ from delete_jax.model import Model
 
 @factory(weight=POSITIVE)
 def mu_mis(weight: float = 1.0) -> Method:
-    """Makes the own class's logit less sensitive to the image, and that of another class more.
+    """Makes the logit of a sample's class less sensitive to the image, and that of another class more sensitive.
 
-    The loss is `|grad_x z_y(x)|^2 - weight |grad_x z_c(x)|^2`: y the sample's class, c another class drawn once per sample,
-    x the network's input. The network runs in evaluation mode, because with batch statistics the gradient of one image
-    would depend on the others. Where labels are maps, z is the mean over the positions of the image that count.
+    The loss is `|grad_x z_y(x)|^2 - weight |grad_x z_c(x)|^2`, with y the sample's class, c another class drawn once per sample, and
+    x the network's input. The network runs in evaluation mode, because with batch statistics the gradient of one image would
+    depend on the others. If labels are maps, z is the mean over the positions of the image that count.
 
-    The loss has no lower bound, and the paper stops as soon as no forget sample is recognised; choose the rate and the
-    number of epochs with that in mind. A step needs the gradient of a gradient, so it costs several times an ordinary one.
+    The loss has no lower bound, and the paper stops as soon as no forget sample is recognised. Choose the rate and the number of
+    epochs with that in mind. A step needs the gradient of a gradient, so it costs several times an ordinary one.
 
-    Reads forget samples. Example: `dj.unlearn(…, forget=[3], method=dj.methods.mu_mis(), lr=1e-4)`.
+    It reads forget samples. Example: `dj.unlearn(…, forget=[3], method=dj.methods.mu_mis(), lr=1e-4)`.
 
     Args:
-      weight: lambda, of the other class's sensitivity.
+      weight: lambda, the weight of the other class's sensitivity.
 
     Raises:
       ValueError: weight is not above 0.

@@ -16,8 +16,8 @@ from delete_jax.model import Variables
 def pour() -> Method:
     """Projects the classifier's inputs onto the complement of the erased classes' rows, `w_u w_u^T / |w_u|^2`.
 
-    That is a change of the classifier's kernel alone, on which no data have an influence; it can follow any other method
-    (`project`). No training, and the learning rate plays no part.
+    Only the classifier's kernel changes, and no data are read. It can follow any other method (`project`). There is no training, and
+    the learning rate has no effect.
     """
 
     def edit(setup: Setup) -> Variables:

@@ -19,11 +19,11 @@ from delete_jax.methods.pour import span
 def pour_distill() -> Method:
     """Distils the original's features, without the erased classes' directions, into the layers before the classifier.
 
-    The loss is `|h_s(x) - P h_o(x)|^2` on forget samples: h the features that enter the classifier, of the student and of
-    the original, and `P = I - w_u w_u^T / |w_u|^2`, w_u the erased class's row of the classifier (for several classes, the
-    projection onto the complement of the span of their rows, as in `pour`). The classifier does not move.
+    The loss is `|h_s(x) - P h_o(x)|^2` on forget samples. h_s and h_o are the features that enter the classifier, of the student and of
+    the original. `P = I - w_u w_u^T / |w_u|^2`, with w_u the erased class's row of the classifier. For several classes, P is the
+    projection onto the complement of the span of their rows, as in `pour`. The classifier does not change.
 
-    Reads forget samples. Example: `dj.unlearn(…, forget=[3], method=dj.methods.pour_distill(), lr=1e-3)`.
+    It reads forget samples. Example: `dj.unlearn(…, forget=[3], method=dj.methods.pour_distill(), lr=1e-3)`.
     """
 
     def prepare(setup: Setup) -> Prepared:

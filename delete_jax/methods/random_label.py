@@ -24,7 +24,7 @@ def random_label(exclude_true: bool = False) -> Method:
     """Cross entropy to a random label, uniform over all classes and fixed for the whole run.
 
     Args:
-      exclude_true: draw among the other classes only; the original code includes the true one.
+      exclude_true: draw only from the other classes; the original code includes the true class.
 
     Raises:
       ValueError: exclude_true is not a bool.

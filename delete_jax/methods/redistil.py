@@ -53,27 +53,27 @@ def _names(value: Any) -> tuple[str, ...] | None:
 
 @factory(fresh=Kind("beginnings of the names of layers, or None", _names), images=POSITIVE, features=NOT_NEGATIVE)
 def redistil(fresh: tuple[str, ...] | None = None, images: float = 7.0, features: float = 3.0) -> Method:
-    """Initialises the last stage and the classifier afresh, and distils the original into them, the erased classes masked.
+    """Resets the last stage and the classifier, and distils the original into them with the erased classes masked.
 
-    What the features still know of a class was learned by the layers from its labels. Here these layers start again and see
-    transfer images (`transfer.transfer_images`), all made of forget images, with the answers of the original without the
-    erased classes. They are drawn in proportion to `(1 - p_u) / (number of images with the same answer)`, p_u what the
-    original gives the erased classes: without the balance whole classes are lost. The loss is
-    `KL(masked original || student) + features * mean |h_s - sum_c p_c mu_c|^2`, h_s the student's features, p the target and mu_c
-    the original's mean feature over the transfer images that it answers with c; it falls along a cosine, and fresh weights decay.
-    The layers before stay as they are, on frozen statistics. Some classes suffer, where no transfer image resembles them.
+    The layers learned what the features represent of a class from its labels. Here these layers start from new weights. They see
+    transfer images (`transfer.transfer_images`), all made from forget images, with the original's predictions without the erased
+    classes. Images are drawn in proportion to `(1 - p_u) / (number of images with the same prediction)`, with p_u the original's
+    probability of the erased classes; without this balance, whole classes are lost. The loss is
+    `KL(masked original || student) + features * mean |h_s - sum_c p_c mu_c|^2`, with h_s the student's features, p the target, and
+    mu_c the original's mean feature over the transfer images that it predicts as c. The loss falls along a cosine over the steps, and
+    new weights decay. Earlier layers do not change, and their statistics are frozen. Classes that no transfer image resembles lose accuracy.
 
-    Reads forget samples; for Linen networks with an answer per image. An epoch is one pass over the transfer images.
-    A step of this project. Example: `dj.unlearn(…, forget=[3], method=dj.methods.redistil(), lr=0.05, epochs=2)`.
+    It reads forget samples, and works for Linen networks with one prediction per image. An epoch is one pass over the transfer
+    images. It is a method of this project. Example: `dj.unlearn(…, forget=[3], method=dj.methods.redistil(), lr=0.05, epochs=2)`.
 
     Args:
-      fresh: how the names of the layers begin that start again, beside the classifier, such as ("layer3", "layer4"). None: the
-        ones that end a row of numbered names, such as layer4_0 and layer4_1 after layer3_1.
+      fresh: prefixes of the names of the layers to reset in addition to the classifier, such as ("layer3", "layer4"). If None, the
+        last of the numbered layers, such as layer4_0 and layer4_1 after layer3_1.
       images: transfer images per forget image.
       features: weight of the features' term.
 
     Raises:
-      ValueError: no such layers, or images is not above 0, or features is below 0.
+      ValueError: there are no such layers, images is not above 0, or features is below 0.
     """
 
     def prepare(setup: Setup) -> Prepared:

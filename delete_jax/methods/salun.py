@@ -29,12 +29,12 @@ from delete_jax.methods.random_label import random_label
 
 @factory(fraction=SHARE, remain=FLAG, mask=one_of("salient", "random"))
 def salun(fraction: float = 0.5, remain: bool = False, mask: str = "salient") -> Method:
-    """Cross entropy to random labels, while only the most salient weights move.
+    """Cross entropy to random labels; only the most salient weights change.
 
     Args:
-      fraction: of all weights; those with the largest absolute forget gradient move.
+      fraction: share of all weights that change: those with the largest absolute forget gradient.
       remain: also train on remaining data.
-      mask: "random" moves the same share of weights, drawn at random: the control for the choice by saliency.
+      mask: "random" changes the same share of weights, drawn at random, as a control for the choice by saliency.
 
     Raises:
       ValueError: fraction is outside (0, 1], remain is not a bool, or the mask is unknown.

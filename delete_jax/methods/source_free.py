@@ -22,12 +22,11 @@ POOL = 2**14
 def source_free() -> Method:
     """Trains the classifier alone, on random features that it labels itself: no sample is read.
 
-    Features are drawn once, `h ~ N(0, I)`. Those that the original's classifier assigns to an erased class serve as forget
-    samples, the rest as remaining samples, and the kernel and the bias descend the loss of `delete(remain=True)` on a batch
-    of each.
+    Features are drawn once, `h ~ N(0, I)`. Those that the original's classifier assigns to an erased class serve as forget samples, and
+    the rest as remaining samples. The kernel and the bias descend the loss of `delete(remain=True)` on a batch of each.
 
-    The values of the forget samples are never read: only their shape, and their number, which together with the epochs
-    and the batch size gives the number of steps. The layers before the classifier stay, so only the predictions forget.
+    The values of the forget samples are never read, only their shape and their number, which gives the number of steps together with
+    the epochs and the batch size. The layers before the classifier do not change, so only the predictions forget.
     Example: `dj.unlearn(…, forget=[3], method=dj.methods.source_free(), lr=1e-1)`.
     """
     return Method(

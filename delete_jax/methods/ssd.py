@@ -15,12 +15,12 @@ from delete_jax.model import Variables
 def ssd(alpha: float = 10.0, dampening: float = 1.0) -> Method:
     """Shrinks the weights that matter much more for the forget samples than for all data.
 
-    `theta_i * min(dampening I_D / I_f, 1)` where `I_f > alpha I_D`, with the diagonal Fisher information of all data and
-    of the forget samples. Reads remaining data once; no training, and the learning rate plays no part.
+    Where `I_f > alpha I_D`, `theta_i` becomes `theta_i * min(dampening I_D / I_f, 1)`. I_D and I_f are the diagonal Fisher information
+    of all data and of the forget samples. It reads remaining data once. There is no training, and the learning rate has no effect.
 
     Args:
-      alpha: how much more a weight must matter.
-      dampening: lambda.
+      alpha: how much more a weight must matter for the forget samples.
+      dampening: lambda, the strength of the shrinking.
 
     Raises:
       ValueError: a value is not above 0.

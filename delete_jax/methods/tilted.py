@@ -26,8 +26,8 @@ from delete_jax.methods.hyperparameters import NUMBER, factory
 def tilted(beta: float = 2.0) -> Method:
     """DELETE with a target tilted towards the classes that resemble the sample's own.
 
-    The target is DELETE's times `exp(beta similarity(y, u))`, renormalised; the similarity of classes y and u (the
-    sample's label) is the cosine of their rows in the original's classifier.
+    The target is DELETE's times `exp(beta similarity(y, u))`, renormalised. The similarity of a class y and the sample's label u is
+    the cosine of their rows in the original's classifier.
 
     Args:
       beta: 0 is DELETE.

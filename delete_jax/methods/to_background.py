@@ -23,16 +23,16 @@ from delete_jax.methods.hyperparameters import CLASS, factory
 
 @factory(background=CLASS)
 def to_background(background: int = 0) -> Method:
-    """KL to the background at the pixels of an erased class, and to the original's masked answer at all other pixels.
+    """KL to the background at the pixels of an erased class, and to the original's masked prediction at all other pixels.
 
-    DELETE leaves it to the original what an erased pixel becomes, which is the class that it resembles most. This needs the
-    pixels' labels, DELETE only needs to know which images hold the class.
+    With DELETE, the original decides what an erased pixel becomes: the class that it resembles most. This method needs the pixels'
+    labels; DELETE only needs to know which images contain the class.
 
     Args:
       background: the class that erased pixels become.
 
     Raises:
-      ValueError: background is not a class number; (for a request) is no class of the network, or is to be erased.
+      ValueError: background is not a class number. For a request, also if the network has no such class, or it is to be erased.
     """
 
     def check(num_classes: int, forget: tuple[int, ...]) -> None:

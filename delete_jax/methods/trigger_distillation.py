@@ -12,11 +12,11 @@ from delete_jax.methods.hyperparameters import factory
 
 @factory()
 def trigger_distillation() -> Method:
-    """KL to the original's answers, nothing masked, on forget and on remaining samples.
+    """KL to the original's predictions, with nothing masked, on forget and on remaining samples.
 
-    On the forget samples those answers must come from other images: the caller gives images with the trigger, and as
-    `teacher_logits` the original's logits on the same images without it. Without that column the student would only be
-    held where it is.
+    On the forget samples, these predictions must come from other images. The caller passes images with the trigger, and as
+    `teacher_logits` the original's logits on the same images without the trigger. Without this column, the student would not
+    change.
     """
 
     def loss(outputs: Mapping[str, Output], context: Context) -> dict[str, Term]:

@@ -20,12 +20,12 @@ SAMPLES, BYTES = 1000, 2**30
 def wood_fisher(remain: bool = True) -> Method:
     """One Newton step, `theta + strength H^-1 gradient`, with the inverse Fisher information as `H^-1`.
 
-    The Fisher information is that of up to 1000 single remaining samples, as many as have room in 1 GiB. The gradient is
-    that of the forget samples' part of the training loss less that of the remaining ones. No training: `strength` is
-    the learning rate.
+    The Fisher information comes from up to 1000 single remaining samples, as many as fit in 1 GiB. The gradient is that of the
+    forget samples' part of the training loss minus that of the remaining ones. There is no training: `strength` is the learning
+    rate.
 
     Args:
-      remain: False takes one ascent step on the forget samples instead.
+      remain: if False, take one ascent step on the forget samples instead.
 
     Raises:
       ValueError: remain is not a bool.

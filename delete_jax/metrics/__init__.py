@@ -1,4 +1,4 @@
-"""Measures: functions of arrays. Every figure says which direction is better."""
+"""Metrics: functions of arrays. Each says which direction is better."""
 
 from delete_jax.metrics.accuracy import (
     absorbed_by,
@@ -11,7 +11,7 @@ from delete_jax.metrics.accuracy import (
     nearest_class,
     per_class,
 )
-from delete_jax.metrics.distances import agreement, jensen_shannon, total_variation
+from delete_jax.metrics.distances import agreement, agreement_by_class, jensen_shannon, total_variation
 from delete_jax.metrics.left import with_gaps
 from delete_jax.metrics.likelihood_ratio import Separation, logit_confidence, unlearned_likelihood_ratio
 from delete_jax.metrics.measure import SHOWN, Measure, show
@@ -53,6 +53,7 @@ __all__ = [
     "absorbed_by",
     "accuracy",
     "agreement",
+    "agreement_by_class",
     "aus",
     "centred_prototypes",
     "confusion_matrix",

@@ -10,7 +10,7 @@ from delete_jax.data.dataset import IGNORE
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts int64 `[k, k]`, rows the true class, columns the predicted one. `labels`, `predictions`: int, same shape.
+    """Counts int64 `[k, k]`: rows are true classes, columns predicted ones. `labels` and `predictions` are int, of the same shape.
 
     Examples:
       >>> import numpy as np
@@ -24,7 +24,7 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
 
 
 def accuracy(confusion: np.ndarray, classes: Sequence[int]) -> float:
-    """Fraction of the samples of `classes` that are predicted right; NaN where there are none.
+    """Fraction of the samples of `classes` that are predicted correctly; NaN if there are none.
 
     Examples:
       >>> import numpy as np
@@ -39,20 +39,20 @@ def accuracy(confusion: np.ndarray, classes: Sequence[int]) -> float:
 
 
 def per_class(confusion: np.ndarray) -> list[float | None]:
-    """Accuracy of each class; None where it has no samples."""
+    """Accuracy of each class; None for a class without samples."""
     return [float(confusion[i, i] / row.sum()) if row.sum() else None for i, row in enumerate(confusion)]
 
 
 def absorbed_by(confusion: np.ndarray, forget: Sequence[int]) -> np.ndarray:
-    """Where the samples of the forgotten classes go: fractions float64 `[k]`, the confusion matrix's rows together."""
+    """Fraction of the forgotten classes' samples predicted as each class, float64 `[k]`: the sum of their rows in the confusion matrix."""
     row = confusion[list(forget)].sum(0)
     return row / max(row.sum(), 1)
 
 
 def nearest_class(confusion: np.ndarray, forget: Sequence[int]) -> int | None:
-    """The remaining class that samples of the forgotten ones are predicted as most often, the first of several.
+    """The remaining class that is predicted most often for samples of the forgotten classes; the first one of several.
 
-    None where there are no such samples, or none is predicted as a remaining class.
+    None if there are no such samples, or if none of them is predicted as a remaining class.
     """
     counts = np.delete(confusion[list(forget)].sum(0), list(forget))
     remaining = np.delete(np.arange(len(confusion)), list(forget))
@@ -60,10 +60,10 @@ def nearest_class(confusion: np.ndarray, forget: Sequence[int]) -> int | None:
 
 
 def forget_remain_accuracy(answers: np.ndarray, labels: np.ndarray, forget: Sequence[int]) -> dict[str, float]:
-    """`acc_f` and `acc_r`: the fraction answered rightly of the forgotten and of the other classes; NaN where there is none.
+    """Accuracy `acc_f` on the forgotten classes and `acc_r` on the remaining classes; NaN if there are no such samples.
 
     Args:
-      answers, labels: int `[n]`, or label maps `[n, h, w]`, whose pixels of the label 255 do not count.
+      answers, labels: predicted and true classes, int `[n]`; or maps `[n, h, w]`, where pixels with the label 255 do not count.
       forget: the forgotten classes.
 
     Examples:

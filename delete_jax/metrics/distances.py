@@ -1,4 +1,4 @@
-"""How far two networks' answers are apart. `p`, `q`: probabilities `[n, k]` on the same samples; symmetric in both."""
+"""Distances between the predictions of two networks. `p`, `q`: probabilities `[n, k]` on the same samples. All are symmetric."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
 
 
 def agreement(p: np.ndarray, q: np.ndarray) -> float:
-    """Fraction of samples with the same most probable class; higher is nearer.
+    """Fraction of samples for which both networks predict the same class; higher is nearer.
 
     Examples:
       >>> import numpy as np
@@ -35,3 +35,25 @@ def agreement(p: np.ndarray, q: np.ndarray) -> float:
       0.5
     """
     return float(np.mean(p.argmax(-1) == q.argmax(-1)))
+
+
+def agreement_by_class(
+    labels: np.ndarray, predictions: np.ndarray, others: np.ndarray, num_classes: int
+) -> list[float | None]:
+    """Fraction of each class's samples for which two networks predict the same class; None where a class has no samples.
+
+    Args:
+      labels: true classes int `[n]`.
+      predictions, others: the classes int `[n]` that the two networks predict.
+      num_classes: the number `k` of classes, and so of the returned values.
+
+    Examples:
+      >>> import numpy as np
+      >>> from delete_jax import metrics
+      >>> labels, predictions, others = np.array([0, 0, 1]), np.array([0, 1, 1]), np.array([0, 0, 1])
+      >>> metrics.agreement_by_class(labels, predictions, others, 3)
+      [0.5, 1.0, None]
+    """
+    total = np.bincount(labels, minlength=num_classes)
+    same = np.bincount(labels[predictions == others], minlength=num_classes)
+    return [float(part / count) if count else None for part, count in zip(same, total, strict=True)]

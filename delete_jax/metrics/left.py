@@ -62,7 +62,7 @@ def _nearest(evidence: Any) -> float | None:
 ATTACKS = (
     Measure("residual_auc", lambda e: residual_auc(e.test, e.test_labels, e.forget), "", "percent",
             "Found by the order of probabilities", "AUC of the probability left",
-            "Area under the ROC curve of the probability left on what was erased, its test images against all others; 50 % is chance.",
+            "Area under the ROC curve of the probability left on the erased classes: their test images against all others; 50 % is chance.",
             "The score of a test image is the probability that the network gives to the erased classes together. The area under the "
             "ROC curve, with the erased classes' images as positives, is the share of pairs of an erased and another image in which "
             "the erased one scores higher; ties count half. Far below 50 %, the reversed order gives the class away."),
@@ -73,29 +73,29 @@ ATTACKS = (
             "pixels' span (255 for bytes) and stays within the span. The noise is drawn from a fixed seed and is the same for every network."),
     Measure("probe", lambda e: e.probe, "", "percent",
             "Linear probe", "probe on features, forgotten",
-            "Test images of what was erased that a logistic regression on the features still tells, taught on all classes."),
+            "Test images of the erased classes that a logistic regression on the features predicts correctly; it is trained on all classes."),
     Measure("nearest_mean",
             lambda e: nearest_class_mean(e.train_features, e.train_labels, e.test_features, e.test_labels, e.forget),
             "", "percent", "Nearest class mean", "nearest mean",
             "Erased test images whose features are nearest to the mean of their own class's training images."),
     Measure("prototype", _prototype, "", "percent",
             "Prototype attack, ten images", "prototype",
-            "Erased test images recognised after ten training images of the class have rewritten its part of the last layer."),
+            "Erased test images predicted correctly after ten training images of the class have rewritten its part of the last layer."),
     *(Measure(f"probe_{n}{suffix}", _few_labels(n, part), "", "percent",
               f"Probe with {n} labelled image{'s' if n > 1 else ''} a class, {title}", f"probe, {n} a class, {short}", text, definition)
       for n in (1, 10, 100)
       for part, suffix, title, short, text, definition in (
           (0, "", "erased images", "forgotten",
-           "Erased test images that a logistic regression on the features tells, taught on so few images; mean over draws.",
+           "Erased test images that a logistic regression on the features predicts correctly; it is trained on so few images; mean over draws.",
            "A linear probe (arXiv 1610.01644): multinomial logistic regression with L2 penalty, C = 1, on the standardised inputs of "
-           "the last layer. It is trained on so many labelled training images of each class, the erased classes included, or on all "
-           "of a class that has fewer. The value is its accuracy on the erased classes' test images, averaged over five draws from a "
+           "the last layer. It is trained on this number of labelled training images of each class, including the erased classes, or on all "
+           "images of a class that has fewer. The value is its accuracy on the erased classes' test images, averaged over five draws from a "
            "fixed seed; `_others` is its accuracy on all other test images."),
-          (1, "_others", "other images", "others", "The same of the other classes: worse features lower both.", ""),
+          (1, "_others", "other images", "others", "The same for test images of the remaining classes; worse features lower both values.", ""),
       )),
     *(Measure(f"shots_{shots or 'all'}", functools.partial(_shots, shots=shots), "", "percent",
               f"Nearest prototype, {words}", f"prototype, {words}",
-              "Erased test images nearest, by the cosine of centred features, to the mean of so many of their class's images.")
+              "Erased test images whose nearest prototype, by the cosine of centred features, is the mean of so many images of their own class.")
       for shots, words in ((1, "one image"), (5, "five images"), (None, "all images"))),
 )  # fmt: skip
 
@@ -110,7 +110,7 @@ def _gap(row: Measure) -> Measure:
     return Measure(
         f"{row.name}_gap", beside(function), "retrained", "points",
         f"{row.title}: gap to retrained", f"{row.short}: gap to retrained",
-        "The value minus the retrained network's; below 0 is another trace, not a better result.",
+        "The value minus the retrained network's. Below 0 is another trace of the class, not a better result.",
     )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ GAPS = {row.name: _gap(row) for row in ATTACKS}
 
 
 def with_gaps(names: Iterable[str]) -> tuple[str, ...]:
-    """The names of measures, each attack followed by its gap to the retrained network; none twice."""
+    """Adds, after each attack, the name of its gap to the retrained network. No name occurs twice."""
     found = (part for name in names for part in (name, *([GAPS[name].name] if name in GAPS else [])))
     return tuple(dict.fromkeys(found))
 
@@ -127,13 +127,13 @@ LEFT = (
     *(part for row in ATTACKS for part in (row, GAPS[row.name])),
     Measure("residual_knowledge", beside(_knowledge_ratio), "", "times",
             "Perturbed images recognised, over retrained", "perturbed recognised / retrained",
-            "Share of perturbed erased images that are recognised, divided by the retrained network's share; not shown where that is 0.",
+            "Share of perturbed erased images that the network recognises, divided by the retrained network's share; not shown if that is 0.",
             "The ratio of `acc_ft_perturbed` to the retrained network's value on the same images, after Hsu et al. (NeurIPS 2025, "
-            "arXiv 2601.22359); 1 is as after retraining. A network that was retrained without a class hardly ever predicts it. Where its "
-            "share is 0 there is no ratio: read `acc_ft_perturbed` and its gap instead."),
+            "arXiv 2601.22359); 1 is the value after retraining. A network that was retrained without a class hardly ever predicts it. If its "
+            "share is 0, there is no ratio: read `acc_ft_perturbed` and its gap instead."),
     Measure("over_unlearning", before(lambda e, o: over_unlearning(o.perturbed_logits, e.perturbed_logits, e.forget)), "", "number",
             "Over-unlearning near the erased images", "OU@0.03",
-            "Total variation on perturbed erased images to the original's prediction without the erased classes; 0 to 1.",
+            "Total variation distance, on perturbed erased images, to the original's prediction without the erased classes; 0 to 1.",
             "OU@ε after Ha et al. (ICML 2026, arXiv 2506.01318), with ε = 0.03: the mean of ½ Σ |p − q| over the perturbed images of "
             "`acc_ft_perturbed`. p is the softmax of the original with the erased classes' logits at −∞, q the softmax of this network. Ha et al. "
             "keep only perturbed images near the original's decision boundary; here all of them count. The original's own value is the mean "
@@ -141,21 +141,21 @@ LEFT = (
             "so a low value shows that this target was met; the retrained network's value shows whether it is the right one."),
     Measure("nearest_class", _nearest, "up", "percent",
             "Accuracy on the nearest class", "nearest class, test",
-            "Test accuracy on the remaining class that the retrained network predicts most often for what was erased.",
+            "Test accuracy on the remaining class that the retrained network predicts most often for the erased classes.",
             "Damage from erasing a class shows first in the class that resembles it. The nearest class is the remaining class that the "
             "retrained network predicts most often for the erased classes' test images, taken together. `report.json` names it under "
             "`nearest_class`, and so does the report. Without a retrained network it is not measured."),
     Measure("relearn_steps", before(_relearn_steps), "", "count",
             "Steps to relearn half", "steps to relearn half",
-            "Steps of fine-tuning on ten images a class until half of the original's accuracy on the class is back."),
+            "Steps of fine-tuning on ten images per class until half of the original's accuracy on the class is back."),
     Measure("cka_original", before(lambda e, o: linear_cka(e.erased_features, o.erased_features)), "", "number",
             "CKA of features to the original", "CKA to original",
-            "How alike the features of erased test images are to the original's, up to rotation and scale; 0 to 1."),
+            "Similarity of the features of erased test images to the original's, up to rotation and scale; 0 to 1."),
     Measure("cka_retrained", beside(lambda e, r: linear_cka(e.erased_features, r.erased_features)), "up", "number",
             "CKA of features to the retrained network", "CKA to retrained",
-            "The same to the features of a network that never saw the class."),
+            "The same similarity to the features of a network that never saw the class."),
     Measure("head_norm", lambda e: _head(e, 0), "", "number", "Rank of the class's row in the last layer", "rank of row norm",
-            "Where the norm of the erased class's row stands among all classes': 0 is the smallest, 1 the largest."),
+            "Rank of the norm of the erased class's row among all classes: 0 is the smallest, 1 the largest."),
     Measure("head_bias", lambda e: _head(e, 1), "", "number", "Rank of the class's bias", "rank of bias",
-            "The same of its bias."),
+            "The same rank for its bias."),
 )  # fmt: skip

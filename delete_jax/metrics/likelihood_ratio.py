@@ -11,12 +11,12 @@ LEAST_DEVIATION = 1e-6
 
 
 class Separation(NamedTuple):
-    """How well an attack tells networks that unlearned a sample from networks that were never trained on it.
+    """How well an attack separates networks that unlearned a sample from networks that were never trained on it.
 
     Attributes:
       auc: area under the ROC curve over all samples and networks; 0.5 is chance.
-      accuracy: mean of the fractions that are right in both groups, where the likelihoods are equal; 0.5 is chance.
-      found: the fraction of unlearned cases found at the threshold that at most 1 % of the others pass; 0.01 is chance.
+      accuracy: mean of the accuracies in both groups, with the threshold at equal likelihoods; 0.5 is chance.
+      found: fraction of unlearned cases found at the threshold that at most 1 % of the others pass; 0.01 is chance.
     """
 
     auc: float
@@ -32,7 +32,7 @@ def logit_confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
       labels: int `[n]`, in [0, k).
 
     Returns:
-      float64 `[n]`; finite where p_y rounds to 1.
+      float64 `[n]`; finite even if p_y rounds to 1.
 
     Examples:
       >>> import numpy as np
@@ -49,17 +49,18 @@ def logit_confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def unlearned_likelihood_ratio(unlearned: Sequence[np.ndarray], never: Sequence[np.ndarray]) -> Separation:
-    """U-LiRA (arXiv 2403.01218): is a sample's confidence more likely in networks that unlearned it, or that never saw it?
+    """U-LiRA (arXiv 2403.01218): tests whether a sample's confidence is more likely in networks that unlearned it or in networks that never saw it.
 
-    Both are normal distributions with a mean for each sample and one variance for all samples, as LiRA advises where a sample has few
-    networks. Two networks, one of each kind, are judged by the means of the others: with nothing to find, chance is exact.
+    Both are modelled as normal distributions, with a mean for each sample and one variance for all samples, as LiRA recommends for few
+    networks per sample. Two networks, one of each kind, are judged by the means of the others, so that chance is exact when there is
+    nothing to find.
 
     Args:
-      unlearned: for each sample the confidences (`logit_confidence`) in networks that were trained on it and then unlearned it.
-      never: the same for networks that were not trained on it. At least two of each kind for every sample.
+      unlearned: for each sample, the confidences (`logit_confidence`) of networks that were trained on it and then unlearned it.
+      never: for each sample, the confidences of networks that were never trained on it. Each sample needs at least two of each kind.
 
     Raises:
-      ValueError: the lists differ in length, or a sample has fewer than two confidences of a kind.
+      ValueError: the lists differ in length, or a sample has fewer than two confidences of one kind.
 
     Examples:
       >>> import numpy as np

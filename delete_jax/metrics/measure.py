@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 
 
 class Measure(NamedTuple):
-    """One measure.
+    """A row of the table of measures.
 
     Attributes:
-      name: its key in a network's metrics; a dot leads into a nested dict.
-      function: evidence -> number or None.
-      direction: "down" or "up", where lower or higher is better; "" where neither is, "retrained" where near it is best.
+      name: its key in a network's metrics. A dot separates the keys of nested dicts.
+      function: maps the evidence to a number, or None.
+      direction: "down" if lower is better, "up" if higher is better, "retrained" if near the retrained network is best, otherwise "".
       show: how it is shown: a key of `SHOWN`.
       title: in a report.
-      short: the same as a column's heading in a table.
+      short: its heading as a column of a table.
       text: one sentence that says what it is.
-      definition: the exact definition and its source, a paragraph of `docs/reference/measures.md`; "" where the sentence says it all.
+      definition: the exact definition with its source, a paragraph of `docs/reference/measures.md`; "" if `text` is enough.
     """
 
     name: str
@@ -86,7 +86,7 @@ SHOWN = {
 
 
 def show(value: float | None, how: str) -> str:
-    """A value in words; "–" for None and for what is not finite.
+    """Formats a value; "–" for None and for values that are not finite.
 
     Examples:
       >>> from delete_jax import metrics

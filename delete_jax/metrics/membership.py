@@ -8,12 +8,12 @@ import numpy as np
 
 
 class Attack(NamedTuple):
-    """What one attack says.
+    """The result of one membership attack.
 
     Attributes:
-      called_members: fraction of the targets called members; lower is better for forgotten samples.
-      accuracy: how often an attack fitted on half of the shadow samples is right on the other half. Chance is 0.5, and near
-        it `called_members` says nothing.
+      called_members: fraction of the targets predicted as members; lower is better for forgotten samples.
+      accuracy: accuracy of an attack fitted on half of the shadow samples, on the other half. Chance is 0.5; near it,
+        `called_members` means nothing.
     """
 
     called_members: float
@@ -27,13 +27,13 @@ def entropy(p: np.ndarray) -> np.ndarray:
 
 
 def modified_entropy(p: np.ndarray, labels: np.ndarray, *, legacy: bool = False) -> np.ndarray:
-    """`-(1 - p_y) log p_y - Σ_{i≠y} p_i log(1 - p_i)` in nats (arXiv 2003.10595): 0 for a sure and right answer.
+    """`-(1 - p_y) log p_y - Σ_{i≠y} p_i log(1 - p_i)` in nats (arXiv 2003.10595): 0 for a confident, correct prediction.
 
     Args:
       p: probabilities `[n, k]`.
       labels: int `[n]`, the true classes y.
-      legacy: what published unlearning code computes instead: log p for log(1 - p), and the label's term taken, in every
-        sample, at the class of any sample. A sample's figure then depends on which others it is measured with.
+      legacy: compute what published unlearning code does: log p for log(1 - p), and in every sample the label's term at the
+        class of any sample. The value of a sample then depends on the other samples in the call.
 
     Returns:
       float64 `[n]`.
@@ -56,21 +56,21 @@ def membership(
     legacy: bool = False,
     seed: int = 0,
 ) -> dict[str, Attack]:
-    """Support vector attacks (RBF, C = 3, gamma = 1 / dimensions), one for each feature of the answers.
+    """Membership attacks by support vector machines (RBF, C = 3, gamma = 1 / dimensions), one for each feature of the predictions.
 
-    Members and non-members (the shadow samples) are cut at random to the same number. An attack on all of them judges the
-    targets; the accuracy is that of the same attack fitted on half of them, on the other half.
+    Members and non-members (the shadow samples) are subsampled to the same number. An attack fitted on all of them judges the
+    targets. Its accuracy comes from the same attack fitted on half of them and tested on the other half.
 
     Args:
-      members_p: probabilities `[n, k]` on samples that were trained on and stay, not augmented; `members_y` int `[n]`.
-      nonmembers_p: the same on samples never trained on, `[m, k]`; `nonmembers_y` int `[m]`.
-      targets_p: the same on the samples to judge, the forgotten ones, `[t, k]`; `targets_y` int `[t]`.
-      most: at most this many members and as many non-members; the time grows with its square (seconds at 2000).
-      legacy: the modified entropy as published code computes it; see `modified_entropy`.
-      seed: which of the shadow samples are taken, and in which half.
+      members_p: probabilities `[n, k]` on training samples that remain, not augmented; `members_y` int `[n]`.
+      nonmembers_p: probabilities `[m, k]` on samples that were never trained on; `nonmembers_y` int `[m]`.
+      targets_p: probabilities `[t, k]` on the samples to judge, the forgotten ones; `targets_y` int `[t]`.
+      most: use at most this many members and as many non-members. The time grows with its square (seconds at 2000).
+      legacy: compute the modified entropy as published code does; see `modified_entropy`.
+      seed: decides which shadow samples are taken, and in which half.
 
     Returns:
-      By feature: correctness, confidence (`p_y`), entropy, modified_entropy, probabilities (the whole answer).
+      An `Attack` for each feature: correctness, confidence (`p_y`), entropy, modified_entropy, probabilities (all of them).
     """
     size = min(len(members_y), len(nonmembers_y), most)
     if size < 2 or len(targets_y) == 0:

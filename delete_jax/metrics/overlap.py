@@ -8,7 +8,7 @@ import numpy as np
 
 
 def iou(confusion: np.ndarray) -> np.ndarray:
-    """Of each class, float64 `[k]`: right pixels over those that are the class or called so; NaN where there are none.
+    """Intersection over union of each class, float64 `[k]`: correct pixels over pixels that are the class or predicted as it; NaN if there are none.
 
     Args:
       confusion: int `[k, k]`, rows the true class, columns the predicted one (`accuracy.confusion_matrix`), without
@@ -26,16 +26,16 @@ def iou(confusion: np.ndarray) -> np.ndarray:
 
 
 def mean_iou(confusion: np.ndarray, classes: Sequence[int]) -> float:
-    """Mean over those of `classes` that occur, in truth or in prediction; NaN where none does."""
+    """Mean IoU over those of `classes` that occur, as a true or predicted class; NaN if none does."""
     found = iou(confusion)[list(classes)]
     return float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
 
 
 def without_rows(confusion: np.ndarray, classes: Sequence[int]) -> np.ndarray:
-    """The confusion matrix with the pixels of `classes` left out, whatever is predicted there.
+    """The confusion matrix without the pixels of `classes`, whatever is predicted there.
 
-    After unlearning these pixels must become something else; whether that counts against the classes that they become is
-    a choice, so both figures are given.
+    After unlearning, these pixels must become something else. Whether this counts against the classes that they become is a
+    choice, so reports show both values.
     """
     return np.where(np.isin(np.arange(len(confusion)), list(classes))[:, None], 0, confusion)
 

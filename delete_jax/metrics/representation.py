@@ -17,12 +17,12 @@ def linear_probe(
     test_labels: np.ndarray,
     classes: Sequence[int],
 ) -> float:
-    """Accuracy of a logistic regression (L2, C = 1) on standardised features; nearer to the retrained network's is better.
+    """Accuracy of a logistic regression (L2, C = 1) on standardised features. Nearer to the retrained network's is better.
 
     Args:
-      train_features, train_labels: `[n, d]` and int `[n]`: training samples of all classes, the forgotten ones too.
+      train_features, train_labels: `[n, d]` and int `[n]`: training samples of all classes, including the forgotten ones.
       test_features, test_labels: `[m, d]` and int `[m]`.
-      classes: whose test samples count. NaN where there are none.
+      classes: those whose test samples count. NaN if there are none.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -40,7 +40,7 @@ def nearest_class_mean(
     test_labels: np.ndarray,
     classes: Sequence[int],
 ) -> float:
-    """Accuracy of the nearest (Euclidean) mean of a class's training features; arguments and direction of `linear_probe`."""
+    """Accuracy of predicting the class with the nearest (Euclidean) mean of training features. Arguments and direction are those of `linear_probe`."""
     from sklearn.metrics import pairwise_distances_argmin
 
     known = np.unique(train_labels)
@@ -59,16 +59,16 @@ def prototype_attack(
 ) -> float:
     """Accuracy on a class after a few of its samples have rewritten its part of the last layer; lower is better.
 
-    The class's column becomes the mean feature of the samples, scaled to the mean norm of the other classes' columns, and
-    its bias the mean of theirs: nothing of what unlearning did to the last layer's answer for the class stays.
-    Where all features are positive (after a ReLU) such a column may well win for every class, and the figure is 1 for
-    any network: compare it with the retrained network's.
+    The class's column becomes the mean feature of the samples, scaled to the mean norm of the other classes' columns. Its bias
+    becomes the mean of theirs. Nothing remains of what unlearning did to the class in the last layer. If all features are
+    positive (after a ReLU), such a column may win for every class, and the value is 1 for any network. Compare it with the
+    retrained network's.
 
     Args:
       kernel, bias: `[d, k]` and `[k]`: the last layer, logits = features @ kernel + bias.
       prototype_features: `[n, d]`, of n samples of the class.
       class_: the forgotten class.
-      test_features, test_labels: `[m, d]` and int `[m]`; only the class's samples count. NaN where there are none.
+      test_features, test_labels: `[m, d]` and int `[m]`; only samples of the class count. NaN if there are none.
     """
     others = np.arange(len(bias)) != class_
     prototype = prototype_features.mean(0, dtype=np.float64)
@@ -82,8 +82,8 @@ def prototype_attack(
 def linear_cka(a: np.ndarray, b: np.ndarray) -> float:
     """`‖bᵀa‖² / (‖aᵀa‖ ‖bᵀb‖)` with Frobenius norms, on centred features (arXiv 1905.00414).
 
-    In [0, 1]: 1 where the features are the same up to rotation and one scale. `a`, `b`: `[n, d1]` and `[n, d2]`, of the
-    same samples. NaN where either does not vary.
+    The value is in [0, 1]; it is 1 if the features are the same up to rotation and one scale. `a` and `b` are `[n, d1]` and
+    `[n, d2]`, of the same samples. NaN if either does not vary.
     """
     a, b = a.astype(np.float64), b.astype(np.float64)
     a, b = a - a.mean(0), b - b.mean(0)
@@ -92,15 +92,15 @@ def linear_cka(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def relearn_steps(accuracies: Sequence[float], steps: Sequence[int], original: float) -> int | None:
-    """Steps of fine-tuning on a few forgotten samples until the class is half back; nearer to retrained's is better.
+    """Steps of fine-tuning on a few forgotten samples until half of the accuracy is back. Nearer to the retrained network's is better.
 
     Args:
-      accuracies: float `[t + 1]`, acc_ft before and during the fine-tuning.
+      accuracies: float `[t + 1]`, `acc_ft` before and during the fine-tuning.
       steps: int `[t + 1]`, rising: the steps at which they were measured.
-      original: acc_ft of the network before unlearning.
+      original: `acc_ft` of the network before unlearning.
 
     Returns:
-      The first of `steps` with at least half of the original's accuracy; None if there is none.
+      The first of `steps` with at least half of the original's accuracy; None if no step has.
     """
     measured = zip(steps, accuracies, strict=True)
     return next((int(step) for step, accuracy in measured if accuracy >= original / 2), None)

@@ -15,7 +15,7 @@ from delete_jax.metrics.distances import total_variation
 
 
 def residual_auc(probabilities: np.ndarray, labels: np.ndarray, forget: Sequence[int]) -> float:
-    """Does the *order* of the probabilities give the class away, though none of them is large?
+    """Tests whether the *order* of the probabilities gives the class away, even if all of them are small.
 
     Args:
       probabilities: float `[n, k]`, on test samples of all classes.
@@ -23,8 +23,8 @@ def residual_auc(probabilities: np.ndarray, labels: np.ndarray, forget: Sequence
       forget: the erased classes.
 
     Returns:
-      The area under the ROC curve of the mass on the erased classes, their samples against all others: 1 where anybody who
-      may ask for probabilities finds them all, 0.5 where the order says nothing. NaN without samples of both kinds.
+      The area under the ROC curve of the probability on the erased classes: their samples against all others. At 1, anyone who can
+      query probabilities finds all of them; at 0.5, the order says nothing. NaN without samples of both kinds.
 
     Examples:
       The erased class 0 is never predicted, and its small probability still ranks the images:
@@ -44,16 +44,16 @@ def residual_auc(probabilities: np.ndarray, labels: np.ndarray, forget: Sequence
 
 
 def draw_few(labels: np.ndarray, per_class: int | None, draws: int = 5, seed: int = 0) -> list[np.ndarray]:
-    """A few samples of each class, drawn several times.
+    """Draws a few samples of each class, several times.
 
     Args:
       labels: int `[n]`.
-      per_class: samples of each class, or as many as it has; all of them when None (one draw).
-      draws: how often they are drawn.
+      per_class: samples of each class, or all if it has fewer. If None, all samples in one draw.
+      draws: number of draws.
       seed: of the draws.
 
     Returns:
-      The samples' indices, int `[samples]` of each draw.
+      The indices of the samples, int `[samples]`, for each draw.
     """
     found = []
     for draw in range(1 if per_class is None else draws):
@@ -70,18 +70,18 @@ def few_label_probe(
     forget: Sequence[int],
     draws: Sequence[np.ndarray],
 ) -> tuple[float, float]:
-    """What somebody with the weights and a few labelled images of each class recognises.
+    """Accuracy of someone who has the weights and a few labelled images of each class.
 
-    Logistic regressions (L2, C = 1) on standardised features, the mean over draws of the labelled images.
+    The attack is a logistic regression (L2, C = 1) on standardised features; the values are means over draws of the images.
 
     Args:
-      train_features, train_labels: `[n, d]` and int `[n]`, of all classes, the erased ones too.
+      train_features, train_labels: `[n, d]` and int `[n]`, of all classes, including the erased ones.
       test_features, test_labels: `[m, d]` and int `[m]`.
       forget: the erased classes.
-      draws: the training samples that each probe is taught on (`draw_few`).
+      draws: the training samples of each probe (`draw_few`).
 
     Returns:
-      Accuracy on test samples of the erased, and of the other classes: worse features lower both. NaN where there are none.
+      Accuracy on test samples of the erased classes and of the remaining classes. Worse features lower both. NaN without samples.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -98,14 +98,14 @@ def few_label_probe(
 
 
 def over_unlearning(original: np.ndarray, network: np.ndarray, forget: Sequence[int]) -> float:
-    """How far a network is from the original without the erased classes, near the erased samples (OU@ε, arXiv 2506.01318).
+    """Distance to the original without the erased classes, near the erased samples (OU@ε, arXiv 2506.01318).
 
     Args:
       original, network: logits float `[n, k]` on slightly perturbed samples of the erased classes.
       forget: the erased classes.
 
     Returns:
-      The mean total variation between the softmax of the original, the erased classes' logits at -inf, and the network's; 0..1.
+      The mean total variation between the original's softmax, with the erased classes' logits at -inf, and the network's; 0 to 1.
     """
     erased = np.isin(np.arange(original.shape[-1]), list(forget))
     masked = np.where(erased, -np.inf, original.astype(np.float64))
@@ -120,16 +120,16 @@ def centred_prototypes(
     forget: Sequence[int],
     shots: int | None,
 ) -> float:
-    """Accuracy on the erased classes' test samples of the nearest prototype by cosine, from a few images of these classes.
+    """Accuracy on the erased classes of predicting the nearest prototype by cosine, given a few images of these classes.
 
-    Features are centred by the mean of the remaining classes' training features: where all features are positive, as after
-    a ReLU, one prototype would win for every sample. The remaining classes' prototypes are the means of all their images.
+    Features are centred by the mean of the remaining classes' training features. Otherwise one prototype would win for every
+    sample if all features are positive, as after a ReLU. The remaining classes' prototypes are the means of all their images.
 
     Args:
       train_features, train_labels: `[n, d]` and int `[n]`, of all classes.
       test_features, test_labels: `[m, d]` and int `[m]`.
       forget: the erased classes.
-      shots: images of each erased class, the first in the data; all when None.
+      shots: number of images of each erased class, the first ones in the data; all if None.
     """
     erased = np.isin(train_labels, list(forget))
     centre = train_features[~erased].mean(0, dtype=np.float64)
@@ -146,15 +146,15 @@ def centred_prototypes(
 
 
 def head_trace(kernel: np.ndarray, bias: np.ndarray, forget: Sequence[int]) -> tuple[float, float]:
-    """Does the last layer itself give away which class was erased?
+    """Tests whether the last layer itself gives away which class was erased.
 
     Args:
       kernel, bias: `[d, k]` and `[k]`.
       forget: the erased classes.
 
     Returns:
-      The mean rank of the erased classes' row norms, and of their biases, among all classes: from 0, the smallest, to 1, the
-      largest; where nothing shows, near 0.5 on average over classes.
+      The mean rank of the erased classes' row norms, and of their biases, among all classes, from 0 (smallest) to 1 (largest). If
+      nothing shows, the mean over classes is near 0.5.
     """
     norms = np.linalg.norm(kernel.astype(np.float64), axis=0)
 

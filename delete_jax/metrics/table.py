@@ -17,7 +17,7 @@ from delete_jax.metrics.overlap import iou, mean_iou, predicted_fraction, withou
 
 
 def measure(evidence: Any, names: Iterable[str]) -> dict[str, Any]:
-    """The measures of these names on the evidence, nested as their names say; without those that it has nothing for."""
+    """Computes measures by name on the evidence, nested at the dots of the names. Measures without a value are left out."""
     found: dict[str, Any] = {}
     for name in names:
         if (value := MEASURES[name].function(evidence)) is not None:
@@ -28,7 +28,7 @@ def measure(evidence: Any, names: Iterable[str]) -> dict[str, Any]:
 
 
 def look_up(figures: Mapping[str, Any], name: str) -> Any:
-    """The value of a measure in a network's metrics; None where it was not measured."""
+    """The value of a measure in a network's metrics; None if it was not measured."""
     value: Any = figures
     for key in name.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
@@ -40,32 +40,32 @@ def look_up(figures: Mapping[str, Any], name: str) -> Any:
 _ANSWERS = (
     Measure("acc_ft", lambda e: accuracy(e.confusion, e.forget), "down", "percent",
             "Recognised, test images", "forgotten, test",
-            "Test images of what was erased that are still answered with their own class."),
+            "Test images of the erased classes that the network still predicts as their own class."),
     Measure("acc_f", lambda e: accuracy(e.train_confusion, e.forget), "down", "percent",
             "Recognised, training images", "forgotten, train",
-            "The same on the training images, the ones to be forgotten."),
+            "The same share of the training images, which are the samples to forget."),
     Measure("any_forgotten", lambda e: float(e.absorbed_by[list(e.forget)].sum()), "down", "percent",
             "Answered with any erased class", "any forgotten",
-            "Counts it too when one erased class stands in for another."),
+            "Test images of the erased classes that the network predicts as any erased class, not only their own."),
     Measure("forget_mass", lambda e: e.forget_mass, "down", "percent",
             "Probability left", "probability left",
-            "Mean probability given to what was erased, on its test images; finer than the answers."),
+            "Mean probability that the network gives to the erased classes on their test images; finer than counting predictions."),
     Measure("acc_rt", lambda e: accuracy(e.confusion, e.remain), "up", "percent",
             "Recognised, test images", "others, test",
-            "Test images of the other classes that are answered rightly."),
+            "Test images of the remaining classes that the network predicts correctly."),
     Measure("acc_r", lambda e: accuracy(e.train_confusion, e.remain), "up", "percent",
             "Recognised, training images", "others, train",
-            "The same on the training images."),
+            "The same share of their training images."),
     Measure("hmean_residual", before(lambda e, o: hmean_residual(_acc(e, "remain"), _acc(e, "forget"))), "up", "number",
             "Harmonic mean, residual", "H-Mean, residual",
-            "Balances what is kept with one minus what is left of the erased class."),
+            "Harmonic mean of the accuracy on the remaining classes and one minus the accuracy on the erased classes."),
     Measure("hmean_drop",
             before(lambda e, o: hmean_drop(_acc(e, "remain"), _acc(e, "forget"), _acc(o, "forget"))), "up", "number",
             "Harmonic mean, drop", "H-Mean, drop",
-            "Balances what is kept with how far recognition of the erased class fell."),
+            "Harmonic mean of the accuracy on the remaining classes and the drop in accuracy on the erased classes."),
     Measure("aus", before(lambda e, o: aus(_acc(e, "remain"), _acc(e, "forget"), _acc(o, "remain"))), "up", "number",
             "Adaptive unlearning score", "AUS",
-            "One minus the accuracy lost elsewhere, divided by one plus what is left."),
+            "One minus the accuracy lost on the remaining classes, divided by one plus the accuracy left on the erased classes."),
 )  # fmt: skip
 
 
@@ -85,30 +85,30 @@ _DISTANCES = tuple(
     for part in ("forget", "remain")
     for key, function, direction, how, title, short, unit, text in (
         ("total_variation", total_variation, "down", "number", "Total variation", "TV to", "",
-         "Probability that would have to move for the answers to be the same; 0 to 1."),
+         "Probability that would have to move between classes to make both predictions the same; 0 to 1."),
         ("jensen_shannon", jensen_shannon, "down", "nats", "Jensen-Shannon", "JS to", " (nats)",
-         "The same question in nats; 0 to 0.693."),
+         "Jensen-Shannon divergence of the predictions of both networks, in nats; 0 to 0.693."),
         ("agreement", agreement, "up", "percent", "Same answer", "same answer as", "",
-         "Test images on which both networks name the same class."),
+         "Test images for which both networks predict the same class."),
     )
 )  # fmt: skip
 
 _ATTACK = (
     Measure("mia", lambda e: e.attack.called_members, "down", "percent",
             "Called members", "called members",
-            "Erased training images that an attack on the confidence calls trained on."),
+            "Training images of the erased classes that an attack on the confidence predicts as members of the training data."),
     Measure("mia_accuracy", lambda e: e.attack.accuracy, "", "percent",
             "That attack is right", "that attack is right",
-            "How often it is right on images that were not to be forgotten: near 50 % it proves nothing."),
+            "Accuracy of this attack on images that were not to be forgotten; near 50 %, its result means nothing."),
 )  # fmt: skip
 
 
 _COST = (
     Measure("seconds", lambda e: e.seconds, "down", "seconds", "Time", "seconds",
-            "Wall clock of preparation and steps; compilation, evaluation and saving apart."),
+            "Wall clock of preparation and steps, without compilation, evaluation and saving."),
     Measure("speedup", beside(lambda e, r: r.seconds / e.seconds if e.seconds and r.seconds else None), "up", "times",
             "Faster than retraining", "× faster than retraining",
-            "The retrained network's time over this one's."),
+            "Time of retraining divided by the time of unlearning."),
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------- single samples
@@ -116,13 +116,13 @@ _COST = (
 _SAMPLES = (
     Measure("acc_listed", lambda e: e.right(e.listed), "", "percent",
             "Recognised, forgotten samples", "forgotten samples",
-            "Training images to be forgotten that are answered with their class; a network that never saw them recognises most of them."),
+            "Training images to forget that the network predicts correctly; a network that never saw them recognises most of them."),
     Measure("acc_unlisted", lambda e: e.right(~e.listed), "up", "percent",
             "Recognised, remaining samples", "remaining samples",
-            "The other training images."),
+            "The other training images that the network predicts correctly."),
     Measure("acc_test", lambda e: accuracy(e.confusion, e.remain), "up", "percent",
             "Recognised, test images", "test",
-            "Test images of all classes."),
+            "Test images of all classes that the network predicts correctly."),
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------- a class per pixel
@@ -130,29 +130,29 @@ _SAMPLES = (
 _PIXELS = (
     Measure("iou_f", lambda e: mean_iou(e.confusion, e.forget), "down", "number",
             "IoU", "IoU, erased",
-            "Overlap of the erased class's pixels with those called so; mean over the erased classes."),
+            "Intersection over union of the erased class's pixels and the pixels predicted as it; mean over the erased classes."),
     Measure("predicted_f", lambda e: predicted_fraction(e.confusion, e.forget), "down", "percent",
             "Pixels called so", "pixels called so",
-            "Fraction of all test pixels that are called an erased class."),
+            "Fraction of all test pixels that the network predicts as an erased class."),
     Measure("miou_r", lambda e: mean_iou(without_rows(e.confusion, e.forget), e.others), "up", "number",
             "mIoU", "mIoU, others",
-            "Mean over the other classes, without background; pixels of the erased class are left out."),
+            "Mean IoU of the remaining classes, without background; pixels of the erased class are left out."),
     Measure("miou_r_counted", lambda e: mean_iou(e.confusion, e.others), "up", "number",
             "mIoU, erased pixels counted", "the same, erased pixels counted",
-            "The same with those pixels counted against the classes that they become."),
+            "The same mean, with pixels of the erased class counted against the classes that they become."),
     Measure("iou_background",
             lambda e: None if e.background is None else float(iou(without_rows(e.confusion, e.forget))[e.background]),
             "up", "number", "IoU of the background", "IoU, background",
-            "Pixels of the erased class are left out."),
+            "IoU of the background; pixels of the erased class are left out."),
     Measure("pixel_accuracy", lambda e: _diagonal(without_rows(e.confusion, e.forget)), "up", "percent",
             "Pixels called rightly", "pixels called rightly",
-            "Pixels of the erased class are left out."),
+            "Fraction of the pixels that the network predicts correctly; pixels of the erased class are left out."),
     Measure("to_background", lambda e: None if e.background is None else float(e.absorbed_by[e.background]), "", "percent",
             "Erased pixels called background", "erased pixels that become background",
-            "Test pixels of the erased class that are called background."),
+            "Test pixels of the erased class that the network predicts as background."),
     Measure("same_as_retrained", beside(lambda e, r: e.agreement(r)), "up", "percent",
             "Erased pixels answered as by the retrained network", "erased pixels answered as by the retrained (ignored)",
-            "Test pixels of the erased class that the network retrained with them ignored answers alike."),
+            "Test pixels of the erased class for which the network predicts the same as the one retrained with these pixels ignored."),
 )  # fmt: skip
 
 
@@ -177,16 +177,16 @@ def _trigger(
 
 _TRIGGER = (
     _trigger("asr", "stamped", "others", "target", "down", "Attack success", "attack success",
-             "Test images of other classes, with the trigger, that are answered with the target. A network that was never "
-             "poisoned does so now and then: that is the floor."),
+             "Test images of other classes, with the trigger, that the network predicts as the target. The floor is the value "
+             "of a network that was never poisoned: it also predicts the target now and then."),
     _trigger("acc_stamped", "stamped", "others", "own", "up", "Right under the trigger", "right under the trigger",
-             "The same images answered with their true class."),
+             "The same images, predicted as their true class."),
     _trigger("acc", "clean", "all", "own", "up", "All classes", "all, clean",
-             "Clean test images answered rightly."),
+             "Clean test images that the network predicts correctly."),
     _trigger("acc_target", "clean", "targets", "own", "up", "The target class", "target, clean",
-             "Clean images of the target: what a careless defence erases."),
+             "Clean test images of the target that the network predicts correctly; a careless defence erases these."),
     _trigger("acc_others", "clean", "others", "own", "up", "The other classes", "others, clean",
-             "Clean images of all others."),
+             "Clean test images of all other classes that the network predicts correctly."),
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------- two images, one person?
@@ -207,9 +207,9 @@ _VERIFICATION = tuple(
         ("genuine", "", "number", "Cosine, same person", "genuine", "Mean cosine of two images of one person."),
         ("impostor", "", "number", "Cosine, different people", "impostor", "Mean cosine of images of two people."),
         ("eer", "", "percent", "Equal error rate", "EER",
-         "Where as many pairs of different people are accepted as pairs of one person are refused."),
+         "Error rate at the threshold where false acceptance of different people equals false rejection of the same person."),
         ("tar", "", "percent", "Accepted at 1 % false", "TAR at 1 %",
-         "Pairs of one person that are accepted where 1 % of the pairs of different people are."),
+         "Pairs of one person that are accepted at the threshold that accepts 1 % of the pairs of different people."),
         ("rank_one", "", "percent", "Nearest is the same person", "rank one",
          "Images whose nearest other image shows the same person."),
     )

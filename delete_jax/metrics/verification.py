@@ -8,19 +8,19 @@ import numpy as np
 
 
 class Scores(NamedTuple):
-    """Cosines of pairs of different images: `genuine` of one person, `impostor` of two; float64 `[pairs]`."""
+    """Cosines of pairs of different images, float64 `[pairs]`: `genuine` pairs show one person, `impostor` pairs two."""
 
     genuine: np.ndarray
     impostor: np.ndarray
 
 
 def pair_scores(features: np.ndarray, identities: np.ndarray, others: np.ndarray | None = None) -> Scores:
-    """The cosine of every pair of images.
+    """Computes the cosine of every pair of images.
 
     Args:
-      features: `[n, d]`, of the people asked about.
+      features: `[n, d]`, of images of the people in question.
       identities: int `[n]`.
-      others: `[m, d]`, images of other people, whose pairs with the first are impostors too.
+      others: `[m, d]`, of images of other people. Their pairs with the first images are impostors too.
     """
     unit = _unit(features)
     cosine = unit @ unit.T
@@ -33,7 +33,7 @@ def pair_scores(features: np.ndarray, identities: np.ndarray, others: np.ndarray
 
 
 def roc(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
-    """False and true acceptance rates `[t]`, rising, at every threshold; from (0, 0) to (1, 1)."""
+    """False and true acceptance rates `[t]` at all thresholds, rising from (0, 0) to (1, 1)."""
     from sklearn.metrics import roc_curve
 
     values = np.concatenate([scores.genuine, scores.impostor])
@@ -46,8 +46,8 @@ def _is_empty(scores: Scores) -> bool:
 
 
 def equal_error_rate(scores: Scores) -> float:
-    """Where false acceptance equals false rejection (linear between thresholds); 0 separates perfectly, 0.5 is chance.
-    NaN where there is no pair of one person, or none of two."""
+    """Error rate where false acceptance equals false rejection (linear between thresholds). 0 is perfect separation, 0.5 is chance.
+    NaN if there is no genuine pair or no impostor pair."""
     if _is_empty(scores):
         return float("nan")
     false, true = roc(scores)
@@ -60,8 +60,8 @@ def equal_error_rate(scores: Scores) -> float:
 
 
 def true_acceptance(scores: Scores, false_acceptance: float = 0.01) -> float:
-    """True acceptance rate at the largest threshold set that accepts at most this fraction of impostors (TAR@FAR).
-    NaN where there is no pair of one person, or none of two."""
+    """True acceptance rate at the most permissive threshold that accepts at most this fraction of impostors (TAR@FAR).
+    NaN if there is no genuine pair or no impostor pair."""
     if _is_empty(scores):
         return float("nan")
     false, true = roc(scores)
@@ -69,7 +69,7 @@ def true_acceptance(scores: Scores, false_acceptance: float = 0.01) -> float:
 
 
 def rank_one(features: np.ndarray, identities: np.ndarray) -> float:
-    """Fraction of images whose nearest other image (by cosine) shows the same person; NaN where no two do."""
+    """Fraction of images whose nearest other image (by cosine) shows the same person; NaN if no two images do."""
     if len(np.unique(identities)) == len(identities):
         return float("nan")
     unit = _unit(features)

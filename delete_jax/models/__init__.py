@@ -1,4 +1,4 @@
-"""Networks by name, and adapters for anybody else's."""
+"""Networks by name, and adapters for your own networks."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ NETWORKS: dict[str, Network] = {
     **all_cnn.ROWS,
     **deeplab.ROWS,
 }
-"""Every network of the package by its name."""
+"""All networks of the package, by name."""
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-"""The types that `create` can compute in, by name."""
+"""The dtypes in which `create` can compute, by name."""
 
 
 def create(name: str, num_classes: int, dtype: str = "float32", remat: bool = False) -> nn.Module:
-    """The network of that name.
+    """Creates a network by name.
 
     Args:
-      name: in `NETWORKS`.
-      num_classes: k.
-      dtype: of the computation, of `DTYPES`.
-      remat: compute activations again in the backward pass in place of keeping them: less memory, more time, the same
-        variables. For a network whose module has an attribute `remat`.
+      name: a key of `NETWORKS`.
+      num_classes: the number of classes, k.
+      dtype: of the computation; a key of `DTYPES`.
+      remat: recompute activations in the backward pass instead of storing them. This takes less memory and more time, with the
+        same variables. The module must have an attribute `remat`.
 
     Raises:
-      ValueError: unknown name or dtype; a network without `remat`.
+      ValueError: the name or dtype is unknown, or the network has no `remat`.
 
     Examples:
       >>> from delete_jax import models
@@ -78,7 +78,7 @@ def check_name(name: str) -> None:
 
 
 def init(module: nn.Module, image_shape: Sequence[int], seed: int) -> Variables:
-    """Fresh variables for images `[h, w, c]`. It compiles by itself: inside `jax.jit` or `jax.eval_shape`, `module.init`."""
+    """Initialises variables for images `[h, w, c]`. It compiles by itself; inside `jax.jit` or `jax.eval_shape`, use `module.init`."""
     x = jnp.zeros((1, *image_shape), jnp.float32)
     # It runs once: XLA on CPU would optimise it for seconds.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None

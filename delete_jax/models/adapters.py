@@ -21,18 +21,17 @@ if TYPE_CHECKING:
 
 
 def from_linen(module: nn.Module, classifier: str | None = None, streams: tuple[str, ...] = ("dropout",)) -> Model:
-    """A Linen module whose `__call__(x, train: bool)` returns logits. Equal arguments give the same `Model`.
+    """Converts a Linen module whose `__call__(x, train: bool)` returns logits. Equal arguments return the same `Model`.
 
-    Collections that the network only writes, such as what it sows, are not carried from step to step: they stay as they
-    came.
+    Collections that the network only writes, such as sown values, are not updated from step to step.
 
     Args:
       module: the network.
       classifier: the path of its last layer, such as "head" or "decoder/head" (see `Model.classifier`).
-      streams: the random streams that it draws from in training, such as ("dropout", "drop_path"); each gets its own key.
+      streams: the random streams that it draws from in training, such as ("dropout", "drop_path"). Each gets its own key.
 
     Raises:
-      ValueError: that is no Linen module.
+      ValueError: the argument is not a Linen module.
 
     Examples:
       >>> import jax
@@ -121,20 +120,20 @@ def _read(apply: Callable, variables: Variables, x: chex.Array) -> list[str]:
 
 
 def from_nnx(module: nnx.Module, classifier: str | None = None) -> tuple[Model, Variables]:
-    """An NNX module whose `__call__(x)` returns logits; `train()`/`eval()` set its mode.
+    """Converts an NNX module whose `__call__(x)` returns logits, and whose `train()` and `eval()` set its mode.
 
-    Each random stream, whatever its name, is seeded from the step's key. What the module sows is not kept.
+    All random streams are seeded from the step's key. Values that the module sows are not kept.
 
     Args:
-      module: the network; stays as it is, and may be changed later.
+      module: the network. It is not changed, and you may change it later.
       classifier: the path of its last layer, such as "head" (see `Model.classifier`).
 
     Returns:
-      the model, and copies of the module's variables as nested dicts of arrays: `params` and, for everything else
-      (running statistics), `state`. To write results back: `nnx.update(module, variables["params"], variables["state"])`.
+      the model, and copies of the module's variables as nested dicts of arrays: `params`, and `state` for everything else
+      (running statistics). To write results back, call `nnx.update(module, variables["params"], variables["state"])`.
 
     Raises:
-      ValueError: that is no NNX module.
+      ValueError: the argument is not an NNX module.
 
     Examples:
       >>> import jax.numpy as jnp

@@ -18,14 +18,14 @@ from delete_jax.models.resnet import conv_bn_relu
 class AllCNN(nn.Module):
     """Images `[b, h, w, c]`, normalised, -> logits `[b, num_classes]`.
 
-    The network of the unlearning literature (Golatkar et al., arXiv 1911.04933), which differs from the original's
-    "All-CNN-C": batch normalisation in place of dropout, twice the channels already in the third layer, and the last 1x1
-    convolution as a linear layer after the average over positions, without the rectifier.
+    This is the network of the unlearning literature (Golatkar et al., arXiv 1911.04933). It differs from the original
+    "All-CNN-C": it has batch normalisation instead of dropout, and twice the channels already in the third layer. Its last 1x1
+    convolution is a linear layer after the average over positions, without the rectifier.
 
     Attributes:
-      num_classes: k.
+      num_classes: the number of classes, k.
       features: channels before and after the first stride.
-      dtype: of the computation; parameters, statistics and logits stay float32.
+      dtype: of the computation. Parameters, statistics and logits stay float32.
     """
 
     num_classes: int

@@ -22,14 +22,14 @@ class DeepLab(nn.Module):
     """What V3 and V3+ have in common.
 
     Attributes:
-      num_classes: k.
+      num_classes: the number of classes, k.
       block: `resnet.Block` or `resnet.Bottleneck`.
       stages, features: blocks and channels of each of the four stages (three for the small network).
       stem: (size, stride) of the first convolution and whether a 3x3 pooling of stride 2 follows.
       output_stride: image pixels per position of the last stage: 8 or 16; later stages are dilated in place of strides.
       atrous_rates: of the pyramid's 3x3 convolutions.
       pyramid_features: channels of the pyramid and of what follows.
-      dtype: of the computation; parameters, statistics and logits stay float32.
+      dtype: of the computation. Parameters, statistics and logits stay float32.
       remat: compute the ResNet's blocks' activations again in the backward pass: about a third more time, much less memory.
     """
 
@@ -85,7 +85,7 @@ class DeepLabV3(DeepLab):
     """Images `[b, h, w, c]`, normalised, of any size -> logits `[b, h, w, num_classes]`; torchvision's network.
 
     Attributes:
-      dropout: of the pyramid's result, in training.
+      dropout: rate on the pyramid's output, in training.
     """
 
     dropout: float = 0.5
@@ -103,7 +103,7 @@ class DeepLabV3Plus(DeepLab):
     """Images `[b, h, w, c]`, normalised, of any size -> logits `[b, h, w, num_classes]`.
 
     Attributes:
-      low_features: channels of the first stage's output, as the decoder sees it.
+      low_features: channels of the first stage's output at the decoder.
     """
 
     low_features: int = 48

@@ -25,24 +25,24 @@ def save_exported(
     image_shape: Sequence[int],
     preprocess: Callable[[chex.Array], chex.Array] | None = None,
 ) -> None:
-    """Writes a network in evaluation mode as a function of images: StableHLO, for CPU, CUDA and TPU.
+    """Writes a network in evaluation mode to a file, as a StableHLO function of images for CPU, CUDA and TPU.
 
-    The file needs nothing but JAX where it is used, and computes what the network computes under `jax.jit` there:
+    Using the file requires only JAX. It computes what the network computes under `jax.jit` on the same platform:
 
         exported = jax.export.deserialize(bytearray(open("network.jax", "rb").read()))
         logits = exported.call(images)
 
     Args:
       model, variables: the network.
-      path: of the file, ".jax". One that is there is replaced.
+      path: of the file, ending in ".jax". An existing file is replaced.
       image_shape: `(h, w, c)` of the images.
-      preprocess: stored images -> the network's input, such as `data.normalize(mean, std)`; it becomes part of the function.
+      preprocess: maps stored images to the network's input, such as `data.normalize(mean, std)`. It becomes part of the function.
 
-    The function takes images `[b, h, w, c]`, any number of them: uint8 where there is a `preprocess`, otherwise float32 and
-    ready for the network. It returns logits, `[b, k]` or `[b, h, w, k]`.
+    The function takes any number of images `[b, h, w, c]`: uint8 if there is a `preprocess`, otherwise float32 and ready for the
+    network. It returns logits, `[b, k]` or `[b, h, w, k]`.
 
     Raises:
-      ValueError: another kind of file, no shape of images, or a network that cannot be traced for any number of images.
+      ValueError: the path has another suffix, the image shape is invalid, or the network cannot be traced for a variable batch size.
     """
     path = pathlib.Path(path)
     if path.suffix != SUFFIX:

@@ -41,7 +41,7 @@ def watch(
       layer: the path of a submodule, with "/" between names.
 
     Raises:
-      ValueError: there is no such layer, or it runs several times.
+      ValueError: the network has no such layer, or runs it several times.
     """
     seen, names = [], []
 
@@ -64,14 +64,14 @@ def watch(
 
 @functools.cache
 def features(module: nn.Module | torch.nn.Module, classifier: str) -> Model:
-    """The network up to its classifier: `apply` returns the features that enter it, `[b, d]`, in place of logits.
+    """Cuts a network before its classifier: `apply` returns the features that enter it, `[b, d]`, instead of logits.
 
     Args:
       module: a Linen network, or a PyTorch module (with the variables of `from_torch`).
-      classifier: the path of its last layer (`Network.classifier`); features with positions are averaged over these.
+      classifier: the path of its last layer (`Network.classifier`). Features with positions are averaged over the positions.
 
     Raises:
-      ValueError: (by `apply`) there is no such layer, or it runs several times.
+      ValueError: (by `apply`) the network has no such layer, or runs it several times.
     """
     if not isinstance(module, nn.Module):
         return torch_features(module, classifier)
@@ -80,13 +80,13 @@ def features(module: nn.Module | torch.nn.Module, classifier: str) -> Model:
 
 @functools.cache
 def layer_output(module: nn.Module | torch.nn.Module, layer: str) -> Model:
-    """The network up to one of its layers: `apply` returns its output `[b, d]`, averaged over positions.
+    """Cuts a network after one of its layers: `apply` returns the layer's output `[b, d]`, averaged over positions.
 
     Args:
       module, layer: as for `features`.
 
     Raises:
-      ValueError: (by `apply`) there is no such layer, or it runs several times.
+      ValueError: (by `apply`) the network has no such layer, or runs it several times.
     """
     if not isinstance(module, nn.Module):
         return torch_features(module, layer, outputs=True)
@@ -103,17 +103,17 @@ def _up_to(read: Callable[[Variables, chex.Array], chex.Array]) -> Model:
 
 @functools.cache
 def grad_cam(module: nn.Module, layer: str) -> Callable[[Variables, chex.Array, chex.Array], chex.Array]:
-    """Grad-CAM: `(variables, x, classes) -> maps`, where in the image a network finds its reasons for a class.
+    """Grad-CAM: a function `(variables, x, classes) -> maps` that shows which parts of an image support a class.
 
-    The activations of a layer, weighted by the mean gradient of the class's logit (Selvaraju et al., ICCV 2017, arXiv
-    1610.02391): `relu(Σ_d mean_hw(∂ logit / ∂ a_d) a_d)`.
+    A map is the sum of a layer's activations, weighted by the mean gradient of the class's logit (Selvaraju et al., ICCV 2017,
+    arXiv 1610.02391): `relu(Σ_d mean_hw(∂ logit / ∂ a_d) a_d)`.
 
     Args:
       module: a Linen classifier, `__call__(x, train)`.
       layer: the path of one of its submodules, with outputs `[b, h, w, d]`, such as the last block of a ResNet.
 
     Returns:
-      a compiled function of `x` `[b, H, W, c]`, normalised, and `classes` int `[b]`; maps float `[b, h, w]`, at least 0.
+      a compiled function of the variables, of `x` `[b, H, W, c]`, normalised, and of `classes` int `[b]`. The maps are float `[b, h, w]`, at least 0.
 
     Raises:
       ValueError: (by the function) the module has no such layer, or runs it several times.

@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 
 
 def from_keras(network: keras.Model, classifier: str | None = None) -> tuple[Model, Variables]:
-    """A Keras network, on the JAX backend: of keras.applications, or your own. Needs the extra `keras`.
+    """Converts a Keras network on the JAX backend: one of keras.applications, or your own. Needs the extra `keras`.
 
-    Its answers must be logits: no softmax at the end, such as `classifier_activation=None` in keras.applications.
+    The network must return logits, with no softmax at the end. In keras.applications, pass `classifier_activation=None`.
 
         model, variables = dj.models.from_keras(network)
         result = dj.unlearn(model, variables, images, labels, forget=[3])
         for weight in network.weights:
             weight.assign((result.variables["params"] | result.variables["state"])[weight.path])
 
-    In training mode the running statistics are updated, and what is random is seeded from the step's key.
+    In training mode, running statistics are updated, and random layers are seeded from the step's key.
 
     Args:
-      network: built; stays as it is.
+      network: a built network. It is not changed.
       classifier: the name of its last layer, such as "dense" (see `Model.classifier`).
 
     Returns:
-      the model, and copies of the network's weights by their paths: `params`, those that are trained, and `state`, the
-      others (running statistics, frozen layers).
+      the model, and copies of the network's weights by their paths: `params` are trained, and `state` holds all others (running
+      statistics, frozen layers).
 
     Raises:
-      ValueError: Keras is missing or runs on another backend, that is no network of Keras or not built, two weights have
-        the same path, or no layer has that name. (By `apply_train`) statistics would be those of each device alone.
+      ValueError: Keras is missing or runs on another backend, the network is not a Keras network or not built, two weights have
+        the same path, or no layer has that name. Raised by `apply_train` if each device would compute its own statistics.
     """
     _check(network)
     known = {id(weight): weight.path for weight in network.weights}

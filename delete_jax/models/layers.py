@@ -13,10 +13,10 @@ from delete_jax.parallel import AXIS
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last, as in PyTorch: running averages keep the *unbiased* variance.
+    """Batch normalisation over all axes but the last. As in PyTorch, running averages keep the *unbiased* variance.
 
-    Statistics are computed in float32 or wider and, under `pmap` over `parallel.AXIS`, over all devices. Variable names
-    are those of `flax.linen.BatchNorm`; `dtype` is the result's, the input's when None.
+    Statistics are computed in float32 or wider. Under `pmap` over `parallel.AXIS`, they are those of all devices. Variable names
+    match `flax.linen.BatchNorm`. `dtype` is that of the output; the input's if None.
     """
 
     momentum: float = 0.9
@@ -53,7 +53,7 @@ def recomputed(block: type[nn.Module], remat: bool) -> type[nn.Module]:
 
 
 class Mark(nn.Module):
-    """Hands its input on: a name for an activation that is shown (`Network.layers`) and is no submodule's output."""
+    """Returns its input. It names an activation that `Network.layers` should show and that is not the output of a submodule."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -16,15 +16,15 @@ ANSWERS = ("image", "pixel")
 
 
 class Network(NamedTuple):
-    """A row of `delete_jax.models.NETWORKS`; a network of your own gets one from your config file:
+    """A row of `delete_jax.models.NETWORKS`. A config file adds one for a network of your own:
 
         NETWORKS["mine"] = Network(Mine, classifier="head", layers=("encoder/block3",))
 
     Attributes:
       factory: `(num_classes, dtype=...) -> a Linen module` whose `__call__(x, train)` returns logits.
-      classifier: the submodule that makes the logits from features, with its kernel `[..., d, k]`; "/" leads inwards.
-      answers: once per "image", logits `[b, k]`, or once per "pixel", `[b, h, w, k]`.
-      layers: submodules whose outputs are shown, from the first to the last; Grad-CAM looks at the last.
+      classifier: the path of the submodule that computes the logits from features; its kernel is `[..., d, k]`. "/" separates names.
+      answers: "image" if logits are `[b, k]`, or "pixel" if they are `[b, h, w, k]`.
+      layers: submodules whose outputs the report shows, from first to last. Grad-CAM uses the last.
     """
 
     factory: Callable[..., nn.Module]
@@ -39,10 +39,10 @@ class Network(NamedTuple):
 
 
 def with_classifier(variables: Variables, other: Variables, path: tuple[str, ...]) -> Variables:
-    """The network with the classifier, at `path` in `params`, of another one, for other classes.
+    """Replaces a network's classifier, at `path` in `params`, with that of another network, for other classes.
 
     Raises:
-      ValueError: one of them has no layer there.
+      ValueError: one of the networks has no layer at `path`.
     """
 
     def put(tree: Any, source: Any, keys: tuple[str, ...]) -> Any:
@@ -58,10 +58,10 @@ def with_classifier(variables: Variables, other: Variables, path: tuple[str, ...
 
 
 def shapes(module: nn.Module, image_shape: Sequence[int]) -> Variables:
-    """The shapes and dtypes of a network's variables for images `[h, w, c]`, without computing them.
+    """Returns the shapes and dtypes of a network's variables for images `[h, w, c]`, without computing the variables.
 
     Raises:
-      ValueError: the network cannot take such images.
+      ValueError: the network cannot take images of this shape.
     """
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     try:

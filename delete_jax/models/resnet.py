@@ -15,7 +15,7 @@ from delete_jax.models.network import Network
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut, projected where the shape changes."""
+    """A residual block of two 3x3 convolutions. The shortcut is projected if the shape changes."""
 
     features: int
     stride: int = 1
@@ -36,8 +36,8 @@ class Block(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions, the last with four times as many channels, and a shortcut; a stride is the 3x3
-    convolution's, as in PyTorch's networks (version 1.5)."""
+    """A residual block of 1x1, 3x3 and 1x1 convolutions; the last has four times as many channels. The 3x3 convolution has
+    the stride, as in PyTorch's networks (version 1.5)."""
 
     features: int
     stride: int = 1
@@ -59,14 +59,14 @@ class ResNet(nn.Module):
     """Images `[b, h, w, c]`, normalised, -> logits `[b, num_classes]`.
 
     Attributes:
-      num_classes: k.
+      num_classes: the number of classes, k.
       stages: blocks per stage; each stage after the first halves the resolution.
-      features: channels per stage; the stem has as many as the first.
+      features: channels per stage. The stem has as many as the first stage.
       stem_stride: stride of the 3x3 stem; 1 is the CIFAR stem.
-      imagenet_stem: a 7x7 convolution and a 3x3 pooling, both of stride 2, in place of the 3x3 stem.
+      imagenet_stem: use a 7x7 convolution and a 3x3 pooling, both of stride 2, instead of the 3x3 stem.
       block: `Block` or `Bottleneck`.
-      dtype: of the computation; parameters, statistics and logits stay float32.
-      remat: compute the blocks' activations again in the backward pass: about a third more time, much less memory.
+      dtype: of the computation. Parameters, statistics and logits stay float32.
+      remat: recompute the blocks' activations in the backward pass: about a third more time, much less memory.
     """
 
     num_classes: int

@@ -125,14 +125,14 @@ class Swin(nn.Module):
     """Images `[b, h, w, c]`, normalised, of any size -> logits `[b, num_classes]`.
 
     Attributes:
-      num_classes: k.
+      num_classes: the number of classes, k.
       patch: pixels per side of a patch.
-      width: channels of the first stage; each later one has twice as many and half the resolution.
-      depths, heads: blocks of each stage, and their heads.
+      width: channels of the first stage. Each later stage has twice as many and half the resolution.
+      depths, heads: blocks in each stage, and heads in each of these blocks.
       window: positions per side of a window.
-      stochastic_depth: how often the last block's branches are left out in training; from 0, linearly.
-      dtype: of the computation; parameters and logits stay float32.
-      remat: compute the blocks' activations again in the backward pass: about a third more time, much less memory.
+      stochastic_depth: rate at which the last block's branches are dropped in training. It rises linearly from 0 in the first block.
+      dtype: of the computation. Parameters and logits stay float32.
+      remat: recompute the blocks' activations in the backward pass: about a third more time, much less memory.
     """
 
     num_classes: int

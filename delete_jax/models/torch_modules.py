@@ -26,11 +26,11 @@ LOGITS = ("out", "logits")
 
 
 def from_torch(module: torch.nn.Module, classifier: str | None = None) -> tuple[Model, Variables]:
-    """A PyTorch network: of torchvision, timm, or your own. Needs the extra `torch`, which has torch and torchax.
+    """Converts a PyTorch network from torchvision, timm or your own code. Needs the extra `torch` (torch and torchax).
 
-    The network takes images `[b, h, w, c]`, as everywhere here (PyTorch's own code gets `[b, c, h, w]`), and answers with
-    logits `[b, k]`, or `[b, h, w, k]` where PyTorch's are `[b, k, h, w]`. Of a dict, that is its "out" or "logits". In training
-    mode, running statistics, dropout and stochastic depth are PyTorch's; under `pmap` statistics are those of all devices.
+    The network takes images `[b, h, w, c]`; PyTorch's code receives `[b, c, h, w]`. It returns logits `[b, k]`, or `[b, h, w, k]` if
+    PyTorch's are `[b, k, h, w]`. From a dict, the entry "out" or "logits" is used. Running statistics, dropout and stochastic
+    depth behave as in PyTorch's training mode; under `pmap`, statistics are those of all devices.
 
         module = torchvision.models.resnet18(weights="DEFAULT")
         model, variables = dj.models.from_torch(module)
@@ -38,17 +38,17 @@ def from_torch(module: torch.nn.Module, classifier: str | None = None) -> tuple[
         module.load_state_dict(dj.models.to_state_dict(result.variables))
 
     Args:
-      module: the network; stays as it is, and may be changed later. Where it is in training mode, its parts keep the modes
-        that they have, such as a BatchNorm set to `eval()`; otherwise `train()` sets them.
+      module: the network. It is not changed, and you may change it later. If it is in training mode, its parts keep their modes,
+        such as a BatchNorm set to `eval()`. Otherwise `train()` sets the mode of all parts.
       classifier: the name of its last layer, such as "fc" or "head" (see `Model.classifier`).
 
     Returns:
-      the model, and copies in float32 of what the module's state dict holds, by the names there: `params`, and in `buffers`
-      running statistics, other buffers, and the parameters that require no gradient, which are not trained. Integers and
-      truth values keep their kind. A parameter under several names has the first of them.
+      the model, and float32 copies of the module's state dict, under the same names. `params` are trained. `buffers` are the
+      running statistics, other buffers, and the parameters that require no gradient. Integers and booleans keep their dtype. A
+      parameter with several names appears under the first.
 
     Raises:
-      ValueError: torch or torchax is missing, that is no network that JAX can run, or it has no such layer.
+      ValueError: torch or torchax is missing, JAX cannot run the network, or it has no such layer.
     """
     network = _Network(module)
     path = None if classifier is None else (network.kernel(classifier),)
@@ -64,18 +64,18 @@ def from_torch(module: torch.nn.Module, classifier: str | None = None) -> tuple[
 
 
 def to_state_dict(variables: Variables, module: torch.nn.Module | None = None) -> dict[str, torch.Tensor]:
-    """What `Module.load_state_dict` takes, from variables of `from_torch`'s form.
+    """Converts variables in the form of `from_torch` to a state dict for `Module.load_state_dict`.
 
     Args:
-      variables: of `from_torch`, or the result of unlearning with them.
-      module: the network that they came from. Its state dict's dtypes are returned then, and every name of a shared
-        parameter. Without it floats are float32 and integers int64, which `load_state_dict` converts.
+      variables: from `from_torch`, or the result of unlearning with them.
+      module: the network that they came from. With it, the result has the dtypes of its state dict and every name of a shared
+        parameter. Without it, floats are float32 and integers int64; `load_state_dict` converts them.
 
     Returns:
-      PyTorch tensors on the CPU by name, which share no memory with the variables.
+      PyTorch tensors on the CPU, by name. They share no memory with the variables.
 
     Raises:
-      ValueError: torch is missing, these are no such variables, or they are another module's.
+      ValueError: torch is missing, or the variables are not in this form or belong to another module.
     """
     torch = import_torch()
     if not isinstance(variables, Mapping) or not all(isinstance(tree, Mapping) for tree in variables.values()):

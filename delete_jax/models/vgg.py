@@ -17,14 +17,14 @@ class VGG(nn.Module):
     """Images `[b, h, w, c]`, normalised, -> logits `[b, num_classes]`.
 
     Attributes:
-      num_classes: k.
-      stages, features: 3x3 convolutions and their channels per stage; each stage but the last halves the resolution.
-      pool_last: the last stage halves it too.
-      bias: of the convolutions; the normalisation after them makes it redundant.
-      grid: positions per side that an adaptive average pooling leaves to the first linear layer.
+      num_classes: the number of classes, k.
+      stages, features: 3x3 convolutions per stage, and their channels. Each stage but the last halves the resolution.
+      pool_last: whether the last stage halves it too.
+      bias: whether the convolutions have one; the normalisation after them makes it redundant.
+      grid: positions per side after the adaptive average pooling, before the first linear layer.
       hidden: width of the two linear layers before the classifier.
-      dropout: after each of these two, in training.
-      dtype: of the computation; parameters, statistics and logits stay float32.
+      dropout: rate after each of these two layers, in training.
+      dtype: of the computation. Parameters, statistics and logits stay float32.
     """
 
     num_classes: int

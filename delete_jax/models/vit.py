@@ -43,16 +43,15 @@ class EncoderBlock(nn.Module):
 class ViT(nn.Module):
     """Images `[b, h, w, c]`, normalised, -> logits `[b, num_classes]`.
 
-    The position embedding belongs to one image size, that of the initialisation. The layer "grid" is what Grad-CAM looks
-    at: the patches' tokens as they enter the last block, `[b, h / patch, w / patch, width]`; after it only the class token
-    matters.
+    The position embedding fixes the image size, that of the initialisation. Grad-CAM uses the layer "grid": the patches' tokens
+    at the input of the last block, `[b, h / patch, w / patch, width]`. After that block, only the class token matters.
 
     Attributes:
-      num_classes: k.
-      patch: pixels per side of a patch; divides height and width.
-      width, depth, heads: channels of a token, number of blocks, and of their heads.
-      dtype: of the computation; parameters and logits stay float32.
-      remat: compute the blocks' activations again in the backward pass: about a third more time, much less memory.
+      num_classes: the number of classes, k.
+      patch: pixels per side of a patch. It must divide height and width.
+      width, depth, heads: channels of a token, number of blocks, and heads in each block.
+      dtype: of the computation. Parameters and logits stay float32.
+      remat: recompute the blocks' activations in the backward pass: about a third more time, much less memory.
     """
 
     num_classes: int

@@ -28,18 +28,18 @@ from delete_jax.models.writing import replacing
 
 @dataclasses.dataclass(frozen=True)
 class TorchInfo:
-    """What a state dict told beside the parameters: what writing it back needs, and what reading images needs.
+    """Everything in a state dict but the parameters: what is needed to write it back and to read images.
 
     Attributes:
-      layout: whose names it has: "torchvision", "timm", …
-      prefix: in front of each of its keys, such as "module.".
-      keys: its keys without the prefix, and their dtypes.
-      extra: its tensors that are no variables here, such as `num_batches_tracked`.
-      metadata: texts of the safetensors file.
+      layout: whose names it uses: "torchvision", "timm", …
+      prefix: in front of each key, such as "module.".
+      keys: the keys without the prefix, and their dtypes.
+      extra: tensors that are not variables here, such as `num_batches_tracked`.
+      metadata: the texts in the safetensors file.
       num_classes: of the classifier.
-      class_names: one per class, or None where nobody told.
-      mean, std: of the channels of images in [0, 1], which preprocessing subtracts and divides by; None where unknown.
-      image_size: pixels per side that the network expects; None where unknown.
+      class_names: one per class; None if unknown.
+      mean, std: per channel, of images in [0, 1]; preprocessing subtracts the mean and divides by std. None if unknown.
+      image_size: pixels per side that the network expects; None if unknown.
     """
 
     layout: str
@@ -85,25 +85,25 @@ def load_torch(
     std: Sequence[float] | None = None,
     image_size: int | None = None,
 ) -> tuple[Variables, TorchInfo]:
-    """PyTorch weights as variables of one of our networks.
+    """Reads PyTorch weights as variables of a network in this package.
 
     Args:
       network: its name in `models.NETWORKS`, or a module of one of these classes.
-      source: a file (.safetensors, read without torch; .pth or .pt, read with torch and as weights only), or a state dict,
-        name -> tensor or array. Names and layouts of torchvision and timm are recognised.
-      num_classes: what is expected; the source's when None.
-      new_head: a fresh classifier for `num_classes` classes in place of the source's.
-      seed: of the fresh classifier.
-      class_names, mean, std, image_size: recorded in `info`, and in the metadata of what `save_torch` writes. By default
-        what the file's metadata says; for torchvision's networks ImageNet's mean and standard deviation.
+      source: a file or a state dict (name -> tensor or array). A .safetensors file is read without torch; a .pth or .pt file is
+        read with torch, as weights only. Names and layouts of torchvision and timm are recognised.
+      num_classes: the expected number of classes; the source's if None.
+      new_head: replace the source's classifier with a new one for `num_classes` classes.
+      seed: for the new classifier.
+      class_names, mean, std, image_size: recorded in `info` and in the metadata that `save_torch` writes. The default is the
+        file's metadata, or ImageNet's mean and standard deviation for torchvision's networks.
 
     Returns:
-      variables `{"params": …, "batch_stats": …}` in float32 (float64 tensors stay so where JAX has it enabled), and what
-      else the source told.
+      variables `{"params": …, "batch_stats": …}` in float32 (float64 tensors stay float64 if JAX has it enabled), and a
+      `TorchInfo` with everything else in the source.
 
     Raises:
-      ValueError: the source cannot be read or is another network's; keys are missing, surplus or misshapen; another number
-        of classes is expected.
+      ValueError: the source cannot be read or belongs to another network; keys are missing, unknown or have another shape; or
+        the number of classes differs.
     """
     told = {"class_names": class_names, "mean": mean, "std": std, "image_size": image_size}
     name = "the state dict" if isinstance(source, Mapping) else os.fspath(source)
@@ -146,19 +146,19 @@ def save_torch(
     std: Sequence[float] | None = None,
     image_size: int | None = None,
 ) -> None:
-    """Writes variables as a safetensors file for PyTorch: what `load_torch` read comes back bit by bit.
+    """Writes variables as a safetensors file for PyTorch. What `load_torch` read comes back bit for bit.
 
     Args:
       network: its name in `models.NETWORKS`, or a module of one of these classes.
       variables: `{"params": …, "batch_stats": …}` of any number of classes.
-      path: of the file, ".safetensors". One that is there is replaced.
-      like: what `load_torch` returned: the names, dtypes and further tensors of the weights that these came from.
-      layout: whose names to write where there is no `like`: "torchvision", "timm", … (the architecture's first by default).
-      class_names, mean, std, image_size: go into the file's metadata, from which `load_torch` reads them; in place of what
-        `like` says of them.
+      path: of the file, ending in ".safetensors". An existing file is replaced.
+      like: the `TorchInfo` that `load_torch` returned: the names, dtypes and further tensors of the original weights.
+      layout: whose names to write if there is no `like`: "torchvision", "timm", …; by default the architecture's first.
+      class_names, mean, std, image_size: written to the file's metadata, where `load_torch` finds them; they replace the values
+        in `like`.
 
     Raises:
-      ValueError: another kind of file, an unknown layout, or variables of another network.
+      ValueError: the path has another suffix, the layout is unknown, or the variables belong to another network.
       OSError: the file cannot be written.
     """
     from safetensors import SafetensorError  # few need it

@@ -17,31 +17,30 @@ LEFT = 1e-6
 
 
 def without_classes(model: Model, classes: Iterable[int]) -> Model:
-    """The network with a constant probability of 1e-6 for each of `classes`, whatever the image.
+    """Gives each of `classes` a constant probability of 1e-6, whatever the image.
 
-    Its logits are log-probabilities: `log q_u = log 1e-6` for the classes, `log_softmax` over the others plus
-    `log(1 - 1e-6 |U|)` for these. So they say nothing about the classes: they are never predicted, and images cannot be
-    ranked by them. The relations among the other classes stay as they are.
+    The logits become log-probabilities: `log q_u = log 1e-6` for `classes`, and `log_softmax` over the other classes plus
+    `log(1 - 1e-6 |U|)`. They carry no information about `classes`: the network never predicts these, and nobody can rank images by
+    them. The ratios among the other classes do not change.
 
-    This hides, and forgets nothing: the variables are those given, and whoever has them has the classes. It is for
-    predictions that are served, also as a file, after a method has changed the variables:
+    This hides the classes and forgets nothing: the variables are unchanged, and whoever has them has the classes. Use it for
+    predictions that are served, directly or from a file, after a method has changed the variables:
 
         served = dj.models.without_classes(model, [3])
         dj.models.save_exported(served, result.variables, "network.jax", image_shape, preprocess)
 
-    A network retrained without a class gives no constant probability either: its output for the class still depends on the
-    image a little.
+    A network retrained without a class is not constant either: its output for the class still depends slightly on the image.
 
     Args:
       model: with logits `[*b, k]`.
-      classes: numbers from 0 to k - 1; at least one of the k is another.
+      classes: class numbers from 0 to k - 1; not all of them.
 
     Returns:
-      A model with the same variables, and the same for the same model and classes.
+      A model for the same variables. Equal arguments return the same model.
 
     Raises:
-      ValueError: no class, or something that is no class number; (when it runs) a class that the network does not have, or
-        all of them.
+      ValueError: `classes` is empty or contains something other than a class number. Raised when the model runs if the network
+        lacks one of the classes, or has no others.
 
     Examples:
       >>> import jax

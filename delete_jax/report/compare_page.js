@@ -57,7 +57,7 @@
         for (const i of chosen.samples) cells.add(`${labels[i]} ${predicted(of, i)}`);
       for (const row of all("tbody tr", figure)) {
         row.classList.toggle("chosen", chosen?.class === row.dataset.true);
-        for (const cell of all("td", row)) {
+        for (const cell of all("td[data-pred]", row)) {
           const isChosen = chosen?.cell === cell || cells.has(`${row.dataset.true} ${cell.dataset.pred}`);
           cell.classList.toggle("chosen", isChosen);
           cell.setAttribute("aria-selected", isChosen);
@@ -99,7 +99,9 @@
     const point = target.closest(".map path");
     if (point) return `${nameOf(point.dataset.true)}, predicted as ${nameOf(point.dataset.pred)}`;
     const cell = target.closest(".matrix td[data-pred]");
-    if (cell) return `${nameOf(cell.parentElement.dataset.true)} predicted as ${nameOf(cell.dataset.pred)}: ${cell.textContent || 0} %`;
+    if (cell) return `${nameOf(cell.parentElement.dataset.true)} predicted as ${nameOf(cell.dataset.pred)}: ${Math.round(100 * cell.style.getPropertyValue("--share"))} %`;
+    const same = target.closest(".matrix td.same");
+    if (same) return `${nameOf(same.parentElement.dataset.true)}: ${same.textContent} % predicted as by the retrained network`;
     return tips.get(target.closest("g[data-choose]"));
   }
 
@@ -193,7 +195,7 @@
   }
   for (const table of all(".matrix")) {
     table.setAttribute("role", "grid");
-    const rows = all("tbody tr", table).map((row) => all("td", row));
+    const rows = all("tbody tr", table).map((row) => all("td[data-pred]", row));
     rows.forEach((cells, y) => cells.forEach((cell, x) => {
       cell.setAttribute("tabindex", x || y ? "-1" : "0"); // one stop for the tab key; arrows move inside
       cell.addEventListener("click", () => selectCell(cell));

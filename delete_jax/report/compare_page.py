@@ -40,6 +40,12 @@ UNITS = {"percent": " %", "points": " points", "seconds": " s", "times": "×", "
 OTHERS = -1
 """Stands for the classes that are not shown one by one."""
 MAP_SIDE = 220
+LEAST_CONFUSED = 5
+"""So many places are kept for remaining classes, however many were forgotten."""
+LONG = 32
+"""Letters of a class's name where there is room for it."""
+DENSE = 12
+"""A matrix of more classes is drawn smaller."""
 
 
 class Network(NamedTuple):
@@ -51,6 +57,8 @@ class Network(NamedTuple):
     predictions: the classes int `[m]` that the same network predicts for the samples of the map.
     points: two coordinates float `[m, 2]` of its features; None, as `predictions`, where there is no map.
     facts: how it was made, one line each.
+    agreement: the fraction float `[k]` of each class's test samples for which it predicts the same class as the retrained network
+        of the same seed; NaN for a class without samples, None where there is nothing to agree with.
     """
 
     title: str
@@ -60,6 +68,7 @@ class Network(NamedTuple):
     predictions: np.ndarray | None = None
     points: np.ndarray | None = None
     facts: Sequence[str] = ()
+    agreement: np.ndarray | None = None
 
 
 class Comparison(NamedTuple):
@@ -106,8 +115,10 @@ def render_comparison(comparison: Comparison) -> str:
     shown = _shown_classes(comparison)
     return environment().get_template("compare_page.html.jinja").render(
         comparison=comparison, generator=GENERATOR, digest=digest, colors=COLORS | PAGE_COLORS,
-        columns=_columns(comparison), charts=_charts(comparison), shown=shown, matrices=_matrices(comparison, shown),
-        maps=_maps(comparison), names=[short(name) for name in comparison.class_names], side=MAP_SIDE,
+        columns=_columns(comparison), charts=_charts(comparison), shown=shown, which=_which_classes(comparison, shown),
+        matrices=_matrices(comparison, shown), dense=len(shown) > DENSE,
+        maps=_maps(comparison), names=[short(name) for name in comparison.class_names],
+        long_names=[short(name, LONG) for name in comparison.class_names], side=MAP_SIDE,
         first=next((i for i, network in enumerate(comparison.networks) if network.role == METHOD), 0),
     )  # fmt: skip
 
@@ -174,23 +185,52 @@ def _charts(comparison: Comparison) -> list[tuple[str, str, Chart]]:
 
 
 def _shown_classes(comparison: Comparison) -> list[int]:
-    """All classes; of many, the forgotten ones and those whose accuracy changed most between the networks."""
-    k = len(comparison.class_names)
+    """All classes, in order; of many, the forgotten ones and those that some network confuses most with them. Where no class
+    was forgotten, those whose accuracy changed most between the networks."""
+    k, forgotten = len(comparison.class_names), list(comparison.forgotten)
     tables = [network.confusion for network in comparison.networks if network.confusion is not None]
     if k <= MAX_BARS or not tables:
         return list(range(min(k, MAX_BARS)))
-    accuracies = np.nan_to_num(np.array([per_class(table) for table in tables], float))
-    return most_changed(accuracies.min(0), accuracies.max(0), list(comparison.forgotten))
+    if not forgotten:
+        accuracies = np.nan_to_num(np.array([per_class(table) for table in tables], float))
+        return most_changed(accuracies.min(0), accuracies.max(0), forgotten)
+    shares = [np.nan_to_num(_shares(table)) for table in tables]
+    confused = np.max([np.maximum(one[forgotten].max(0), one[:, forgotten].max(1)) for one in shares], axis=0)
+    confused[forgotten] = 0
+    shown = forgotten[: MAX_BARS - LEAST_CONFUSED]
+    most = np.argsort(-confused, kind="stable")[: MAX_BARS - len(shown)]
+    return sorted(shown + [int(c) for c in most if confused[c] > 0])
+
+
+def _which_classes(comparison: Comparison, shown: list[int]) -> str:
+    """One sentence on what is shown of many classes, and where the rest is; empty where all are shown."""
+    k, forgotten = len(comparison.class_names), len(comparison.forgotten)
+    if len(shown) == k:
+        return ""
+    erased = sum(c in comparison.forgotten for c in shown)
+    which = "those whose accuracy differs most between the networks"
+    if erased:
+        which = f"{erased} of the {forgotten} forgotten ones" if erased < forgotten else "the forgotten ones"
+        which += " and those that some network confuses most often with forgotten ones"
+    return f"Shown are {len(shown)} of {k} classes: {which}. “other” stands for all remaining classes together."
+
+
+def _shares(counts: np.ndarray) -> np.ndarray:
+    """Each row of a matrix as fractions of its sum; NaN in rows without samples."""
+    total = counts.sum(1, keepdims=True)
+    return np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
 
 
 class Matrix(NamedTuple):
     """shares: of each row of a network's matrix, float `[s, s]`; its last row and column are `OTHERS` where there are more
-    classes than are shown; NaN in rows without samples. classes: of the rows and columns."""
+    classes than are shown; NaN in rows without samples. classes: of the rows and columns. agreement: of each row with the
+    retrained network, float `[s]`; None as in `Network`."""
 
     number: int
     network: Network
     classes: list[int]
     shares: np.ndarray
+    agreement: np.ndarray | None
 
 
 def _matrices(comparison: Comparison, shown: list[int]) -> list[Matrix]:
@@ -203,9 +243,13 @@ def _matrices(comparison: Comparison, shown: list[int]) -> list[Matrix]:
         if network.confusion is not None:
             counts = np.zeros((len(classes), len(classes)))
             np.add.at(counts, (place[:, None], place[None]), network.confusion)
-            total = counts.sum(1, keepdims=True)
-            shares = np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
-            found.append(Matrix(number, network, classes, shares))
+            agreement = None
+            if network.agreement is not None:  # of several classes together: each counts as often as it has samples
+                samples, same = np.zeros(len(classes)), np.zeros(len(classes))
+                np.add.at(samples, place, network.confusion.sum(1))
+                np.add.at(same, place, network.confusion.sum(1) * np.nan_to_num(network.agreement))
+                agreement = np.divide(same, samples, out=np.full(len(classes), np.nan), where=samples > 0)
+            found.append(Matrix(number, network, classes, _shares(counts), agreement))
     return found
 
 

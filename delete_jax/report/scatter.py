@@ -146,7 +146,7 @@ def _label(title: str, place: tuple[float, float], taken: Sequence[Box]) -> Labe
 
 
 def _is_inside(box: Box) -> bool:
-    return box[0] >= 2 and box[1] >= 2 and box[2] <= WIDTH - 2 and box[3] <= HEIGHT - BOTTOM
+    return box[0] >= LEFT and box[1] >= 2 and box[2] <= WIDTH - 2 and box[3] <= HEIGHT - BOTTOM
 
 
 def _places(x: float, y: float) -> Iterator[tuple[float, float, str, bool]]:

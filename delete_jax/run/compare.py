@@ -18,9 +18,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from delete_jax import metrics, tasks
-from delete_jax.identity import digest
 from delete_jax.loop import Result
-from delete_jax.metrics.principal import Axes, choose_samples, principal_axes
+from delete_jax.metrics.principal import choose_samples, principal_axes
 from delete_jax.predict import make_predictor
 from delete_jax.report.compare_page import METHOD, REFERENCE, Comparison, Network, check_free, write_comparison
 from delete_jax.report.words import quoted, setting
@@ -30,10 +29,10 @@ from delete_jax.run.networks import Loaded
 from delete_jax.run.stages import describe
 from delete_jax.run.subcommand import Parser, local
 from delete_jax.tasks import Data, Run
-from delete_jax.tasks.base import ORIGINAL, UNLEARNED
+from delete_jax.tasks.base import ORIGINAL, RETRAINED, UNLEARNED
 from delete_jax.tasks.evidence import Evidence
 
-SECONDS = {ORIGINAL: "teacher_seconds", "retrained": "retrain_seconds", UNLEARNED: "unlearn_seconds"}
+SECONDS = {ORIGINAL: "teacher_seconds", RETRAINED: "retrain_seconds", UNLEARNED: "unlearn_seconds"}
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -72,7 +71,7 @@ def compare(runs: Sequence[Finished]) -> Comparison:
       ValueError: their data are not the same any more, or a network is missing.
     """
     record, task = runs[0].record, tasks.of_settings(runs[0].config.task)
-    views = Views(runs[0]) if task.answers == "image" else None
+    views = Views(runs) if task.answers == "image" else None
     names = dict.fromkeys(name for run in runs for name in run.record["networks"] if name != UNLEARNED)
     networks = [_reference(name, runs, views) for name in names]
     titles = _titles(runs)
@@ -117,16 +116,14 @@ def _network(title: str, role: str, name: str, runs: Sequence[Finished], views: 
     values = {measure: [_value(run, name, measure) for run in runs] for measure in metrics.MEASURES}
     counts = runs[0].record["networks"][name]["metrics"].get("confusion")
     about = [f"{key} = {setting(value)}" for key, value in runs[0].settings.items() if key != "name"]
-    predictions, points = views.of(runs[0], name) if views else (None, None)
-    return Network(
+    row = Network(
         title=title,
         role=role,
         values={measure: found for measure, found in values.items() if any(value is not None for value in found)},
         confusion=None if counts is None else np.array(counts),
-        predictions=predictions,
-        points=points,
         facts=["; ".join(about), *(f"seed {run.seed}: {run.record['command']}" for run in runs)],
     )
+    return views.add(row, runs[0], name) if views else row
 
 
 def _value(run: Finished, name: str, measure: str) -> float | None:
@@ -140,57 +137,65 @@ def _value(run: Finished, name: str, measure: str) -> float | None:
 
 
 class Views:
-    """What networks predict for the same test samples, and where these lie in two dimensions.
+    """What networks predict for the test samples, and where some of these lie in two dimensions.
 
-    labels: the true classes int `[m]` of the samples.
+    labels: the true classes int `[m]` of the samples on the map.
     """
 
-    def __init__(self, run: Finished):
-        """Loads the run's data.
+    def __init__(self, runs: Sequence[Finished]):
+        """Loads the data of the first run.
 
         Raises:
-          ValueError: they are not there, or are others now.
+          ValueError: they are missing, or they have changed.
         """
-        self._data: Data = tasks.load(run.config)
+        first = runs[0]
+        self._data: Data = tasks.load(first.config)
         dataset = self._data.dataset
-        if dataset.digest != run.record["dataset"]["digest"]:
-            raise ValueError(f"{run.where}: its data, {dataset.name}, are others now: restore them, or run it again")
-        self._rows = choose_samples(dataset.test.labels, run.record["forget"]["classes"])
+        if dataset.digest != first.record["dataset"]["digest"]:
+            raise ValueError(f"{first.where}: its data, {dataset.name}, are others now: restore them, or run it again")
+        self._rows = choose_samples(dataset.test.labels, first.record["forget"]["classes"])
         self.labels = dataset.test.labels[self._rows]
-        self._runs: dict[str, Run] = {}
-        self._axes: dict[str, Axes] = {}
+        self._retrained = {run.seed: run for run in reversed(runs) if RETRAINED in run.record["networks"]}
+        self._described: dict[str, Run] = {}
+        self._looks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
-    def of(self, run: Finished, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """The predictions int `[m]` and the points float `[m, 2]` of a network of a run.
+    def add(self, row: Network, run: Finished, name: str) -> Network:
+        """The row with the predictions, the points and the agreement of a network of a run.
 
-        A network that was made from the original is shown on the original's principal axes. One that was trained apart from
-        it has nothing to do with them, and is shown on its own.
+        A network that was made from the original is shown on the original's principal axes. A network that was trained
+        separately has unrelated features, and is shown on its own axes. Agreement is with the retrained network of the same
+        seed, where there is one.
         """
-        original = run.network(ORIGINAL)
-        described = self._describe(run, original)
-        loaded = original if name == ORIGINAL else run.network(name)
-        test = loaded.identity.get("test")
-        if test not in (None, self._data.dataset.digests["test"]):
-            raise ValueError(
-                f"{run.where}: it was tested on other data than the other runs: compare runs with the same data"
-            )
-        predictions, features = self._look(described, loaded)
-        if name not in (ORIGINAL, UNLEARNED):
-            return predictions, principal_axes(features).project(features)
-        key = digest(original.variables)
-        if key not in self._axes:
-            self._axes[key] = principal_axes(features if name == ORIGINAL else self._look(described, original)[1])
-        return predictions, self._axes[key].project(features)
+        classes, features = self._look(run, name)
+        basis = self._look(run, ORIGINAL)[1] if name in (ORIGINAL, UNLEARNED) else features
+        agreement, beside = None, self._retrained.get(run.seed)
+        if beside and name != RETRAINED:
+            test, (others, _) = self._data.dataset.test, self._look(beside, RETRAINED)
+            shares = metrics.agreement_by_class(test.labels, classes, others, self._data.dataset.num_classes)
+            agreement = np.array(shares, float)  # None becomes NaN
+        return row._replace(
+            predictions=classes[self._rows], points=principal_axes(basis).project(features), agreement=agreement
+        )
+
+    def _look(self, run: Finished, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """The classes int `[n]` that a network predicts for all test samples, and its features `[m, d]` of those on the map."""
+        key = run.record["networks"][name]["digest"]
+        if key not in self._looks:
+            original = run.network(ORIGINAL)
+            loaded = original if name == ORIGINAL else run.network(name)
+            if loaded.identity.get("test") not in (None, self._data.dataset.digests["test"]):
+                raise ValueError(
+                    f"{run.where}: it was tested on other data than the other runs: compare runs with the same data"
+                )
+            described, images = self._describe(run, original), self._data.dataset.test.images
+            predict = make_predictor(described.model, described.preprocess, classes=True)
+            features = Evidence(described, Result(loaded.variables, [], [])).features(images[self._rows])
+            self._looks[key] = predict(loaded.variables, images), features.reshape(len(self._rows), -1)
+        return self._looks[key]
 
     def _describe(self, run: Finished, original: Loaded) -> Run:
         """The network as functions; compiled once for all runs with the same preprocessing."""
         key = json.dumps([original.description.get(name) for name in ("mean", "std")])
-        if key not in self._runs:
-            self._runs[key] = describe(run.config, self._data, original)
-        return self._runs[key]
-
-    def _look(self, described: Run, loaded: Loaded) -> tuple[np.ndarray, np.ndarray]:
-        images = self._data.dataset.test.images[self._rows]
-        predict = make_predictor(described.model, described.preprocess, classes=True)
-        features = Evidence(described, Result(loaded.variables, [], [])).features(images)
-        return predict(loaded.variables, images), features.reshape(len(images), -1)
+        if key not in self._described:
+            self._described[key] = describe(run.config, self._data, original)
+        return self._described[key]
