@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import delete_jax as dj
+from delete_jax.columns import is_lazy
 from delete_jax.data import augmentation, normalize
 from delete_jax.loop import epoch_indices, fit
 from delete_jax.parallel import make_trainer
@@ -134,7 +135,7 @@ def in_torch(module) -> bool:
 def cost(model, preprocess, augment, variables, teacher, streams, batch: int) -> tuple[float, float]:
     """XLA's count of operations in one step, and the seconds that compiling it takes."""
     step = make_train_step(model, dj.methods.delete(), sgd(), preprocess=preprocess, augment=augment)
-    batches = jax.tree.map(lambda column: jnp.asarray(column[:batch]), streams)
+    batches = jax.tree.map(lambda column: jnp.asarray(column[:batch]), streams, is_leaf=is_lazy)
     lowered = jax.jit(step).lower(init_state(variables, sgd()), teacher, batches, jnp.float32(LR), jax.random.key(0))
     started = time.perf_counter()
     compiled = lowered.compile()

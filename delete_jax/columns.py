@@ -124,6 +124,11 @@ def is_lazy(column: Any) -> bool:
     return isinstance(column, LAZY)
 
 
+def arrays(streams: Any) -> Any:
+    """The same tree with NumPy's arrays in place of this module's columns: for small streams, and what slices them."""
+    return jax.tree.map(lambda column: np.asarray(column) if is_lazy(column) else column, streams, is_leaf=is_lazy)
+
+
 def select(column: Any, chosen: np.ndarray) -> Any:
     """The samples at these places (bool `[n]` or integers) of a column of any kind, as that kind."""
     return column.select(chosen) if is_lazy(column) else column[chosen]

@@ -189,13 +189,14 @@ def fit(
     for epoch in range(first_epoch, epochs):
         picks = epoch_picks(seed, epoch, sizes, batch_size)
         num_steps = len(next(iter(picks.values()))[0])
-        started, compiling, parts, ready, done = time.perf_counter(), 0.0, [], 0, 0
+        started, compiling, ready, done = time.perf_counter(), 0.0, 0, 0
+        parts: list[Any] = []
         cut = [
-            {name: tuple(values[begin:end] for values in pick) for name, pick in picks.items()}
+            {name: (index[begin:end], weight[begin:end]) for name, (index, weight) in picks.items()}
             for begin, end in spans(num_steps, trainer.scan_steps)
         ]
-        for part, rows in _read_ahead(trainer, streams, cut):
-            state, metrics = trainer.steps(state, teacher, streams, part, lr, seed, constants, rows)
+        for part, on_host in _read_ahead(trainer, streams, cut):
+            state, metrics = trainer.steps(state, teacher, streams, part, lr, seed, constants, on_host)
             if not compiled:  # dispatch returns once the step is compiled
                 compiled, compiling = True, time.perf_counter() - started
             if trainer.must_wait:

@@ -9,6 +9,7 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 import delete_jax as dj
+from delete_jax.columns import arrays
 from delete_jax.methods import ANCHOR, FORGET, REMAIN, Context, Output, Setup, attacks, gradients
 from delete_jax.methods.anchored import RADIUS, adversarial, reorientation
 from delete_jax.methods.bad_teacher import bad_network, reinitialised, shuffled
@@ -46,7 +47,7 @@ def linear_model(seed=0):
 def setup_of(model, variables, n=32, **settings) -> Setup:
     images, labels = tiny.samples(n)
     dtype = jax.tree.leaves(variables)[0].dtype
-    streams = split_streams(images.astype(dtype), labels, [1], K, [FORGET, REMAIN])
+    streams = arrays(split_streams(images.astype(dtype), labels, [1], K, [FORGET, REMAIN]))
     for stream in streams.values():
         stream["weight"] = stream["weight"].astype(dtype)
     return Setup(model, variables, same, streams, K, (1,), jax.random.key(0), **{"batch_size": 8, **settings})

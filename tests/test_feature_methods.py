@@ -8,6 +8,7 @@ import scipy.linalg
 from jax.flatten_util import ravel_pytree
 
 import delete_jax as dj
+from delete_jax.columns import arrays as as_arrays
 from delete_jax.methods import ANCHOR, FORGET, REMAIN, Context, Output, attacks
 from delete_jax.methods.bias_shift import BIAS
 from delete_jax.methods.cse import channel_scores, factors
@@ -47,7 +48,7 @@ def features(variables, x):
 def wide_setup(n=32, forget=(1,), **settings):
     model, variables = wide_network()
     images, labels = tiny.samples(n)
-    streams = dj.streams.split_streams(images.astype(float), labels, forget, K, [FORGET, REMAIN])
+    streams = as_arrays(dj.streams.split_streams(images.astype(float), labels, forget, K, [FORGET, REMAIN]))
     for stream in streams.values():
         stream["weight"] = stream["weight"].astype(float)
     setup = setup_of(model, variables, classifier=("head",), **settings)
@@ -132,7 +133,7 @@ def test_heads_whose_features_can_be_read(kind):
 def test_of_label_maps_only_the_erased_class_counts():
     images, labels = label_maps(70)  # more than one batch
     model, variables = tiny.network(tiny.Segmenter())
-    streams = dj.streams.split_streams(images, labels, [1], K, [FORGET, REMAIN])
+    streams = as_arrays(dj.streams.split_streams(images, labels, [1], K, [FORGET, REMAIN]))
     setup = setup_of(model, variables)._replace(streams=streams)
     head = find_head(setup)
     for name, counted in ((FORGET, lambda label: label == 1), (REMAIN, lambda label: label != 255)):
@@ -477,7 +478,7 @@ def test_mu_mis_of_label_maps():
     labels = np.ones((4, 6, 6), int)
     labels[:, 0] = 255
     images = tiny.samples(4)[0]
-    streams = dj.streams.split_streams(images, labels, [1], K, [FORGET])
+    streams = as_arrays(dj.streams.split_streams(images, labels, [1], K, [FORGET]))
     setup = setup_of(model, variables)._replace(streams=streams)
     loss, stream, _ = sensitivity_loss(setup, dj.methods.mu_mis())
     other = (np.asarray(stream["shift"]) + 1) % K

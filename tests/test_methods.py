@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import delete_jax as dj
+from delete_jax.columns import arrays
 from delete_jax.methods import (
     CLASSES,
     COUNTERPARTS,
@@ -77,7 +78,7 @@ def label_maps(n):
 
 def streams_for(method, model, variables, images, labels):
     """The method's streams, with what it needs."""
-    streams = split_streams(images, labels, FORGOTTEN, tiny.NUM_CLASSES, method.streams)
+    streams = arrays(split_streams(images, labels, FORGOTTEN, tiny.NUM_CLASSES, method.streams))
     if COUNTERPARTS in method.needs:  # the answers to the forget images in another order
         streams[FORGET]["teacher_logits"] = np.asarray(model.apply(variables, streams[FORGET]["image"][::-1]))
     return streams

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import delete_jax as dj
+from delete_jax.columns import arrays
 from delete_jax.data import normalize
 from delete_jax.methods import Setup
 from delete_jax.methods.salun import saliency_mask
@@ -102,7 +103,7 @@ def test_run_agrees_with_the_original_code(run, precision, x64):
     dtype = {"f32": jnp.float32, "f64": jnp.float64}[precision]
     method, kind = dj.methods.create(run.removesuffix("_dbn")), SETTINGS[run]["data"]
     images = np.repeat(COMMON[f"{kind}_u8"][..., None], 3, axis=-1)
-    (stream,) = split_streams(images, COMMON[f"{kind}_y"], [1], 10, method.streams).values()
+    (stream,) = arrays(split_streams(images, COMMON[f"{kind}_y"], [1], 10, method.streams)).values()
     given = lambda name: RUNS[f"{run}.{precision}.{name}"]  # noqa: E731
     constants: dict = {}
     if run in ("random_label", "salun"):
@@ -138,7 +139,7 @@ def test_l2ul_agrees_with_the_original_code(precision, x64):
     images = normalize(COMMON["mean"], COMMON["std"], dtype=dtype)(
         np.repeat(COMMON["forget_u8"][..., None], 3, axis=-1)
     )
-    (stream,) = split_streams(np.asarray(images), COMMON["forget_y"], [1], 10, ["forget"]).values()
+    (stream,) = arrays(split_streams(np.asarray(images), COMMON["forget_y"], [1], 10, ["forget"])).values()
     model, teacher = dj.models.from_linen(GoldenNet()), to_jax(COMMON, "w0", dtype)
     targets, sizes = RUNS[f"l2ul_adv.{precision}.y_adv"].astype(np.int32), RUNS[f"l2ul_adv.{precision}.adv_l2"]
 

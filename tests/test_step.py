@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import delete_jax as dj
+from delete_jax.columns import arrays
 from delete_jax.data import augmentation, normalize, paired_augmentation
 from delete_jax.predict import make_predictor
 from delete_jax.step import init_state, make_eval_step, make_train_step, sgd
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("fast_compile")
 
 def batch_of(images, labels, forget=(1,), **columns):
     streams = split_streams(images, labels, forget, tiny.NUM_CLASSES, ["forget"])
-    return jax.tree.map(jnp.asarray, {"forget": streams["forget"] | columns})
+    return jax.tree.map(jnp.asarray, {"forget": arrays(streams)["forget"] | columns})
 
 
 def test_first_step_is_plain_sgd(x64):
