@@ -1,0 +1,84 @@
+"""Images that stay on the host beside the same images on the device: what does reading them cost the step?
+
+    python benchmarks/streaming.py --out=runs/streaming
+
+Fine-tuning on all samples, an epoch at a time, with the images on the device and in a memory-mapped file on the host
+(`resident=0`), alternately in one process. A ratio of 1 means that the step never waits for the file. Images are random bytes: the
+time does not depend on them. `streaming.md` and `streaming.json` are written to OUT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import bench
+import jax
+import numpy as np
+
+import delete_jax as dj
+from delete_jax.data import normalize
+
+NUM_CLASSES = 10
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of results")
+    parser.add_argument("--model", default="resnet_small")
+    parser.add_argument("--size", type=bench.count, default=64, help="height and width")
+    parser.add_argument("--samples", type=bench.count, default=4096)
+    parser.add_argument("--batch", type=bench.count, default=128)
+    parser.add_argument("--rounds", type=bench.count, default=5)
+    return bench.run_script(parser, run)
+
+
+def run(options: argparse.Namespace) -> None:
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "images.npy"
+    shape = (options.samples, options.size, options.size, 3)
+    stored = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    rng = np.random.default_rng(0)
+    for begin in range(0, options.samples, options.batch):
+        part = stored[begin : begin + options.batch]
+        part[:] = rng.integers(0, 256, part.shape, dtype=np.uint8)
+    stored.flush()
+    images, labels = np.load(path, mmap_mode="r"), np.arange(options.samples) % NUM_CLASSES
+    module = dj.models.create(options.model, NUM_CLASSES)
+    model, variables = dj.models.from_linen(module), dj.models.init(module, shape[1:], seed=0)
+    preprocess = normalize(np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32))
+
+    def seconds(resident: int | str) -> float:
+        settings = {"forget": [0], "method": "finetune", "epochs": 1, "batch_size": options.batch, "parallel": "jit"}
+        return dj.unlearn(
+            model, variables, images, labels, preprocess=preprocess, resident=resident, **settings
+        ).seconds
+
+    found: dict[str, list[float]] = {"device": [], "host": []}
+    for number in range(options.rounds + 1):
+        for name, resident in (("device", 2**62), ("host", 0)):
+            value = seconds(resident)
+            if number:  # the first round compiles and warms up
+                found[name].append(value)
+    path.unlink()
+    ratios = np.array(found["device"]) / np.array(found["host"])
+    steps = -(-np.count_nonzero(labels) // options.batch)
+    lines = bench.markdown(
+        ["images", "ms a step", "throughput, of the device's"],
+        [
+            ["on the device", f"{1e3 * np.median(found['device']) / steps:.1f}", "100 %"],
+            ["in a memory-mapped file", f"{1e3 * np.median(found['host']) / steps:.1f}", f"{100 * np.median(ratios):.0f} %"],
+        ],
+    )  # fmt: skip
+    below = (
+        f"{options.model}, {options.samples} images of {options.size}×{options.size}×3, {stored.nbytes / 2**20:.0f} MiB, batch "
+        f"{options.batch}; medians of {options.rounds} alternating rounds (ratios {ratios.min():.2f} to {ratios.max():.2f}); "
+        f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores."
+    )
+    bench.write(options.out, "streaming", [*lines, "", below], {"seconds": found, "ratios": ratios.tolist()})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
