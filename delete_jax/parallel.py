@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +20,9 @@ from jax.sharding import PartitionSpec as P
 from delete_jax.methods.base import Method, Stream
 from delete_jax.model import Model
 from delete_jax.step import Metrics, PartSteps, TrainState, make_part_steps, make_train_step
+
+if TYPE_CHECKING:
+    import chex
 
 Q = ParamSpec("Q")
 R = TypeVar("R")

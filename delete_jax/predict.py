@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +13,9 @@ import numpy as np
 from delete_jax.model import Model, Variables
 from delete_jax.parallel import compiler_options, outside_meshes
 from delete_jax.step import make_eval_step
+
+if TYPE_CHECKING:
+    import chex
 
 
 class NonFiniteError(ValueError):
