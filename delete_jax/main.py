@@ -58,7 +58,7 @@ def _main(argv: list[str]) -> int:
     if argv[1:2] and argv[1] in COMMANDS:
         return _command(argv[1], argv[2:])
     if {"--help", "-h", "-help"} & set(argv[1:]):
-        from delete_jax.run.listing import names_only
+        from delete_jax.run.help import names_only
 
         print(__doc__, names_only(), sep="\n")
         return 0
@@ -90,12 +90,13 @@ def _main(argv: list[str]) -> int:
 
 def _command(name: str, arguments: list[str]) -> int:
     """Runs one of the commands that are no run."""
-    command = importlib.import_module(f"delete_jax.run.{name}")
     if {"--help", "-h"} & set(arguments):
-        print(command.__doc__, end="")
+        from delete_jax.run.help import about
+
+        print(about(name), end="")
         return 0
     _quieten()
-    command.main(arguments)
+    importlib.import_module(f"delete_jax.run.{name}").main(arguments)
     return 0
 
 
