@@ -7,6 +7,7 @@ delete-jax --config=CONFIG[:VARIANT] --workdir=FOLDER [--config.FIELD=VALUE ...]
 --config.unlearn.lr=3e-3    a setting in place of the config's
 --fields                    every such setting with its default and meaning
 --list                      configs, tasks, datasets, networks, methods and measures, each with a description
+--profile                   where the time goes: a table after the run, and a trace of steps in WORKDIR/profile
 --help                      this text
 
 Further commands, each with a --help of its own:
@@ -33,19 +34,27 @@ import os
 import shlex
 import signal
 import sys
+import time
 import warnings
 from pathlib import Path
 
+from delete_jax.run import phases
 from delete_jax.run.pages import with_page
 
 INTERRUPTED, TERMINATED = 130, 143
 COMMANDS = ("convert", "export", "compare")  # files of `delete_jax.run`
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code: 0, 2 after one line that says what was wrong, 130 when it is interrupted."""
+def main(argv: list[str], began: float | None = None) -> int:
+    """Runs the command; returns its exit code: 0, 2 after one line that says what was wrong, 130 when it is interrupted.
+
+    Args:
+      argv: the name of the command, and its arguments.
+      began: when `time.perf_counter` was that, the process began, of which `--profile` tells; now when None.
+    """
+    began = time.perf_counter() if began is None else began
     try:
-        return _main(argv)
+        return _main(argv, began)
     except (ValueError, OSError, MemoryError) as error:
         _say(f"error: {with_page(_in_one_line(error))}")
         return 2
@@ -54,7 +63,7 @@ def main(argv: list[str]) -> int:
         return INTERRUPTED
 
 
-def _main(argv: list[str]) -> int:
+def _main(argv: list[str], began: float) -> int:
     if argv[1:2] and argv[1] in COMMANDS:
         return _command(argv[1], argv[2:])
     if {"--help", "-h", "-help"} & set(argv[1:]):
@@ -62,6 +71,10 @@ def _main(argv: list[str]) -> int:
 
         print(__doc__, names_only(), sep="\n")
         return 0
+    is_profiled = phases.FLAG in argv[1:]
+    for other in ("--fields", "--list"):
+        if is_profiled and other in argv[1:]:
+            raise ValueError(f"{phases.FLAG} is of a run, and {other} is none: leave one of them out")
     if "--fields" in argv[1:]:
         from delete_jax.run.listing import settings
 
@@ -73,19 +86,33 @@ def _main(argv: list[str]) -> int:
         print(listing())
         return 0
     _quieten()
-    from delete_jax.config import validate
-    from delete_jax.run.arguments import parse
+    if not is_profiled:
+        _run(argv)
+        return 0
+    with phases.measuring(began) as clock:
+        _run(argv)
+        from rich.console import Console
 
-    config, workdir = parse(argv)
-    validate(config)
+        Console().print(clock.table())
+    return 0
+
+
+def _run(argv: list[str]) -> None:
+    with phases.phase(phases.IMPORTS):
+        from delete_jax.config import validate
+        from delete_jax.run.arguments import parse
+
+    with phases.phase(phases.CHECKS):
+        config, workdir = parse(argv)
+        validate(config)
     use_compilation_cache()
-    from rich.console import Console
+    with phases.phase(phases.IMPORTS):
+        from rich.console import Console
 
-    from delete_jax.run import stages
+        from delete_jax.run import stages
 
     console = Console(stderr=False, soft_wrap=True)
     stages.run_stages(config, workdir, console, command=shlex.join(["delete-jax", *argv[1:]]))
-    return 0
 
 
 def _command(name: str, arguments: list[str]) -> int:
@@ -138,7 +165,7 @@ def run() -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell sets it for what runs in its background
             signal.signal(number, _leave)
-    code = main(sys.argv)
+    code = main(sys.argv, phases.process_began())
     for number in _SIGNALS:  # all is done
         signal.signal(number, signal.SIG_IGN)
     sys.exit(code)

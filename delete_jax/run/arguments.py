@@ -19,6 +19,7 @@ from ml_collections import config_flags
 
 from delete_jax.config import Config, fields
 from delete_jax.options import AUTO
+from delete_jax.run.phases import FLAG
 from delete_jax.run.shipped import shipped
 from delete_jax.tasks import of_settings
 
@@ -69,7 +70,7 @@ def parse(argv: list[str]) -> tuple[Config, Path]:
     try:
         for name in ("config", "workdir"):
             flags.DEFINE_string(name, None, "", flag_values=values)
-        rest = values(argv, known_only=True)
+        rest = values([argument for argument in argv if argument != FLAG], known_only=True)  # `main` sees to that one
         if not values.config or not values.workdir:
             raise ValueError(f"--config=FILE and --workdir=FOLDER are both needed: {USAGE}")
         config = load(values.config)
