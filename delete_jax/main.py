@@ -28,6 +28,7 @@ delete-jax compare runs/digits runs/anchored --out=comparison.html
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import logging
 import os
@@ -158,6 +159,8 @@ def use_compilation_cache() -> None:
         return
     if os.access(cache, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(cache))
+        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:  # a run has dozens of small programs
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def run() -> None:
@@ -165,6 +168,7 @@ def run() -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell sets it for what runs in its background
             signal.signal(number, _leave)
+    gc.set_threshold(100_000, 20, 100)  # tracing makes many small objects, and JAX hooks into each collection
     code = main(sys.argv, phases.process_began())
     for number in _SIGNALS:  # all is done
         signal.signal(number, signal.SIG_IGN)

@@ -27,6 +27,12 @@ def input_shape(preprocess: Callable[[chex.Array], chex.Array], images: np.ndarr
     return jax.eval_shape(preprocess, jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)).shape[1:]
 
 
+@functools.lru_cache(maxsize=16)
+def _eval_step(model: Model, preprocess: Callable[[chex.Array], chex.Array]) -> Callable:
+    """The eval step, traced once for all predictors."""
+    return jax.jit(make_eval_step(model, preprocess), inline=True)
+
+
 EVAL_BATCH, EVAL_PIXELS = 512, 64 * 64 * 3  # larger images in small batches
 
 
@@ -43,7 +49,7 @@ def make_predictor(
     Raises:
       NonFiniteError: (by the function) a logit is NaN or infinite: such an answer is neither right nor wrong.
     """
-    run = make_eval_step(model, preprocess)
+    run = _eval_step(model, preprocess)
 
     def answer(variables: Variables, batch: chex.Array) -> tuple[chex.Array, chex.Array]:
         logits = run(variables, batch)

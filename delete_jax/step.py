@@ -61,7 +61,7 @@ def init_state(variables: Variables, tx: optax.GradientTransformation) -> TrainS
 
 
 def _copy(leaf: Any) -> chex.Array:
-    leaf = jnp.array(leaf, copy=True)
+    leaf = jax.device_put(leaf, may_alias=False)  # jnp.array(leaf, copy=True) compiles a program for each shape
     return leaf.astype(leaf.dtype)  # not weakly typed: the step returns none that are
 
 

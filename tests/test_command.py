@@ -1046,8 +1046,13 @@ def test_compile_cache(tmp_path, monkeypatch, caches):
     """A folder of the user's caches where that can be written, and otherwise none, without a word."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", caches.replace("{tmp}", str(tmp_path)))
+    monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")  # 0 in `conftest`
     jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     command.use_compilation_cache()
+    least, expected = jax.config.jax_persistent_cache_min_compile_time_secs, 0.0 if "new" in caches else 1.0
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    assert least == expected
     expected = str(tmp_path / "new" / "delete_jax" / "xla") if "new" in caches else None
     assert jax.config.jax_compilation_cache_dir == expected
     jax.config.update("jax_compilation_cache_dir", "/chosen/by/the/user")
