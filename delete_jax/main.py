@@ -130,13 +130,8 @@ def _command(name: str, arguments: list[str]) -> int:
 
 def _quieten() -> None:
     """Keeps libraries from reporting what the command says in one line."""
-    for name, level in (
-        ("absl", logging.CRITICAL),
-        ("asyncio", logging.CRITICAL),
-        ("matplotlib", logging.ERROR),
-    ):  # Orbax reports each file it touches
-        logging.getLogger(name).setLevel(level)
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # when Orbax cannot read a file
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax reports each file it touches
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def use_compilation_cache() -> None:
