@@ -6,11 +6,13 @@ Notation: `p` the target distribution, `q = softmax(student)`, `U` the classes t
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
+
+if TYPE_CHECKING:
+    import chex
 
 
 class Decomposition(NamedTuple):

@@ -7,6 +7,7 @@ delete-jax --config=CONFIG[:VARIANT] --workdir=FOLDER [--config.FIELD=VALUE ...]
 --config.unlearn.lr=3e-3    a setting in place of the config's
 --fields                    every such setting with its default and meaning
 --list                      configs, tasks, datasets, networks, methods and measures, each with a description
+--profile                   where the time goes: a table after the run, and a trace of steps in WORKDIR/profile
 --help                      this text
 
 Further commands, each with a --help of its own:
@@ -27,25 +28,34 @@ delete-jax compare runs/digits runs/anchored --out=comparison.html
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import logging
 import os
 import shlex
 import signal
 import sys
+import time
 import warnings
 from pathlib import Path
 
+from delete_jax.run import phases
 from delete_jax.run.pages import with_page
 
 INTERRUPTED, TERMINATED = 130, 143
 COMMANDS = ("convert", "export", "compare")  # files of `delete_jax.run`
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code: 0, 2 after one line that says what was wrong, 130 when it is interrupted."""
+def main(argv: list[str], began: float | None = None) -> int:
+    """Runs the command; returns its exit code: 0, 2 after one line that says what was wrong, 130 when it is interrupted.
+
+    Args:
+      argv: the name of the command, and its arguments.
+      began: when `time.perf_counter` was that, the process began, of which `--profile` tells; now when None.
+    """
+    began = time.perf_counter() if began is None else began
     try:
-        return _main(argv)
+        return _main(argv, began)
     except (ValueError, OSError, MemoryError) as error:
         _say(f"error: {with_page(_in_one_line(error))}")
         return 2
@@ -54,14 +64,18 @@ def main(argv: list[str]) -> int:
         return INTERRUPTED
 
 
-def _main(argv: list[str]) -> int:
+def _main(argv: list[str], began: float) -> int:
     if argv[1:2] and argv[1] in COMMANDS:
         return _command(argv[1], argv[2:])
     if {"--help", "-h", "-help"} & set(argv[1:]):
-        from delete_jax.run.listing import names_only
+        from delete_jax.run.help import names_only
 
         print(__doc__, names_only(), sep="\n")
         return 0
+    is_profiled = phases.FLAG in argv[1:]
+    for other in ("--fields", "--list"):
+        if is_profiled and other in argv[1:]:
+            raise ValueError(f"{phases.FLAG} is of a run, and {other} is none: leave one of them out")
     if "--fields" in argv[1:]:
         from delete_jax.run.listing import settings
 
@@ -73,41 +87,51 @@ def _main(argv: list[str]) -> int:
         print(listing())
         return 0
     _quieten()
-    from delete_jax.config import validate
-    from delete_jax.run.arguments import parse
+    if not is_profiled:
+        _run(argv)
+        return 0
+    with phases.measuring(began) as clock:
+        _run(argv)
+        from rich.console import Console
 
-    config, workdir = parse(argv)
-    validate(config)
+        Console().print(clock.table())
+    return 0
+
+
+def _run(argv: list[str]) -> None:
+    with phases.phase(phases.IMPORTS):
+        from delete_jax.config import validate
+        from delete_jax.run.arguments import parse
+
+    with phases.phase(phases.CHECKS):
+        config, workdir = parse(argv)
+        validate(config)
     use_compilation_cache()
-    from rich.console import Console
+    with phases.phase(phases.IMPORTS):
+        from rich.console import Console
 
-    from delete_jax.run import stages
+        from delete_jax.run import stages
 
     console = Console(stderr=False, soft_wrap=True)
     stages.run_stages(config, workdir, console, command=shlex.join(["delete-jax", *argv[1:]]))
-    return 0
 
 
 def _command(name: str, arguments: list[str]) -> int:
     """Runs one of the commands that are no run."""
-    command = importlib.import_module(f"delete_jax.run.{name}")
     if {"--help", "-h"} & set(arguments):
-        print(command.__doc__, end="")
+        from delete_jax.run.help import about
+
+        print(about(name), end="")
         return 0
     _quieten()
-    command.main(arguments)
+    importlib.import_module(f"delete_jax.run.{name}").main(arguments)
     return 0
 
 
 def _quieten() -> None:
     """Keeps libraries from reporting what the command says in one line."""
-    for name, level in (
-        ("absl", logging.CRITICAL),
-        ("asyncio", logging.CRITICAL),
-        ("matplotlib", logging.ERROR),
-    ):  # Orbax reports each file it touches
-        logging.getLogger(name).setLevel(level)
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # when Orbax cannot read a file
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax reports each file it touches
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def use_compilation_cache() -> None:
@@ -130,6 +154,8 @@ def use_compilation_cache() -> None:
         return
     if os.access(cache, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(cache))
+        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:  # a run has dozens of small programs
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def run() -> None:
@@ -137,7 +163,8 @@ def run() -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell sets it for what runs in its background
             signal.signal(number, _leave)
-    code = main(sys.argv)
+    gc.set_threshold(100_000, 20, 100)  # tracing makes many small objects, and JAX hooks into each collection
+    code = main(sys.argv, phases.process_began())
     for number in _SIGNALS:  # all is done
         signal.signal(number, signal.SIG_IGN)
     sys.exit(code)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
+
+if TYPE_CHECKING:
+    import chex
 
 Variables = dict[str, Any]
 """All collections of a network, by name: `params` (trained) and, say, `batch_stats`. Each is a pytree of arrays."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import chex
 import jax
 import numpy as np
 import optax
@@ -18,6 +17,9 @@ from delete_jax.model import Variables
 from delete_jax.parallel import MODES
 from delete_jax.step import BATCH_NORM_MODES
 from delete_jax.streams import integer
+
+if TYPE_CHECKING:
+    import chex
 
 AUTO = "auto"
 """In place of a learning rate: it is found (`rate_search`)."""

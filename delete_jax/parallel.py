@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +22,9 @@ from delete_jax.columns import Rows, is_lazy
 from delete_jax.methods.base import Method, Stream
 from delete_jax.model import Model
 from delete_jax.step import Metrics, PartSteps, TrainState, make_part_steps, make_train_step
+
+if TYPE_CHECKING:
+    import chex
 
 Q = ParamSpec("Q")
 R = TypeVar("R")

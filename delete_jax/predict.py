@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +13,9 @@ import numpy as np
 from delete_jax.model import Model, Variables
 from delete_jax.parallel import compiler_options, outside_meshes
 from delete_jax.step import make_eval_step
+
+if TYPE_CHECKING:
+    import chex
 
 
 class NonFiniteError(ValueError):
@@ -22,6 +25,12 @@ class NonFiniteError(ValueError):
 def input_shape(preprocess: Callable[[chex.Array], chex.Array], images: np.ndarray) -> tuple[int, ...]:
     """The shape of one image as the network sees it; of the stored images `[n, h, w, c]` only shape and dtype count."""
     return jax.eval_shape(preprocess, jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)).shape[1:]
+
+
+@functools.lru_cache(maxsize=16)
+def _eval_step(model: Model, preprocess: Callable[[chex.Array], chex.Array]) -> Callable:
+    """The eval step, traced once for all predictors."""
+    return jax.jit(make_eval_step(model, preprocess), inline=True)
 
 
 EVAL_BATCH, EVAL_PIXELS = 512, 64 * 64 * 3  # larger images in small batches
@@ -40,7 +49,7 @@ def make_predictor(
     Raises:
       NonFiniteError: (by the function) a logit is NaN or infinite: such an answer is neither right nor wrong.
     """
-    run = make_eval_step(model, preprocess)
+    run = _eval_step(model, preprocess)
 
     def answer(variables: Variables, batch: chex.Array) -> tuple[chex.Array, chex.Array]:
         logits = run(variables, batch)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import chex
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,14 +16,18 @@ import optax
 from delete_jax.methods.base import ANCHOR, FORGET, Context, Method, Output, Stream
 from delete_jax.model import Model, Variables, as_given
 
-Metrics = dict[str, chex.Array]
+if TYPE_CHECKING:
+    import chex
+
+Metrics: TypeAlias = "dict[str, chex.Array]"
 """Scalars of one step: `loss`, `grad_norm`, and, for methods with a target, `forgetting`, `within`, `retention`."""
 
 BATCH_NORM_MODES = ("train", "frozen")
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-@flax.struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class TrainState:
     """What training changes: arrays only.
 
@@ -58,7 +61,7 @@ def init_state(variables: Variables, tx: optax.GradientTransformation) -> TrainS
 
 
 def _copy(leaf: Any) -> chex.Array:
-    leaf = jnp.array(leaf, copy=True)
+    leaf = jax.device_put(leaf, may_alias=False)  # jnp.array(leaf, copy=True) compiles a program for each shape
     return leaf.astype(leaf.dtype)  # not weakly typed: the step returns none that are
 
 

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import numpy as np
 import optax
@@ -60,7 +59,7 @@ def unlearn(
     mask: str = "union",
     pixels: str = "all",
     batch_norm: str = "train",
-    preprocess: Callable[[chex.Array], chex.Array] | None = None,
+    preprocess: Callable[[jax.Array], jax.Array] | None = None,
     augment: Callable[..., Any] | None = None,
     tx: optax.GradientTransformation | None = None,
     parallel: str = "auto",

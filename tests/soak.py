@@ -215,8 +215,7 @@ class Reader(logging.Handler):
     def read(self, bits: list[tuple[pathlib.Path, Any]]) -> None:
         logging.getLogger().handlers = [self]
         logging.captureWarnings(True)
-        for name in ("absl", "asyncio"):  # as the command does
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # as the command does
         sys.unraisablehook = lambda found: self.lines.append(repr(found.exc_value))
         # After a failed read it waits for half a second; here whatever comes late counts against the next.
         self.module.time = type("NoTime", (), {"sleep": staticmethod(lambda seconds: None)})

@@ -6,7 +6,6 @@ import os
 import pathlib
 import shutil
 
-import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 import delete_jax as dj
 from delete_jax.checkpoint import CheckpointError, Checkpoints, seal
 from delete_jax.identity import digest
+from delete_jax.model import as_saved, from_saved
 from delete_jax.run.log import JsonLog
 from delete_jax.step import init_state, sgd
 from tests.tiny import network, samples
@@ -249,8 +249,8 @@ def test_a_train_state_round_trips(tmp_path):
     _, variables = network()
     state = init_state(variables, sgd(0.9))
     store = Checkpoints(tmp_path)
-    store.save(1, flax.serialization.to_state_dict(jax.device_get(state)), {})
-    assert_equal(flax.serialization.from_state_dict(state, store.restore()[0]), state)
+    store.save(1, as_saved(jax.device_get(state)), {})
+    assert_equal(from_saved(store.restore()[0], state), state)
 
 
 def test_where_checkpoints_lie(tmp_path, monkeypatch):
@@ -348,7 +348,7 @@ def test_a_store_of_unknown_origin_is_refused(tmp_path):
     """As earlier versions wrote it: it might be the network of any request."""
     model, variables = network()
     images, labels = samples(64)
-    state = flax.serialization.to_state_dict(jax.device_get(init_state(variables, sgd())))
+    state = as_saved(jax.device_get(init_state(variables, sgd())))
     Checkpoints(tmp_path).save(1, state, {"epoch": 1, "seconds": 0.0, "compile_seconds": 0.0})
     with pytest.raises(ValueError, match=f"{tmp_path} holds a network that does not say what it was made from"):
         dj.unlearn(model, variables, images, labels, forget=[1], epochs=1, batch_size=8, store=Checkpoints(tmp_path))

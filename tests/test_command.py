@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib
 import io
 import json
 import logging
@@ -14,7 +15,6 @@ import subprocess
 import sys
 import time
 
-import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +29,7 @@ from delete_jax.checkpoint import Checkpoints
 from delete_jax.config import Config, DataConfig, fields, plain, validate
 from delete_jax.identity import digest
 from delete_jax.methods import METHODS
+from delete_jax.model import as_saved
 from delete_jax.run import pages, stages
 from delete_jax.run.arguments import parse, shipped
 from delete_jax.run.folder import Folder
@@ -102,7 +103,7 @@ def make_teacher(tmp: pathlib.Path, change=lambda variables: variables, meta=(),
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), train=False))
     rng = np.random.default_rng(0)  # not constant: a damaged bit has to hit the arrays, not what compresses them
     variables = change(jax.tree.map(lambda leaf: rng.uniform(0.1, 0.2, leaf.shape).astype(leaf.dtype), shapes))
-    state = flax.serialization.to_state_dict(jax.device_get(init_state(variables, sgd())))
+    state = as_saved(jax.device_get(init_state(variables, sgd())))
     folder = tmp / "old" / "checkpoints" / "teacher"
     seconds = {"seconds": 1.0, "compile_seconds": 1.0}
     Checkpoints(folder, {"stage": "teacher", "epochs": 1, "network": described}).save(
@@ -959,10 +960,26 @@ def test_help(capsys):
     for title, table in tables.items():
         (listed,) = re.findall(rf"^{title}: (.*(?:\n  .*)*)", out, re.MULTILINE)
         assert re.split(r",\s+", listed) == list(table)
+    assert [task.name for task in TASKS.values()] == list(TASKS)
     examples = [line.split() for line in lines if line.startswith("delete-jax --config=digits ")]
     assert len(examples) == 3
     for example in examples:
         validate(parse(example)[0])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["convert", "--help"], ["export", "--help"], ["compare", "--help"]])
+def test_help_imports_nothing_that_takes_long(arguments):
+    """It is read from the source, and says what the imported tables and commands say (`test_help`)."""
+    code = (
+        "import sys; from delete_jax import main; assert main.main(['delete-jax', *sys.argv[1:]]) == 0\n"
+        "print([name for name in ('jax', 'numpy', 'flax', 'rich', 'absl') if name in sys.modules])"
+    )
+    process = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(process, capture_output=True, text=True, check=True, cwd=ROOT)
+    *said, imported = done.stdout.splitlines()
+    assert imported == "[]"
+    module = importlib.import_module(f"delete_jax.run.{arguments[0]}") if len(arguments) == 2 else command
+    assert "\n".join(said).startswith(module.__doc__.rstrip())
 
 
 def test_every_setting_has_its_meaning(capsys):
@@ -1029,8 +1046,13 @@ def test_compile_cache(tmp_path, monkeypatch, caches):
     """A folder of the user's caches where that can be written, and otherwise none, without a word."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", caches.replace("{tmp}", str(tmp_path)))
+    monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")  # 0 in `conftest`
     jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     command.use_compilation_cache()
+    least, expected = jax.config.jax_persistent_cache_min_compile_time_secs, 0.0 if "new" in caches else 1.0
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    assert least == expected
     expected = str(tmp_path / "new" / "delete_jax" / "xla") if "new" in caches else None
     assert jax.config.jax_compilation_cache_dir == expected
     jax.config.update("jax_compilation_cache_dir", "/chosen/by/the/user")

@@ -4,11 +4,13 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import delete_jax as dj
 from delete_jax.columns import arrays
 from delete_jax.data import augmentation, normalize, paired_augmentation
+from delete_jax.network_check import not_finite
 from delete_jax.predict import make_predictor
 from delete_jax.step import init_state, make_eval_step, make_train_step, sgd
 from delete_jax.streams import split_streams
@@ -86,6 +88,60 @@ def test_predictor_pads_and_cuts():
     np.testing.assert_allclose(
         make_predictor(model, _same)(variables, images), step(variables, images), rtol=2e-5, atol=1e-6
     )
+
+
+def test_the_network_is_traced_once_for_logits_and_classes():
+    model, variables = tiny.network()
+    traced = []
+    counted = model._replace(apply=lambda *given: traced.append(given) or model.apply(*given))
+    images = tiny.samples(5)[0]
+    logits = make_predictor(counted, _same)(variables, images)
+    classes = make_predictor(counted, _same, classes=True)(variables, images)
+    np.testing.assert_array_equal(classes, logits.argmax(-1))
+    assert len(traced) == 1
+
+
+@pytest.fixture
+def compiled():
+    """The names of what is compiled meanwhile."""
+    names = []
+
+    def listen(event: str, duration_secs: float, **about) -> None:
+        if event.endswith("backend_compile_duration"):
+            names.append(about["fun_name"])
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
+def test_a_state_is_a_copy_that_needs_no_program(compiled, kind):
+    """Of weights on the host or on a device, whatever their shapes; donating it leaves them alone."""
+    arrays = {f"w{n}": kind(np.full(n, 1.5, np.float32)) for n in range(101, 109)}
+    half = kind(np.ones(109, jnp.bfloat16))
+    compiled.clear()
+    state = init_state({"params": arrays | {"half": half}}, optax.identity())
+    assert len(compiled) <= 2, compiled  # the half's cast, the step's 0
+    assert state.params["half"].dtype == jnp.float32
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
+    jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)(state)
+    assert state.params["w101"].is_deleted()
+    for leaf in arrays.values():
+        np.testing.assert_array_equal(leaf, 1.5)
+
+
+def test_what_is_not_finite_is_named_without_compiling(compiled):
+    kinds = {f"w{n}": jnp.ones(n, dtype) for n, dtype in enumerate((jnp.float32, jnp.bfloat16, jnp.int32, bool), 201)}
+    bad = [np.array([1, np.nan]), np.array([1e300]), np.array([0, np.inf], jnp.bfloat16), np.array([1j * np.inf])]
+    compiled.clear()
+    assert not_finite({"params": kinds}) is None
+    assert not_finite({"params": kinds | {"x": jax.ShapeDtypeStruct((2,), jnp.float32)}}) is None
+    for values in bad:  # 1e300 is infinite as a float32, which is what the network would compute with
+        assert not_finite({"params": kinds | {"x": values}}) == "params/x"
+    assert compiled == []
+    with jax.enable_x64(True):
+        assert not_finite({"params": {"x": bad[1]}}) is None
 
 
 def test_weight_decay_and_cosine():

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +30,9 @@ from delete_jax.methods.base import (
 )
 from delete_jax.methods.delete import delete
 from delete_jax.methods.hyperparameters import POSITIVE, Kind, factory, one_of, some_of
+
+if TYPE_CHECKING:
+    import chex
 
 TRANSFORMATIONS = ("turn", "flip", "shift")
 RADIUS, STEPS = 0.05, 50

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -17,7 +17,10 @@ from delete_jax import losses
 from delete_jax.methods.base import Setup, in_batches
 from delete_jax.model import Model, Variables
 
-Answer = Callable[[Variables, chex.Array], chex.Array]
+if TYPE_CHECKING:
+    import chex
+
+Answer: TypeAlias = "Callable[[Variables, chex.Array], chex.Array]"
 
 
 def fgsm(setup: Setup, images: chex.Array, labels: chex.Array, step: float) -> chex.Array:

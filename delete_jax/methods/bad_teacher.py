@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -13,6 +13,9 @@ from delete_jax.methods.attacks import answers
 from delete_jax.methods.base import FORGET, REMAIN, Context, Method, Output, Prepared, Setup, Term, distill, scaled
 from delete_jax.methods.hyperparameters import FLAG, factory
 from delete_jax.model import Variables
+
+if TYPE_CHECKING:
+    import chex
 
 IMAGES, LEAST, MOST = 16, 1e-3, 1e3
 """How many images a random network is tried on, and between which deviations its logits may lie."""

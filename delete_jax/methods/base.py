@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.core import FrozenDict
 
 from delete_jax import losses
 from delete_jax.model import Model, Variables
+
+if TYPE_CHECKING:
+    import chex
 
 FORGET = "forget"
 """The stream of the samples to forget."""
@@ -40,7 +41,7 @@ TRAINED = ("epochs", "lr", "batch_size", "momentum", "batch_norm", "augment", "s
 MASKED = (*TRAINED, "mask")
 """`TRAINED` and "mask": the settings of a method whose target depends on which classes are erased at each sample."""
 
-Stream = dict[str, chex.Array]
+Stream: TypeAlias = "dict[str, chex.Array]"
 """Samples as columns with one leading axis `n`:
 
 `image` uint8 or float `[n, h, w, c]`; `label` int32 `[n]` or `[n, h, w]`; `weight` float32 like `label` (0 = does not count);
@@ -216,6 +217,28 @@ class EditFn(Protocol):
         ...
 
 
+class Frozen(Mapping[str, Any]):
+    """A mapping that stays as it is and can be hashed: steps are compiled once per `Method`, which is a key there."""
+
+    def __init__(self, items: Mapping[str, Any]):
+        self._items = dict(items)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._items.items()))
+
+    def __repr__(self) -> str:
+        return f"Frozen({self._items!r})"
+
+
 class Method(NamedTuple):
     """An unlearning method: trained (`loss`) or computed without training (`edit`). Methods are hashable, so that networks are
     compiled once per method.
@@ -254,8 +277,8 @@ class Method(NamedTuple):
     settings: tuple[str, ...] = TRAINED
     starts_over: bool = False
     paper: str = ""
-    ranges: Mapping[str, str] = FrozenDict()
-    hyperparameters: Mapping[str, Any] = FrozenDict()
+    ranges: Mapping[str, str] = Frozen({})
+    hyperparameters: Mapping[str, Any] = Frozen({})
     check: CheckFn = lambda num_classes, forget: None
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -30,6 +29,9 @@ from delete_jax.methods.classifier import (
 )
 from delete_jax.methods.hyperparameters import factory
 from delete_jax.model import Model, Variables
+
+if TYPE_CHECKING:
+    import chex
 
 UNIT, NETWORK = "expanded_unit", "network"
 """The parameters of the expanded network: the new output's, and the given network's as they are, in whatever containers."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from delete_jax.methods.attacks import answers
 from delete_jax.methods.base import Setup
+
+if TYPE_CHECKING:
+    import chex
 
 IMAGES, TOLERANCE = 4, 1e-2
 """How many images the layers are tried on, and how much, relative to what should move, may move beside it."""

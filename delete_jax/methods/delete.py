@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -25,6 +25,9 @@ from delete_jax.methods.base import (
 )
 from delete_jax.methods.features import with_features
 from delete_jax.methods.hyperparameters import FLAG, NOT_NEGATIVE, POSITIVE, PROPER_SHARE, factory
+
+if TYPE_CHECKING:
+    import chex
 
 NEAR = 0.03
 """How far the neighbours' pixels move, as a fraction of their span."""

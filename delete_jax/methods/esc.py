@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import chex
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,9 @@ from delete_jax.methods.base import CLASSES, FORGET, Method, Setup
 from delete_jax.methods.features import Head, feature_batches, find_head
 from delete_jax.methods.hyperparameters import INNER_SHARE, SHARE, factory
 from delete_jax.model import Variables
+
+if TYPE_CHECKING:
+    import chex
 
 PAPER = "Lee et al., CVPR 2025, arXiv 2504.02199"
 

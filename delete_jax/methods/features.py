@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +14,9 @@ from delete_jax.methods.attacks import answers
 from delete_jax.methods.base import FORGET, Setup
 from delete_jax.methods.classifier import IMAGES, TOLERANCE, Classifier, find_classifier
 from delete_jax.model import Model, Variables
+
+if TYPE_CHECKING:
+    import chex
 
 BATCH = 64
 

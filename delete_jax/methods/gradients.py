@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
 
 from delete_jax.methods.base import Output, Setup, Stream, towards_labels
 from delete_jax.model import Model, Variables
+
+if TYPE_CHECKING:
+    import chex
 
 
 def cross_entropy(logits: chex.Array, batch: Stream) -> chex.Array:

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple, ParamSpec
 
 import jax
 import numpy as np
-from flax.core import FrozenDict
 
-from delete_jax.methods.base import Method
+from delete_jax.methods.base import Frozen, Method
 
 P = ParamSpec("P")
 
@@ -110,13 +109,13 @@ def factory(**kinds: Kind) -> Callable[[Callable[P, Method]], Callable[P, Method
         signature = inspect.signature(function)
         if set(signature.parameters) != set(kinds):
             raise TypeError(f"{function.__name__} has parameters {[*signature.parameters]}, and kinds of {[*kinds]}")
-        ranges: FrozenDict[str, str] = FrozenDict({name: kinds[name].words for name in signature.parameters})
+        ranges = Frozen({name: kinds[name].words for name in signature.parameters})
 
         build: Callable[..., Method] = function
 
         @functools.cache
         def cached(*values: Any) -> Method:
-            given: FrozenDict[str, Any] = FrozenDict(zip(signature.parameters, values, strict=True))
+            given = Frozen(dict(zip(signature.parameters, values, strict=True)))
             return build(*values)._replace(ranges=ranges, hyperparameters=given)
 
         @functools.wraps(function)

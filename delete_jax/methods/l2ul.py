@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -24,6 +24,9 @@ from delete_jax.methods.base import (
 )
 from delete_jax.methods.gradients import gradient_batches, mean_over_samples
 from delete_jax.methods.hyperparameters import POSITIVE, factory
+
+if TYPE_CHECKING:
+    import chex
 
 RADIUS, STEP, STEPS = 0.4, 0.1, 10
 PAPER = "Cha et al., AAAI 2024, arXiv 2301.11578"

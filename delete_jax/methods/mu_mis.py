@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from delete_jax.methods.base import FORGET, TRAINED, Context, Method, Output, Prepared, Setup, Term
 from delete_jax.methods.hyperparameters import POSITIVE, factory
 from delete_jax.model import Model
+
+if TYPE_CHECKING:
+    import chex
 
 
 @factory(weight=POSITIVE)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import chex
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
 
@@ -10,6 +11,9 @@ from delete_jax.methods.base import CLASSES, FORGET, Method, Setup
 from delete_jax.methods.classifier import Classifier, find_classifier, named
 from delete_jax.methods.hyperparameters import factory
 from delete_jax.model import Variables
+
+if TYPE_CHECKING:
+    import chex
 
 
 @factory()

@@ -6,10 +6,8 @@ import functools
 import inspect
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +32,9 @@ from delete_jax.methods.features import Head, beside_logits, find_head
 from delete_jax.methods.hyperparameters import NOT_NEGATIVE, POSITIVE, Kind, factory
 from delete_jax.methods.transfer import transfer_images
 from delete_jax.model import Model, Variables
+
+if TYPE_CHECKING:
+    import chex
 
 DECAY = 5e-4
 LEAST_SHARE = 0.02
@@ -239,7 +240,9 @@ def _with_kept(model: Model, kept: tuple[str, ...]) -> Model:
             lambda place, leaf: jax.lax.stop_gradient(leaf) if names_of(place)[0] in kept else leaf, variables["params"]
         )
         seen.clear()
-        with nn.intercept_methods(as_in_evaluation):
+        from flax import linen  # here, because the other methods do without, and it takes long to import
+
+        with linen.intercept_methods(as_in_evaluation):
             logits, updated = model.apply_train({**variables, "params": params}, x, key)
         if kept and not seen:
             raise ValueError(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +25,9 @@ from delete_jax.methods.base import (
 from delete_jax.methods.gradients import gradient_batches
 from delete_jax.methods.hyperparameters import FLAG, SHARE, factory, one_of
 from delete_jax.methods.random_label import random_label
+
+if TYPE_CHECKING:
+    import chex
 
 
 @factory(fraction=SHARE, remain=FLAG, mask=one_of("salient", "random"))

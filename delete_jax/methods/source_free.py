@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import chex
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,9 @@ from delete_jax.methods.delete import delete
 from delete_jax.methods.features import Head, find_head, unseen
 from delete_jax.methods.hyperparameters import factory
 from delete_jax.model import Variables
+
+if TYPE_CHECKING:
+    import chex
 
 POOL = 2**14
 """How many features are drawn."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import chex
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
 
 from delete_jax.methods.anchored import TRANSFORMATIONS, reorientation
 from delete_jax.methods.attacks import span
+
+if TYPE_CHECKING:
+    import chex
 
 KINDS = (
     "same", "turned", "enlarged", "shrunk", "pieces", "patched", "blended", "covered", "inverted", "noise",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import rel_entr
 
 
 def total_variation(p: np.ndarray, q: np.ndarray) -> float:
@@ -20,6 +19,8 @@ def total_variation(p: np.ndarray, q: np.ndarray) -> float:
 
 def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
     """Mean over samples of the Jensen-Shannon divergence in nats, in [0, ln 2]; lower is nearer."""
+    from scipy.special import rel_entr
+
     p, q = p.astype(np.float64), q.astype(np.float64)
     middle = (p + q) / 2
     return float(np.mean((rel_entr(p, middle) + rel_entr(q, middle)).sum(-1)) / 2)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import softmax
 
 from delete_jax.metrics.distances import total_variation
 
@@ -107,6 +106,8 @@ def over_unlearning(original: np.ndarray, network: np.ndarray, forget: Sequence[
     Returns:
       The mean total variation between the original's softmax, with the erased classes' logits at -inf, and the network's; 0 to 1.
     """
+    from scipy.special import softmax
+
     erased = np.isin(np.arange(original.shape[-1]), list(forget))
     masked = np.where(erased, -np.inf, original.astype(np.float64))
     return total_variation(softmax(masked, axis=-1), softmax(network.astype(np.float64), axis=-1))

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-import chex
 import flax.errors
 import flax.linen as nn
 import jax
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 from delete_jax.model import Model, Variables, as_given
 
 if TYPE_CHECKING:
+    import chex
     from flax import nnx
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax import export
 
 from delete_jax.model import Model, Variables, first_line
 from delete_jax.models.writing import replacing
+
+if TYPE_CHECKING:
+    import chex
 
 SUFFIX = ".jax"
 PLATFORMS = ("cpu", "cuda", "tpu")

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from delete_jax.model import Model, Variables
 from delete_jax.models.torch_modules import torch_features
 
 if TYPE_CHECKING:
+    import chex
     import torch
 
 

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -14,6 +13,7 @@ from delete_jax.model import Model, Variables, as_given
 from delete_jax.models.layers import bound_axis_size
 
 if TYPE_CHECKING:
+    import chex
     import keras
 
 

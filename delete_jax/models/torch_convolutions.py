@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import chex
 import jax
 import jax.numpy as jnp
+
+if TYPE_CHECKING:
+    import chex
 
 
 def depthwise(x: chex.Array, kernel: chex.Array, stride: Sequence[int], dilation: Sequence[int]) -> chex.Array:

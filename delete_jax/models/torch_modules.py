@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +18,7 @@ from delete_jax.models import torch_convolutions, torch_norms
 from delete_jax.models.torch_checks import check_module, explained, import_torch
 
 if TYPE_CHECKING:
+    import chex
     import torch
 
 LOGITS = ("out", "logits")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from delete_jax.model import Model, Variables
+
+if TYPE_CHECKING:
+    import chex
 
 LEFT = 1e-6
 """The probability of each class that nothing is said about."""

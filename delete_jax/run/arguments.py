@@ -19,9 +19,11 @@ from ml_collections import config_flags
 
 from delete_jax.config import Config, fields
 from delete_jax.options import AUTO
+from delete_jax.run.phases import FLAG
+from delete_jax.run.shipped import shipped
 from delete_jax.tasks import of_settings
 
-USAGE = "the flags are --config=FILE, --workdir=FOLDER and --config.FIELD=VALUE (see --help)"
+USAGE = "the flags are --config=FILE, --workdir=FOLDER, --config.FIELD=VALUE and --profile (see --help)"
 FORMS = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list such as 3,4"}
 DICT_FORM = "a dict such as \"{'temperature': 2.0}\""
 
@@ -68,7 +70,7 @@ def parse(argv: list[str]) -> tuple[Config, Path]:
     try:
         for name in ("config", "workdir"):
             flags.DEFINE_string(name, None, "", flag_values=values)
-        rest = values(argv, known_only=True)
+        rest = values([argument for argument in argv if argument != FLAG], known_only=True)  # `main` sees to that one
         if not values.config or not values.workdir:
             raise ValueError(f"--config=FILE and --workdir=FOLDER are both needed: {USAGE}")
         config = load(values.config)
@@ -107,13 +109,6 @@ def local_path(text: str, flag: str) -> Path:
             "local or mounted disk, and copy it there when it is finished"
         )
     return Path(text).expanduser()
-
-
-def shipped() -> dict[str, Path]:
-    """The configs that come with the package, by name."""
-    package = Path(__file__).parent.parent  # a checkout keeps them beside the package, an installation in it
-    folder = next((path for path in (package / "configs", package.parent / "configs") if path.is_dir()), package)
-    return {path.stem: path for path in sorted(folder.glob("*.py"))}
 
 
 def load(file: str) -> Config:

@@ -19,6 +19,7 @@ from delete_jax.loop import Result
 from delete_jax.model import Variables
 from delete_jax.run.lock import locked
 from delete_jax.run.log import JsonLog
+from delete_jax.run.phases import CHECKPOINTS, phase
 
 
 class Folder(NamedTuple):
@@ -103,7 +104,7 @@ class Stage(NamedTuple):
     @property
     def store(self) -> Identified:
         meta = {"stage": self.name, "epochs": self.epochs, "network": self.description}
-        return Identified(_checkpoints(self.directory, json.dumps(meta)), {"stage": self.name, **self.identity})
+        return _Timed(_checkpoints(self.directory, json.dumps(meta)), {"stage": self.name, **self.identity})
 
     @property
     def log(self) -> JsonLog:
@@ -140,6 +141,18 @@ class Stage(NamedTuple):
         seconds = meta["seconds"], meta["compile_seconds"]
         about = {"lr": meta.get("lr"), "search": meta.get("search", ()), "peak_bytes": meta.get("peak_bytes")}
         return Result(variables_of(tree), history, evaluations, *seconds, str(self.directory.absolute()), **about)
+
+
+class _Timed(Identified):
+    """With its time measured (`phases`)."""
+
+    @phase(CHECKPOINTS)
+    def save(self, epoch: int, tree: Any, meta: dict[str, Any]) -> None:
+        super().save(epoch, tree, meta)
+
+    @phase(CHECKPOINTS)
+    def restore(self) -> tuple[Any, dict[str, Any]] | None:
+        return super().restore()
 
 
 @functools.cache  # one for both who ask: each names a damaged checkpoint once

@@ -1,19 +1,18 @@
-"""What `delete-jax --list`, `--fields` and `--help` print: every row of every table, and every setting. `python -m delete_jax.run.listing` prints the page of measures."""
+"""What `delete-jax --list` and `--fields` print: every row of every table, and every setting. `python -m delete_jax.run.listing` prints the page of measures."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 import re
-import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from delete_jax import metrics, models, tasks
 from delete_jax.config import Config
 from delete_jax.data.loading import names
 from delete_jax.methods import METHODS, describe
-from delete_jax.run.arguments import shipped
+from delete_jax.run.shipped import shipped
 
 
 def listing() -> str:
@@ -27,18 +26,6 @@ def listing() -> str:
         "Measures": (f"{row.name}: {row.title}. {row.text}" for row in metrics.MEASURES.values()),
     }
     return "\n\n".join("\n".join([head, *_indented(lines)]) for head, lines in parts.items())
-
-
-def names_only() -> str:
-    """The names of the configs, tasks and methods, and where there is more about them."""
-    parts: dict[str, Iterable[str]] = {"Configs": shipped(), "Tasks": tasks.TASKS, "Methods": METHODS}
-    lines = [
-        textwrap.fill(f"{title}: {', '.join(table)}", 118, subsequent_indent="  ") for title, table in parts.items()
-    ]
-    closing = "JAX's own settings are environment variables, such as JAX_PLATFORMS=cpu or JAX_DEBUG_NANS=1."
-    return "\n".join(
-        [*lines, "", "See delete-jax --list for descriptions, and delete-jax --fields for every setting.", closing]
-    )
 
 
 def settings() -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from delete_jax.loop import Row
+from delete_jax.run.phases import CHECKPOINTS, phase
 
 KINDS = ("step", "evaluation")
 
@@ -18,6 +19,7 @@ class JsonLog:
     def __init__(self, path: Path, stage: str):
         self.path, self.stage = path, stage
 
+    @phase(CHECKPOINTS)
     def append(self, history: list[Row], evaluations: list[Row]) -> None:
         """Adds the rows of one epoch; they are on the disk when it returns."""
         with self.path.open("a") as file:
@@ -25,6 +27,7 @@ class JsonLog:
                 file.writelines(json.dumps({"stage": self.stage, "kind": kind, **row}) + "\n" for row in rows)
             _sync(file)
 
+    @phase(CHECKPOINTS)
     def resume(self, epoch: int) -> tuple[list[Row], list[Row]]:
         """This stage's rows up to that many epochs (history, evaluations); later ones, of an interrupted epoch, go.
 

@@ -18,7 +18,9 @@ from delete_jax.parallel import on_each_device
 from delete_jax.predict import input_shape
 from delete_jax.run.folder import Folder
 from delete_jax.run.networks import Loaded, load_teacher
+from delete_jax.run.phases import CHECKPOINTS, CHECKS, DATA, EVALUATION, IMPORTS, REPORT, phase
 from delete_jax.run.record import make_record
+from delete_jax.run.trace import check_place
 from delete_jax.run.training import train, unlearn
 from delete_jax.tasks import Data, Run, Training
 from delete_jax.tasks.base import ORIGINAL, UNLEARNED
@@ -32,14 +34,18 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
       OSError: the folder cannot be written.
     """
     folder, task = Folder(workdir, console), tasks.of_settings(config.task)
-    teacher = load_teacher(config.teacher, config.model.name) if config.teacher else None
-    found = tasks.load(config)
-    _check_batches(config, found)
-    run = describe(config, found, teacher)
-    run.method.check(found.dataset.num_classes, found.forget)
-    _check_network(run, teacher)
-    if teacher is not None:
-        _check_held_out(found, teacher)
+    check_place(workdir)
+    with phase(CHECKPOINTS):
+        teacher = load_teacher(config.teacher, config.model.name) if config.teacher else None
+    with phase(DATA):
+        found = tasks.load(config)
+    with phase(CHECKS):
+        _check_batches(config, found)
+        run = describe(config, found, teacher)
+        run.method.check(found.dataset.num_classes, found.forget)
+        _check_network(run, teacher)
+        if teacher is not None:
+            _check_held_out(found, teacher)
     plan = needed(task.trainings(config, found), config.retrain, teacher is not None)
     with folder.claimed(config):
         if folder.is_finished:
@@ -62,14 +68,17 @@ def _run(run: Run, folder: Folder, plan: list[Training], teacher: Loaded | None,
         networks = {ORIGINAL: Result(teacher.variables, [], [], source=teacher.source), **networks}
     networks[UNLEARNED] = unlearn(run, folder, networks[ORIGINAL])
     task = tasks.of_settings(run.config.task)
-    measured = task.measure(run, networks)
+    with phase(EVALUATION):
+        measured = task.measure(run, networks)
     for note in measured.notes:
         folder.say(f"note: {note}")
-    from delete_jax import report  # here, because drawing takes long to import
+    with phase(IMPORTS):
+        from delete_jax import report  # here, because drawing takes long to import
 
-    page = importlib.import_module(task.page)
-    record = make_record(run, networks, measured, command)
-    report.write_report(record, lambda record: page.parts(record, measured.examples), folder.path)
+        page = importlib.import_module(task.page)
+    with phase(REPORT):
+        record = make_record(run, networks, measured, command)
+        report.write_report(record, lambda record: page.parts(record, measured.examples), folder.path)
     folder.say(f"{measured.summary}. Report: {folder.path / 'report.html'}")
 
 

@@ -20,7 +20,9 @@ from delete_jax.parallel import make_trainer
 from delete_jax.predict import input_shape, make_predictor
 from delete_jax.run.folder import Folder, Stage
 from delete_jax.run.networks import BEFORE_FINISH
+from delete_jax.run.phases import EVALUATION, STEPS, phase
 from delete_jax.run.progress import StageProgress
+from delete_jax.run.trace import first_steps
 from delete_jax.step import init_state, sgd
 from delete_jax.streams import split_streams
 from delete_jax.tasks import Run, Training
@@ -52,7 +54,7 @@ def train(run: Run, folder: Folder, training: Training, start: Result | None = N
     check_answers(run.model, variables, images, run.preprocess)
     if start is not None:
         variables = models.with_classifier(start.variables, variables, run.network.path)
-    with StageProgress(training.name, folder.console) as progress:
+    with phase(STEPS), StageProgress(training.name, folder.console) as progress:
         fitted = fit(
             trainer,
             init_state(variables, tx),
@@ -146,6 +148,7 @@ def _unlearn(run: Run, folder: Folder, original: Result, name: str) -> Result:
         streams = tasks.of_settings(run.config.task).streams(run, method, original.variables)
     samples = {} if forget else streams.get(methods.FORGET, {})  # no class is erased, of which samples were held out
 
+    @phase(EVALUATION)
     def evaluate(variables: Variables) -> Row:
         found = metrics.forget_remain_accuracy(predict(variables, held_out.images), held_out.labels, forget)
         if samples:
@@ -159,8 +162,10 @@ def _unlearn(run: Run, folder: Folder, original: Result, name: str) -> Result:
     if (done := stage.finished()) is not None:
         return done._replace(variables=method.unwrap(done.variables))
     with (
+        phase(STEPS),
         _noting(folder),
-        StageProgress(stage.name, folder.console, ("loss", "forgetting", "retention")) as progress,
+        StageProgress(stage.name, folder.console, ("loss", "forgetting", "retention")) as bar,
+        first_steps(folder, bar) as progress,
     ):
         options = options._replace(log=stage.log, store=stage.store, progress=progress)
         result = unlearn_streams(run.model, original.variables, streams, dataset.num_classes, forget, method, options)

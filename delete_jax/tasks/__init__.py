@@ -23,7 +23,13 @@ from delete_jax.tasks.segmentation.task import Segmentation
 if TYPE_CHECKING:
     from delete_jax.config import Config
 
-TASKS: dict[str, Task] = {task.name: task for task in (_CLASSIFICATION, _SEGMENTATION, _BACKDOOR, _FACES, _INSTANCES)}
+TASKS: dict[str, Task] = {
+    "classification": _CLASSIFICATION,
+    "segmentation": _SEGMENTATION,
+    "backdoor": _BACKDOOR,
+    "faces": _FACES,
+    "instances": _INSTANCES,
+}
 
 
 def of_settings(settings: Any) -> Task:

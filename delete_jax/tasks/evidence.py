@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from scipy.special import softmax
 
 from delete_jax import metrics, models
 from delete_jax.data import Dataset, Split
@@ -27,6 +26,8 @@ RELEARN_STEPS, RELEARN_LR, RELEARN_ASKED = 50, 1e-3, 256
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
     """Softmax over the last axis in float64, stored as float32: `[n, k]`."""
+    from scipy.special import softmax
+
     return softmax(logits.astype(np.float64), axis=-1).astype(np.float32)
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import chex
 import numpy as np
 
 from delete_jax.data import Split
@@ -19,6 +18,9 @@ from delete_jax.methods.base import COUNTERPARTS
 from delete_jax.model import Model, Variables
 from delete_jax.predict import make_predictor
 from delete_jax.streams import erase_mask
+
+if TYPE_CHECKING:
+    import chex
 
 PLACES = ("top_left", "top_right", "bottom_left", "bottom_right")
 
