@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from delete_jax.model import Model as Model
     from delete_jax.options import Options as Options
     from delete_jax.predict import NonFiniteError as NonFiniteError
+    from delete_jax.sweeping import Request as Request
+    from delete_jax.sweeping import sweep as sweep
     from delete_jax.unlearning import unlearn as unlearn
 
 __version__ = "0.1.0"
@@ -31,8 +33,10 @@ _PLACES = {
     "NonFiniteError": "predict",
     "Options": "options",
     "Progress": "loop",
+    "Request": "sweeping",
     "Result": "loop",
     "Store": "loop",
+    "sweep": "sweeping",
     "unlearn": "unlearning",
 }
 __all__ = [*_PLACES, *_MODULES]

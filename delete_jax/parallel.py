@@ -116,7 +116,7 @@ def _trainer(
 
     def steps(state, teacher, streams, picks: Picks, lr, seed, constants, rows: HostRows | None = None):
         batches = on.gather(streams, picks, on.read(streams, picks) if rows is None else rows)
-        return take_steps(state, teacher, batches, *_scalars(lr, seed), constants)
+        return take_steps(state, teacher, batches, *scalars(lr, seed), constants)
 
     return Trainer(steps, on.read, on.replicate, num_shards, 1 if on_cpu or num_parts > 1 else 16, must_wait, compiled)
 
@@ -287,9 +287,14 @@ def _pmap() -> _Devices:
     return _Devices(compiled, gather, functools.partial(_read, mine), replicate)
 
 
-def _scalars(lr: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def scalars(lr: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Traced arguments of a fixed type: another value never recompiles."""
     return np.asarray(lr, jax.dtypes.canonicalize_dtype(float)), np.asarray(seed, np.uint32)
+
+
+def gather_batches(streams: Mapping[str, Stream], picks: Picks, device: jax.Device) -> Mapping[str, Stream]:
+    """Batches `[steps, batch, ...]` of samples that lie on one device."""
+    return {name: _take(streams[name], *jax.device_put(pick, device)) for name, pick in picks.items()}
 
 
 def _gather(stream: Stream, index: chex.Array, weight: chex.Array) -> Stream:
@@ -297,6 +302,9 @@ def _gather(stream: Stream, index: chex.Array, weight: chex.Array) -> Stream:
     batches = jax.tree.map(lambda column: column[index], stream, is_leaf=is_lazy)
     own = batches["weight"]
     return batches | {"weight": own * jnp.expand_dims(weight, tuple(range(weight.ndim, own.ndim)))}
+
+
+_take = jax.jit(_gather)
 
 
 def _on_devices(stream: Stream) -> Stream:

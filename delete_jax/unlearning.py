@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,28 +16,15 @@ from delete_jax.identity import Identified, describe_method, digest
 from delete_jax.loop import Log, NonFiniteError, Progress, Result, Row, Store, fit, resident_bytes
 from delete_jax.memory import peak_bytes
 from delete_jax.methods import FORGET, Method, Setup, Stream, as_method
-from delete_jax.methods.base import check_needs
 from delete_jax.methods.finish import overwrite
 from delete_jax.model import Model, Variables, as_given, as_saved, from_saved
-from delete_jax.network_check import as_is, check_answers, check_network, check_training, not_finite
-from delete_jax.options import AUTO, Options, check_auto, checked
-from delete_jax.parallel import Trainer, make_trainer, on_each_device, outside_meshes, run_key
+from delete_jax.network_check import not_finite
+from delete_jax.options import Options, checked
+from delete_jax.parallel import outside_meshes
 from delete_jax.predict import make_predictor
+from delete_jax.preparing import Ready, make_ready, num_steps, set_up, split
 from delete_jax.rate_search import find_rate, hold_out, make_judge, warning
 from delete_jax.step import init_state, sgd
-from delete_jax.streams import (
-    as_images,
-    check_choices,
-    check_forget,
-    check_indices,
-    check_samples,
-    provided,
-    split_samples,
-    split_streams,
-)
-
-MOST_ANSWER_BYTES = 2**31
-"""Of teacher's answers that are computed once: larger ones are computed in the step, batch by batch."""
 
 
 @outside_meshes
@@ -140,31 +126,9 @@ def unlearn(
         evaluate, log, store, progress,
     )  # fmt: skip
     method = as_method(method)
-    images, labels = as_images(images), np.asarray(labels)
-    num_classes = check_network(model, variables, images, preprocess or as_is, labels)
-    check_samples(images, labels, num_classes)
-    if (forget is None) == (forget_indices is None):
-        raise ValueError("give either forget, the classes to erase, or forget_indices, the samples to forget")
-    classes = () if forget is None else check_forget(forget, num_classes, class_names)
-    check_choices(mask=mask, pixels=pixels)
-    if labels.ndim == 1 and pixels != "all":
-        raise ValueError(
-            f"pixels={pixels!r} needs a class per pixel, and these samples have one per image: leave it out"
-        )
-    if augment is not None and labels.ndim > 1:
-        try:
-            inspect.signature(augment).bind(images, "keys", "maps")
-        except TypeError:
-            raise ValueError("augment must move label maps too: use delete_jax.data.paired_augmentation") from None
-    if forget is None:
-        if labels.ndim > 1:
-            raise ValueError(
-                "forget_indices is for samples with one label each, and these have label maps: give forget"
-            )
-        indices = check_indices(forget_indices, len(labels))
-        streams = split_samples(images, labels, indices, num_classes, method.streams)
-    else:
-        streams = split_streams(images, labels, classes, num_classes, method.streams, mask, pixels)
+    streams, num_classes, classes = split(
+        model, variables, images, labels, forget, forget_indices, method, mask, pixels, options, class_names
+    )
     return unlearn_streams(model, variables, streams, num_classes, classes, method, options)
 
 
@@ -189,33 +153,10 @@ def unlearn_streams(
       options: the rest.
     """
     options = checked(options, next(iter(streams.values()))["image"].shape[1:])
-    check_needs(method, provided(streams, forget), "these samples")
-    method.check(num_classes, forget)
-    if options.lr == AUTO:
-        check_auto(method, forget)
+    setup, tx = set_up(model, variables, streams, num_classes, forget, method, options), options.tx or sgd()
     if options.store is not None and not isinstance(options.store, Identified):
         identity = origin(variables, streams, forget, method, options)
         options = options._replace(store=Identified(options.store, identity))
-    tx, preprocess = options.tx or sgd(), options.preprocess or as_is
-    images = next(iter(streams.values()))["image"]
-    if method.edit is None and options.batch_norm == "train":
-        size = (options.micro_batch or options.batch_size) * (len(streams) + (method.reorient is not None))
-        check_training(model, variables, images, preprocess, *on_each_device(size, options.parallel))
-    check_answers(model, variables, images, preprocess)
-    setup = Setup(
-        model,
-        variables,
-        preprocess,
-        streams,
-        num_classes,
-        forget,
-        key=jax.random.fold_in(run_key(options.seed), np.uint32(2**32 - 1)),  # apart from those of the steps
-        batch_size=options.batch_size,
-        num_steps=_num_steps(streams, options),
-        classifier=model.classifier,
-    )
-    if options.finish is not None:
-        overwrite(setup, options.finish)  # it is for this network, or refused before anything is spent
     search: tuple[Row, ...] = ()
     if isinstance(options.lr, str):
         saved = options.store.restore() if options.store is not None else None
@@ -228,8 +169,8 @@ def unlearn_streams(
     setup = setup._replace(strength=lr)
     if method.edit is not None:
         edited = _edit(method, setup, tx, options)
-        return _finished(edited, setup, options)
-    ready = _ready(method, setup, tx, options)
+        return finished(edited, setup, options)
+    ready = make_ready(method, setup, tx, options)
     evaluate = options.evaluate
     fitted = _fit(
         ready,
@@ -243,10 +184,10 @@ def unlearn_streams(
         progress=options.progress,
     )
     fitted = fitted._replace(variables=method.unwrap(fitted.variables), lr=lr, search=search)
-    return _finished(fitted, setup, options)
+    return finished(fitted, setup, options)
 
 
-def _finished(result: Result, setup: Setup, options: Options) -> Result:
+def finished(result: Result, setup: Setup, options: Options) -> Result:
     """With the original's containers and dtypes, and with its finish."""
     variables = as_given(result.variables, setup.teacher)
     if options.finish is None:
@@ -256,46 +197,7 @@ def _finished(result: Result, setup: Setup, options: Options) -> Result:
     return result._replace(variables=variables, seconds=result.seconds + time.perf_counter() - started)
 
 
-class _Ready(NamedTuple):
-    """All that a training needs but its rate."""
-
-    trainer: Trainer
-    start: Variables
-    teacher: Variables | None
-    streams: Mapping[str, Stream]
-    constants: Mapping[str, Any]
-    tx: optax.GradientTransformation
-    seconds: float
-
-
-def _num_steps(streams: Mapping[str, Stream], options: Options) -> int:
-    samples = streams.get(FORGET, next(iter(streams.values())))["label"]
-    return options.epochs * -(-len(samples) // options.batch_size)
-
-
-def _ready(method: Method, setup: Setup, tx: optax.GradientTransformation, options: Options) -> _Ready:
-    started = time.perf_counter()
-    prepared = method.prepare(setup)
-    given = {**setup.streams, **prepared.streams}
-    streams = {name: stream | prepared.columns.get(name, {}) for name, stream in given.items()}
-    augment = options.augment if "augment" in method.settings else None
-    batch_norm = options.batch_norm if "batch_norm" in method.settings else "train"  # a method with a mode of its own
-    own = method.wrap is None  # else the teacher answers with more than logits, which would not fit into memory
-    if method.uses_teacher and augment is None and own:
-        predict = make_predictor(setup.model, setup.preprocess)
-        for stream in streams.values():
-            if "teacher_logits" not in stream and 4 * setup.num_classes * stream["label"].size <= MOST_ANSWER_BYTES:
-                stream["teacher_logits"] = predict(setup.teacher, stream["image"])
-    is_known = all("teacher_logits" in stream for stream in streams.values()) and method.reorient is None
-    in_step = method.uses_teacher and not is_known
-    seconds = time.perf_counter() - started
-    student, start = (setup.model, setup.teacher) if method.wrap is None else method.wrap(setup)
-    num_parts = options.batch_size // (options.micro_batch or options.batch_size)
-    trainer = make_trainer(student, method, tx, setup.preprocess, augment, batch_norm, options.parallel, num_parts)
-    return _Ready(trainer, start, setup.teacher if in_step else None, streams, prepared.constants, tx, seconds)
-
-
-def _fit(ready: _Ready, options: Options, lr: float, **more: Any) -> Result:
+def _fit(ready: Ready, options: Options, lr: float, **more: Any) -> Result:
     return fit(
         ready.trainer,
         init_state(ready.start, ready.tx),
@@ -315,7 +217,7 @@ def _search(method: Method, setup: Setup, tx: optax.GradientTransformation, opti
     """The rates tried (`rate_search.find_rate`): one preparation and one compilation for all of them."""
     trained_on, held_out = hold_out(setup.streams[FORGET], options.seed)
     streams: Mapping[str, Stream] = {FORGET: trained_on}
-    ready = _ready(method, setup._replace(streams=streams, num_steps=_num_steps(streams, options)), tx, options)
+    ready = make_ready(method, setup._replace(streams=streams, num_steps=num_steps(streams, options)), tx, options)
     placed = place(ready.streams, resident_bytes(options.resident))
     streams, constants = ready.trainer.replicate((placed, dict(ready.constants)))
     ready = ready._replace(streams=streams, constants=constants)  # brought to the devices once

@@ -92,7 +92,8 @@ def test_two_processes(one_device, tmp_path):
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     root = pathlib.Path(__file__).parent.parent
-    environment = os.environ | {"PYTHONPATH": str(root), "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
+    environment = os.environ | {"PYTHONPATH": str(root), "XLA_FLAGS": flags}
     command = [sys.executable, "-m", "tests.two_processes"]
     processes = [
         subprocess.Popen(

@@ -1,0 +1,291 @@
+"""Many requests to one network, as one program: each device trains one of them, and no device waits for another's samples."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from delete_jax.loop import NonFiniteError, Result, check_finite, epoch_picks
+from delete_jax.methods import Method, Setup, Stream, as_method
+from delete_jax.model import Model, Variables
+from delete_jax.options import Options, checked
+from delete_jax.parallel import gather_batches, outside_meshes, run_key, scalars
+from delete_jax.preparing import Ready, make_ready, set_up, split
+from delete_jax.step import init_state, make_train_step, sgd
+from delete_jax.streams import as_images
+from delete_jax.unlearning import finished, unlearn_streams
+
+if TYPE_CHECKING:
+    import optax
+
+LANES = "lanes"
+
+
+class Request(NamedTuple):
+    """One line of a sweep: what to forget, and how.
+
+    Attributes:
+      forget: the classes to erase, as for `unlearn`.
+      method: of `delete_jax.methods`, or its name; DELETE if None.
+      lr: learning rate, or strength of a method without training.
+      seed: for the data order, augmentation, dropout and whatever the method draws.
+    """
+
+    forget: int | str | Iterable[int | str]
+    method: Method | str | None = None
+    lr: float = 1e-3
+    seed: int = 0
+
+
+@outside_meshes
+def sweep(
+    model: Model,
+    variables: Variables,
+    images: np.ndarray,
+    labels: np.ndarray,
+    requests: Sequence[Request | tuple[Any, ...]],
+    *,
+    epochs: int = 5,
+    batch_size: int = 128,
+    mask: str = "union",
+    pixels: str = "all",
+    batch_norm: str = "train",
+    preprocess: Callable[[jax.Array], jax.Array] | None = None,
+    augment: Callable[..., Any] | None = None,
+    tx: optax.GradientTransformation | None = None,
+    finish: str | None = None,
+    class_names: Sequence[str] | None = None,
+) -> list[Result | NonFiniteError]:
+    """Answers many requests to the same network: other classes, methods, rates and seeds.
+
+    Every device of this process trains one request at a time, each from the original. Requests with the same method are one
+    compiled program, whatever their classes, rates and seeds. Each result is that of `unlearn` alone, up to rounding.
+    Methods without a training, and those that put another network in place of the given one, run one by one.
+
+    Args:
+      model, variables, images, labels: as for `unlearn`.
+      requests: `Request`, or tuples of its fields.
+      epochs, batch_size, mask, pixels, batch_norm, preprocess, augment, tx, finish, class_names: as for `unlearn`, the
+        same for all requests.
+
+    Returns:
+      One `Result` for each request, in their order. If a training diverged, the error stands in its place. `seconds` of a
+      request is its share of the time that its device's group took.
+
+    Raises:
+      ValueError: something is wrong with an argument or a request, before anything is computed; names the request.
+
+    Examples:
+      A linear network that predicts the brightest of four pixels forgets one class, then another:
+
+      >>> import numpy as np
+      >>> import delete_jax as dj
+      >>> apply = lambda variables, x: x.reshape(len(x), -1) @ variables["params"]["w"]
+      >>> model = dj.Model(apply, lambda variables, x, key: (apply(variables, x), variables))
+      >>> variables = {"params": {"w": 4 * np.eye(4, dtype=np.float32)}}
+      >>> labels = np.arange(64) % 4
+      >>> images = np.eye(4, dtype=np.float32)[labels].reshape(64, 2, 2, 1)
+      >>> requests = [dj.Request([3], lr=0.1), dj.Request([0], lr=0.1)]
+      >>> results = dj.sweep(model, variables, images, labels, requests, epochs=40)
+      >>> [sorted(set(model.apply(result.variables, images).argmax(-1).tolist())) for result in results]
+      [[0, 1, 2], [1, 2, 3]]
+    """
+    lines = [Request(*request) for request in requests]
+    if not lines:
+        raise ValueError("there is no request: give at least one, such as Request(forget=[3])")
+    images = as_images(images)
+    tasks: list[_Task] = []
+    for number, line in enumerate(lines):
+        options = Options(
+            epochs=epochs, lr=line.lr, batch_size=batch_size, seed=line.seed, batch_norm=batch_norm, preprocess=preprocess,
+            augment=augment, tx=tx, parallel="jit", finish=finish,
+        )  # fmt: skip
+        try:
+            tasks.append(_task(model, variables, images, labels, line, mask, pixels, options, class_names))
+        except ValueError as error:
+            raise ValueError(f"request {number}: {error}") from error
+    results: list[Any] = [None] * len(lines)
+    groups: dict[Any, list[int]] = {}
+    for number, task in enumerate(tasks):
+        if task.method.edit is not None or task.method.wrap is not None:
+            try:
+                results[number] = unlearn_streams(
+                    model,
+                    variables,
+                    task.setup.streams,
+                    task.setup.num_classes,
+                    task.setup.forget,
+                    task.method,
+                    task.options,
+                )
+            except NonFiniteError as error:
+                results[number] = error
+        else:
+            groups.setdefault(task.method, []).append(number)
+    devices = jax.local_devices()
+    for method, numbers in groups.items():
+        numbers.sort(key=lambda number: tasks[number].setup.num_steps)  # those that end together run together
+        for wave in _waves(numbers, len(devices)):
+            found = _run(method, [tasks[number] for number in wave], devices[: len(wave)])
+            for number, result in zip(wave, found, strict=True):
+                results[number] = result
+    return results
+
+
+class _Task(NamedTuple):
+    method: Method
+    setup: Setup
+    options: Options
+
+
+def _task(
+    model: Model, variables: Variables, images: Any, labels: Any, line: Request, mask: str, pixels: str, options: Options,
+    class_names: Sequence[str] | None,
+) -> _Task:  # fmt: skip
+    """A request that has passed the checks of `unlearn`."""
+    method = as_method(line.method)
+    streams, num_classes, classes = split(
+        model, variables, images, labels, line.forget, None, method, mask, pixels, options, class_names
+    )
+    options = checked(options, next(iter(streams.values()))["image"].shape[1:])
+    if isinstance(options.lr, str):
+        raise ValueError(f"lr={options.lr!r} is for unlearn: in a sweep, give each request a number")
+    setup = set_up(model, variables, streams, num_classes, classes, method, options)
+    return _Task(method, setup._replace(strength=options.lr), options)
+
+
+def _waves(numbers: Sequence[int], most: int) -> list[Sequence[int]]:
+    return [numbers[begin : begin + most] for begin in range(0, len(numbers), most)]
+
+
+def _run(method: Method, tasks: Sequence[_Task], devices: Sequence[jax.Device]) -> list[Result | NonFiniteError]:
+    """Trains as many requests as there are devices, side by side, until the longest is done."""
+    options, setup = tasks[0].options, tasks[0].setup
+    tx = options.tx or sgd()
+    ready = [make_ready(method, task.setup, tx, task.options) for task in tasks]
+    known = [frozenset(stream) for one in ready for stream in one.streams.values()]
+    if len(set(known)) > 1 and any("teacher_logits" in names for names in known):  # some were too many to be kept
+        ready = [one._replace(streams=_without_answers(one.streams), teacher=setup.teacher) for one in ready]
+    lanes = _Lanes(devices)
+    how = (setup.model, method, tx, setup.preprocess, ready[0].augment, ready[0].batch_norm)
+    step = _compiled(*how, tuple(devices))
+    state = lanes.stack([init_state(one.start, tx) for one in ready])
+    teacher = None if ready[0].teacher is None else lanes.same(ready[0].teacher)
+    constants = lanes.stack([dict(one.constants) for one in ready])
+    streams = [jax.device_put(dict(one.streams), device) for one, device in zip(ready, devices, strict=True)]
+    numbers = [scalars(float(task.options.lr), task.options.seed) for task in tasks]
+    lr, seed = (lanes.stack(list(column)) for column in zip(*numbers, strict=True))
+    plans = [_plan(one, task.options) for one, task in zip(ready, tasks, strict=True)]
+    rows: list[Any] = []
+    started, compiling = time.perf_counter(), 0.0
+    for number in range(max(map(len, plans))):
+        active = lanes.stack([np.asarray(number < len(plan)) for plan in plans])
+        batches = lanes.join([
+            gather_batches(stream, plan[min(number, len(plan) - 1)], device)
+            for stream, plan, device in zip(streams, plans, devices, strict=True)
+        ])  # fmt: skip
+        state, metrics = step(state, teacher, batches, lr, seed, constants, active)
+        if not rows:  # dispatch returns once the step is compiled
+            compiling = time.perf_counter() - started
+        rows.append(metrics)
+    jax.block_until_ready(state)
+    seconds = time.perf_counter() - started - compiling
+    columns = jax.device_get(rows)
+    shares = np.array(list(map(len, plans))) / max(map(len, plans))
+    results: list[Result | NonFiniteError] = []
+    for lane, (task, plan) in enumerate(zip(tasks, plans, strict=True)):
+        per_epoch = len(plan) // options.epochs
+        history = [
+            {
+                "epoch": i // per_epoch + 1,
+                "step": i + 1,
+                **{name: float(values[lane]) for name, values in columns[i].items()},
+            }
+            for i in range(len(plan))
+        ]
+        trained = jax.device_get(jax.tree.map(lambda leaf, lane=lane: leaf[lane], state)).variables
+        try:
+            check_finite(history, float(task.options.lr))
+            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trained)):
+                raise NonFiniteError(
+                    f"training diverged: a weight became NaN or infinite with learning rate {task.options.lr:g}"
+                )
+        except NonFiniteError as error:
+            results.append(error)
+            continue
+        took = ready[lane].seconds + seconds * float(shares[lane])
+        result = Result(method.unwrap(trained), history, [], took, compiling, lr=float(task.options.lr))
+        results.append(finished(result, task.setup, task.options))
+    return results
+
+
+def _without_answers(streams: Mapping[str, Stream]) -> dict[str, Stream]:
+    return {
+        name: {column: values for column, values in stream.items() if column != "teacher_logits"}
+        for name, stream in streams.items()
+    }
+
+
+def _plan(ready: Ready, options: Options) -> list[dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """The picks of every step of all epochs, `[1, batch]` each."""
+    sizes = {name: len(stream["label"]) for name, stream in ready.streams.items()}
+    plan = []
+    for epoch in range(options.epochs):
+        picks = epoch_picks(options.seed, epoch, sizes, options.batch_size)
+        steps = len(next(iter(picks.values()))[0])
+        plan += [
+            {name: (index[i : i + 1], weight[i : i + 1]) for name, (index, weight) in picks.items()}
+            for i in range(steps)
+        ]
+    return plan
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(model, method, tx, preprocess, augment, batch_norm, devices) -> Callable:
+    """One step of every lane; a lane that is done stays as it is."""
+    step = make_train_step(model, method, tx, preprocess=preprocess, augment=augment, batch_norm=batch_norm)
+
+    def take_step(state, teacher, batch, lr, seed, constants, active):
+        stepped, metrics = step(state, teacher, batch, lr, run_key(seed), constants)
+        return jax.tree.map(lambda new, old: jnp.where(active, new, old), stepped, state), metrics
+
+    return jax.pmap(
+        take_step, axis_name=LANES, in_axes=(0, None, 0, 0, 0, 0, 0), devices=list(devices), donate_argnums=0
+    )
+
+
+class _Lanes:
+    """Arrays of one request a device, as one array over all of them."""
+
+    def __init__(self, devices: Sequence[jax.Device]):
+        self.devices = devices
+        mesh = Mesh(np.array(devices), (LANES,))
+        self.each, self.all = NamedSharding(mesh, P(LANES)), NamedSharding(mesh, P())
+
+    def stack(self, trees: Sequence[Any]) -> Any:
+        """Trees of arrays, one a device -> a tree of `[devices, ...]`."""
+        placed = [
+            jax.tree.map(lambda leaf: jax.device_put(jnp.asarray(leaf)[None], device), tree)
+            for tree, device in zip(trees, self.devices, strict=True)
+        ]
+        return self.join(placed)
+
+    def join(self, trees: Sequence[Any]) -> Any:
+        """Trees of `[1, ...]` that lie on their devices -> a tree of `[devices, ...]`."""
+
+        def joined(*leaves: jax.Array) -> jax.Array:
+            shape = (len(leaves), *leaves[0].shape[1:])
+            return jax.make_array_from_single_device_arrays(shape, self.each, list(leaves))
+
+        return jax.tree.map(joined, *trees)
+
+    def same(self, tree: Any) -> Any:
+        return jax.device_put(tree, self.all)

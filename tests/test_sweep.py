@@ -1,0 +1,111 @@
+"""Many requests as one program: each result is that of the request alone."""
+
+import jax
+import numpy as np
+import pytest
+
+import delete_jax as dj
+from delete_jax import sweeping
+from delete_jax.data import augmentation
+from tests import tiny
+
+OPTIONS = {"epochs": 2, "batch_size": 8}
+
+
+def alone(network, samples, request, **options):
+    request = dj.Request(*request)
+    return dj.unlearn(
+        *network, *samples, forget=request.forget, method=request.method, lr=request.lr, seed=request.seed,
+        parallel="jit", **OPTIONS | options,
+    )  # fmt: skip
+
+
+def assert_same(found, expected):
+    for leaf, other in zip(jax.tree.leaves(found.variables), jax.tree.leaves(expected.variables), strict=True):
+        np.testing.assert_allclose(leaf, other, rtol=1e-6, atol=1e-6)
+    assert [row["step"] for row in found.history] == [row["step"] for row in expected.history]
+    assert [row["epoch"] for row in found.history] == [row["epoch"] for row in expected.history]
+    for name in expected.history[0]:
+        np.testing.assert_allclose(
+            [row[name] for row in found.history], [row[name] for row in expected.history], rtol=2e-5, atol=1e-6
+        )
+
+
+def uneven(n=75):
+    """Classes of different sizes: their trainings differ in length."""
+    images, labels = tiny.samples(n)
+    labels[(labels == 3) & (np.arange(n) > n // 2)] = 2
+    return images, labels
+
+
+def test_eight_devices_answer_as_one():
+    """Other classes, rates and seeds, more of them than devices, in one program a method."""
+    assert jax.local_device_count() == 8
+    network, samples = tiny.network(), uneven()
+    requests = [
+        ([1], None, 0.05, 0), ([2], None, 0.02, 1), ([3], None, 0.05, 2), ([1, 3], None, 0.01, 0), ([0], None, 0.05, 4),
+        ([1], "anchored", 0.02, 0), ([3], "anchored", 0.05, 1),
+        ([2], None, 0.05, 5), ([2], None, 0.05, 6), ([0, 1], None, 0.03, 7), ([3], None, 0.001, 8), ([1], None, 0.05, 9),
+        ([1], "pour", 1.0, 0),
+    ]  # fmt: skip
+    sweeping._compiled.cache_clear()
+    found = dj.sweep(*network, *samples, requests, **OPTIONS)
+    for result, request in zip(found, requests, strict=True):
+        assert_same(result, alone(network, samples, request)) if result.history else None
+        assert result.lr == request[2]
+    expected = alone(network, samples, requests[-1])
+    jax.tree.map(np.testing.assert_array_equal, found[-1].variables, expected.variables)
+    assert sweeping._compiled.cache_info().misses == 3  # DELETE on eight devices and on two, anchored on two
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"augment": augmentation(("flip", "crop"), padding=1)},
+        {"batch_norm": "frozen"},
+        {"finish": "zero"},
+        {"mask": "own"},
+    ],
+    ids=["augment", "frozen", "finish", "own"],
+)
+def test_with_options(options):
+    network, samples = tiny.network(tiny.Net()), uneven()
+    model = dj.models.from_linen(tiny.Net(), classifier="Dense_0") if "finish" in options else network[0]
+    network = (model, network[1])
+    requests = [([1], None, 0.05, 0), ([2, 3], None, 0.02, 1)]
+    for result, request in zip(dj.sweep(*network, *samples, requests, **OPTIONS, **options), requests, strict=True):
+        assert_same(result, alone(network, samples, request, **options))
+
+
+def test_methods_that_read_all_samples():
+    network, samples = tiny.network(), uneven()
+    requests = [([1], "finetune", 0.05, 0), ([2], "finetune", 0.02, 1), ([2], "salun", 0.02, 1)]
+    for result, request in zip(dj.sweep(*network, *samples, requests, **OPTIONS), requests, strict=True):
+        assert_same(result, alone(network, samples, request))
+
+
+def test_one_that_diverges_harms_no_other():
+    network, samples = tiny.network(), uneven()
+    requests = [([1], None, 0.05, 0), ([1], None, 1e30, 0), ([2], None, 0.05, 0)]
+    found = dj.sweep(*network, *samples, requests, **OPTIONS)
+    assert isinstance(found[1], dj.NonFiniteError)
+    assert "1e+30" in str(found[1])
+    for number in (0, 2):
+        assert_same(found[number], alone(network, samples, requests[number]))
+
+
+@pytest.mark.parametrize(
+    ("requests", "message"),
+    [
+        ([], "there is no request"),
+        ([([1],), ([17],)], "request 1: class 17 cannot be forgotten"),
+        ([([1], "delete", "auto")], "request 0: lr='auto' is for unlearn"),
+        ([([1], "delete", -1.0)], "request 0: the learning rate must be"),
+        ([([1], "ssd", 1.0), ([1], "nothing")], "request 1: .*nothing"),
+    ],
+)
+def test_wrong_requests_are_refused_before_anything_is_computed(requests, message, monkeypatch):
+    monkeypatch.setattr(sweeping, "_run", None)
+    monkeypatch.setattr(sweeping, "unlearn_streams", None)
+    with pytest.raises(ValueError, match=message):
+        dj.sweep(*tiny.network(), *uneven(), requests, **OPTIONS)
