@@ -2,7 +2,7 @@
 # make check   linter, formatter, types
 # make test    the tests
 # make coverage  the tests, with the coverage of the core: a quarter slower
-# make slow    the tests that take long to compile on a CPU: about a minute
+# make slow    the tests that take long on a CPU: about ten minutes
 # make browser  the tests of the comparison page in a headless Chromium, which must be installed
 # make notebooks  executes notebooks/digits.ipynb
 # make torch   the tests that need PyTorch, torchax, Keras or Equinox, in an environment of their own, .venv-torch: several GB

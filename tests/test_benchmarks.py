@@ -110,6 +110,7 @@ def test_a_table_shows_means(scripts):
     assert "failed" in second
 
 
+@pytest.mark.slow
 def test_a_finish_after_every_method(scripts, config, tmp_path, monkeypatch, fast_compile):
     finish = scripts("finish")
     argv = ["finish", f"--config={config}", f"--out={tmp_path / 'out'}", "--classes", "1", "0+2", "--seeds", "1"]
@@ -139,6 +140,7 @@ def grey(config, monkeypatch):
     return config
 
 
+@pytest.mark.slow
 def test_colours(scripts, grey, tmp_path, monkeypatch, fast_compile):
     bias = scripts("bias")
     dataset = data.load("corners")

@@ -13,6 +13,8 @@ from delete_jax.identity import digest
 from delete_jax.streams import erase_mask, split_streams
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("fast_compile")
+
 N = 80
 
 

@@ -739,6 +739,7 @@ def wait_for(process: subprocess.Popen, condition) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_killed_at_random_instants(process, whole):
     """SIGKILL in each part of a run, and Ctrl-C: the same command again ends with the same bits."""
     assert whole.returncode == 0

@@ -94,6 +94,7 @@ def test_convert_and_export(place, tmp_path, capsys):
     assert re.fullmatch(r"teacher of .*out, resnet_tiny: .*back.safetensors \(0.0 MB\)\n", capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_a_run_with_weights_and_with_the_converted_folder(place, tmp_path):
     """Bit-equal, and the outcome goes back under the names that the weights came with."""
     call("convert", "--arch=resnet_tiny", place / "weights.safetensors", place / "converted")
@@ -122,6 +123,7 @@ def test_a_run_whose_original_was_given(place, tmp_path):
     assert record["networks"]["original"]["source"] == f"{place}/weights.safetensors"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_knows_the_names(place, tmp_path):
     """Killed after its first epoch, it is refused; when it has resumed, what it exports is the same."""
     call("export", place / "run", tmp_path / "whole.safetensors")
@@ -136,6 +138,7 @@ def test_a_resumed_run_knows_the_names(place, tmp_path):
     assert (tmp_path / "killed.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_method_that_adds_to_the_network(place, tmp_path):
     """What it added is taken off again, in a file and for a second generation, which knows the names, too."""
     teacher, method = f"--config.teacher={place}/plain.safetensors", "--config.unlearn.method=boundary_expand"
@@ -191,6 +194,7 @@ def test_photographs(tmp_path, channels, mean):
     assert (said["image_shape"], said["mean"]) == ([None, None, channels], mean)
 
 
+@pytest.mark.slow
 def test_a_network_that_was_trained_here(place, tmp_path):
     """It gets torchvision's names, and what its run knew of classes and images."""
     folder = run(place, "trained")

@@ -40,6 +40,7 @@ def run(config: str, workdir, *arguments: str) -> dict:
     return json.loads((workdir / "report.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_network_with_a_head(tmp_path):
     """Measured inside, too: the classifier and its inputs are found by the row alone."""
     record = run("own_networks.py", tmp_path / "run", "--config.task.measures=probe,prototype,relearn_steps")

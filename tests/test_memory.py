@@ -129,6 +129,7 @@ def test_parts_must_be_split_over_the_devices():
 REMAT = ["resnet18", "resnet50_imagenet", "vit_s4", "swin_t", "deeplab_resnet50"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REMAT)
 def test_activations_that_are_computed_again(name):
     """Traced only: the same variables, and less than half of what the backward pass keeps."""
@@ -157,6 +158,7 @@ def test_activations_that_are_computed_again(name):
     assert less - parameters < (kept - parameters) / 2
 
 
+@pytest.mark.slow
 def test_the_same_network_computed_again():
     images, labels = tiny.samples(64, size=8)
     images = np.repeat(images, 3, axis=-1)

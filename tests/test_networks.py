@@ -248,6 +248,8 @@ def frozen():
 ANY = [  # test_redistil.py has the one that starts layers afresh
     name for name, make in METHODS.items() if not {MAPS, COUNTERPARTS} & {*make().needs} and not make().starts_over
 ]
+OFTEN = ("delete", "anchored", "salun", "pour", "scrub")
+OFTEN_AND_SELDOM = [pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in ANY]
 CONTAINERS = {"list": listed, "FrozenDict": frozen, "NNX": nnx_network}
 
 
@@ -261,7 +263,7 @@ def test_any_container_resumes(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", CONTAINERS)
-@pytest.mark.parametrize("name", ANY)
+@pytest.mark.parametrize("name", OFTEN_AND_SELDOM)
 def test_every_method_takes_any_container(kind, name):
     model, variables = CONTAINERS[kind]()
     before = copied(variables)
@@ -351,7 +353,7 @@ def test_narrow_parameters_learn_at_small_rates(dtype, tmp_path):
     assert_equal(unlearn(model, narrow, lr=0.1, store=Checkpoints(tmp_path)).variables, result.variables)
 
 
-@pytest.mark.parametrize("name", ANY)
+@pytest.mark.parametrize("name", OFTEN_AND_SELDOM)
 def test_every_method_takes_narrow_parameters(name):
     model, variables = tiny.network()
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), variables["params"])

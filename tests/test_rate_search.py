@@ -12,6 +12,8 @@ from delete_jax.run.log import JsonLog
 from tests import tiny
 from tests.test_unlearn import accuracies, trained
 
+pytestmark = pytest.mark.usefixtures("fast_compile")
+
 K = tiny.NUM_CLASSES
 ARGUMENTS = {"forget": [1], "epochs": 3, "batch_size": 8, "parallel": "jit", "batch_norm": "frozen"}
 

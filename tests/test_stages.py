@@ -62,6 +62,7 @@ def maps(n: int, seed: int) -> Split:
     return Split(images, labels)
 
 
+@pytest.mark.slow
 def test_images_are_brought_to_the_size_that_the_network_sees(tmp_path, capsys, monkeypatch):
     vit = Network(lambda num_classes, dtype: models.ViT(num_classes, patch=8, width=16, depth=1, heads=2), "head")
     monkeypatch.setitem(models.NETWORKS, "vit_tiny", vit)
@@ -184,6 +185,7 @@ def test_a_backdoor_without_clean_samples_warns(backdoored, tmp_path, capsys):
     assert backdoor_page.verdict(record).level != "good"
 
 
+@pytest.mark.slow
 def test_faces(tmp_path, capsys):
     config = Config(
         data=DataConfig(name="faces:drawn", size=16),

@@ -9,6 +9,8 @@ from delete_jax import sweeping
 from delete_jax.data import augmentation
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("fast_compile")
+
 OPTIONS = {"epochs": 2, "batch_size": 8}
 
 

@@ -18,6 +18,8 @@ from delete_jax.step import init_state, sgd
 from delete_jax.streams import split_streams
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("fast_compile")
+
 
 def as_is(images):
     return images
