@@ -642,7 +642,7 @@ class Process:
         self.config = folder / "small.py"
         self.config.write_text(
             "from delete_jax.config import *\n\n\ndef get_config():\n    return Config(\n"
-            "        data=DataConfig(name='digits', validation=0.5), model=ModelConfig(name='resnet_tiny'),\n"
+            "        data=DataConfig(name='digits', validation=0.5), model=ModelConfig(name='resnet_small'),\n"
             "        train=TrainConfig(epochs=4, batch_size=64),\n"
             "        unlearn=UnlearnConfig(forget=(3,), epochs=4, batch_size=16), parallel='jit')\n"
         )
@@ -651,7 +651,6 @@ class Process:
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "DELETE_JAX_DATA_DIR": data_dir,
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiles in a third of the time
         }
 
     def argv(self, workdir: str, *arguments: str) -> list[str]:
@@ -820,6 +819,7 @@ def test_damage_is_one_line(process, whole):
     assert snapshot(workdir) == before
 
 
+@pytest.mark.slow
 def test_a_teacher_of_an_earlier_version(process, whole, monkeypatch):
     """Its digest is of the weights alone: what else it says is taken on trust, which is said."""
     tree, meta = Checkpoints(process.folder / "whole" / "checkpoints" / "teacher").restore()
@@ -903,6 +903,7 @@ def test_rows_are_counted(refused, unfinished):
         refused(unfinished, r"metrics.jsonl, line 3, is damaged \(", "restore the file")
 
 
+@pytest.mark.slow
 def test_a_run_is_alone_in_its_folder(process, whole):
     running = process.start("alone")
     wait_for(running, (process.folder / "alone" / "config.json").exists)

@@ -114,6 +114,7 @@ def test_a_run_with_weights_and_with_the_converted_folder(place, tmp_path):
     assert list(info.mean) == meta["network"]["mean"] == [0.25]
 
 
+@pytest.mark.slow
 def test_a_run_whose_original_was_given(place, tmp_path):
     """Its folder stands for the original that it was given, through several of them."""
     first = run(place, "first_of_three", f"--config.teacher={place}/run", "--config.unlearn.forget=2")

@@ -179,6 +179,7 @@ def test_a_run_with_a_finish(method, tmp_path, capsys, monkeypatch):
     assert again["history"] == record["history"]
 
 
+@pytest.mark.slow
 def test_the_original_of_a_finished_run_is_found(tmp_path, capsys, monkeypatch):
     """Of a run that was given its original, and whose unlearned network was made from the one before the finish."""
     first = small(tmp_path, monkeypatch)
