@@ -28,7 +28,7 @@ def digest(tree: Any) -> str:
         column = leaf if is_lazy(leaf) else np.asarray(jax.device_get(leaf))
         sha.update(f"{path} {np.dtype(column.dtype).name} {column.shape}\n".encode())
         for part in chunks(column) if is_lazy(leaf) else [column]:
-            sha.update(np.ascontiguousarray(part).data)
+            sha.update(np.ascontiguousarray(part).tobytes())
     return sha.hexdigest()
 
 

@@ -36,7 +36,7 @@ MAY_IMPORT = {
         "columns", "identity", "loop", "memory", "methods", "model", "network_check", "options", "parallel", "predict", "preparing",
         "rate_search", "step",
     },
-    "sweeping": {"loop", "methods", "model", "options", "parallel", "preparing", "step", "unlearning"},
+    "sweeping": {"loop", "methods", "model", "options", "parallel", "preparing", "step", "streams", "unlearning"},
     "models": {"model", "parallel"},
     "metrics": {"data"},
     "checkpoint": {"identity"},

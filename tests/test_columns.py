@@ -12,6 +12,7 @@ from delete_jax.data import augmentation
 from delete_jax.identity import digest
 from delete_jax.streams import erase_mask, split_streams
 from tests import tiny
+from tests.test_readme import snippets
 
 pytestmark = pytest.mark.usefixtures("fast_compile")
 
@@ -206,20 +207,35 @@ def test_a_wrong_resident_is_refused(value):
         unlearn(*stored(), resident=value)
 
 
-def test_records(tmp_path):
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
+def test_records(tmp_path, monkeypatch):
     from array_record.python.array_record_module import ArrayRecordWriter
 
     images, labels = stored()
-    writer = ArrayRecordWriter(str(tmp_path / "images.array_record"), "group_size:1")
+    writer = ArrayRecordWriter(str(tmp_path / "train.array_record"), "group_size:1")
     for image in images:
         writer.write(image.tobytes())
     writer.close()
-    with ArrayRecordDataSource([str(tmp_path / "images.array_record")]) as source:
-        records = dj.data.Records(source, lambda record: np.frombuffer(record, np.uint8).reshape(images.shape[1:]))
-        assert (records.shape, records.dtype) == (images.shape, np.uint8)
-        found = unlearn(records, labels, dj.methods.delete(remain=True), resident=0)
+    (snippet,) = snippets("devices", "images = dj.data.Records(source, decode)  # decode: a record -> uint8 [h, w, c]")
+    monkeypatch.chdir(tmp_path)
+    exec(
+        snippet, names := {"dj": dj, "decode": lambda record: np.frombuffer(record, np.uint8).reshape(images.shape[1:])}
+    )
+    records = names["images"]
+    assert (records.shape, records.dtype) == (images.shape, np.uint8)
+    found = unlearn(records, labels, dj.methods.delete(remain=True), resident=0)
     assert_equal(found.variables, unlearn(images, labels, dj.methods.delete(remain=True)).variables)
+
+
+def test_a_memory_map_as_the_guide_has_it(tmp_path, monkeypatch):
+    images, labels = stored()
+    model, variables = tiny.network()
+    np.save(tmp_path / "images.npy", images)
+    (snippet,) = snippets("devices", "# images.npy holds uint8 [n, h, w, c]")  # uint8 [n, h, w, c]')
+    names = {"dj": dj, "np": np, "model": model, "variables": variables, "labels": labels, "preprocess": as_float}
+    monkeypatch.chdir(tmp_path)
+    exec(snippet, names)
+    assert isinstance(names["images"], np.memmap)
+    assert names["result"].history
 
 
 def test_records_that_do_not_fit_are_refused():

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import delete_jax as dj
-from delete_jax import models, unlearning
+from delete_jax import models, preparing
+from delete_jax.columns import arrays
 from delete_jax.config import Config
 from delete_jax.data import augmentation, normalize
 from delete_jax.loop import fit
@@ -90,7 +91,7 @@ def test_a_part_needs_less_memory():
     module = models.create("resnet_small", 10)
     model, variables = models.from_linen(module), models.init(module, (32, 32, 3), 0)
     images = np.zeros((64, 32, 32, 3), np.float32)
-    streams = split_streams(images, np.zeros(64, int), [0], 10, ["forget"])
+    streams = arrays(split_streams(images, np.zeros(64, int), [0], 10, ["forget"]))
     method, tx = dj.methods.delete(), sgd()
     state, key = init_state(variables, tx), jax.random.key(0)
     settings = {"preprocess": as_is, "batch_norm": "frozen"}
@@ -182,10 +183,10 @@ def test_large_answers_are_computed_in_the_step(name, monkeypatch):
     images, labels = tiny.samples(32)
     maps = np.broadcast_to(labels[:, None, None], (32, 6, 6))
     kept = dj.unlearn(model, variables, images, maps, method=name, **SETTINGS)
-    monkeypatch.setattr(unlearning, "MOST_ANSWER_BYTES", 8 * 6 * 6 * 4 * 4 - 1)
+    monkeypatch.setattr(preparing, "MOST_ANSWER_BYTES", 8 * 6 * 6 * 4 * 4 - 1)
     seen = []
-    spied = unlearning.make_predictor
-    monkeypatch.setattr(unlearning, "make_predictor", lambda *given: seen.append(given) or spied(*given))
+    spied = preparing.make_predictor
+    monkeypatch.setattr(preparing, "make_predictor", lambda *given: seen.append(given) or spied(*given))
     found = dj.unlearn(model, variables, images, maps, method=name, **SETTINGS)
     assert difference(found.variables, kept.variables) < 1e-5
 

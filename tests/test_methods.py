@@ -53,6 +53,15 @@ def method(request):
     return create(request.param)
 
 
+OFTEN = ("delete", "anchored", "random_label", "salun", "scrub", "pour")
+
+
+@pytest.fixture(params=[pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in METHODS])
+def often(request):
+    """Every method, those that are used less among the slow tests."""
+    return create(request.param)
+
+
 @pytest.fixture(params=[name for name in METHODS if name not in EDITS])
 def trained(request):
     return create(request.param)
@@ -215,8 +224,9 @@ def test_the_settings_that_count(name):
         assert (largest_difference(first, second) > 0) == (setting in method.settings), setting
 
 
-def test_whether_the_mask_counts(method):
+def test_whether_the_mask_counts(often):
     """With two classes to forget, masking each sample's own label alone changes the result of those that declare it."""
+    method = often
     if COUNTERPARTS in method.needs:
         pytest.skip("its streams are not made by a mask")
     model, variables = network(method)
@@ -227,7 +237,8 @@ def test_whether_the_mask_counts(method):
     assert (largest_difference(union, own) > 0) == ("mask" in method.settings)
 
 
-def test_label_maps(method):
+def test_label_maps(often):
+    method = often
     model, variables = tiny.network(tiny.Segmenter())
     if method.starts_over:
         with pytest.raises(ValueError, match="answer once per image: choose another method, such as delete"):

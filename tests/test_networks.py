@@ -312,7 +312,7 @@ def test_a_state_is_saved_by_name(network):
     assert_equal(from_saved(saved, jax.tree.map(jnp.zeros_like, state)), state)
     assert {type(node) for node in (saved, saved["params"])} == {dict}
     if network is not layered:
-        by_flax = flax.serialization.to_state_dict(state)
+        by_flax = flax.serialization.to_state_dict(vars(state))
         assert digest(by_flax) == digest(saved)
         assert_equal(from_saved(by_flax, state), state)
     for wrong, words in (({}, "nothing for step"), ({**saved, "step": np.zeros(2)}, r"an array \[2\] for step \[\]")):

@@ -121,7 +121,7 @@ def test_a_step_on_mock_data(root, name, fast_compile):
     assert np.mean(jax.tree.leaves(moved)) > 0.5
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in STEPS])
 @pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated")
 def test_the_full_step_is_lowered_for_gpu_and_tpu(root, name):
     found = of_config(root, name)

@@ -52,6 +52,7 @@ def to_jax(arrays, prefix: str, dtype, statistics: bool = True):
     return {"params": params, "batch_stats": stats}
 
 
+OFTEN = ("delete", "delete_dbn", "random_label")
 RUNS_HERE = [
     "delete",
     "delete_dbn",
@@ -97,7 +98,9 @@ def compare_with_the_original_code(run, precision, images, stream, constants, pr
     return wrong, norm(difference["params"]) / moved, statistics, norms[0]
 
 
-@pytest.mark.parametrize("run", RUNS_HERE)
+@pytest.mark.parametrize(
+    "run", [pytest.param(run, marks=() if run in OFTEN else pytest.mark.slow) for run in RUNS_HERE]
+)
 @pytest.mark.parametrize("precision", [pytest.param("f32", marks=pytest.mark.slow), "f64"])
 def test_run_agrees_with_the_original_code(run, precision, x64):
     dtype = {"f32": jnp.float32, "f64": jnp.float64}[precision]

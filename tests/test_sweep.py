@@ -8,6 +8,7 @@ import delete_jax as dj
 from delete_jax import sweeping
 from delete_jax.data import augmentation
 from tests import tiny
+from tests.test_readme import snippets
 
 pytestmark = pytest.mark.usefixtures("fast_compile")
 
@@ -94,6 +95,24 @@ def test_one_that_diverges_harms_no_other():
     assert "1e+30" in str(found[1])
     for number in (0, 2):
         assert_same(found[number], alone(network, samples, requests[number]))
+
+
+def test_as_the_page_has_it():
+    (snippet,) = snippets(
+        "performance", "results = dj.sweep(model, variables, images, labels, requests, preprocess=preprocess)"
+    )
+    images, labels = tiny.samples(20)
+    model, variables = tiny.network()
+    names = {
+        "model": model,
+        "variables": variables,
+        "images": images,
+        "labels": labels,
+        "preprocess": lambda images: images,
+    }
+    exec(snippet.replace("range(10)", "range(2)").replace("range(3)", "range(1)"), {"dj": dj} | names, names)
+    assert len(names["results"]) == 4
+    assert all(result.history for result in names["results"])
 
 
 @pytest.mark.parametrize(
