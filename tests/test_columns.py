@@ -230,7 +230,7 @@ def test_a_memory_map_as_the_guide_has_it(tmp_path, monkeypatch):
     images, labels = stored()
     model, variables = tiny.network()
     np.save(tmp_path / "images.npy", images)
-    (snippet,) = snippets("devices", "# images.npy holds uint8 [n, h, w, c]")  # uint8 [n, h, w, c]')
+    (snippet,) = snippets("devices", "# images.npy holds uint8 [n, h, w, c]")
     names = {"dj": dj, "np": np, "model": model, "variables": variables, "labels": labels, "preprocess": as_float}
     monkeypatch.chdir(tmp_path)
     exec(snippet, names)

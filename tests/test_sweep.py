@@ -98,19 +98,11 @@ def test_one_that_diverges_harms_no_other():
 
 
 def test_as_the_page_has_it():
-    (snippet,) = snippets(
-        "performance", "results = dj.sweep(model, variables, images, labels, requests, preprocess=preprocess)"
-    )
+    (snippet,) = snippets("performance", "results = dj.sweep(model, variables, images, labels, requests)")
     images, labels = tiny.samples(20)
     model, variables = tiny.network()
-    names = {
-        "model": model,
-        "variables": variables,
-        "images": images,
-        "labels": labels,
-        "preprocess": lambda images: images,
-    }
-    exec(snippet.replace("range(10)", "range(2)").replace("range(3)", "range(1)"), {"dj": dj} | names, names)
+    names = {"dj": dj, "model": model, "variables": variables, "images": images, "labels": labels}
+    exec(snippet.replace("range(10)", "range(2)"), names)
     assert len(names["results"]) == 4
     assert all(result.history for result in names["results"])
 
