@@ -243,7 +243,7 @@ def _search(method: Method, setup: Setup, tx: optax.GradientTransformation, opti
 
     def measure(trained: Result) -> Row:
         started = time.perf_counter()
-        row = judge(as_given(method.unwrap(trained.variables), setup.teacher))
+        row = from_first(lambda: judge(as_given(method.unwrap(trained.variables), setup.teacher)))
         return {**row, "seconds": trained.seconds + time.perf_counter() - started}
 
     return find_rate(train, measure, method.name)

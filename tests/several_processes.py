@@ -49,7 +49,7 @@ def shards() -> None:
 
 
 def agree() -> None:
-    """What process 0 has is sent whole, with its errors."""
+    """What process 0 has is sent whole, with its errors; other arguments are refused; a rate is found as in one process."""
     rng = np.random.default_rng(0)
     value = {"a": rng.normal(size=(3, 5)), "b": rng.integers(0, 255, 5_000_000).astype(np.uint8), "c": None}
     found = from_first(lambda: value if process == 0 else 1 / 0)
@@ -64,7 +64,8 @@ def agree() -> None:
     model, variables, images, labels = given()
     with pytest.raises(ValueError, match="not every process") as caught:
         unlearn(model, variables, images, labels, lr=0.1 + process, parallel="sharding")
-    print(caught.value, flush=True)
+    print(caught.value)
+    print(unlearn(model, variables, images, labels, lr="auto", parallel="sharding").lr, flush=True)
 
 
 assert jax.device_count() == processes
