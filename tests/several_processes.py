@@ -33,12 +33,21 @@ class Counted(Source):
         return super().__getitem__(index)
 
 
+class Noted(dj.Checkpoints):
+    """Notes which states this process writes."""
+
+    def _write(self, epoch, tree, meta):
+        with (folder / f"written-{process}.txt").open("a") as file:
+            file.write(f"{epoch} ")
+        super()._write(epoch, tree, meta)
+
+
 def shards() -> None:
-    """The same network in both modes, and which images this process read."""
+    """The same network in both modes, which images this process read, and which states it wrote."""
     for mode in ("pmap", "sharding"):
         model, variables, images, labels = given()
         images = Counted(images)
-        store = dj.Checkpoints(folder / mode / "states", asynchronous=mode == "pmap")
+        store = Noted(folder / mode / "states", asynchronous=mode == "pmap")
         result = unlearn(model, variables, images, labels, parallel=mode, resident=0, store=store)
         images.read = {"before": [], "steps": []}
         again = unlearn(model, variables, images, labels, epochs=EPOCHS + 1, parallel=mode, resident=0, store=store)

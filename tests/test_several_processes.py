@@ -102,8 +102,9 @@ def test_the_network_of_one_process(processes, tmp_path):
         assert sorted(i for part in read for i in part["steps"]) == forgotten.tolist()
         assert set(forgotten) <= set(read[0]["before"])  # for the identity of what is saved
         assert all(len(part["before"]) < FORGET / 2 for part in read[1:])  # a few, to check the network
-        states = sorted(path.name for path in (tmp_path / mode / "states").iterdir())
-        assert states == ["2", "3"]
+        assert sorted(path.name for path in (tmp_path / mode / "states").iterdir()) == ["2", "3"]
+    written = {path.name: path.read_text() for path in tmp_path.glob("written-*")}
+    assert written == {"written-0.txt": "1 2 3 1 2 3 "}
 
 
 @pytest.mark.filterwarnings("ignore:the smallest rate that erases")
