@@ -11,13 +11,16 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
 from delete_jax.identity import digest
+from delete_jax.processes import from_first
 
 logger = logging.getLogger(__name__)
 
@@ -79,42 +82,94 @@ def _failing_quietly() -> Iterator[None]:
         sys.unraisablehook = hook
 
 
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Keeps Orbax from waiting for the other processes, which do not call it."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    return ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0}, barrier_sync_key_prefix="first")
+
+
 class Checkpoints:
     """Checkpoints in one directory. `save` and `restore` work on nested dicts of arrays.
 
     `save` returns when the checkpoint is complete on disk. Each checkpoint has a digest of its arrays and of everything stored
     with them, because Orbax does not notice a flipped bit. `restore` reports damaged checkpoints, skips them, and returns the
     newest undamaged one.
+
+    If several processes run (`jax.distributed`), each must make the same calls. Process 0 alone reads and writes the
+    directory: `save` returns in all of them once it has saved, `restore` sends all of them what it found, and its
+    `CheckpointError` is raised in all of them.
     """
 
-    def __init__(self, directory: epath.PathLike, meta: dict[str, Any] | None = None, keep: int = 2):
+    def __init__(
+        self,
+        directory: epath.PathLike,
+        meta: dict[str, Any] | None = None,
+        keep: int = 2,
+        asynchronous: bool = False,
+    ):
         """Opens a directory, which need not exist yet.
 
         Args:
           directory: a local folder, or remote storage that epath and Orbax support, such as gs://BUCKET/FOLDER.
           meta: plain JSON that is stored in every checkpoint.
           keep: how many of the newest checkpoints to keep.
+          asynchronous: `save` returns when it has copied the arrays, and a thread writes them. One checkpoint is written at a
+            time. If that fails, the next `save`, `restore` or `wait` raises the error; `unlearn` waits before it returns.
         """
         path = epath.Path(directory).expanduser()
         self.directory = path if "://" in os.fspath(path) else path.resolve()
         self._meta, self._keep = meta or {}, keep
         self._reported: set[str] = set()
+        self._writer = ThreadPoolExecutor(1, "checkpoint") if asynchronous else None
+        self._writing: Future[None] | None = None
 
     def save(self, epoch: int, tree: Any, meta: dict[str, Any]) -> None:
         """Saves a nested dict of arrays under the number `epoch`, and removes all but the newest checkpoints.
 
         Raises:
-          CheckpointError: Orbax could not save it.
+          CheckpointError: Orbax could not save it; or, with `asynchronous`, the one before it.
         """
         tree = jax.device_get(tree)  # host arrays restore on any number of devices
+        from_first(lambda: self._begin(epoch, tree, meta))
+
+    def wait(self) -> None:
+        """Waits until what was saved is on disk.
+
+        Raises:
+          CheckpointError: it could not be saved.
+        """
+        if self._writer is not None:
+            from_first(self._finish)
+
+    def _begin(self, epoch: int, tree: Any, meta: dict[str, Any]) -> None:
+        if self._writer is None:
+            return self._write(epoch, tree, meta)
+        self._finish()
+        tree = jax.tree.map(
+            np.array, tree
+        )  # on a CPU, host arrays may be the devices' own memory, which the next step reuses
+        self._writing = self._writer.submit(self._write, epoch, tree, dict(meta))
+
+    def _finish(self) -> None:
+        if (writing := self._writing) is not None:
+            self._writing = None  # an error is raised once
+            writing.result()
+
+    def _write(self, epoch: int, tree: Any, meta: dict[str, Any]) -> None:
         self._set_aside(epoch)
         meta = json.loads(json.dumps({**self._meta, **meta}))
         meta["digest"] = seal(tree, meta, epoch)
         items = ocp.args.Composite(tree=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=self._keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
+            max_to_keep=self._keep,
+            create=False,
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=True,
+            multiprocessing_options=_alone(),
         )
         try:
+            self.directory.mkdir(parents=True, exist_ok=True)
             with _failing_quietly(), ocp.CheckpointManager(self.directory, options=options) as manager:
                 saved = manager.save(epoch, args=items, force=True)
                 manager.wait_until_finished()
@@ -133,6 +188,10 @@ class Checkpoints:
         Raises:
           CheckpointError: all checkpoints are damaged.
         """
+        return from_first(self._restore)
+
+    def _restore(self) -> tuple[Any, dict[str, Any]] | None:
+        self._finish()
         if not self.directory.is_dir():
             return None
         problems: list[str] = []
@@ -148,7 +207,9 @@ class Checkpoints:
         return None
 
     def _reader(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(create=False, cleanup_tmp_directories=False)
+        options = ocp.CheckpointManagerOptions(
+            create=False, cleanup_tmp_directories=False, multiprocessing_options=_alone()
+        )
         return ocp.CheckpointManager(self.directory, options=options)
 
     def _read(self, manager: ocp.CheckpointManager, epoch: int) -> tuple[Any, dict[str, Any]] | str:

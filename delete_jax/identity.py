@@ -66,6 +66,11 @@ class Identified:
     def save(self, epoch: int, tree: Any, meta: dict[str, Any]) -> None:
         self.store.save(epoch, tree, {**meta, "identity": self.identity})
 
+    def wait(self) -> None:
+        """Waits for what the store still writes, if it writes beside the training."""
+        if (wait := getattr(self.store, "wait", None)) is not None:
+            wait()
+
     def restore(self) -> tuple[Any, dict[str, Any]] | None:
         """What the store restores.
 

@@ -99,7 +99,7 @@ def _trainer(
     mode: str,
     num_parts: int,
 ) -> Trainer:
-    on = _pmap() if mode == "pmap" else _jit(jax.devices() if mode == "sharding" else jax.local_devices()[:1])
+    on = _pmap() if mode == "pmap" else _jit(_by_process() if mode == "sharding" else jax.local_devices()[:1])
     on_cpu, num_shards = jax.default_backend() == "cpu", jax.device_count() if mode != "jit" else 1
     must_wait = on_cpu and num_shards > 1
     settings: Any = {
@@ -164,6 +164,11 @@ def _in_parts(on: _Devices, pieces: PartSteps, num_parts: int, must_wait: bool) 
         return finish(state, sums, lr, constants)
 
     return take_step, add
+
+
+def _by_process() -> list[jax.Device]:
+    """All devices, those of a process side by side: its part of a batch is then one piece."""
+    return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 
 
 def meant(mode: str) -> str:

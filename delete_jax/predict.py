@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,11 @@ def input_shape(preprocess: Callable[[chex.Array], chex.Array], images: np.ndarr
 def _eval_step(model: Model, preprocess: Callable[[chex.Array], chex.Array]) -> Callable:
     """The eval step, traced once for all predictors."""
     return jax.jit(make_eval_step(model, preprocess), inline=True)
+
+
+def _here(leaf: Any) -> Any:
+    """Of an array that is the same on the devices of all processes, what lies on this one's."""
+    return leaf if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable else leaf.addressable_data(0)
 
 
 EVAL_BATCH, EVAL_PIXELS = 512, 64 * 64 * 3  # larger images in small batches
@@ -61,7 +66,7 @@ def make_predictor(
     def predict(variables: Variables, images: np.ndarray) -> np.ndarray:
         size = EVAL_BATCH if len(images) >= EVAL_BATCH else 64
         size = size if np.prod(input_shape(preprocess, images)) <= EVAL_PIXELS else 16
-        variables = jax.device_put(variables, jax.local_devices()[0])
+        variables = jax.device_put(jax.tree.map(_here, variables), jax.local_devices()[0])
         if not len(images):
             like, _ = jax.eval_shape(answer, variables, np.zeros((1, *images.shape[1:]), images.dtype))
             return np.zeros((0, *like.shape[1:]), like.dtype)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
+from delete_jax.columns import Rows
 from delete_jax.methods import FORGET, Method, Setup, Stream
 from delete_jax.methods.base import check_needs
 from delete_jax.methods.finish import overwrite
@@ -158,6 +159,8 @@ def make_ready(method: Method, setup: Setup, tx: optax.GradientTransformation, o
     if method.uses_teacher and augment is None and own:
         predict = make_predictor(setup.model, setup.preprocess)
         for stream in streams.values():
+            if isinstance(stream["image"], Rows) and jax.process_count() > 1:
+                continue  # every process would read all images
             if "teacher_logits" not in stream and 4 * setup.num_classes * stream["label"].size <= MOST_ANSWER_BYTES:
                 stream["teacher_logits"] = predict(setup.teacher, stream["image"])
     is_known = all("teacher_logits" in stream for stream in streams.values()) and method.reorient is None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 import optax
 
 from delete_jax.columns import place
-from delete_jax.identity import Identified, describe_method, digest
+from delete_jax.identity import Identified, describe_method, differences, digest
 from delete_jax.loop import Log, NonFiniteError, Progress, Result, Row, Store, fit, resident_bytes
 from delete_jax.memory import peak_bytes
 from delete_jax.methods import FORGET, Method, Setup, Stream, as_method
@@ -23,6 +24,7 @@ from delete_jax.options import Options, checked
 from delete_jax.parallel import outside_meshes
 from delete_jax.predict import make_predictor
 from delete_jax.preparing import Ready, make_ready, num_steps, set_up, split
+from delete_jax.processes import from_first, others_than_first
 from delete_jax.rate_search import find_rate, hold_out, make_judge, warning
 from delete_jax.step import init_state, sgd
 
@@ -94,7 +96,7 @@ def unlearn(
         (`methods.finish`). This hides what is left in the predictions and forgets nothing. `evaluate`, `log` and `store`
         see the network before this step.
       evaluate, log, store, progress: see `loop.fit`. A store with states of another request, other samples or another
-        network is refused.
+        network is refused. If the store has a method `wait`, it is called before returning.
       class_names: the name of class i at position i.
 
     Raises:
@@ -154,16 +156,27 @@ def unlearn_streams(
     """
     options = checked(options, next(iter(streams.values()))["image"].shape[1:])
     setup, tx = set_up(model, variables, streams, num_classes, forget, method, options), options.tx or sgd()
+    if jax.process_count() > 1:
+        _check_same(variables, streams, forget, method, options)
     if options.store is not None and not isinstance(options.store, Identified):
-        identity = origin(variables, streams, forget, method, options)
+        identity = from_first(
+            lambda: origin(variables, streams, forget, method, options)
+        )  # one process reads all images
         options = options._replace(store=Identified(options.store, identity))
+    with _saved_at_the_end(options.store):
+        return _unlearn(setup, tx, variables, method, options)
+
+
+def _unlearn(
+    setup: Setup, tx: optax.GradientTransformation, variables: Variables, method: Method, options: Options
+) -> Result:
     search: tuple[Row, ...] = ()
     if isinstance(options.lr, str):
         saved = options.store.restore() if options.store is not None else None
         search = tuple(saved[1]["search"] if saved else _search(method, setup, tx, options))
         lr = float(search[-1]["lr"])
         if (said := warning(search)) is not None:
-            warnings.warn(said, stacklevel=5)  # where `unlearn` was called
+            warnings.warn(said, stacklevel=6)  # where `unlearn` was called
     else:
         lr = options.lr
     setup = setup._replace(strength=lr)
@@ -230,7 +243,7 @@ def _search(method: Method, setup: Setup, tx: optax.GradientTransformation, opti
 
     def measure(trained: Result) -> Row:
         started = time.perf_counter()
-        row = judge(as_given(method.unwrap(trained.variables), setup.teacher))
+        row = from_first(lambda: judge(as_given(method.unwrap(trained.variables), setup.teacher)))
         return {**row, "seconds": trained.seconds + time.perf_counter() - started}
 
     return find_rate(train, measure, method.name)
@@ -260,6 +273,43 @@ def origin(
         "method": describe_method(method),
         "settings": count | {"augmented": options.augment is not None},
     }
+
+
+def _check_same(
+    variables: Variables, streams: Mapping[str, Stream], forget: tuple[int, ...], method: Method, options: Options
+) -> None:
+    """Raises ValueError, in every process, where one was given something else than process 0. Images are not read for this."""
+    without_images = {
+        name: {column: value for column, value in stream.items() if column != "image"}
+        for name, stream in streams.items()
+    }
+    mine = {
+        **origin(variables, without_images, forget, method, options),
+        "images": {name: str(stream["image"].shape) for name, stream in streams.items()},
+        **{name: getattr(options, name) for name in ("epochs", "parallel", "resident", "finish")},
+        **{name: getattr(options, name) is not None for name in ("store", "evaluate")},
+    }
+    if others := others_than_first(mine):
+        found = differences(from_first(lambda: mine), mine)  # nothing in a process that was given the same
+        what = f" ({', '.join(found[:3])})" if found else ""
+        raise ValueError(
+            f"not every process was given the same: process {', '.join(map(str, others))} something else than process 0{what}"
+        )
+
+
+@contextlib.contextmanager
+def _saved_at_the_end(store: Store | None) -> Iterator[None]:
+    """Waits for a store that writes beside the training, also when the training fails."""
+    wait = getattr(store, "wait", lambda: None)
+    try:
+        yield
+    except BaseException:
+        if (
+            jax.process_count() == 1
+        ):  # else it may have failed in this process alone, and the others do not come to wait
+            wait()
+        raise
+    wait()
 
 
 def _edit(method: Method, setup: Setup, tx: optax.GradientTransformation, options: Options) -> Result:

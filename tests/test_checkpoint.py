@@ -5,6 +5,11 @@ import logging
 import os
 import pathlib
 import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -311,6 +316,108 @@ def test_a_checkpoint_of_an_earlier_version_can_be_read(tmp_path):
     path = tmp_path / "1" / "meta" / "metadata"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"digest": digest(tree())}))
     assert_equal(store.restore()[0], tree())
+
+
+# ------------------------------------------------------------------------------------------- written beside the training
+
+
+def slowly(store: Checkpoints, may_write: threading.Event) -> None:
+    """Lets a store write when it is allowed to."""
+    write = store._write
+
+    def later(*args):
+        assert may_write.wait(120)
+        write(*args)
+
+    store._write = later
+
+
+def test_an_asynchronous_save_returns_before_it_has_written(tmp_path):
+    store, may_write = Checkpoints(tmp_path, asynchronous=True), threading.Event()
+    slowly(store, may_write)
+    given = tree()
+    store.save(1, given, {"epoch": 1})
+    given["params"]["kernel"][:] = 0  # as the next step does to the devices' memory
+    assert not list(tmp_path.iterdir())
+    may_write.set()
+    store.wait()
+    found, meta = Checkpoints(tmp_path).restore()
+    assert_equal(found, tree())
+    assert meta["epoch"] == 1
+
+
+def unlearned(store, epochs: int = 3, **more):
+    model, variables = network()
+    images, labels = samples(64)
+    settings = {"forget": [1], "epochs": epochs, "lr": 0.05, "batch_size": 8, "parallel": "jit"}
+    return dj.unlearn(model, variables, images, labels, store=store, **settings | more)
+
+
+def test_training_goes_on_while_a_state_is_written(tmp_path):
+    """And the last one is on disk at the end, all of them as if they had been waited for."""
+    store, may_write = Checkpoints(tmp_path / "beside", asynchronous=True, keep=9), threading.Event()
+    slowly(store, may_write)
+
+    def progress(step, num_steps, metrics, rate, epoch_done=False):
+        if step == 4 and not may_write.is_set():  # the second epoch's last one; the first state is not written yet
+            assert not (tmp_path / "beside").exists()
+            may_write.set()
+
+    result = unlearned(store, progress=progress)
+    assert may_write.is_set()
+    unlearned(Checkpoints(tmp_path / "waited", keep=9))
+    assert sorted(path.name for path in (tmp_path / "beside").iterdir()) == ["1", "2", "3"]
+    for epoch in ("1", "2", "3"):
+        states = []
+        for name in ("beside", "waited"):
+            alone = tmp_path / f"{name}-{epoch}" / epoch
+            shutil.copytree(tmp_path / name / epoch, alone)
+            states.append(Checkpoints(alone.parent).restore()[0])
+        assert_equal(*states)
+    assert_equal(states[0]["params"], jax.device_get(result.variables)["params"])
+
+
+@pytest.mark.parametrize("epochs", [1, 3], ids=["at the end", "at the next save"])
+def test_an_asynchronous_save_that_fails_ends_the_run(tmp_path, epochs):
+    (tmp_path / "file").write_text("")
+    store = Checkpoints(tmp_path / "file" / "states", asynchronous=True)
+    with pytest.raises(CheckpointError, match=r"checkpoint 1 could not be saved \(Not a directory\)"):
+        unlearned(store, epochs)
+    store.wait()  # it is said once
+
+
+def test_a_training_that_fails_leaves_what_was_saved_before(tmp_path):
+    def progress(step, num_steps, metrics, rate, epoch_done=False):
+        if step > 4:
+            raise RuntimeError("in the third epoch")
+
+    with pytest.raises(RuntimeError, match="third epoch"):
+        unlearned(Checkpoints(tmp_path, asynchronous=True), progress=progress)
+    assert Checkpoints(tmp_path).restore()[1]["epoch"] == 2
+
+
+def test_killed_while_a_state_is_written_beside_the_training(tmp_path):
+    """What is there is whole, and the same call ends with the same bits."""
+    code = (
+        "import sys; from tests.test_checkpoint import *; unlearned(Checkpoints(sys.argv[1], asynchronous=True), 2000)"
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "killed")], cwd=pathlib.Path(__file__).parent.parent, text=True,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not ((tmp_path / "killed" / "3").exists() and list((tmp_path / "killed").glob("*tmp"))):
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline
+    running.kill()
+    _, error = running.communicate()
+    assert (running.returncode, error) == (-signal.SIGKILL, "")
+    _, meta = Checkpoints(tmp_path / "killed").restore()
+    assert meta["epoch"] >= 3
+    epochs = meta["epoch"] + 2
+    resumed = unlearned(Checkpoints(tmp_path / "killed", asynchronous=True), epochs)
+    assert len(resumed.history) == 2 * 2  # of two epochs
+    assert_equal(jax.device_get(resumed.variables), jax.device_get(unlearned(None, epochs).variables))
 
 
 # -------------------------------------------------------------------------------------------------- whose they are

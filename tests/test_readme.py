@@ -130,6 +130,16 @@ def test_python_of_the_samples():
     assert len(names["result"].history) == 5
 
 
+def test_python_of_saving_beside_the_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, variables = tiny.network()
+    images, labels = tiny.samples(64)
+    (snippet,) = snippets("several-hosts", 'store = dj.Checkpoints("forgotten/checkpoints", asynchronous=True)')
+    names = {"dj": dj, "model": model, "variables": variables, "images": images, "labels": labels}
+    exec(snippet, names)
+    assert dj.Checkpoints("forgotten/checkpoints").restore()[1]["epoch"] == 5
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands(page, monkeypatch):
     monkeypatch.chdir(ROOT)

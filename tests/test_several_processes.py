@@ -1,0 +1,117 @@
+"""Several processes, one device each: the network of one process, images read by shard, states written once."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import delete_jax as dj
+from tests import tiny
+from tests.test_parallel import as_float, assert_same
+
+ROOT = pathlib.Path(__file__).parent.parent
+EPOCHS, BATCH = 2, 8
+FORGET = 3 * BATCH  # samples
+
+
+class Source:
+    """Images that are no array in memory."""
+
+    def __init__(self, images):
+        self.images, self.shape, self.dtype = images, images.shape, images.dtype
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index]
+
+
+def given():
+    """A network, uint8 images and labels."""
+    model, variables = tiny.network()
+    images, labels = tiny.samples(tiny.NUM_CLASSES * FORGET)
+    return model, variables, np.clip(images * 64 + 64, 0, 255).astype(np.uint8), labels
+
+
+def unlearn(model, variables, images, labels, **more):
+    settings = {"forget": [1], "epochs": EPOCHS, "lr": 0.05, "batch_size": BATCH, "preprocess": as_float}
+    return dj.unlearn(model, variables, images, labels, **settings | more)
+
+
+def environment() -> dict[str, str]:
+    """For a process with one device."""
+    flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
+    return os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def run(processes: int, folder: pathlib.Path, what: str) -> list[subprocess.CompletedProcess]:
+    """`tests.several_processes` in that many processes."""
+    arguments = [str(processes), str(free_port()), str(folder), what]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.several_processes", str(i), *arguments],
+            env=environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for i in range(processes)
+    ]  # fmt: skip
+    try:
+        said = [process.communicate(timeout=240) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    return [
+        subprocess.CompletedProcess(process.args, process.returncode, *both)
+        for process, both in zip(running, said, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_the_network_of_one_process(processes, tmp_path):
+    for mode in ("pmap", "sharding"):
+        (tmp_path / mode).mkdir()
+    ended = run(processes, tmp_path, "shards")
+    assert [process.returncode for process in ended] == [0] * processes, ended
+    forgotten = np.flatnonzero(given()[-1] == 1)
+    alone = {
+        name: jax.device_get(unlearn(*given(), parallel="jit", epochs=epochs).variables)
+        for name, epochs in {"": EPOCHS, "again-": EPOCHS + 1}.items()
+    }
+    for mode in ("pmap", "sharding"):
+        for name, expected in alone.items():
+            saved = [np.load(tmp_path / mode / f"{name}{i}.npz") for i in range(processes)]
+            leaves = [[file[f"arr_{j}"] for j in range(len(file.files))] for file in saved]
+            assert_same(leaves[0], expected)
+            for others in leaves[1:]:
+                assert all(np.array_equal(a, b) for a, b in zip(others, leaves[0], strict=True))
+        # One epoch, resumed: of the images to forget each process reads its share, and all of them together read all.
+        read = [json.loads((tmp_path / mode / f"read-{i}.json").read_text()) for i in range(processes)]
+        assert [len(part["steps"]) for part in read] == [FORGET // processes] * processes
+        assert sorted(i for part in read for i in part["steps"]) == forgotten.tolist()
+        assert set(forgotten) <= set(read[0]["before"])  # for the identity of what is saved
+        assert all(len(part["before"]) < FORGET / 2 for part in read[1:])  # a few, to check the network
+        assert sorted(path.name for path in (tmp_path / mode / "states").iterdir()) == ["2", "3"]
+    written = {path.name: path.read_text() for path in tmp_path.glob("written-*")}
+    assert written == {"written-0.txt": "1 2 3 1 2 3 "}
+
+
+@pytest.mark.filterwarnings("ignore:the smallest rate that erases")
+def test_processes_agree(tmp_path):
+    ended = run(2, tmp_path, "agree")
+    assert [process.returncode for process in ended] == [0, 0], ended
+    said = "not every process was given the same: process 1 something else than process 0"
+    rate = unlearn(*given(), lr="auto", parallel="jit").lr
+    for process, more in zip(ended, ("", " (settings.lr was 0.1, now 1.1)"), strict=True):
+        assert process.stdout.splitlines()[-2:] == [f"{said}{more}", str(rate)]
