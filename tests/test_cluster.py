@@ -106,6 +106,7 @@ def assert_lost(hosts, ended: tuple[int, str]) -> None:
     assert (hosts.folder / found[1]).stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(hosts, whole):
     """With what watches it, so that the process that computes must end by itself."""
     running = hosts.start("killed")
