@@ -6,6 +6,7 @@ Neither can be caught everywhere in the process that it strikes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from pathlib import Path
 
 WATCHED = "DELETE_JAX_WATCHED"
 REFUSED, FAILED, AGAIN, INTERRUPTED = 2, 1, 75, 130
+GRACE_SECONDS = 10
 LOST = re.compile(
     r"JAX distributed service|coordination[_ ]service|CoordinationService|\bGloo\b|\bNCCL\b|DEADLINE_EXCEEDED"
 )
@@ -90,8 +92,24 @@ def _work(main: Callable[[], int | None]) -> None:
         code = _say(error)
         sys.stdout.flush()
         sys.stderr.flush()
+        if code == REFUSED:
+            _leave_together()
         os._exit(code)
     sys.exit(code)
+
+
+def _leave_together() -> None:
+    """Gives the others a while to find the same fault in the same arguments: without this process they would be ended first."""
+    leaving = threading.Thread(target=_shut_down, daemon=True)
+    leaving.start()
+    leaving.join(GRACE_SECONDS)
+
+
+def _shut_down() -> None:
+    import jax
+
+    with contextlib.suppress(RuntimeError):  # it was never initialised, or the others are gone
+        jax.distributed.shutdown()
 
 
 def _say(error: BaseException) -> int:

@@ -134,7 +134,8 @@ def test_python_of_saving_beside_the_training(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model, variables = tiny.network()
     images, labels = tiny.samples(64)
-    (snippet,) = snippets("several-hosts", 'store = dj.Checkpoints("forgotten/checkpoints", asynchronous=True)')
+    found = snippets("several-hosts", "result = dj.unlearn(model, variables, images, labels, forget=[3], store=store)")
+    (snippet,) = found
     names = {"dj": dj, "model": model, "variables": variables, "images": images, "labels": labels}
     exec(snippet, names)
     assert dj.Checkpoints("forgotten/checkpoints").restore()[1]["epoch"] == 5
