@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+from streaming import random_images
 
 import delete_jax as dj
 from delete_jax.data import normalize
@@ -183,15 +184,7 @@ def of_devices(devices: int) -> dict[str, float]:
 
 def of_samples(n: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "images.npy")
-        stored = np.lib.format.open_memmap(path, "w+", np.uint8, (n, 8, 8, 3))
-        rng = np.random.default_rng(0)
-        for begin in range(0, n, 10_000):
-            part = stored[begin : begin + 10_000]
-            part[:] = rng.integers(0, 256, part.shape, dtype=np.uint8)
-        stored.flush()
-        del stored
-        images, labels = np.load(path, mmap_mode="r"), np.arange(n) % 10
+        images, labels = random_images(Path(folder, "images.npy"), (n, 8, 8, 3)), np.arange(n) % 10
         model, variables = two_layers(8 * 8 * 3, 10)
         preprocess = normalize(np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32))
         settings = {"method": "finetune", "epochs": 1, "batch_size": 256, "parallel": "jit", "resident": 0}

@@ -21,7 +21,7 @@ import numpy as np
 import delete_jax as dj
 from delete_jax.data import normalize
 
-NUM_CLASSES = 10
+NUM_CLASSES, CHUNK = 10, 1024
 
 
 def main() -> int:
@@ -39,13 +39,7 @@ def run(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "images.npy"
     shape = (options.samples, options.size, options.size, 3)
-    stored = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-    rng = np.random.default_rng(0)
-    for begin in range(0, options.samples, options.batch):
-        part = stored[begin : begin + options.batch]
-        part[:] = rng.integers(0, 256, part.shape, dtype=np.uint8)
-    stored.flush()
-    images, labels = np.load(path, mmap_mode="r"), np.arange(options.samples) % NUM_CLASSES
+    images, labels = random_images(path, shape), np.arange(options.samples) % NUM_CLASSES
     module = dj.models.create(options.model, NUM_CLASSES)
     model, variables = dj.models.from_linen(module), dj.models.init(module, shape[1:], seed=0)
     preprocess = normalize(np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32))
@@ -73,11 +67,22 @@ def run(options: argparse.Namespace) -> None:
         ],
     )  # fmt: skip
     below = (
-        f"{options.model}, {options.samples} images of {options.size}×{options.size}×3, {stored.nbytes / 2**20:.0f} MiB, batch "
+        f"{options.model}, {options.samples} images of {options.size}×{options.size}×3, {images.nbytes / 2**20:.0f} MiB, batch "
         f"{options.batch}; medians of {options.rounds} alternating rounds (ratios {ratios.min():.2f} to {ratios.max():.2f}); "
         f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores."
     )
     bench.write(options.out, "streaming", [*lines, "", below], {"seconds": found, "ratios": ratios.tolist()})
+
+
+def random_images(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Random bytes `[n, h, w, c]` in a new file, memory-mapped."""
+    stored = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    rng = np.random.default_rng(0)
+    for begin in range(0, len(stored), CHUNK):
+        part = stored[begin : begin + CHUNK]
+        part[:] = rng.integers(0, 256, part.shape, dtype=np.uint8)
+    stored.flush()
+    return np.load(path, mmap_mode="r")
 
 
 if __name__ == "__main__":

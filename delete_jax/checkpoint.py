@@ -146,9 +146,8 @@ class Checkpoints:
         if self._writer is None:
             return self._write(epoch, tree, meta)
         self._finish()
-        tree = jax.tree.map(
-            np.array, tree
-        )  # on a CPU, host arrays may be the devices' own memory, which the next step reuses
+        # On a CPU, host arrays may be the devices' own memory, which the next step reuses.
+        tree = jax.tree.map(np.array, tree)
         self._writing = self._writer.submit(self._write, epoch, tree, dict(meta))
 
     def _finish(self) -> None:

@@ -134,19 +134,26 @@ def select(column: Any, chosen: np.ndarray) -> Any:
     return column.select(chosen) if is_lazy(column) else column[chosen]
 
 
+def without(streams: Mapping[str, Mapping[str, Any]], column: str) -> dict[str, dict[str, Any]]:
+    """The streams without the column of that name."""
+    return {name: {key: values for key, values in stream.items() if key != column} for name, stream in streams.items()}
+
+
+def _row_bytes(column: Any) -> int:
+    return int(np.prod(column.shape[1:], dtype=np.int64)) * np.dtype(column.dtype).itemsize
+
+
 def picked(images: Any, chosen: np.ndarray) -> Any:
     """Some of somebody's images (bool `[n]`): a copy, or `Rows` of what is no array in memory, or too large to be copied."""
-    row_bytes = int(np.prod(images.shape[1:], dtype=np.int64)) * np.dtype(images.dtype).itemsize
     in_memory = isinstance(images, np.ndarray) and not isinstance(images, np.memmap)
-    if in_memory and np.count_nonzero(chosen) * row_bytes <= MOST_COPIED_BYTES:
+    if in_memory and np.count_nonzero(chosen) * _row_bytes(images) <= MOST_COPIED_BYTES:
         return images[chosen]
     return Rows(images, np.flatnonzero(chosen))
 
 
 def chunks(column: Any) -> Iterator[np.ndarray]:
     """A column, a few samples at a time: arrays of NumPy, joined along the first axis the whole."""
-    row_bytes = int(np.prod(column.shape[1:], dtype=np.int64)) * np.dtype(column.dtype).itemsize
-    step = max(CHUNK_BYTES // max(row_bytes, 1), 1)
+    step = max(CHUNK_BYTES // max(_row_bytes(column), 1), 1)
     for begin in range(0, max(len(column), 1), step):
         yield np.asarray(column[begin : begin + step])
 

@@ -181,8 +181,9 @@ def fit(
     history, evaluations = log.resume(first_epoch) if log is not None else ([], [])
     if first_epoch >= epochs:
         return Result(state.variables, history, evaluations, seconds, compile_seconds, peak_bytes=peak)
-    streams = place(streams, resident_bytes(resident))
-    state, teacher, streams, constants = trainer.replicate((state, teacher, streams, dict(constants or {})))
+    streams = bring(trainer, streams, resident)
+    state, teacher, constants = trainer.replicate((state, teacher, dict(constants or {})))
+    on_host = any(isinstance(column, Rows) for stream in streams.values() for column in stream.values())
     if evaluate is not None and first_epoch == 0:
         evaluations.append({"epoch": 0, "step": 0, **evaluate(state.variables)})
     compiled = False
@@ -195,13 +196,13 @@ def fit(
             {name: (index[begin:end], weight[begin:end]) for name, (index, weight) in picks.items()}
             for begin, end in spans(num_steps, trainer.scan_steps)
         ]
-        for part, on_host in _read_ahead(trainer, streams, cut):
-            state, metrics = trainer.steps(state, teacher, streams, part, lr, seed, constants, on_host)
+        for part, rows_read in _read_ahead(trainer, streams, cut) if on_host else ((part, None) for part in cut):
+            state, metrics = trainer.steps(state, teacher, streams, part, lr, seed, constants, rows_read)
             if not compiled:  # dispatch returns once the step is compiled
                 compiled, compiling = True, time.perf_counter() - started
             if trainer.must_wait:
                 jax.block_until_ready(metrics)
-            if _on_host(streams) and len(parts) >= AHEAD:  # else batches that wait for their step would fill the device
+            if on_host and len(parts) >= AHEAD:  # else batches that wait for their step would fill the device
                 jax.block_until_ready(parts[-AHEAD])
             parts.append(metrics)
             if progress is not None:
@@ -217,13 +218,8 @@ def fit(
         epoch_seconds = time.perf_counter() - started - compiling
         seconds, compile_seconds = seconds + epoch_seconds, compile_seconds + compiling
         peak = max((found for found in (peak, peak_bytes()) if found is not None), default=None)
-        rows = _rows(epoch, num_steps, jax.device_get(parts))
-        check_finite(rows, lr)
-        if not _is_finite(state.variables):  # the last loss was computed before the last update
-            raise NonFiniteError(
-                f"training diverged at step {rows[-1]['step']} (epoch {epoch + 1}): a weight became NaN or infinite with "
-                f"learning rate {lr:g}: try a rate of {lr / 10:g}, or fewer epochs"
-            )
+        rows = epoch_rows(epoch, jax.device_get(parts))
+        check_finite(rows, lr, state.variables)
         history += rows
         if progress is not None:
             rate = num_steps * batch_size / epoch_seconds
@@ -253,18 +249,15 @@ def resident_bytes(resident: int | str) -> int:
     return sys.maxsize if free is None else free // 2
 
 
-def _on_host(streams: Mapping[str, Stream]) -> bool:
-    return any(isinstance(column, Rows) for stream in streams.values() for column in stream.values())
+def bring(trainer: Trainer, streams: Mapping[str, Stream], resident: int | str) -> Mapping[str, Stream]:
+    """The streams on the trainer's devices, but for images that do not fit there (`resident_bytes`)."""
+    return trainer.replicate(place(streams, resident_bytes(resident)))
 
 
 def _read_ahead(
     trainer: Trainer, streams: Mapping[str, Stream], cut: Sequence[Picks]
 ) -> Iterator[tuple[Picks, HostRows]]:
     """Each part of an epoch with what it needs from the host, which a thread reads while the devices compute."""
-    if not _on_host(streams):
-        for part in cut:
-            yield part, trainer.read(streams, part)
-        return
     with ThreadPoolExecutor(1, "read-ahead") as reader:
         waiting: deque[Future[HostRows]] = deque()
         try:
@@ -300,8 +293,8 @@ def check_batch_size(batch_size: int, num_shards: int) -> None:
         raise ValueError(f"batch size {batch_size} cannot be split over {num_shards} device(s): use {advice}")
 
 
-def check_finite(rows: list[Row], lr: float) -> None:
-    """Raises NonFiniteError for the first row with a NaN or infinite value."""
+def check_finite(rows: list[Row], lr: float, variables: Variables) -> None:
+    """Raises NonFiniteError for the first row with a NaN or infinite value, or if the network after these steps has one."""
     for row in rows:
         if not all(math.isfinite(value) for value in row.values()):
             values = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "step"))
@@ -309,10 +302,17 @@ def check_finite(rows: list[Row], lr: float) -> None:
                 f"training diverged at step {row['step']} (epoch {row['epoch']}; {values}) with learning rate {lr:g}: "
                 f"try a rate of {lr / 10:g}, or fewer epochs; check that the images and the teacher's weights are finite"
             )
+    if not _is_finite(variables):  # the last loss was computed before the last update
+        raise NonFiniteError(
+            f"training diverged at step {rows[-1]['step']} (epoch {rows[-1]['epoch']}): a weight became NaN or infinite with "
+            f"learning rate {lr:g}: try a rate of {lr / 10:g}, or fewer epochs"
+        )
 
 
-def _rows(epoch: int, num_steps: int, parts: list[dict[str, np.ndarray]]) -> list[Row]:
+def epoch_rows(epoch: int, parts: Sequence[Mapping[str, np.ndarray]]) -> list[Row]:
+    """The rows of an epoch, of metrics `{name: [steps]}` on the host, whose steps follow each other."""
     columns = {name: np.concatenate([part[name] for part in parts]).tolist() for name in parts[0]}
+    num_steps = len(columns["loss"])
     return [
         {"epoch": epoch + 1, "step": epoch * num_steps + i + 1, **{name: values[i] for name, values in columns.items()}}
         for i in range(num_steps)

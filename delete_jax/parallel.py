@@ -260,7 +260,11 @@ def _jit(devices: list[jax.Device]) -> _Devices:
     def gather(streams: Mapping[str, Stream], picks: Picks, rows: HostRows) -> Mapping[str, Stream]:
         batches = {name: take(_on_devices(streams[name]), *_put(pick, split)) for name, pick in picks.items()}
         whole = split.is_fully_addressable
-        put = functools.partial(_put, sharding=split) if whole else functools.partial(_from_processes, split)
+        put = (
+            functools.partial(_put, sharding=split)
+            if whole
+            else functools.partial(jax.make_array_from_process_local_data, split)
+        )
         return {name: batch | jax.tree.map(put, dict(rows[name])) for name, batch in batches.items()}
 
     return _Devices(compiled, gather, functools.partial(_read, mine), functools.partial(_replicate, replicated))
@@ -328,10 +332,6 @@ def _replicate(sharding: Sharding, tree: Any) -> Any:
     leaves, structure = jax.tree.flatten(tree, is_leaf=lambda leaf: isinstance(leaf, Rows))
     put = iter(_put([leaf for leaf in leaves if not isinstance(leaf, Rows)], sharding))
     return jax.tree.unflatten(structure, [leaf if isinstance(leaf, Rows) else next(put) for leaf in leaves])
-
-
-def _from_processes(sharding: Sharding, mine: np.ndarray) -> jax.Array:
-    return jax.make_array_from_process_local_data(sharding, mine)
 
 
 def _put(tree: Any, sharding: Sharding) -> Any:

@@ -37,23 +37,13 @@ MOST_ANSWER_BYTES = 2**31
 """Of teacher's answers that are computed once: larger ones are computed in the step, batch by batch."""
 
 
-def split(
-    model: Model,
-    variables: Variables,
-    images: Any,
-    labels: Any,
-    forget: int | str | Iterable[int | str] | None,
-    forget_indices: Iterable[int] | None,
-    method: Method,
-    mask: str,
-    pixels: str,
-    options: Options,
-    class_names: Sequence[str] | None,
-) -> tuple[dict[str, Stream], int, tuple[int, ...]]:
-    """Checks what a user brings, and makes the method's streams of it; arguments as for `unlearning.unlearn`.
+def given_samples(
+    model: Model, variables: Variables, images: Any, labels: Any, options: Options
+) -> tuple[Any, np.ndarray, int]:
+    """Checks the samples that a user brings, and that the network takes them; arguments as for `unlearning.unlearn`.
 
     Returns:
-      The streams, the network's number of classes, and the classes to erase (none with `forget_indices`).
+      Images and labels on the host, and the network's number of classes.
 
     Raises:
       ValueError: something is wrong with them; one line says what.
@@ -61,6 +51,29 @@ def split(
     images, labels = as_images(images), np.asarray(labels)
     num_classes = check_network(model, variables, images, options.preprocess or as_is, labels)
     check_samples(images, labels, num_classes)
+    return images, labels, num_classes
+
+
+def split(
+    images: Any,
+    labels: np.ndarray,
+    num_classes: int,
+    forget: int | str | Iterable[int | str] | None,
+    forget_indices: Iterable[int] | None,
+    method: Method,
+    mask: str,
+    pixels: str,
+    options: Options,
+    class_names: Sequence[str] | None,
+) -> tuple[dict[str, Stream], tuple[int, ...]]:
+    """Checks a request, and makes the method's streams of the samples (`given_samples`); arguments as for `unlearning.unlearn`.
+
+    Returns:
+      The streams, and the classes to erase (none with `forget_indices`).
+
+    Raises:
+      ValueError: something is wrong with it; one line says what.
+    """
     if (forget is None) == (forget_indices is None):
         raise ValueError("give either forget, the classes to erase, or forget_indices, the samples to forget")
     classes = () if forget is None else check_forget(forget, num_classes, class_names)
@@ -83,7 +96,7 @@ def split(
         streams = split_samples(images, labels, indices, num_classes, method.streams)
     else:
         streams = split_streams(images, labels, classes, num_classes, method.streams, mask, pixels)
-    return streams, num_classes, classes
+    return streams, classes
 
 
 def set_up(

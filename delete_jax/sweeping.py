@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import operator
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,14 +16,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from delete_jax.loop import NonFiniteError, Result, check_finite, epoch_picks
+from delete_jax.columns import place, without
+from delete_jax.loop import NonFiniteError, Result, check_finite, epoch_picks, epoch_rows
 from delete_jax.methods import Method, Setup, Stream, as_method
 from delete_jax.model import Model, Variables
 from delete_jax.options import Options, checked
 from delete_jax.parallel import gather_batches, outside_meshes, run_key, scalars
-from delete_jax.preparing import Ready, make_ready, set_up, split
+from delete_jax.preparing import Ready, given_samples, make_ready, set_up, split
 from delete_jax.step import init_state, make_train_step, sgd
-from delete_jax.streams import as_images
 from delete_jax.unlearning import finished, unlearn_streams
 
 if TYPE_CHECKING:
@@ -101,15 +104,20 @@ def sweep(
     lines = [Request(*request) for request in requests]
     if not lines:
         raise ValueError("there is no request: give at least one, such as Request(forget=[3])")
-    images = as_images(images)
+    shared = Options(
+        epochs=epochs, batch_size=batch_size, batch_norm=batch_norm, preprocess=preprocess, augment=augment, tx=tx,
+        parallel="jit", finish=finish,
+    )  # fmt: skip
+    images, labels, num_classes = given_samples(model, variables, images, labels, shared)
     tasks: list[_Task] = []
-    for number, line in enumerate(lines):
-        options = Options(
-            epochs=epochs, lr=line.lr, batch_size=batch_size, seed=line.seed, batch_norm=batch_norm, preprocess=preprocess,
-            augment=augment, tx=tx, parallel="jit", finish=finish,
-        )  # fmt: skip
+    for number, (forget, name, lr, seed) in enumerate(lines):
+        options = shared._replace(lr=lr, seed=seed)
         try:
-            tasks.append(_task(model, variables, images, labels, line, mask, pixels, options, class_names))
+            method = as_method(name)
+            streams, classes = split(
+                images, labels, num_classes, forget, None, method, mask, pixels, options, class_names
+            )
+            tasks.append(_task(model, variables, streams, num_classes, classes, method, options))
         except ValueError as error:
             raise ValueError(f"request {number}: {error}") from error
     results: list[Any] = [None] * len(lines)
@@ -133,7 +141,8 @@ def sweep(
     devices = jax.local_devices()
     for method, numbers in groups.items():
         numbers.sort(key=lambda number: tasks[number].setup.num_steps)  # those that end together run together
-        for wave in _waves(numbers, len(devices)):
+        for begin in range(0, len(numbers), len(devices)):
+            wave = numbers[begin : begin + len(devices)]
             found = _run(method, [tasks[number] for number in wave], devices[: len(wave)])
             for number, result in zip(wave, found, strict=True):
                 results[number] = result
@@ -147,23 +156,15 @@ class _Task(NamedTuple):
 
 
 def _task(
-    model: Model, variables: Variables, images: Any, labels: Any, line: Request, mask: str, pixels: str, options: Options,
-    class_names: Sequence[str] | None,
+    model: Model, variables: Variables, streams: Mapping[str, Stream], num_classes: int, classes: tuple[int, ...],
+    method: Method, options: Options,
 ) -> _Task:  # fmt: skip
     """A request that has passed the checks of `unlearn`."""
-    method = as_method(line.method)
-    streams, num_classes, classes = split(
-        model, variables, images, labels, line.forget, None, method, mask, pixels, options, class_names
-    )
     options = checked(options, next(iter(streams.values()))["image"].shape[1:])
     if isinstance(options.lr, str):
         raise ValueError(f"lr={options.lr!r} is for unlearn: in a sweep, give each request a number")
     setup = set_up(model, variables, streams, num_classes, classes, method, options)
     return _Task(method, setup._replace(strength=options.lr), options)
-
-
-def _waves(numbers: Sequence[int], most: int) -> list[Sequence[int]]:
-    return [numbers[begin : begin + most] for begin in range(0, len(numbers), most)]
 
 
 def _run(method: Method, tasks: Sequence[_Task], devices: Sequence[jax.Device]) -> list[Result | NonFiniteError]:
@@ -173,15 +174,16 @@ def _run(method: Method, tasks: Sequence[_Task], devices: Sequence[jax.Device]) 
     ready = [make_ready(method, task.setup, tx, task.options) for task in tasks]
     known = [frozenset(stream) for one in ready for stream in one.streams.values()]
     if len(set(known)) > 1 and any("teacher_logits" in names for names in known):  # some were too many to be kept
-        ready = [one._replace(streams=_without_answers(one.streams), teacher=setup.teacher) for one in ready]
+        ready = [one._replace(streams=without(one.streams, "teacher_logits"), teacher=setup.teacher) for one in ready]
     lanes = _Lanes(devices)
     how = (setup.model, method, tx, setup.preprocess, ready[0].augment, ready[0].batch_norm)
     step = _compiled(*how, tuple(devices))
     state = lanes.stack([init_state(one.start, tx) for one in ready])
     teacher = None if ready[0].teacher is None else lanes.same(ready[0].teacher)
     constants = lanes.stack([dict(one.constants) for one in ready])
-    streams = [jax.device_put(dict(one.streams), device) for one, device in zip(ready, devices, strict=True)]
-    numbers = [scalars(float(task.options.lr), task.options.seed) for task in tasks]
+    placed = [place(one.streams, sys.maxsize) for one in ready]  # each device holds its request's samples
+    streams = [jax.device_put(stream, device) for stream, device in zip(placed, devices, strict=True)]
+    numbers = [scalars(task.setup.strength, task.options.seed) for task in tasks]
     lr, seed = (lanes.stack(list(column)) for column in zip(*numbers, strict=True))
     plans = [_plan(one, task.options) for one, task in zip(ready, tasks, strict=True)]
     rows: list[Any] = []
@@ -198,40 +200,24 @@ def _run(method: Method, tasks: Sequence[_Task], devices: Sequence[jax.Device]) 
         rows.append(metrics)
     jax.block_until_ready(state)
     seconds = time.perf_counter() - started - compiling
-    columns = jax.device_get(rows)
-    shares = np.array(list(map(len, plans))) / max(map(len, plans))
+    rows = jax.device_get(rows)
+    longest = max(map(len, plans))
     results: list[Result | NonFiniteError] = []
-    for lane, (task, plan) in enumerate(zip(tasks, plans, strict=True)):
-        per_epoch = len(plan) // options.epochs
-        history = [
-            {
-                "epoch": i // per_epoch + 1,
-                "step": i + 1,
-                **{name: float(values[lane]) for name, values in columns[i].items()},
-            }
-            for i in range(len(plan))
-        ]
-        trained = jax.device_get(jax.tree.map(lambda leaf, lane=lane: leaf[lane], state)).variables
+    for lane, (one, task, plan) in enumerate(zip(ready, tasks, plans, strict=True)):
+        mine = [{name: values[lane : lane + 1] for name, values in metrics.items()} for metrics in rows[: len(plan)]]
+        size, rate = len(plan) // options.epochs, task.setup.strength
+        epochs = [epoch_rows(epoch, mine[epoch * size : (epoch + 1) * size]) for epoch in range(options.epochs)]
+        history = list(itertools.chain.from_iterable(epochs))
+        trained = jax.device_get(jax.tree.map(operator.itemgetter(lane), state)).variables
         try:
-            check_finite(history, float(task.options.lr))
-            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trained)):
-                raise NonFiniteError(
-                    f"training diverged: a weight became NaN or infinite with learning rate {task.options.lr:g}"
-                )
+            check_finite(history, rate, trained)
         except NonFiniteError as error:
             results.append(error)
             continue
-        took = ready[lane].seconds + seconds * float(shares[lane])
-        result = Result(method.unwrap(trained), history, [], took, compiling, lr=float(task.options.lr))
+        took = one.seconds + seconds * len(plan) / longest
+        result = Result(method.unwrap(trained), history, [], took, compiling, lr=rate)
         results.append(finished(result, task.setup, task.options))
     return results
-
-
-def _without_answers(streams: Mapping[str, Stream]) -> dict[str, Stream]:
-    return {
-        name: {column: values for column, values in stream.items() if column != "teacher_logits"}
-        for name, stream in streams.items()
-    }
 
 
 def _plan(ready: Ready, options: Options) -> list[dict[str, tuple[np.ndarray, np.ndarray]]]:

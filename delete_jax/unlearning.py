@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import optax
 
-from delete_jax.columns import place
+from delete_jax.columns import without
 from delete_jax.identity import Identified, describe_method, differences, digest
-from delete_jax.loop import Log, NonFiniteError, Progress, Result, Row, Store, fit, resident_bytes
+from delete_jax.loop import Log, NonFiniteError, Progress, Result, Row, Store, bring, fit
 from delete_jax.memory import peak_bytes
 from delete_jax.methods import FORGET, Method, Setup, Stream, as_method
 from delete_jax.methods.finish import overwrite
@@ -23,7 +23,7 @@ from delete_jax.network_check import not_finite
 from delete_jax.options import Options, checked
 from delete_jax.parallel import outside_meshes
 from delete_jax.predict import make_predictor
-from delete_jax.preparing import Ready, make_ready, num_steps, set_up, split
+from delete_jax.preparing import Ready, given_samples, make_ready, num_steps, set_up, split
 from delete_jax.processes import from_first, others_than_first
 from delete_jax.rate_search import find_rate, hold_out, make_judge, warning
 from delete_jax.step import init_state, sgd
@@ -128,8 +128,9 @@ def unlearn(
         evaluate, log, store, progress,
     )  # fmt: skip
     method = as_method(method)
-    streams, num_classes, classes = split(
-        model, variables, images, labels, forget, forget_indices, method, mask, pixels, options, class_names
+    images, labels, num_classes = given_samples(model, variables, images, labels, options)
+    streams, classes = split(
+        images, labels, num_classes, forget, forget_indices, method, mask, pixels, options, class_names
     )
     return unlearn_streams(model, variables, streams, num_classes, classes, method, options)
 
@@ -159,9 +160,8 @@ def unlearn_streams(
     if jax.process_count() > 1:
         _check_same(variables, streams, forget, method, options)
     if options.store is not None and not isinstance(options.store, Identified):
-        identity = from_first(
-            lambda: origin(variables, streams, forget, method, options)
-        )  # one process reads all images
+        # One process reads all images.
+        identity = from_first(lambda: origin(variables, streams, forget, method, options))
         options = options._replace(store=Identified(options.store, identity))
     with _saved_at_the_end(options.store):
         return _unlearn(setup, tx, variables, method, options)
@@ -231,8 +231,7 @@ def _search(method: Method, setup: Setup, tx: optax.GradientTransformation, opti
     trained_on, held_out = hold_out(setup.streams[FORGET], options.seed)
     streams: Mapping[str, Stream] = {FORGET: trained_on}
     ready = make_ready(method, setup._replace(streams=streams, num_steps=num_steps(streams, options)), tx, options)
-    placed = place(ready.streams, resident_bytes(options.resident))
-    streams, constants = ready.trainer.replicate((placed, dict(ready.constants)))
+    streams, constants = bring(ready.trainer, ready.streams, options.resident), ready.trainer.replicate(ready.constants)
     ready = ready._replace(streams=streams, constants=constants)  # brought to the devices once
 
     def train(lr: float) -> Result:
@@ -279,12 +278,8 @@ def _check_same(
     variables: Variables, streams: Mapping[str, Stream], forget: tuple[int, ...], method: Method, options: Options
 ) -> None:
     """Raises ValueError, in every process, where one was given something else than process 0. Images are not read for this."""
-    without_images = {
-        name: {column: value for column, value in stream.items() if column != "image"}
-        for name, stream in streams.items()
-    }
     mine = {
-        **origin(variables, without_images, forget, method, options),
+        **origin(variables, without(streams, "image"), forget, method, options),
         "images": {name: str(stream["image"].shape) for name, stream in streams.items()},
         **{name: getattr(options, name) for name in ("epochs", "parallel", "resident", "finish")},
         **{name: getattr(options, name) is not None for name in ("store", "evaluate")},
@@ -304,9 +299,7 @@ def _saved_at_the_end(store: Store | None) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if (
-            jax.process_count() == 1
-        ):  # else it may have failed in this process alone, and the others do not come to wait
+        if jax.process_count() == 1:  # else this process may have failed alone, and the others do not come to wait
             wait()
         raise
     wait()

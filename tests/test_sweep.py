@@ -80,6 +80,15 @@ def test_with_options(options):
         assert_same(result, alone(network, samples, request, **options))
 
 
+def test_images_in_a_file(tmp_path):
+    network, (images, labels) = tiny.network(), uneven()
+    np.save(tmp_path / "images.npy", images)
+    requests = [([1], None, 0.05, 0), ([2], None, 0.02, 1)]
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    for result, request in zip(dj.sweep(*network, mapped, labels, requests, **OPTIONS), requests, strict=True):
+        assert_same(result, alone(network, (images, labels), request))
+
+
 def test_methods_that_read_all_samples():
     network, samples = tiny.network(), uneven()
     requests = [([1], "finetune", 0.05, 0), ([2], "finetune", 0.02, 1), ([2], "salun", 0.02, 1)]
