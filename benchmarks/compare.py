@@ -8,7 +8,7 @@ every other candidate, then between the best of these and its neighbours. The be
 for the final figures only. A run that fails is shown as failed. The same command again continues, also with more classes,
 methods or seeds: every finished cell is a file under OUT/cells.
 
-Beside `table.md` there is a page to explore for each request, such as `comparison-1.html`.
+Beside `table.md` there is the picture `tradeoff.png`, and a page to explore for each request, such as `comparison-1.html`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import explore
 import jax
 import numpy as np
 from bench import ANOTHER, Bench, Column, Study, Way
+from tradeoff import write_picture
 
 import delete_jax as dj
 from delete_jax.methods import METHODS
@@ -45,16 +46,23 @@ STRENGTHS = {  # where the learning rate is something else, or lies elsewhere
     "redistil": (3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
     "mu_mis": (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
 }
-VARIANTS = {  # methods with other hyper-parameters than the default
-    "delete, dispersion": ("delete", {"dispersion": 0.1}),
-    "delete, neighbours": ("delete", {"neighbours": 0.3}),
-    "delete, dispersion and neighbours": ("delete", {"dispersion": 0.1, "neighbours": 0.3}),
-    "anchored, adversarial": ("anchored", {"anchors": "adversarial"}),
-    "salun, random mask": ("salun", {"mask": "random"}),
+VARIANTS: dict[str, Way] = {  # methods with other settings than the default
+    "delete, dispersion": Way("delete", {"hyperparameters": {"dispersion": 0.1}}),
+    "delete, neighbours": Way("delete", {"hyperparameters": {"neighbours": 0.3}}),
+    "delete, dispersion and neighbours": Way("delete", {"hyperparameters": {"dispersion": 0.1, "neighbours": 0.3}}),
+    "anchored, adversarial": Way("anchored", {"hyperparameters": {"anchors": "adversarial"}}),
+    "salun, random mask": Way("salun", {"hyperparameters": {"mask": "random"}}),
+    "redistil": Way("redistil", {"epochs": 2}),  # each of seven passes
+    "redistil, twice the images": Way("redistil", {"epochs": 2, "hyperparameters": {"images": 14.0}}, like="redistil"),
+    # In train mode, the drift of the running statistics does all of their forgetting, whatever the rate.
+    "random_label, frozen": Way("random_label", {"batch_norm": "frozen"}),
+    "boundary_expand, frozen": Way("boundary_expand", {"batch_norm": "frozen"}),
+    "salun, frozen": Way("salun", {"batch_norm": "frozen"}),
 }
 DEFAULT_METHODS = (
-    "delete", "anchored", "random_label", "gradient_ascent", "boundary_shrink", "boundary_expand", "salun", "bad_teacher",
-    "l2ul_adv", "pour", "negative_gradient_plus", "scrub", "ssd",
+    "delete", "anchored", "pour", "bias_shift", "source_free", "cse", "esc", "esc_t", "pour_distill", "mu_mis",
+    "random_label", "gradient_ascent", "boundary_shrink", "boundary_expand", "salun", "bad_teacher", "l2ul_adv",
+    "negative_gradient_plus", "scrub", "ssd", *VARIANTS,
 )  # fmt: skip
 TABLES = {
     "What it answers": (
@@ -75,6 +83,7 @@ FLOOR = (
     "over seeds by construction, and their standard deviation is how far two retrained networks differ."
 )
 NAMES = tuple(name for names in TABLES.values() for name in names)
+MEAN = "mean"
 # A network that was trained costs what the retrained one does.
 UNTIMED = {"original": ("seconds", "speedup"), "retrained": ("speedup",), ANOTHER: ("seconds", "speedup")}
 
@@ -95,19 +104,44 @@ def compare(options: argparse.Namespace) -> None:
         name="compare", bench=loaded, requests=options.classes, seeds=options.seeds, names=NAMES, more=explore.view
     )
     record = study.run(ways, bench.references(options.seeds), bench.search)
+    rates = record["rates"]
     columns = bench.measured(NAMES, bench.PERCENT)
     rows = [{k: v for k, v in row.items() if k not in UNTIMED.get(row["method"], ())} for row in record["rows"]]
     if len(options.classes) > 1:
         rows += means(rows, columns)
     lines = []
     for title, names in TABLES.items():
-        lines += [f"**{title}**", "", *bench.table(study.heads, [c for c in columns if c.name in names], rows), ""]
+        lines += [f"**{title}**", "", *folded(rows, [c for c in columns if c.name in names], study.heads)]
     lines += [FLOOR, ""] if options.seeds > 1 else []
-    lines.append(bench.note("Percent, mean", options.seeds, "validation data", record["rates"]))
+    lines.append(bench.note("Percent, mean", options.seeds, "validation data", rates))
+    edge = [way.name for way in ways if len(way.rates) > 1 and rates[way.name] in (way.rates[0], way.rates[-1])]
+    if edge:
+        lines.append(f"At the edge of its candidates: {', '.join(edge)}.")
     record |= {"rows": rows, "versions": versions(), "device": jax.devices()[0].device_kind}
     bench.write(options.out, "table", lines, record)
     write_csv(options.out / "table.csv", rows, columns)
-    explore.write_pages(study, ways, rows, record["rates"])
+    write_picture(
+        [row for row in rows if row["forget"] == (MEAN if len(options.classes) > 1 else rows[0]["forget"])],
+        options.out / "tradeoff.png",
+    )
+    explore.write_pages(study, ways, rows, rates)
+
+
+def folded(rows: Sequence[dict[str, Any]], columns: Sequence[Column], heads: tuple[str, str]) -> list[str]:
+    """A table of the means, with each class's below, folded; of one class, its own."""
+    mean, single = ([row for row in rows if (row["forget"] == MEAN) == wanted] for wanted in (True, False))
+    if not mean:
+        return [*bench.table(heads, columns, single), ""]
+    return [
+        *bench.table(heads[1:], columns, mean),
+        "",
+        '<details markdown="1"><summary>Each class</summary>',
+        "",
+        *bench.table(heads, columns, single),
+        "",
+        "</details>",
+        "",
+    ]
 
 
 def choose(names: Sequence[str], rates: tuple[float, ...]) -> list[Way]:
@@ -118,13 +152,16 @@ def choose(names: Sequence[str], rates: tuple[float, ...]) -> list[Way]:
     """
     if list(names) == ["all"]:
         provided = set(TASKS["classification"].provides)
-        names = [name for name in METHODS if set(dj.methods.create(name).needs) <= provided] + list(VARIANTS)
+        names = [name for name in METHODS if set(dj.methods.create(name).needs) <= provided and name not in VARIANTS]
+        names += VARIANTS
     ways = []
     for name in names:
-        method, hyperparameters = VARIANTS.get(name, (name, {}))
-        dj.methods.create(method, **hyperparameters)
-        unlearn = {"method": method, "hyperparameters": hyperparameters}
-        ways.append(Way(name, unlearn, rates=STRENGTHS.get(method, rates)))
+        method, settings, _, _, like, *_ = VARIANTS.get(name, Way(name, {}))
+        if like and like not in names:
+            raise ValueError(f"{name} takes the rate of {like}: compare that, too")
+        unlearn = {"method": method, "hyperparameters": {}, **settings}
+        dj.methods.create(method, **unlearn["hyperparameters"])
+        ways.append(Way(name, unlearn, rates=() if like else STRENGTHS.get(method, rates), like=like))
         if name == "delete":
             ways.append(Way("delete, own mask", {"method": name, "mask": "own"}, like=name, several=True))
     return ways
@@ -138,7 +175,7 @@ def means(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> list[dic
         common = [c.name for c in columns if all(None not in row.get(c.name, [None]) for row in mine)]
         values = {name: np.mean([row[name] for row in mine], axis=0).tolist() for name in common}
         failed = {"failed": "in some row"} if any("failed" in row for row in mine) else {}
-        averaged.append({"forget": "mean", "method": method, "rate": mine[0]["rate"], **values, **failed})
+        averaged.append({"forget": MEAN, "method": method, "rate": mine[0]["rate"], **values, **failed})
     return averaged
 
 

@@ -43,7 +43,8 @@ def view(case: Case, result: dj.Result) -> dict[str, Any]:
         found["agreement"] = metrics.agreement_by_class(
             test.labels, predictions, others, case.bench.dataset.num_classes
         )
-    return {VIEW: found | {"points": principal_axes(basis).project(features).tolist()}}
+    points = principal_axes(basis).project(features).round(4)  # a picture needs no more, and cells may be kept
+    return {VIEW: found | {"points": points.tolist()}}
 
 
 def check_pages(out: Path, requests: Sequence[Request]) -> None:

@@ -307,7 +307,11 @@ def test_a_study(scripts, config, tmp_path, monkeypatch, fast_compile):
     assert rows["b", "retrained"]["residual_auc_gap"] == [0, 0]
     one, other = rows["b", "retrained, another seed"]["residual_auc_gap"]  # the floor: each is the other's yardstick
     assert one == -other != 0
-    assert "average to 0 over seeds by construction" in (tmp_path / "out" / "table.md").read_text()
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "average to 0 over seeds by construction" in table
+    assert table.count('<details markdown="1"><summary>Each class</summary>') == len(compare.TABLES)
+    assert "\nAt the edge of its candidates: delete.\n" in table  # of two, one is
+    assert (tmp_path / "out" / "tradeoff.png").read_bytes().startswith(b"\x89PNG")
     assert "speedup" in rows["b", "delete"]
     assert "speedup" not in rows["b", "retrained"]
     stages = {path.name for path in (tmp_path / "out" / "seed1" / "checkpoints").iterdir()}
@@ -359,6 +363,12 @@ def test_ways_that_are_compared(scripts):
     spotter = ways["delete, dispersion and neighbours"]
     assert spotter.unlearn["hyperparameters"] == {"dispersion": 0.1, "neighbours": 0.3}
     assert spotter.rates == compare.RATES
+    assert ways["salun, frozen"].unlearn == {"method": "salun", "hyperparameters": {}, "batch_norm": "frozen"}
+    twice = ways["redistil, twice the images"]
+    assert (twice.like, twice.rates, ways["redistil"].unlearn["epochs"]) == ("redistil", (), 2)
+    with pytest.raises(ValueError, match="redistil, twice the images takes the rate of redistil: compare that, too"):
+        compare.choose(["redistil, twice the images"], compare.RATES)
+    assert len({way.unlearn["method"] for way in compare.choose(compare.DEFAULT_METHODS, compare.RATES)}) >= 20
 
 
 def test_no_config_is_changed(scripts, config, tmp_path):
@@ -381,7 +391,7 @@ def test_no_config_is_changed(scripts, config, tmp_path):
 def test_each_says_how_it_is_run(path):
     if path.stem in ("bench", "torch_reference"):  # parts of others
         return
-    if path.stem == "explore":
+    if path.stem in ("explore", "tradeoff"):
         assert "python benchmarks/compare.py" in path.read_text().split('"""')[1]
         return
     assert f"python benchmarks/{path.name}" in path.read_text().split('"""')[1]

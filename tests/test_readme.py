@@ -70,17 +70,20 @@ def test_python_of_getting_started():
 
 
 def test_getting_started(tmp_path, monkeypatch, capsys):
-    """Its first command, in an empty folder, leaves the report that the page names; here with small data. `make wheel` runs it with
-    what pip installs, and `test_commands` checks the others."""
+    """Its commands, one after the other in an empty folder, leave the report that the page names; here with small data. `make wheel`
+    runs the first with what pip installs."""
     page = ROOT / "docs" / "getting-started.md"
-    command = next(line for block in blocks("", page) for line in block.splitlines() if line.startswith("delete-jax "))
+    commands = [line for block in blocks("", page) for line in block.splitlines() if line.startswith("delete-jax ")]
     monkeypatch.chdir(tmp_path)
     tiny.small_runs(monkeypatch)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as in the command
-        assert main([*shlex.split(command), "--config.parallel=jit"]) == 0, capsys.readouterr().err
+        for command in commands:
+            assert main([*shlex.split(command), "--config.parallel=jit"]) == 0, capsys.readouterr().err
     (shown,) = set(re.findall(r"`(runs/\S+/report\.html)`", page.read_text()))
     found = {path.name for path in (tmp_path / shown).parent.iterdir()}
     assert {"report.html", "report.json", "config.json", "metrics.jsonl", "checkpoints"} <= found
+    assert {path.parent.name for path in tmp_path.glob("runs/*/report.html")} == {"digits", "two"}
+    assert not (tmp_path / "runs" / "two" / "checkpoints" / "teacher").exists()  # the first run's serves
 
 
 def test_length():
