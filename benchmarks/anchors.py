@@ -136,7 +136,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
             ax.grid(axis="y")
             ax.tick_params(labelbottom=True)
     for row_axes in axes:
-        row_axes[0].set_ylabel("others, test, %")
+        row_axes[0].set_ylabel("remaining, test, %")
     figure.supxlabel(f"learning rate (hollow: more than {100 * ERASED:g} % of the class still recognised)", fontsize=8)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=4)
     return figure

@@ -78,7 +78,7 @@ def cells(page, network: int) -> list[tuple[str, str]]:
 
 def test_sorting(page):
     assert rows(page) == ["original", "retrained", "delete", "ascent"]
-    column = heading(page, "others, test")
+    column = heading(page, "remaining, test")
     column.locator("button").click()
     assert column.get_attribute("aria-sort") == "ascending"
     assert rows(page) == ["ascent", "original", "delete", "retrained"]
@@ -99,7 +99,7 @@ def test_hovering(page):
     assert tip.is_hidden()
     point = page.locator(f'.chart g[data-network="{ASCENT}"]').first
     point.locator(".spot").hover()
-    assert tip.inner_text() == "ascent. forgotten, test 25.0\u00a0%; others, test 70.0\u00a0%"
+    assert tip.inner_text() == "ascent. forgotten, test 25.0\u00a0%; remaining, test 70.0\u00a0%"
     assert "hover" in page.locator(f'#measures tr[data-network="{ASCENT}"]').get_attribute("class")
     page.locator("h1").hover()
     assert tip.is_hidden()

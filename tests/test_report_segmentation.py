@@ -50,7 +50,7 @@ def test_writes_three_sound_files(tmp_path, references):
     assert page.tags.count("img") == 3 * (2 + len(record["networks"]))
     assert ("retrained, erased pixels background" in page.text) == references
     assert ("The two references were told different things" in page.text) == references
-    assert "Erased pixels called background" in page.text
+    assert "Erased pixels predicted as background" in page.text
     assert "retrained_background" not in page.text
     ids = [value for name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))

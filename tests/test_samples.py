@@ -199,7 +199,11 @@ def test_a_run(tmp_path, capsys, monkeypatch):
     assert len(record["curve"]["acc_f"]) == 3
     assert "forgotten samples: " in out
     _, shown = read(tmp_path / "run")
-    for words in ("5 training samples, by number", "Forgotten samples called members", "Recognised is not remembered."):
+    for words in (
+        "5 training samples, by number",
+        "Forgotten samples predicted as members",
+        "Recognised is not remembered.",
+    ):
         assert words in shown.text
     retrained = json.loads((tmp_path / "run/report.json").read_text())["networks"]["retrained"]["source"]
     meta = dj.Checkpoints(retrained).restore()[1]

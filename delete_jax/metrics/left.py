@@ -67,7 +67,7 @@ ATTACKS = (
             "ROC curve, with the erased classes' images as positives, is the share of pairs of an erased and another image in which "
             "the erased one scores higher; ties count half. Far below 50 %, the reversed order gives the class away."),
     Measure("acc_ft_perturbed", lambda e: e.perturbed_accuracy, "down", "percent",
-            "Recognised, perturbed test images", "forgotten, perturbed test",
+            "Accuracy, perturbed test images", "forgotten, perturbed test",
             "Slightly perturbed test images of the erased class that are still predicted as their own class.",
             "Each test image of an erased class is perturbed three times: every pixel moves by uniform noise of up to ε = 0.03 of the "
             "pixels' span (255 for bytes) and stays within the span. The noise is drawn from a fixed seed and is the same for every network."),
@@ -82,7 +82,7 @@ ATTACKS = (
             "Prototype attack, ten images", "prototype",
             "Erased test images predicted correctly after ten training images of the class have rewritten its part of the last layer."),
     *(Measure(f"probe_{n}{suffix}", _few_labels(n, part), "", "percent",
-              f"Probe with {n} labelled image{'s' if n > 1 else ''} a class, {title}", f"probe, {n} a class, {short}", text, definition)
+              f"Probe with {n} labelled image{'s' if n > 1 else ''} a class, {title}", f"probe, {n} label{'s' if n > 1 else ''} a class, {short}", text, definition)
       for n in (1, 10, 100)
       for part, suffix, title, short, text, definition in (
           (0, "", "erased images", "forgotten",
@@ -91,7 +91,7 @@ ATTACKS = (
            "the last layer. It is trained on this number of labelled training images of each class, including the erased classes, or on all "
            "images of a class that has fewer. The value is its accuracy on the erased classes' test images, averaged over five draws from a "
            "fixed seed; `_others` is its accuracy on all other test images."),
-          (1, "_others", "other images", "others", "The same for test images of the remaining classes; worse features lower both values.", ""),
+          (1, "_others", "other images", "remaining", "The same for test images of the remaining classes; worse features lower both values.", ""),
       )),
     *(Measure(f"shots_{shots or 'all'}", functools.partial(_shots, shots=shots), "", "percent",
               f"Nearest prototype, {words}", f"prototype, {words}",
@@ -126,7 +126,7 @@ def with_gaps(names: Iterable[str]) -> tuple[str, ...]:
 LEFT = (
     *(part for row in ATTACKS for part in (row, GAPS[row.name])),
     Measure("residual_knowledge", beside(_knowledge_ratio), "", "times",
-            "Perturbed images recognised, over retrained", "perturbed recognised / retrained",
+            "Accuracy on perturbed images, over retrained", "perturbed accuracy / retrained",
             "Share of perturbed erased images that the network recognises, divided by the retrained network's share; not shown if that is 0.",
             "The ratio of `acc_ft_perturbed` to the retrained network's value on the same images, after Hsu et al. (NeurIPS 2025, "
             "arXiv 2601.22359); 1 is the value after retraining. A network that was retrained without a class hardly ever predicts it. If its "

@@ -39,22 +39,22 @@ def look_up(figures: Mapping[str, Any], name: str) -> Any:
 
 _ANSWERS = (
     Measure("acc_ft", lambda e: accuracy(e.confusion, e.forget), "down", "percent",
-            "Recognised, test images", "forgotten, test",
+            "Accuracy, test images", "forgotten, test",
             "Test images of the erased classes that the network still predicts as their own class."),
     Measure("acc_f", lambda e: accuracy(e.train_confusion, e.forget), "down", "percent",
-            "Recognised, training images", "forgotten, train",
+            "Accuracy, training images", "forgotten, train",
             "The same share of the training images, which are the samples to forget."),
     Measure("any_forgotten", lambda e: float(e.absorbed_by[list(e.forget)].sum()), "down", "percent",
-            "Answered with any erased class", "any forgotten",
+            "Predicted as any erased class", "any forgotten",
             "Test images of the erased classes that the network predicts as any erased class, not only their own."),
     Measure("forget_mass", lambda e: e.forget_mass, "down", "percent",
             "Probability left", "probability left",
             "Mean probability that the network gives to the erased classes on their test images; finer than counting predictions."),
     Measure("acc_rt", lambda e: accuracy(e.confusion, e.remain), "up", "percent",
-            "Recognised, test images", "others, test",
+            "Accuracy, test images", "remaining, test",
             "Test images of the remaining classes that the network predicts correctly."),
     Measure("acc_r", lambda e: accuracy(e.train_confusion, e.remain), "up", "percent",
-            "Recognised, training images", "others, train",
+            "Accuracy, training images", "remaining, train",
             "The same share of their training images."),
     Measure("hmean_residual", before(lambda e, o: hmean_residual(_acc(e, "remain"), _acc(e, "forget"))), "up", "number",
             "Harmonic mean, residual", "H-Mean, residual",
@@ -81,24 +81,24 @@ _DISTANCES = tuple(
     Measure(f"distance_to_retrained.{part}.{key}",
             _distance(function, part),
             direction, how, f"{title}, {'erased' if part == 'forget' else 'other'} images",
-            f"{short} retrained, {'forgotten' if part == 'forget' else 'others'}{unit}", text)
+            f"{short} retrained, {'forgotten' if part == 'forget' else 'remaining'}{unit}", text)
     for part in ("forget", "remain")
     for key, function, direction, how, title, short, unit, text in (
         ("total_variation", total_variation, "down", "number", "Total variation", "TV to", "",
          "Probability that would have to move between classes to make both predictions the same; 0 to 1."),
         ("jensen_shannon", jensen_shannon, "down", "nats", "Jensen-Shannon", "JS to", " (nats)",
          "Jensen-Shannon divergence of the predictions of both networks, in nats; 0 to 0.693."),
-        ("agreement", agreement, "up", "percent", "Same answer", "same answer as", "",
+        ("agreement", agreement, "up", "percent", "Same prediction", "same prediction as", "",
          "Test images for which both networks predict the same class."),
     )
 )  # fmt: skip
 
 _ATTACK = (
     Measure("mia", lambda e: e.attack.called_members, "down", "percent",
-            "Called members", "called members",
+            "Predicted as members", "predicted as members",
             "Training images of the erased classes that an attack on the confidence predicts as members of the training data."),
     Measure("mia_accuracy", lambda e: e.attack.accuracy, "", "percent",
-            "That attack is right", "that attack is right",
+            "Accuracy of that attack", "attack accuracy",
             "Accuracy of this attack on images that were not to be forgotten; near 50 %, its result means nothing."),
 )  # fmt: skip
 
@@ -115,13 +115,13 @@ _COST = (
 
 _SAMPLES = (
     Measure("acc_listed", lambda e: e.right(e.listed), "", "percent",
-            "Recognised, forgotten samples", "forgotten samples",
+            "Accuracy, forgotten samples", "forgotten samples",
             "Training images to forget that the network predicts correctly; a network that never saw them recognises most of them."),
     Measure("acc_unlisted", lambda e: e.right(~e.listed), "up", "percent",
-            "Recognised, remaining samples", "remaining samples",
+            "Accuracy, remaining samples", "remaining samples",
             "The other training images that the network predicts correctly."),
     Measure("acc_test", lambda e: accuracy(e.confusion, e.remain), "up", "percent",
-            "Recognised, test images", "test",
+            "Accuracy, test images", "test",
             "Test images of all classes that the network predicts correctly."),
 )  # fmt: skip
 
@@ -132,26 +132,26 @@ _PIXELS = (
             "IoU", "IoU, erased",
             "Intersection over union of the erased class's pixels and the pixels predicted as it; mean over the erased classes."),
     Measure("predicted_f", lambda e: predicted_fraction(e.confusion, e.forget), "down", "percent",
-            "Pixels called so", "pixels called so",
+            "Pixels predicted as erased", "pixels predicted as erased",
             "Fraction of all test pixels that the network predicts as an erased class."),
     Measure("miou_r", lambda e: mean_iou(without_rows(e.confusion, e.forget), e.others), "up", "number",
-            "mIoU", "mIoU, others",
+            "mIoU", "mIoU, remaining",
             "Mean IoU of the remaining classes, without background; pixels of the erased class are left out."),
     Measure("miou_r_counted", lambda e: mean_iou(e.confusion, e.others), "up", "number",
-            "mIoU, erased pixels counted", "the same, erased pixels counted",
+            "mIoU, erased pixels counted", "mIoU, remaining, erased pixels counted",
             "The same mean, with pixels of the erased class counted against the classes that they become."),
     Measure("iou_background",
             lambda e: None if e.background is None else float(iou(without_rows(e.confusion, e.forget))[e.background]),
             "up", "number", "IoU of the background", "IoU, background",
             "IoU of the background; pixels of the erased class are left out."),
     Measure("pixel_accuracy", lambda e: _diagonal(without_rows(e.confusion, e.forget)), "up", "percent",
-            "Pixels called rightly", "pixels called rightly",
+            "Pixel accuracy", "pixel accuracy",
             "Fraction of the pixels that the network predicts correctly; pixels of the erased class are left out."),
     Measure("to_background", lambda e: None if e.background is None else float(e.absorbed_by[e.background]), "", "percent",
-            "Erased pixels called background", "erased pixels that become background",
+            "Erased pixels predicted as background", "erased pixels that become background",
             "Test pixels of the erased class that the network predicts as background."),
     Measure("same_as_retrained", beside(lambda e, r: e.agreement(r)), "up", "percent",
-            "Erased pixels answered as by the retrained network", "erased pixels answered as by the retrained (ignored)",
+            "Erased pixels predicted as by the retrained network", "erased pixels predicted as by the retrained (ignored)",
             "Test pixels of the erased class for which the network predicts the same as the one retrained with these pixels ignored."),
 )  # fmt: skip
 
@@ -179,13 +179,13 @@ _TRIGGER = (
     _trigger("asr", "stamped", "others", "target", "down", "Attack success", "attack success",
              "Test images of other classes, with the trigger, that the network predicts as the target. The floor is the value "
              "of a network that was never poisoned: it also predicts the target now and then."),
-    _trigger("acc_stamped", "stamped", "others", "own", "up", "Right under the trigger", "right under the trigger",
+    _trigger("acc_stamped", "stamped", "others", "own", "up", "Accuracy with the trigger", "accuracy with the trigger",
              "The same images, predicted as their true class."),
-    _trigger("acc", "clean", "all", "own", "up", "All classes", "all, clean",
+    _trigger("acc", "clean", "all", "own", "up", "All classes", "all classes, clean",
              "Clean test images that the network predicts correctly."),
     _trigger("acc_target", "clean", "targets", "own", "up", "The target class", "target, clean",
              "Clean test images of the target that the network predicts correctly; a careless defence erases these."),
-    _trigger("acc_others", "clean", "others", "own", "up", "The other classes", "others, clean",
+    _trigger("acc_others", "clean", "others", "own", "up", "The other classes", "other classes, clean",
              "Clean test images of all other classes that the network predicts correctly."),
 )  # fmt: skip
 

@@ -41,7 +41,7 @@ def parts(record: dict[str, Any], examples: Examples) -> Parts:
             _card(record, "asr", "Attack success"),
             _card(record, "acc_target", "Target class, clean"),
             _card(record, "acc_others", "Other classes, clean"),
-            _card(record, "acc_stamped", "Right under the trigger"),
+            _card(record, "acc_stamped", "Accuracy with the trigger"),
             report.time_card(record),
         ],
         [

@@ -178,7 +178,7 @@ def _test_images(record: dict[str, Any]) -> np.ndarray:
 
 def _cards(record: dict[str, Any]) -> list[report.Card]:
     one = len(record["forget"]["classes"]) == 1
-    second = ("any_forgotten", "Answered with any erased class")
+    second = ("any_forgotten", "Predicted as any erased class")
     second = ("forget_mass", "Probability given to the erased class") if one else second
     distance = report.measure_card(
         record, "distance_to_retrained.forget.total_variation", "Distance to the retrained network"

@@ -34,7 +34,7 @@ def parts(record: dict[str, Any], examples: Examples) -> Parts:
     report.check_examples(record, examples)
     cards = [
         _card(record, "acc_listed", "Forgotten samples recognised"),
-        _card(record, "mia", "Forgotten samples called members")._replace(
+        _card(record, "mia", "Forgotten samples predicted as members")._replace(
             direction=""
         ),  # best as the retrained network
         _card(record, "acc_unlisted", "Remaining samples recognised"),

@@ -54,15 +54,15 @@ def parts(record: dict[str, Any], examples: MapExamples) -> Parts:
         verdict(record),
         [
             _card(record, "iou_f", "IoU of the erased class"),
-            _card(record, "predicted_f", "Pixels called so"),
+            _card(record, "predicted_f", "Pixels predicted as erased"),
             _card(record, "miou_r", "Mean IoU of the others"),
-            _card(record, "pixel_accuracy", "Pixels called rightly"),
+            _card(record, "pixel_accuracy", "Pixel accuracy"),
             report.time_card(record),
         ],
         [
             report.provenance(record, TITLES),
             report.comparison(record, GROUPS, TITLES),
-            report.process(record, "Pixels called rightly while unlearning"),
+            report.process(record, "Pixel accuracy while unlearning"),
             _class_by_class(record),
             _maps(record, examples),
         ],
