@@ -23,6 +23,7 @@ from rich.console import Console
 import delete_jax as dj
 from delete_jax import methods, metrics, tasks
 from delete_jax.config import Config, validate
+from delete_jax.identity import digest
 from delete_jax.methods import FORGET, Stream
 from delete_jax.options import AUTO
 from delete_jax.predict import make_predictor
@@ -175,6 +176,21 @@ class Bench:
         """What was computed under this name, now or before."""
         return cell(self.out, name, compute)
 
+    def check_network(self, name: str, network: dj.Result) -> None:
+        """Notes which network this is in OUT/networks.json, where the cells of an earlier run may have come from another.
+
+        Raises:
+          ValueError: they did: the same seed trains another network on another kind of processor.
+        """
+        path, found = self.out / "networks.json", digest(network.variables)
+        known = json.loads(path.read_text()) if path.exists() else {}
+        if known.setdefault(name, found) != found:
+            raise ValueError(
+                f"{self.out / 'cells'} has results for another network: {name} is {found} here, and was {known[name]} there. Another "
+                f"kind of processor or version trains other weights. Give another --out, or remove cells and {path.name}"
+            )
+        write_json(path, known)
+
 
 @dataclasses.dataclass(eq=False)
 class Case:
@@ -202,6 +218,7 @@ class Case:
         if (folder.path, stage) not in self.bench.trained:
             folder.path.mkdir(exist_ok=True)
             result = train(self.run, folder, training._replace(name=stage), start)
+            self.bench.check_network(f"{folder.path.name}/{stage}", result)
             self.bench.trained[folder.path, stage] = result
         return self.bench.trained[folder.path, stage]
 

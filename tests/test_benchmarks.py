@@ -387,6 +387,21 @@ def test_no_config_is_changed(scripts, config, tmp_path):
         loaded.case(0, (7,))
 
 
+def test_cells_of_other_networks_are_refused(scripts, config, tmp_path):
+    """The same seed trains another network on another kind of processor, and cells may be kept where the network is not."""
+    options = argparse.Namespace(config=str(config), out=tmp_path / "out")
+    loaded = scripts("bench").Bench(options, "classification")
+    loaded.case(0, (1,)).network("original")
+    known = json.loads((tmp_path / "out" / "networks.json").read_text())
+    assert list(known) == ["seed0/teacher"]
+    scripts("bench").Bench(options, "classification").case(0, (1,)).network("original")  # the checkpoint's
+    (tmp_path / "out" / "networks.json").write_text(json.dumps({"seed0/teacher": "another"}))
+    with pytest.raises(
+        ValueError, match=r"cells has results for another network: seed0/teacher is \w+ here, and was another"
+    ):
+        scripts("bench").Bench(options, "classification").case(0, (1,)).network("original")
+
+
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
 def test_each_says_how_it_is_run(path):
     if path.stem in ("bench", "torch_reference"):  # parts of others
