@@ -71,7 +71,7 @@ def way(mode: str, transformations: tuple[str, ...]) -> Way:
 
 
 def choosing_score(study: Study, transformations: tuple[str, ...]) -> float:
-    return float(np.mean([study.held_out(way("train", transformations), rate) for rate in CHOOSING_RATES]))
+    return float(np.mean(list(study.held_out(way("train", transformations), CHOOSING_RATES).values())))
 
 
 def row(label: str, method: str, mode: str, rate: float | None, cells: list[dict[str, Any]]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from rich.console import Console
 
@@ -25,6 +26,7 @@ from delete_jax import methods, metrics, tasks
 from delete_jax.config import Config, validate
 from delete_jax.identity import digest
 from delete_jax.methods import FORGET, Stream
+from delete_jax.model import Variables
 from delete_jax.options import AUTO
 from delete_jax.predict import make_predictor
 from delete_jax.run import stages
@@ -32,6 +34,7 @@ from delete_jax.run.arguments import load
 from delete_jax.run.folder import Folder
 from delete_jax.run.training import train, unlearning_options
 from delete_jax.streams import check_forget
+from delete_jax.sweeping import Line, sweep_streams
 from delete_jax.tasks import Run, Training
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 from delete_jax.tasks.evidence import RELEARN_STEPS, Evidence
@@ -176,6 +179,9 @@ class Bench:
         """What was computed under this name, now or before."""
         return cell(self.out, name, compute)
 
+    def has_cell(self, name: str) -> bool:
+        return _path(self.out, name).exists()
+
     def check_network(self, name: str, network: dj.Result) -> None:
         """Notes which network this is in OUT/networks.json, where the cells of an earlier run may have come from another.
 
@@ -228,14 +234,18 @@ class Case:
         Raises:
           NonFiniteError: it diverged.
         """
+        network = (start or self.network(ORIGINAL)).variables
+        return unlearn_streams(self.run.model, network, *self.request(way, rate, network))
+
+    def request(self, way: Way, rate: Rate, network: Variables) -> Line:
+        """What a way reads and how it is trained."""
         config = way.configure(self.run.config, rate)
         method = methods.create(config.unlearn.method, **config.unlearn.hyperparameters)
-        run, network = self.run._replace(config=config, method=method), (start or self.network(ORIGINAL)).variables
-        streams, num_classes = self.bench.task.streams(run, method, network), self.bench.dataset.num_classes
+        run = self.run._replace(config=config, method=method)
+        streams = self.bench.task.streams(run, method, network)
         if way.remaining:
             streams = self._joined(streams, way.remaining)
-        options = unlearning_options(run)
-        return unlearn_streams(run.model, network, streams, num_classes, self.forget, method, options)
+        return Line(streams, self.bench.dataset.num_classes, self.forget, method, unlearning_options(run))
 
     def _joined(self, streams: dict[str, Stream], count: int) -> dict[str, Stream]:
         """The streams, the forget samples joined by remaining ones, at which the same classes are masked."""
@@ -268,11 +278,15 @@ class Case:
 
 def cell(out: Path, name: str, compute: Callable[[], Any]) -> Any:
     """What was computed under this name, now or before: a file under OUT/cells."""
-    path = out / "cells" / (name.replace(", ", "-").replace(" ", "-") + ".json")
+    path = _path(out, name)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, compute())
     return json.loads(path.read_text())
+
+
+def _path(out: Path, name: str) -> Path:
+    return out / "cells" / (name.replace(", ", "-").replace(" ", "-") + ".json")
 
 
 def named(rate: Rate) -> str:
@@ -292,16 +306,20 @@ def compared_classes(table: dict[str, Any], bench: Bench) -> list[int]:
 # ------------------------------------------------------------------------------------------------------- a study
 
 
-def every(candidates: Sequence[float], score: Callable[[float], float]) -> dict[float, float]:
+Scores = Callable[[Sequence[float]], dict[float, float]]
+"""Rates -> the score of each."""
+
+
+def every(candidates: Sequence[float], scores: Scores) -> dict[float, float]:
     """The scores of all candidates."""
-    return {rate: score(rate) for rate in candidates}
+    return scores(candidates)
 
 
-def search(candidates: Sequence[float], score: Callable[[float], float]) -> dict[float, float]:
+def search(candidates: Sequence[float], scores: Scores) -> dict[float, float]:
     """The scores of every other candidate, from the second, and of the neighbours of the best of these."""
-    scores = every(candidates[1::2] or candidates, score)
-    best = candidates.index(max(scores, key=lambda rate: scores[rate]))
-    return scores | every([c for c in candidates[max(best - 1, 0) : best + 2] if c not in scores], score)
+    found = scores(candidates[1::2] or candidates)
+    best = candidates.index(max(found, key=lambda rate: found[rate]))
+    return found | scores([c for c in candidates[max(best - 1, 0) : best + 2] if c not in found])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -334,29 +352,59 @@ class Study:
         names = [name for name in self.names if name in metrics.MEASURES]
         return metrics.measure(self.evidence(case, result), names) | self.more(case, result)
 
-    def _cell(self, kind: str, case: Case, way: Way, rate: Rate, measure: Callable[..., Any]) -> dict[str, Any]:
+    def _cell(
+        self, kind: str, case: Case, way: Way, rate: Rate, measure: Callable[..., Any], result: Any = None
+    ) -> Any:
+        """The figures of a way's network, or why it failed. `result`: the network, or the error, where it is known."""
+
         def compute() -> dict[str, Any]:
             original = case.network(ORIGINAL)
             try:
-                result = case.unlearn(way, rate, original)
+                if isinstance(result, ValueError):
+                    raise result
+                return measure(case, result or case.unlearn(way, rate, original))
             except ValueError as error:
                 if rate == AUTO or isinstance(error, dj.NonFiniteError):
                     return {"failed": str(error)}
                 raise
-            return measure(case, result)
 
-        return self.bench.cell(f"{self.name}-{kind}-{way.name}-{key(case.forget)}-{named(rate)}", compute)
+        return self.bench.cell(self._name(kind, case, way, rate), compute)
 
-    def scores(self, way: Way, rate: float) -> dict[str, float]:
-        """The means over the requests of what `score` finds; a score of 0 where it diverged."""
-        cases = [self.bench.case(0, forget) for forget in self.requests]
-        cells = [self._cell("search", case, way, rate, self.score) for case in cases]
+    def _name(self, kind: str, case: Case, way: Way, rate: Rate) -> str:
+        return f"{self.name}-{kind}-{way.name}-{key(case.forget)}-{named(rate)}"
+
+    def scores(self, way: Way, rates: Sequence[float]) -> dict[float, dict[str, float]]:
+        """The means over the requests of what `score` finds for each rate; a score of 0 where it diverged. On several devices, each
+        trains one rate and request."""
+        wanted = [(rate, self.bench.case(0, forget)) for rate in rates for forget in self.requests]
+        results = self._side_by_side(way, wanted) if jax.local_device_count() > 1 else {}
+        cells: dict[float, list[dict[str, Any]]] = {rate: [] for rate in rates}
+        for rate, case in wanted:
+            result = results.pop((rate, case.forget), None)
+            cells[rate].append(self._cell("search", case, way, rate, self.score, result))
+        return {rate: self._means(found) for rate, found in cells.items()}
+
+    def _side_by_side(self, way: Way, wanted: Sequence[tuple[float, Case]]) -> dict[tuple[float, Request], Any]:
+        """The networks of the cells that are missing, or the errors where they diverged."""
+        missing = [pair for pair in wanted if not self.bench.has_cell(self._name("search", pair[1], way, pair[0]))]
+        by_network: dict[int, list[tuple[float, Case]]] = {}  # a request may have an original of its own
+        for rate, case in missing:
+            by_network.setdefault(id(case.network(ORIGINAL)), []).append((rate, case))
+        results = {}
+        for pairs in by_network.values():
+            first, network = pairs[0][1], pairs[0][1].network(ORIGINAL).variables
+            lines = [case.request(way, rate, network) for rate, case in pairs]
+            found = sweep_streams(first.run.model, network, lines)
+            results |= {(rate, case.forget): one for (rate, case), one in zip(pairs, found, strict=True)}
+        return results
+
+    def _means(self, cells: Sequence[dict[str, Any]]) -> dict[str, float]:
         names = {name: None for cell in cells for name in cell if name != "failed"} or {"score": None}
         return {name: float(np.mean([cell.get(name, 0.0) for cell in cells])) for name in names}
 
-    def held_out(self, way: Way, rate: float) -> float:
-        """The mean score over the requests."""
-        return self.scores(way, rate)["score"]
+    def held_out(self, way: Way, rates: Sequence[float]) -> dict[float, float]:
+        """The mean score over the requests, for each rate."""
+        return {rate: found["score"] for rate, found in self.scores(way, rates).items()}
 
     def final(self, way: Way, rate: Rate, forget: Request) -> list[dict[str, Any]]:
         """The figures of each seed."""
@@ -376,7 +424,9 @@ class Study:
 
         return [cell(seed, (seed + (name == ANOTHER)) % self.seeds) for seed in range(self.seeds)]
 
-    def choose(self, way: Way, search: Callable[..., dict[float, float]]) -> tuple[float, dict[float, float]]:
+    def choose(
+        self, way: Way, search: Callable[[Sequence[float], Scores], dict[float, float]]
+    ) -> tuple[float, dict[float, float]]:
         """The best rate, and all scores."""
         scores = search(way.rates, functools.partial(self.held_out, way))
         best = max(scores, key=lambda rate: scores[rate])
@@ -385,7 +435,7 @@ class Study:
         return best, scores
 
     def run(
-        self, ways: Iterable[Way], references: Mapping[str, str], search: Callable[..., dict[float, float]] = every,
+        self, ways: Iterable[Way], references: Mapping[str, str], search: Callable[[Sequence[float], Scores], dict[float, float]] = every,
         rates: Mapping[str, Rate] = {},
     ) -> dict[str, Any]:  # fmt: skip
         """Chooses the rates, and computes every cell, way by way: each is compiled once.

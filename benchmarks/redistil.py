@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
     )
     ways = {name: redistil(name, options.epochs) for name in CHANGES}
     rates = {way.name: CHANGES[name].get("lr", RATE) for name, way in ways.items()}
-    scores = {name: study.scores(way, rates[way.name]) for name, way in ways.items()}
+    scores = {name: study.scores(way, [rates[way.name]])[rates[way.name]] for name, way in ways.items()}
     chosen = {figure: max(CHANGES, key=lambda name: scores[name].get(figure, 0)) for figure in CHOICES}
     compared = [Way(name, {"method": name, "batch_norm": "train"}) for name in ("delete", "anchored")]
     compared += [ways[name] for name in dict.fromkeys(("default", *chosen.values()))]

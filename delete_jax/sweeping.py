@@ -109,7 +109,7 @@ def sweep(
         parallel="jit", finish=finish,
     )  # fmt: skip
     images, labels, num_classes = given_samples(model, variables, images, labels, shared)
-    tasks: list[_Task] = []
+    found: list[Line] = []
     for number, (forget, name, lr, seed) in enumerate(lines):
         options = shared._replace(lr=lr, seed=seed)
         try:
@@ -117,34 +117,47 @@ def sweep(
             streams, classes = split(
                 images, labels, num_classes, forget, None, method, mask, pixels, options, class_names
             )
-            tasks.append(_task(model, variables, streams, num_classes, classes, method, options))
+            found.append(Line(streams, num_classes, classes, method, options))
         except ValueError as error:
             raise ValueError(f"request {number}: {error}") from error
-    results: list[Any] = [None] * len(lines)
+    return sweep_streams(model, variables, found)
+
+
+class Line(NamedTuple):
+    """A request whose samples are chosen: what `unlearn_streams` takes beside the network, in its order."""
+
+    streams: Mapping[str, Stream]
+    num_classes: int
+    forget: tuple[int, ...]
+    method: Method
+    options: Options
+
+
+def sweep_streams(model: Model, variables: Variables, lines: Sequence[Line]) -> list[Result | NonFiniteError]:
+    """`sweep` for streams that are made otherwise than by the samples' classes; results and errors as there."""
+    tasks = []
+    for number, line in enumerate(lines):
+        try:
+            tasks.append(_task(model, variables, line))
+        except ValueError as error:
+            raise ValueError(f"request {number}: {error}") from error
+    results: list[Any] = [None] * len(tasks)
     groups: dict[Any, list[int]] = {}
-    for number, task in enumerate(tasks):
+    for number, (task, line) in enumerate(zip(tasks, lines, strict=True)):
         if task.method.edit is not None or task.method.wrap is not None:
             try:
-                results[number] = unlearn_streams(
-                    model,
-                    variables,
-                    task.setup.streams,
-                    task.setup.num_classes,
-                    task.setup.forget,
-                    task.method,
-                    task.options,
-                )
+                results[number] = unlearn_streams(model, variables, *line)
             except NonFiniteError as error:
                 results[number] = error
         else:
-            groups.setdefault(task.method, []).append(number)
+            groups.setdefault((task.method, task.options._replace(lr=0, seed=0)), []).append(number)
     devices = jax.local_devices()
-    for method, numbers in groups.items():
+    for (method, _), numbers in groups.items():
         numbers.sort(key=lambda number: tasks[number].setup.num_steps)  # those that end together run together
         for begin in range(0, len(numbers), len(devices)):
             wave = numbers[begin : begin + len(devices)]
-            found = _run(method, [tasks[number] for number in wave], devices[: len(wave)])
-            for number, result in zip(wave, found, strict=True):
+            trained = _run(method, [tasks[number] for number in wave], devices[: len(wave)])
+            for number, result in zip(wave, trained, strict=True):
                 results[number] = result
     return results
 
@@ -155,15 +168,13 @@ class _Task(NamedTuple):
     options: Options
 
 
-def _task(
-    model: Model, variables: Variables, streams: Mapping[str, Stream], num_classes: int, classes: tuple[int, ...],
-    method: Method, options: Options,
-) -> _Task:  # fmt: skip
+def _task(model: Model, variables: Variables, line: Line) -> _Task:
     """A request that has passed the checks of `unlearn`."""
+    streams, num_classes, forget, method, options = line
     options = checked(options, next(iter(streams.values()))["image"].shape[1:])
     if isinstance(options.lr, str):
         raise ValueError(f"lr={options.lr!r} is for unlearn: in a sweep, give each request a number")
-    setup = set_up(model, variables, streams, num_classes, classes, method, options)
+    setup = set_up(model, variables, streams, num_classes, forget, method, options)
     return _Task(method, setup._replace(strength=options.lr), options)
 
 

@@ -65,16 +65,16 @@ def test_search_asks_every_other_and_the_best_ones_neighbours(scripts):
     candidates = (1, 2, 3, 4, 5, 6, 7, 8, 9)
     asked = []
 
-    def score(rate):
-        asked.append(rate)
-        return -abs(rate - 5.2)
+    def scores(rates, score=lambda rate: -abs(rate - 5.2)):
+        asked.append(list(rates))
+        return {rate: score(rate) for rate in rates}
 
-    scores = search(candidates, score)
-    assert asked == [2, 4, 6, 8, 5, 7]
-    assert max(scores, key=scores.get) == 5
-    assert set(search((1,), float)) == {1}
-    assert set(search(candidates, lambda rate: -rate)) == {1, 2, 3, 4, 6, 8}
-    assert set(search(candidates, float)) == {2, 4, 6, 7, 8, 9}
+    found = search(candidates, scores)
+    assert asked == [[2, 4, 6, 8], [5, 7]]
+    assert max(found, key=found.get) == 5
+    assert set(search((1,), scores)) == {1}
+    assert set(search(candidates, lambda rates: scores(rates, lambda rate: -rate))) == {1, 2, 3, 4, 6, 8}
+    assert set(search(candidates, lambda rates: scores(rates, float))) == {2, 4, 6, 7, 8, 9}
 
 
 def test_a_table_shows_means(scripts):
@@ -347,6 +347,47 @@ def test_a_study(scripts, config, tmp_path, monkeypatch, fast_compile):
     assert (tmp_path / "out" / "comparison-0+2.html").read_text() == "mine"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "arguments", "shown"),
+    [
+        ("sweep", ["--model=resnet_tiny", "--size=8", "--samples=128", "--batch=8", "--rounds=1"], "| sweep |"),
+        (
+            "streaming",
+            ["--model=resnet_tiny", "--size=8", "--samples=128", "--batch=8", "--rounds=1"],
+            "in a memory-mapped file",
+        ),
+        ("scaling", ["--axes", "classes", "--most=100"], "| 100 |"),
+    ],
+)
+def test_speed_at_toy_size(name, arguments, shown, scripts, tmp_path, monkeypatch, fast_compile):
+    script = scripts(name)
+    monkeypatch.setattr(sys, "argv", [name, f"--out={tmp_path}", *arguments])
+    with jax.numpy_dtype_promotion("standard"):
+        assert script.main() == 0
+    assert shown in (tmp_path / f"{name}.md").read_text()
+    assert json.loads((tmp_path / f"{name}.json").read_text())
+
+
+def test_a_search_on_several_devices(scripts, config, tmp_path, monkeypatch, fast_compile):
+    """Each device trains one rate and class; the scores are those of one after the other."""
+    bench, found = scripts("bench"), []
+    calls = []
+    sweep = bench.sweep_streams
+    monkeypatch.setattr(bench, "sweep_streams", lambda *given: calls.append(len(given[2])) or sweep(*given))
+    for devices in (8, 1):
+        monkeypatch.setattr(bench.jax, "local_device_count", lambda devices=devices: devices)
+        options = argparse.Namespace(config=str(config), out=tmp_path / str(devices))
+        loaded = bench.Bench(options, "classification")
+        study = bench.Study(name="a", bench=loaded, requests=[(1,), (0, 2)], seeds=1, names=("acc_ft",))
+        with jax.numpy_dtype_promotion("standard"):
+            found.append(study.scores(bench.Way("delete", {"method": "delete"}), [1e-2, 3e-2, 1e30]))
+    assert calls == [6]
+    assert found[0][1e30]["score"] == found[1][1e30]["score"] == 0  # diverged
+    for rate in (1e-2, 3e-2):
+        assert found[0][rate] == pytest.approx(found[1][rate], abs=1e-6)
+
+
 def test_ways_that_are_compared(scripts):
     """Each method's candidates rise and are allowed; variants are methods with other hyper-parameters."""
     bench, compare = scripts("bench"), scripts("compare")
@@ -389,17 +430,20 @@ def test_no_config_is_changed(scripts, config, tmp_path):
 
 def test_cells_of_other_networks_are_refused(scripts, config, tmp_path):
     """The same seed trains another network on another kind of processor, and cells may be kept where the network is not."""
-    options = argparse.Namespace(config=str(config), out=tmp_path / "out")
-    loaded = scripts("bench").Bench(options, "classification")
-    loaded.case(0, (1,)).network("original")
-    known = json.loads((tmp_path / "out" / "networks.json").read_text())
-    assert list(known) == ["seed0/teacher"]
-    scripts("bench").Bench(options, "classification").case(0, (1,)).network("original")  # the checkpoint's
-    (tmp_path / "out" / "networks.json").write_text(json.dumps({"seed0/teacher": "another"}))
+
+    def original() -> None:
+        loaded = scripts("bench").Bench(argparse.Namespace(config=str(config), out=tmp_path), "classification")
+        with jax.numpy_dtype_promotion("standard"):  # optax' cosine multiplies int32 by float
+            loaded.case(0, (1,)).network("original")
+
+    original()
+    assert list(json.loads((tmp_path / "networks.json").read_text())) == ["seed0/teacher"]
+    original()  # the checkpoint's
+    (tmp_path / "networks.json").write_text(json.dumps({"seed0/teacher": "another"}))
     with pytest.raises(
         ValueError, match=r"cells has results for another network: seed0/teacher is \w+ here, and was another"
     ):
-        scripts("bench").Bench(options, "classification").case(0, (1,)).network("original")
+        original()
 
 
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
