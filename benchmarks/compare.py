@@ -47,17 +47,17 @@ STRENGTHS = {  # where the learning rate is something else, or lies elsewhere
     "mu_mis": (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
 }
 VARIANTS: dict[str, Way] = {  # methods with other settings than the default
-    "delete, dispersion": Way("delete", {"hyperparameters": {"dispersion": 0.1}}),
-    "delete, neighbours": Way("delete", {"hyperparameters": {"neighbours": 0.3}}),
+    "redistil": Way("redistil", {"epochs": 2}),  # each of seven passes
+    "redistil, twice the images": Way("redistil", {"epochs": 2, "hyperparameters": {"images": 14.0}}, like="redistil"),
     "delete, dispersion and neighbours": Way("delete", {"hyperparameters": {"dispersion": 0.1, "neighbours": 0.3}}),
     "anchored, adversarial": Way("anchored", {"hyperparameters": {"anchors": "adversarial"}}),
     "salun, random mask": Way("salun", {"hyperparameters": {"mask": "random"}}),
-    "redistil": Way("redistil", {"epochs": 2}),  # each of seven passes
-    "redistil, twice the images": Way("redistil", {"epochs": 2, "hyperparameters": {"images": 14.0}}, like="redistil"),
     # In train mode, the drift of the running statistics does all of their forgetting, whatever the rate.
     "random_label, frozen": Way("random_label", {"batch_norm": "frozen"}),
-    "boundary_expand, frozen": Way("boundary_expand", {"batch_norm": "frozen"}),
     "salun, frozen": Way("salun", {"batch_norm": "frozen"}),
+    "boundary_expand, frozen": Way("boundary_expand", {"batch_norm": "frozen"}),
+    "delete, dispersion": Way("delete", {"hyperparameters": {"dispersion": 0.1}}),
+    "delete, neighbours": Way("delete", {"hyperparameters": {"neighbours": 0.3}}),
 }
 DEFAULT_METHODS = (
     "delete", "anchored", "pour", "bias_shift", "source_free", "cse", "esc", "esc_t", "pour_distill", "mu_mis",
