@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from rich.console import Console
 
 import delete_jax as dj
@@ -182,20 +183,34 @@ class Bench:
     def has_cell(self, name: str) -> bool:
         return _path(self.out, name).exists()
 
-    def check_network(self, name: str, network: dj.Result) -> None:
-        """Notes which network this is in OUT/networks.json, where the cells of an earlier run may have come from another.
+    def kept_network(self, name: str, network: dj.Result) -> dj.Result:
+        """The network that the cells are of: on another kind of processor, the same seed trains another one.
+
+        The first that is trained is kept in OUT/networks, and its digest in OUT/networks.json. It is trained again where only that
+        is there, so that times are this machine's, and then replaced by what was kept.
 
         Raises:
-          ValueError: they did: the same seed trains another network on another kind of processor.
+          ValueError: another one was trained, and the kept one is not there.
         """
-        path, found = self.out / "networks.json", digest(network.variables)
-        known = json.loads(path.read_text()) if path.exists() else {}
+        path, record = self.out / "networks" / f"{name}.npz", self.out / "networks.json"
+        known = json.loads(record.read_text()) if record.exists() else {}
+        if path.exists():
+            with np.load(path) as stored:
+                network = network._replace(variables=unflatten_dict(dict(stored), sep="/"))
+        found = digest(network.variables)
         if known.setdefault(name, found) != found:
             raise ValueError(
                 f"{self.out / 'cells'} has results for another network: {name} is {found} here, and was {known[name]} there. Another "
-                f"kind of processor or version trains other weights. Give another --out, or remove cells and {path.name}"
+                f"kind of processor or version trains other weights. Give another --out, or remove cells and {record.name}"
             )
-        write_json(path, known)
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            arrays = jax.tree.map(np.asarray, flatten_dict(network.variables, sep="/"))
+            temporary = path.with_suffix(".tmp.npz")
+            np.savez_compressed(temporary, **arrays)
+            os.replace(temporary, path)
+        write_json(record, known)
+        return network
 
 
 @dataclasses.dataclass(eq=False)
@@ -224,7 +239,7 @@ class Case:
         if (folder.path, stage) not in self.bench.trained:
             folder.path.mkdir(exist_ok=True)
             result = train(self.run, folder, training._replace(name=stage), start)
-            self.bench.check_network(f"{folder.path.name}/{stage}", result)
+            result = self.bench.kept_network(f"{folder.path.name}-{stage}", result)
             self.bench.trained[folder.path, stage] = result
         return self.bench.trained[folder.path, stage]
 

@@ -9,6 +9,7 @@ import json
 import math
 import pathlib
 import re
+import shutil
 import sys
 
 import jax
@@ -428,20 +429,33 @@ def test_no_config_is_changed(scripts, config, tmp_path):
         loaded.case(0, (7,))
 
 
-def test_cells_of_other_networks_are_refused(scripts, config, tmp_path):
-    """The same seed trains another network on another kind of processor, and cells may be kept where the network is not."""
+def test_cells_are_of_the_networks_that_were_kept(scripts, config, tmp_path):
+    """The same seed trains another network on another kind of processor, and cells may be kept where its checkpoint is not."""
 
-    def original() -> None:
+    def original() -> dj.Result:
         loaded = scripts("bench").Bench(argparse.Namespace(config=str(config), out=tmp_path), "classification")
         with jax.numpy_dtype_promotion("standard"):  # optax' cosine multiplies int32 by float
-            loaded.case(0, (1,)).network("original")
+            return loaded.case(0, (1,)).network("original")
 
-    original()
-    assert list(json.loads((tmp_path / "networks.json").read_text())) == ["seed0/teacher"]
-    original()  # the checkpoint's
-    (tmp_path / "networks.json").write_text(json.dumps({"seed0/teacher": "another"}))
+    first = original()
+    record, kept = tmp_path / "networks.json", tmp_path / "networks" / "seed0-teacher.npz"
+    (digest,) = json.loads(record.read_text()).values()
+    shutil.rmtree(tmp_path / "seed0")
+    again = original()  # trained again
+    jax.tree.map(np.testing.assert_array_equal, first.variables, again.variables)
+    assert again.seconds > 0
+
+    record.unlink()
+    with np.load(kept) as stored:
+        other = {name: value + 1 for name, value in stored.items()}
+    np.savez(kept, **other)
+    changed = original()
+    assert jax.tree.structure(changed.variables) == jax.tree.structure(first.variables)
+    for leaf, before in zip(jax.tree.leaves(changed.variables), jax.tree.leaves(first.variables), strict=True):
+        np.testing.assert_array_equal(leaf, before + 1)
+    kept.unlink()
     with pytest.raises(
-        ValueError, match=r"cells has results for another network: seed0/teacher is \w+ here, and was another"
+        ValueError, match=f"cells has results for another network: seed0-teacher is {digest} here, and was"
     ):
         original()
 
