@@ -65,7 +65,7 @@ DEFAULT_METHODS = (
     "negative_gradient_plus", "scrub", "ssd", *VARIANTS,
 )  # fmt: skip
 TABLES = {
-    "What it answers": (
+    "What it predicts": (
         "acc_ft", "any_forgotten", "acc_rt", "acc_f", "acc_r", "hmean_residual", "hmean_drop", "aus", "seconds", "speedup",
     ),
     "How far that is from the retrained network, and what is left inside": (

@@ -370,6 +370,7 @@ def test_speed_at_toy_size(name, arguments, shown, scripts, tmp_path, monkeypatc
     assert json.loads((tmp_path / f"{name}.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_search_on_several_devices(scripts, config, tmp_path, monkeypatch, fast_compile):
     """Each device trains one rate and class; the scores are those of one after the other."""
     bench, found = scripts("bench"), []
