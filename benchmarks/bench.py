@@ -250,17 +250,20 @@ class Case:
           NonFiniteError: it diverged.
         """
         network = (start or self.network(ORIGINAL)).variables
-        return unlearn_streams(self.run.model, network, *self.request(way, rate, network))
+        make, *rest = self.request(way, rate, network)
+        return unlearn_streams(self.run.model, network, make(), *rest)
 
     def request(self, way: Way, rate: Rate, network: Variables) -> Line:
         """What a way reads and how it is trained."""
         config = way.configure(self.run.config, rate)
         method = methods.create(config.unlearn.method, **config.unlearn.hyperparameters)
         run = self.run._replace(config=config, method=method)
-        streams = self.bench.task.streams(run, method, network)
-        if way.remaining:
-            streams = self._joined(streams, way.remaining)
-        return Line(streams, self.bench.dataset.num_classes, self.forget, method, unlearning_options(run))
+
+        def make() -> dict[str, Stream]:
+            streams = self.bench.task.streams(run, method, network)
+            return self._joined(streams, way.remaining) if way.remaining else streams
+
+        return Line(make, self.bench.dataset.num_classes, self.forget, method, unlearning_options(run))
 
     def _joined(self, streams: dict[str, Stream], count: int) -> dict[str, Stream]:
         """The streams, the forget samples joined by remaining ones, at which the same classes are masked."""

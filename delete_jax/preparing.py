@@ -113,20 +113,37 @@ def set_up(
     Raises:
       ValueError: it does not, or cannot; one line says why.
     """
-    check_needs(method, provided(streams, forget), "these samples")
-    method.check(num_classes, forget)
-    if options.lr == AUTO:
-        check_auto(method, forget)
+    check_request(streams, num_classes, forget, method, options)
     preprocess = options.preprocess or as_is
     images = next(iter(streams.values()))["image"]
     if method.edit is None and options.batch_norm == "train":
         size = (options.micro_batch or options.batch_size) * (len(streams) + (method.reorient is not None))
         check_training(model, variables, images, preprocess, *on_each_device(size, options.parallel))
     check_answers(model, variables, images, preprocess)
-    setup = Setup(
+    setup = make_setup(model, variables, streams, num_classes, forget, options)
+    if options.finish is not None:
+        overwrite(setup, options.finish)  # it is for this network, or refused before anything is spent
+    return setup
+
+
+def check_request(
+    streams: Mapping[str, Stream], num_classes: int, forget: tuple[int, ...], method: Method, options: Options
+) -> None:
+    """Raises ValueError unless the method suits the request."""
+    check_needs(method, provided(streams, forget), "these samples")
+    method.check(num_classes, forget)
+    if options.lr == AUTO:
+        check_auto(method, forget)
+
+
+def make_setup(
+    model: Model, variables: Variables, streams: Mapping[str, Stream], num_classes: int, forget: tuple[int, ...], options: Options
+) -> Setup:  # fmt: skip
+    """What a method prepares itself from, all checks being passed."""
+    return Setup(
         model,
         variables,
-        preprocess,
+        options.preprocess or as_is,
         streams,
         num_classes,
         forget,
@@ -135,9 +152,6 @@ def set_up(
         num_steps=num_steps(streams, options),
         classifier=model.classifier,
     )
-    if options.finish is not None:
-        overwrite(setup, options.finish)  # it is for this network, or refused before anything is spent
-    return setup
 
 
 class Ready(NamedTuple):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import operator
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -22,8 +23,9 @@ from delete_jax.methods import Method, Setup, Stream, as_method
 from delete_jax.model import Model, Variables
 from delete_jax.options import Options, checked
 from delete_jax.parallel import gather_batches, outside_meshes, run_key, scalars
-from delete_jax.preparing import Ready, given_samples, make_ready, set_up, split
+from delete_jax.preparing import Ready, check_request, given_samples, make_ready, make_setup, num_steps, set_up, split
 from delete_jax.step import init_state, make_train_step, sgd
+from delete_jax.streams import check_forget
 from delete_jax.unlearning import finished, unlearn_streams
 
 if TYPE_CHECKING:
@@ -112,21 +114,30 @@ def sweep(
     found: list[Line] = []
     for number, (forget, name, lr, seed) in enumerate(lines):
         options = shared._replace(lr=lr, seed=seed)
-        try:
+        with _named(number):
             method = as_method(name)
-            streams, classes = split(
-                images, labels, num_classes, forget, None, method, mask, pixels, options, class_names
-            )
-            found.append(Line(streams, num_classes, classes, method, options))
-        except ValueError as error:
-            raise ValueError(f"request {number}: {error}") from error
+            classes = check_forget(forget, num_classes, class_names)
+
+        def make(classes=classes, method=method, options=options) -> Mapping[str, Stream]:
+            return split(images, labels, num_classes, classes, None, method, mask, pixels, options, None)[0]
+
+        found.append(Line(make, num_classes, classes, method, options))
     return sweep_streams(model, variables, found)
 
 
-class Line(NamedTuple):
-    """A request whose samples are chosen: what `unlearn_streams` takes beside the network, in its order."""
+@contextlib.contextmanager
+def _named(number: int) -> Iterator[None]:
+    """An error says of which request it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"request {number}: {error}") from error
 
-    streams: Mapping[str, Stream]
+
+class Line(NamedTuple):
+    """A request: `make` chooses its samples, again each time that it is called; the rest is as for `unlearn_streams`."""
+
+    make: Callable[[], Mapping[str, Stream]]
     num_classes: int
     forget: tuple[int, ...]
     method: Method
@@ -134,29 +145,34 @@ class Line(NamedTuple):
 
 
 def sweep_streams(model: Model, variables: Variables, lines: Sequence[Line]) -> list[Result | NonFiniteError]:
-    """`sweep` for streams that are made otherwise than by the samples' classes; results and errors as there."""
-    tasks = []
-    for number, line in enumerate(lines):
-        try:
-            tasks.append(_task(model, variables, line))
-        except ValueError as error:
-            raise ValueError(f"request {number}: {error}") from error
-    results: list[Any] = [None] * len(tasks)
+    """`sweep` for streams that are made otherwise than by the samples' classes; results and errors as there.
+
+    The samples of a request are made for its checks, and again for its training: those of all at once might not fit.
+    """
+    lengths: list[int] = []
     groups: dict[Any, list[int]] = {}
-    for number, (task, line) in enumerate(zip(tasks, lines, strict=True)):
-        if task.method.edit is not None or task.method.wrap is not None:
-            try:
-                results[number] = unlearn_streams(model, variables, *line)
-            except NonFiniteError as error:
-                results[number] = error
-        else:
-            groups.setdefault((task.method, task.options._replace(lr=0, seed=0)), []).append(number)
+    for number, line in enumerate(lines):
+        with _named(number):
+            streams, group = line.make(), (line.method, line.options._replace(lr=0, seed=0))
+            options = checked(line.options, next(iter(streams.values()))["image"].shape[1:])
+            if isinstance(options.lr, str):
+                raise ValueError(f"lr={options.lr!r} is for unlearn: in a sweep, give each request a number")
+            if group in groups:  # the network was traced for an earlier request
+                check_request(streams, line.num_classes, line.forget, line.method, options)
+            else:
+                set_up(model, variables, streams, line.num_classes, line.forget, line.method, options)
+        lengths.append(num_steps(streams, options))
+        groups.setdefault(group, []).append(number)
+    results: list[Any] = [None] * len(lines)
     devices = jax.local_devices()
     for (method, _), numbers in groups.items():
-        numbers.sort(key=lambda number: tasks[number].setup.num_steps)  # those that end together run together
-        for begin in range(0, len(numbers), len(devices)):
-            wave = numbers[begin : begin + len(devices)]
-            trained = _run(method, [tasks[number] for number in wave], devices[: len(wave)])
+        alone = method.edit is not None or method.wrap is not None
+        numbers.sort(key=lambda number: lengths[number])  # those that end together run together
+        size = 1 if alone else len(devices)
+        for begin in range(0, len(numbers), size):
+            wave = numbers[begin : begin + size]
+            ready = [_task(model, variables, lines[number]) for number in wave]
+            trained = [_alone(ready[0])] if alone else _run(method, ready, devices[: len(wave)])
             for number, result in zip(wave, trained, strict=True):
                 results[number] = result
     return results
@@ -169,13 +185,22 @@ class _Task(NamedTuple):
 
 
 def _task(model: Model, variables: Variables, line: Line) -> _Task:
-    """A request that has passed the checks of `unlearn`."""
-    streams, num_classes, forget, method, options = line
-    options = checked(options, next(iter(streams.values()))["image"].shape[1:])
-    if isinstance(options.lr, str):
-        raise ValueError(f"lr={options.lr!r} is for unlearn: in a sweep, give each request a number")
-    setup = set_up(model, variables, streams, num_classes, forget, method, options)
-    return _Task(method, setup._replace(strength=options.lr), options)
+    """A request that has passed the checks, with its samples."""
+    streams = line.make()
+    options = checked(line.options, next(iter(streams.values()))["image"].shape[1:])
+    setup = make_setup(model, variables, streams, line.num_classes, line.forget, options)
+    return _Task(line.method, setup._replace(strength=float(options.lr)), options)
+
+
+def _alone(task: _Task) -> Result | NonFiniteError:
+    """A request to a method that is computed at once, or trains another network."""
+    setup = task.setup
+    try:
+        return unlearn_streams(
+            setup.model, setup.teacher, setup.streams, setup.num_classes, setup.forget, task.method, task.options
+        )
+    except NonFiniteError as error:
+        return error
 
 
 def _run(method: Method, tasks: Sequence[_Task], devices: Sequence[jax.Device]) -> list[Result | NonFiniteError]:

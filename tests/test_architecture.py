@@ -37,7 +37,7 @@ MAY_IMPORT = {
         "columns", "identity", "loop", "memory", "methods", "model", "network_check", "options", "parallel", "predict", "preparing",
         "processes", "rate_search", "step",
     },
-    "sweeping": {"columns", "loop", "methods", "model", "options", "parallel", "preparing", "step", "unlearning"},
+    "sweeping": {"columns", "loop", "methods", "model", "options", "parallel", "preparing", "step", "streams", "unlearning"},
     "models": {"model", "parallel"},
     "metrics": {"data"},
     "checkpoint": {"identity", "processes"},

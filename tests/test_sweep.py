@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import delete_jax as dj
-from delete_jax import sweeping
+from delete_jax import preparing, sweeping
 from delete_jax.data import augmentation
 from tests import tiny
 from tests.test_readme import snippets
@@ -131,3 +131,19 @@ def test_wrong_requests_are_refused_before_anything_is_computed(requests, messag
     monkeypatch.setattr(sweeping, "unlearn_streams", None)
     with pytest.raises(ValueError, match=message):
         dj.sweep(*tiny.network(), *uneven(), requests, **OPTIONS)
+
+
+def test_each_request_is_held_while_it_runs(monkeypatch):
+    """The samples of all requests at once might not fit, and the network is traced once a method."""
+    network, samples = tiny.network(), uneven()
+    monkeypatch.setattr(sweeping.jax, "local_devices", lambda: jax.devices()[:1])
+    made, traced = [], []
+    split, check = sweeping.split, preparing.check_training
+    monkeypatch.setattr(sweeping, "split", lambda *given: made.append(given[3]) or split(*given))
+    monkeypatch.setattr(preparing, "check_training", lambda *given: traced.append(given) or check(*given))
+    requests = [(iter([1]), None, 0.05, 0), ([2], None, 0.02, 1), ([3], "negative_gradient_plus", 0.02, 0)]
+    found = dj.sweep(*network, *samples, requests, **OPTIONS)
+    assert [result.lr for result in found] == [0.05, 0.02, 0.02]
+    assert made[:3] == [(1,), (2,), (3,)]
+    assert sorted(made[3:]) == [(1,), (2,), (3,)]
+    assert len(traced) == 2
