@@ -7,9 +7,11 @@ import importlib
 import importlib.util
 import json
 import math
+import os
 import pathlib
 import re
 import shutil
+import subprocess
 import sys
 
 import jax
@@ -368,6 +370,15 @@ def test_speed_at_toy_size(name, arguments, shown, scripts, tmp_path, monkeypatc
         assert script.main() == 0
     assert shown in (tmp_path / f"{name}.md").read_text()
     assert json.loads((tmp_path / f"{name}.json").read_text())
+
+
+@pytest.mark.slow
+def test_all_calls_for_an_accelerator(tmp_path):
+    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"PYTHON": sys.executable}
+    subprocess.run(["bash", BENCHMARKS / "gpu.sh", tmp_path, "--toy"], env=env, check=True, capture_output=True)
+    text = (tmp_path / "gpu.txt").read_text()
+    assert text.count("ms/step") >= text.count("== step_time.py") == 4
+    assert "failed with code" not in text
 
 
 @pytest.mark.slow
