@@ -156,10 +156,11 @@ def choose(names: Sequence[str], rates: tuple[float, ...]) -> list[Way]:
         names += VARIANTS
     ways = []
     for name in names:
-        method, settings, _, _, like, *_ = VARIANTS.get(name, Way(name, {}))
+        variant = VARIANTS.get(name, Way(name, {}))  # called by its method
+        method, like = variant.name, variant.like
         if like and like not in names:
             raise ValueError(f"{name} takes the rate of {like}: compare that, too")
-        unlearn = {"method": method, "hyperparameters": {}, **settings}
+        unlearn = {"method": method, "hyperparameters": {}, **variant.unlearn}
         dj.methods.create(method, **unlearn["hyperparameters"])
         ways.append(Way(name, unlearn, rates=() if like else STRENGTHS.get(method, rates), like=like))
         if name == "delete":
