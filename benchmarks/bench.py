@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from delete_jax.config import Config, validate
 from delete_jax.identity import digest
 from delete_jax.methods import FORGET, Stream
 from delete_jax.model import Variables
+from delete_jax.models.writing import replacing
 from delete_jax.options import AUTO
 from delete_jax.predict import make_predictor
 from delete_jax.run import stages
@@ -206,9 +206,8 @@ class Bench:
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
             arrays = jax.tree.map(np.asarray, flatten_dict(network.variables, sep="/"))
-            temporary = path.with_suffix(".tmp.npz")
-            np.savez_compressed(temporary, **arrays)
-            os.replace(temporary, path)
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, **arrays)
         write_json(record, known)
         return network
 
@@ -570,9 +569,8 @@ def note(start: str, seeds: int, held_out: str, rates: Mapping[str, float]) -> s
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a file that is whole whenever it is there."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n")
 
 
 def write(out: Path, name: str, lines: Sequence[str], record: dict[str, Any]) -> None:
