@@ -23,6 +23,7 @@ from compare import means_first
 
 import delete_jax as dj
 from delete_jax.methods import FORGET
+from delete_jax.methods.transfer import KINDS
 from delete_jax.predict import make_predictor
 from delete_jax.rate_search import make_judge
 from delete_jax.streams import split_streams
@@ -33,15 +34,26 @@ NAMES = (
     "seconds",
 )  # fmt: skip
 RATE = 0.05
+
+
+def without(*kinds: str) -> tuple[str, ...]:
+    return tuple(kind for kind in KINDS if kind not in kinds)
+
+
 CHANGES: dict[str, dict[str, Any]] = {  # each one other than the default in one thing, or two that belong together
     "default": {},
     "rate 0.02": {"lr": 0.02},
     "rate 0.1": {"lr": 0.1},
+    "rate 0.3": {"lr": 0.3},
     "features 0": {"features": 0.0},
     "features 1": {"features": 1.0},
     "features 10": {"features": 10.0},
     "twice as long": {"longer": 2},
     "twice the images": {"images": 14.0},
+    "turned alone": {"transformations": ("turned",)},
+    "no scaling": {"transformations": without("enlarged", "shrunk", "pieces")},
+    "no mixing": {"transformations": without("pieces", "patched", "blended")},
+    "no inversion, no noise": {"transformations": without("inverted", "noise")},
     "two stages": {"fresh": ("layer2", "layer3")},
     "two stages, twice as long": {"fresh": ("layer2", "layer3"), "longer": 2},
 }

@@ -184,3 +184,16 @@ def test_the_answers_that_teach(deep):
     rare = np.bincount(answers, minlength=K)
     rarest = min((n, class_) for class_, n in enumerate(rare) if n > 20)[1]
     assert (stream["label"] == rarest).mean() > rare[rarest] / 800
+
+
+def test_the_kinds_of_transfer_images(deep):
+    model, variables, images, labels = deep
+    streams = split_streams(images, labels, [1], K, [FORGET])
+    setup = Setup(
+        model, variables, as_is, streams, K, (1,), jax.random.key(0), classifier=("fc",), batch_size=8, num_steps=6
+    )
+    method = dj.methods.redistil(transformations=["same"])
+    made = method.prepare(setup).streams[FORGET]["image"]
+    assert {image.tobytes() for image in np.asarray(made)} <= {image.tobytes() for image in images[labels == 1]}
+    every = dj.methods.redistil(transformations=KINDS[::-1])
+    assert every is dj.methods.redistil()

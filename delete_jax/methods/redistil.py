@@ -29,8 +29,8 @@ from delete_jax.methods.base import (
 )
 from delete_jax.methods.classifier import Place, find_bias, names_of
 from delete_jax.methods.features import Head, beside_logits, find_head
-from delete_jax.methods.hyperparameters import NOT_NEGATIVE, POSITIVE, Kind, factory
-from delete_jax.methods.transfer import transfer_images
+from delete_jax.methods.hyperparameters import NOT_NEGATIVE, POSITIVE, Kind, factory, some_of
+from delete_jax.methods.transfer import KINDS, transfer_images
 from delete_jax.model import Model, Variables
 
 if TYPE_CHECKING:
@@ -52,8 +52,18 @@ def _names(value: Any) -> tuple[str, ...] | None:
     return tuple(value)
 
 
-@factory(fresh=Kind("beginnings of the names of layers, or None", _names), images=POSITIVE, features=NOT_NEGATIVE)
-def redistil(fresh: tuple[str, ...] | None = None, images: float = 7.0, features: float = 3.0) -> Method:
+@factory(
+    fresh=Kind("beginnings of the names of layers, or None", _names),
+    images=POSITIVE,
+    features=NOT_NEGATIVE,
+    transformations=some_of(*KINDS),
+)
+def redistil(
+    fresh: tuple[str, ...] | None = None,
+    images: float = 7.0,
+    features: float = 3.0,
+    transformations: tuple[str, ...] = KINDS,
+) -> Method:
     """Resets the last stage and the classifier, and distils the original into them with the erased classes masked.
 
     The layers learned what the features represent of a class from its labels. Here these layers start from new weights. They see
@@ -72,9 +82,10 @@ def redistil(fresh: tuple[str, ...] | None = None, images: float = 7.0, features
         last of the numbered layers, such as layer4_0 and layer4_1 after layer3_1.
       images: transfer images per forget image.
       features: weight of the features' term.
+      transformations: the kinds of transfer images, some of those that `transfer.transfer_images` describes.
 
     Raises:
-      ValueError: there are no such layers, images is not above 0, or features is below 0.
+      ValueError: there are no such layers or kinds, images is not above 0, or features is below 0.
     """
 
     def prepare(setup: Setup) -> Prepared:
@@ -85,7 +96,7 @@ def redistil(fresh: tuple[str, ...] | None = None, images: float = 7.0, features
             )
         head, _, mask = _plan(setup, fresh)
         count = max(round(images * int((np.asarray(stream["weight"]) > 0).sum())), 1)
-        made, means = transfer_stream(setup, head, count)
+        made, means = transfer_stream(setup, head, count, transformations)
         epochs = setup.num_steps / -(-len(stream["label"]) // setup.batch_size)
         steps = epochs * -(-count // setup.batch_size)
         constants = {"means": means, "update_mask": mask, "num_steps": jnp.float32(steps)}
@@ -147,13 +158,13 @@ def fresh_layers(setup: Setup, fresh: tuple[str, ...] | None) -> tuple[str, ...]
     return tuple(name for n, other, name in numbered if (n, other) == (last, row))
 
 
-def transfer_stream(setup: Setup, head: Head, count: int) -> tuple[Stream, chex.Array]:
+def transfer_stream(setup: Setup, head: Head, count: int, kinds: tuple[str, ...] = KINDS) -> tuple[Stream, chex.Array]:
     """Transfer images with the original's answers, drawn by them, and the mean feature of each answer, `[k, d]`."""
     k = setup.num_classes
     image_key, draw_key = jax.random.split(setup.key)
     forget = setup.streams[FORGET]
     shown = np.asarray(forget["image"])[np.asarray(forget["weight"]) > 0]
-    pool = transfer_images(jnp.asarray(shown), image_key, POOL * count)
+    pool = transfer_images(jnp.asarray(shown), image_key, POOL * count, kinds)
     both = in_batches(answers(beside_logits(setup.model, head.classifier), setup.preprocess), setup.teacher, pool)
     logits, found = both[:, :k], both[:, k:]
     erase = jnp.zeros(k, bool).at[jnp.array(setup.forget)].set(True)
