@@ -2,7 +2,6 @@
 
     python benchmarks/step_time.py --torch                      # the Fashion-MNIST network, PyTorch beside it
     python benchmarks/step_time.py --torch --augment
-    python benchmarks/step_time.py --plain                      # beside the same step with XLA's own settings (CPU)
     python benchmarks/step_time.py --torch --model=resnet18 --shape 32 32 3 --samples=5000 --dtype=bfloat16 --epochs=20 --augment
 
 Rounds of JAX and PyTorch alternate in one process; figures are medians over rounds. Images are random bytes: the time does
@@ -16,7 +15,6 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +24,7 @@ import delete_jax as dj
 from delete_jax.columns import is_lazy
 from delete_jax.data import augmentation, normalize
 from delete_jax.loop import epoch_indices, fit
-from delete_jax.parallel import gather_batches, make_trainer
+from delete_jax.parallel import make_trainer
 from delete_jax.predict import make_predictor
 from delete_jax.step import init_state, make_train_step, sgd
 from delete_jax.streams import split_streams
@@ -56,7 +54,6 @@ def main() -> int:
     parser.add_argument("--augment", action="store_true", help="flip and crop; the teacher runs in every step")
     parser.add_argument("--dtype", choices=dj.models.DTYPES, default="float32")
     parser.add_argument("--torch", action="store_true", help="the same steps in PyTorch, alternating")
-    parser.add_argument("--plain", action="store_true", help="the same steps with XLA's own settings, alternating")
     options = parser.parse_args()
 
     module = dj.models.create(options.model, NUM_CLASSES, options.dtype)
@@ -86,8 +83,6 @@ def main() -> int:
         return fit(trainer, state, teacher, streams, **settings).seconds
 
     rounds = {"jax": jax_round}
-    if options.plain:
-        rounds["plain"] = plain_rounds(model, preprocess, augment, variables, teacher, streams, options.batch)
     if options.torch:
         import torch_reference
 
@@ -123,12 +118,11 @@ def main() -> int:
     print(f"{flops / 1e9:.2f} GFLOP a step (XLA), {rate / 1e12:.3f} TFLOP/s"
           + (f" = {rate / top:.1%} of {top / 1e12:.3g} TFLOP/s ({kind})" if top else "")
           + f"; compilation {compile_seconds:.1f} s")  # fmt: skip
-    for name, words in (("torch", "PyTorch"), ("plain", "plain jit")):
-        if name in seconds:
-            ratios = np.array(seconds[name]) / np.array(seconds["jax"])
-            print(
-                f"JAX / {words} steps per second: {np.median(ratios):.2f} (rounds {ratios.min():.2f} to {ratios.max():.2f})"
-            )
+    if options.torch:
+        ratios = np.array(seconds["torch"]) / np.array(seconds["jax"])
+        print(
+            f"JAX / PyTorch steps per second: {np.median(ratios):.2f} (rounds {ratios.min():.2f} to {ratios.max():.2f})"
+        )
     return 0
 
 
@@ -136,24 +130,6 @@ def in_torch(module) -> bool:
     """Whether `torch_reference` builds the same network: a ResNet with a 3x3 stem and blocks of two convolutions."""
     plain = isinstance(module, dj.models.ResNet) and not module.imagenet_stem
     return plain and module.block is dj.models.Block
-
-
-def plain_rounds(model, preprocess, augment, variables, teacher, streams, batch: int) -> Callable[[int], float]:
-    """The same steps by `jax.jit` as it is, without what `parallel.compiler_options` asks of XLA."""
-    step = make_train_step(model, dj.methods.delete(), sgd(), preprocess=preprocess, augment=augment)
-    compiled, device, n = jax.jit(step, donate_argnums=0), jax.devices()[0], len(streams["forget"]["label"])
-
-    def run(epochs: int) -> float:
-        state = jax.block_until_ready(init_state(variables, sgd()))
-        started = time.perf_counter()
-        for epoch in range(epochs):
-            for index, weight in zip(*epoch_indices(0, epoch, n, batch), strict=True):
-                batches = gather_batches(streams, {"forget": (index, weight)}, device)
-                state, _ = compiled(state, teacher, batches, jnp.float32(LR), jax.random.key(0))
-        jax.block_until_ready(state)
-        return time.perf_counter() - started
-
-    return run
 
 
 def cost(model, preprocess, augment, variables, teacher, streams, batch: int) -> tuple[float, float]:

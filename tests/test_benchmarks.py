@@ -361,6 +361,7 @@ def test_a_study(scripts, config, tmp_path, monkeypatch, fast_compile):
             "in a memory-mapped file",
         ),
         ("scaling", ["--axes", "classes", "--most=100"], "| 100 |"),
+        ("step_ideas", ["--model=resnet_tiny", "--shape", "8", "8", "1", "--samples=32", "--batch=8"], "plain jit"),
     ],
 )
 def test_speed_at_toy_size(name, arguments, shown, scripts, tmp_path, monkeypatch, fast_compile):
