@@ -156,7 +156,8 @@ def _normalized(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float)
 def _forward(x, scale, bias, epsilon):
     mean, var, _ = batch_statistics(x, tuple(range(x.ndim - 1)))
     inverse = jax.lax.rsqrt(var + epsilon)
-    return (x * (scale * inverse) + (bias - mean * scale * inverse), mean, var), (x, mean, inverse, scale)
+    y = x * _wide(x, scale * inverse) + _wide(x, bias - mean * scale * inverse)
+    return (y, mean, var), (x, mean, inverse, scale)
 
 
 def _backward(_, kept, gradients):
@@ -167,7 +168,13 @@ def _backward(_, kept, gradients):
     along = jnp.sum(dy * x, axes) - mean * total
     factor = scale * inverse
     slope = -factor * inverse**2 * along / n
-    return factor * dy + slope * x - (factor * total / n + slope * mean), along * inverse, total
+    constant = factor * total / n + slope * mean
+    return _wide(x, factor) * dy + _wide(x, slope) * x - _wide(x, constant), along * inverse, total
+
+
+def _wide(x: jax.Array, values: jax.Array) -> jax.Array:
+    """Of each channel, for every place."""
+    return values.reshape((1,) * (x.ndim - 1) + values.shape)
 
 
 _normalized.defvjp(_forward, _backward)
