@@ -22,11 +22,11 @@ from delete_jax.loop import NonFiniteError, Result, check_finite, epoch_picks, e
 from delete_jax.methods import Method, Setup, Stream, as_method
 from delete_jax.model import Model, Variables
 from delete_jax.options import Options, checked
-from delete_jax.parallel import gather_batches, outside_meshes, run_key, scalars
+from delete_jax.parallel import compiler_options, gather_batches, outside_meshes, run_key, scalars
 from delete_jax.preparing import Ready, check_request, given_samples, make_ready, make_setup, num_steps, set_up, split
 from delete_jax.step import init_state, make_train_step, sgd
 from delete_jax.streams import check_forget
-from delete_jax.unlearning import finished, unlearn_streams
+from delete_jax.unlearning import carry_out, finished
 
 if TYPE_CHECKING:
     import optax
@@ -73,7 +73,8 @@ def sweep(
 
     Every device of this process trains one request at a time, each from the original. Requests with the same method are one
     compiled program, whatever their classes, rates and seeds. Each result is that of `unlearn` alone, up to rounding.
-    Methods without a training, and those that put another network in place of the given one, run one by one.
+    On one device, requests run one by one; so do methods without a training, and those that put another network in place of the
+    given one.
 
     Args:
       model, variables, images, labels: as for `unlearn`.
@@ -166,7 +167,7 @@ def sweep_streams(model: Model, variables: Variables, lines: Sequence[Line]) -> 
     results: list[Any] = [None] * len(lines)
     devices = jax.local_devices()
     for (method, _), numbers in groups.items():
-        alone = method.edit is not None or method.wrap is not None
+        alone = len(devices) == 1 or method.edit is not None or method.wrap is not None
         numbers.sort(key=lambda number: lengths[number])  # those that end together run together
         size = 1 if alone else len(devices)
         for begin in range(0, len(numbers), size):
@@ -193,12 +194,10 @@ def _task(model: Model, variables: Variables, line: Line) -> _Task:
 
 
 def _alone(task: _Task) -> Result | NonFiniteError:
-    """A request to a method that is computed at once, or trains another network."""
-    setup = task.setup
+    """A request that no other runs beside."""
+    tx = task.options.tx or sgd()
     try:
-        return unlearn_streams(
-            setup.model, setup.teacher, setup.streams, setup.num_classes, setup.forget, task.method, task.options
-        )
+        return carry_out(task.setup, tx, task.setup.teacher, task.method, task.options)
     except NonFiniteError as error:
         return error
 
@@ -236,22 +235,22 @@ def _run(method: Method, tasks: Sequence[_Task], devices: Sequence[jax.Device]) 
         rows.append(metrics)
     jax.block_until_ready(state)
     seconds = time.perf_counter() - started - compiling
-    rows = jax.device_get(rows)
+    rows, trained = jax.device_get((rows, state.variables))
     longest = max(map(len, plans))
     results: list[Result | NonFiniteError] = []
     for lane, (one, task, plan) in enumerate(zip(ready, tasks, plans, strict=True)):
-        mine = [{name: values[lane : lane + 1] for name, values in metrics.items()} for metrics in rows[: len(plan)]]
+        own = [{name: values[lane : lane + 1] for name, values in metrics.items()} for metrics in rows[: len(plan)]]
         size, rate = len(plan) // options.epochs, task.setup.strength
-        epochs = [epoch_rows(epoch, mine[epoch * size : (epoch + 1) * size]) for epoch in range(options.epochs)]
+        epochs = [epoch_rows(epoch, own[epoch * size : (epoch + 1) * size]) for epoch in range(options.epochs)]
         history = list(itertools.chain.from_iterable(epochs))
-        trained = jax.device_get(jax.tree.map(operator.itemgetter(lane), state)).variables
+        mine = jax.tree.map(operator.itemgetter(lane), trained)
         try:
-            check_finite(history, rate, trained)
+            check_finite(history, rate, mine)
         except NonFiniteError as error:
             results.append(error)
             continue
         took = one.seconds + seconds * len(plan) / longest
-        result = Result(method.unwrap(trained), history, [], took, compiling, lr=rate)
+        result = Result(method.unwrap(mine), history, [], took, compiling, lr=rate)
         results.append(finished(result, task.setup, task.options))
     return results
 
@@ -276,12 +275,22 @@ def _compiled(model, method, tx, preprocess, augment, batch_norm, devices) -> Ca
     step = make_train_step(model, method, tx, preprocess=preprocess, augment=augment, batch_norm=batch_norm)
 
     def take_step(state, teacher, batch, lr, seed, constants, active):
+        own = jax.tree.map(lambda leaf: leaf[0], (state, batch, lr, seed, constants, active))
+        state, batch, lr, seed, constants, active = own
         stepped, metrics = step(state, teacher, batch, lr, run_key(seed), constants)
-        return jax.tree.map(lambda new, old: jnp.where(active, new, old), stepped, state), metrics
+        kept = jax.tree.map(lambda new, old: jnp.where(active, new, old), stepped, state)
+        return jax.tree.map(lambda leaf: leaf[None], (kept, metrics))
 
-    return jax.pmap(
-        take_step, axis_name=LANES, in_axes=(0, None, 0, 0, 0, 0, 0), devices=list(devices), donate_argnums=0
+    mesh, each = Mesh(np.array(devices), (LANES,)), P(LANES)
+    lanes = jax.shard_map(
+        take_step, mesh=mesh, in_specs=(each, P(), each, each, each, each, each), out_specs=each, check_vma=False
     )
+    return jax.jit(lanes, donate_argnums=0, compiler_options=compiler_options())
+
+
+@jax.jit
+def _as_lane(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[None], tree)
 
 
 class _Lanes:
@@ -294,11 +303,9 @@ class _Lanes:
 
     def stack(self, trees: Sequence[Any]) -> Any:
         """Trees of arrays, one a device -> a tree of `[devices, ...]`."""
-        placed = [
-            jax.tree.map(lambda leaf: jax.device_put(jnp.asarray(leaf)[None], device), tree)
-            for tree, device in zip(trees, self.devices, strict=True)
-        ]
-        return self.join(placed)
+        return self.join(
+            [_as_lane(jax.device_put(tree, device)) for tree, device in zip(trees, self.devices, strict=True)]
+        )
 
     def join(self, trees: Sequence[Any]) -> Any:
         """Trees of `[1, ...]` that lie on their devices -> a tree of `[devices, ...]`."""

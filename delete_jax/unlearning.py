@@ -164,12 +164,13 @@ def unlearn_streams(
         identity = from_first(lambda: origin(variables, streams, forget, method, options))
         options = options._replace(store=Identified(options.store, identity))
     with _saved_at_the_end(options.store):
-        return _unlearn(setup, tx, variables, method, options)
+        return carry_out(setup, tx, variables, method, options)
 
 
-def _unlearn(
+def carry_out(
     setup: Setup, tx: optax.GradientTransformation, variables: Variables, method: Method, options: Options
 ) -> Result:
+    """Answers a request that has passed all checks (`preparing.set_up`); `variables` are the original's, as they were given."""
     search: tuple[Row, ...] = ()
     if isinstance(options.lr, str):
         saved = options.store.restore() if options.store is not None else None

@@ -128,7 +128,7 @@ def test_as_the_page_has_it():
 )
 def test_wrong_requests_are_refused_before_anything_is_computed(requests, message, monkeypatch):
     monkeypatch.setattr(sweeping, "_run", None)
-    monkeypatch.setattr(sweeping, "unlearn_streams", None)
+    monkeypatch.setattr(sweeping, "carry_out", None)
     with pytest.raises(ValueError, match=message):
         dj.sweep(*tiny.network(), *uneven(), requests, **OPTIONS)
 
