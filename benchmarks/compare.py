@@ -52,12 +52,8 @@ VARIANTS: dict[str, Way] = {  # methods with other settings than the default
     "delete, dispersion and neighbours": Way("delete", {"hyperparameters": {"dispersion": 0.1, "neighbours": 0.3}}),
     "anchored, adversarial": Way("anchored", {"hyperparameters": {"anchors": "adversarial"}}),
     "salun, random mask": Way("salun", {"hyperparameters": {"mask": "random"}}),
-    # In train mode, the drift of the running statistics does all of their forgetting, whatever the rate.
+    # In train mode, the drift of the running statistics forgets, whatever the rate.
     "random_label, frozen": Way("random_label", {"batch_norm": "frozen"}),
-    "salun, frozen": Way("salun", {"batch_norm": "frozen"}),
-    "boundary_expand, frozen": Way("boundary_expand", {"batch_norm": "frozen"}),
-    "delete, dispersion": Way("delete", {"hyperparameters": {"dispersion": 0.1}}),
-    "delete, neighbours": Way("delete", {"hyperparameters": {"neighbours": 0.3}}),
 }
 DEFAULT_METHODS = (
     "delete", "anchored", "pour", "bias_shift", "source_free", "cse", "esc", "esc_t", "pour_distill", "mu_mis",

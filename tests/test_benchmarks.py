@@ -418,7 +418,11 @@ def test_ways_that_are_compared(scripts):
     spotter = ways["delete, dispersion and neighbours"]
     assert spotter.unlearn["hyperparameters"] == {"dispersion": 0.1, "neighbours": 0.3}
     assert spotter.rates == compare.RATES
-    assert ways["salun, frozen"].unlearn == {"method": "salun", "hyperparameters": {}, "batch_norm": "frozen"}
+    assert ways["random_label, frozen"].unlearn == {
+        "method": "random_label",
+        "hyperparameters": {},
+        "batch_norm": "frozen",
+    }
     twice = ways["redistil, twice the images"]
     assert (twice.like, twice.rates, ways["redistil"].unlearn["epochs"]) == ("redistil", (), 2)
     with pytest.raises(ValueError, match="redistil, twice the images takes the rate of redistil: compare that, too"):
