@@ -118,35 +118,44 @@ def _stretch(ax: Axes, center: float) -> None:
 
 
 def _number(panel: Panel, ax: Axes, shown: Sequence[Mapping[str, Any]]) -> None:
-    """Writes each row's number beside its point: as near as it can without covering a point or another number."""
+    """Writes each row's number beside its point."""
     found = {number: point for number, row in enumerate(shown, start=1) if (point := _point(panel, row)) is not None}
+    if not found:
+        return
     scale = 72 / ax.figure.dpi
-    places = {number: scale * ax.transData.transform(point) for number, point in found.items()}
-    corners = scale * ax.get_window_extent().get_points()
-    taken: list[np.ndarray] = []
-    for number in sorted(places, key=lambda number: tuple(-places[number][::-1])):
-        points = np.array(list(places.values()))
-        at = next(
-            (
-                at
-                for distance in range(8, 120, 3)
-                for angle in ANGLES
-                if ((at := places[number] + distance * angle) > corners[0] + LABEL / 2).all()
-                and (at < corners[1] - LABEL / 2).all()
-                and not (np.abs(points - at) < LABEL / 2 + 2).all(-1).any()
-                and not any((np.abs(other - at) < LABEL).all() for other in taken)
-            ),
-            places[number],
-        )
-        taken.append(at)
+    points = scale * ax.transData.transform(list(found.values()))
+    places = label_places(points, scale * ax.get_window_extent().get_points())
+    for (number, point), offset in zip(found.items(), places - points, strict=True):
         color = _color(shown[number - 1])
-        offset = at - places[number]
         line = {"arrowstyle": "-", "color": color, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2}
         text = ax.annotate(
-            str(number), found[number], offset, textcoords="offset points", ha="center", va="center", color=color, fontsize=7,
+            str(number), point, offset, textcoords="offset points", ha="center", va="center", color=color, fontsize=7,
             arrowprops=line if np.hypot(*offset) > LABEL[0] else None,
         )  # fmt: skip
         text.set_in_layout(False)
+
+
+def label_places(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """The centers of labels: each as near to its point as it can be without covering a point or another label.
+
+    Args:
+      points: `[n, 2]` on the page.
+      corners: `[2, 2]`: the lower left and the upper right, between which all labels lie.
+
+    Returns:
+      `[n, 2]`; a label for which no place is found lies on its point.
+    """
+    places = points.copy()
+    taken: list[np.ndarray] = []
+    for index in np.lexsort(-points.T):  # from above
+        for at in (points[index] + distance * angle for distance in range(8, 120, 3) for angle in ANGLES):
+            is_inside = (at > corners[0] + LABEL / 2).all() and (at < corners[1] - LABEL / 2).all()
+            covers = (np.abs(points - at) < LABEL / 2 + 2).all(-1).any()
+            if is_inside and not covers and not any((np.abs(other - at) < LABEL).all() for other in taken):
+                places[index] = at
+                break
+        taken.append(places[index])
+    return places
 
 
 def _point(panel: Panel, row: Mapping[str, Any]) -> list[float] | None:

@@ -477,6 +477,20 @@ def test_cells_are_of_the_networks_that_were_kept(scripts, config, tmp_path):
         original()
 
 
+def test_numbers_keep_clear_of_each_other(scripts):
+    """Also of many methods whose values are the same."""
+    tradeoff = scripts("tradeoff")
+    corners = np.array([[0.0, 0.0], [200.0, 300.0]])
+    points = np.concatenate([np.tile([4.0, 290.0], (14, 1)), [[100, 100], [104, 101], [199, 2]]])
+    places = tradeoff.label_places(points, corners)
+    assert ((places > tradeoff.LABEL / 2) & (places < corners[1] - tradeoff.LABEL / 2)).all()
+    for index, place in enumerate(places):
+        others = np.delete(places, index, axis=0)
+        assert (np.abs(others - place) >= tradeoff.LABEL).any(-1).all()
+        assert (np.abs(points - place) >= tradeoff.LABEL / 2).any(-1).all()
+    assert np.hypot(*(places[14] - points[14])) < 12  # one that stands alone has its number beside it
+
+
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
 def test_each_says_how_it_is_run(path):
     if path.stem in ("bench", "torch_reference"):  # parts of others
