@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import NullFormatter
 from streaming import random_images
 
 import delete_jax as dj
@@ -138,6 +139,10 @@ def draw(found: Mapping[str, Mapping[int, Mapping[str, float]]]) -> matplotlib.f
         ax.loglog(inputs, seconds[-1] * inputs / inputs[-1], ":", color="gray", label="as fast as the input")
         ax.set(xlabel=AXES[axis].grows, title=axis)
         ax.grid(alpha=0.3)
+        for scale in (ax.xaxis, ax.yaxis):
+            scale.set_minor_formatter(NullFormatter())
+        if axis == DEVICES:
+            ax.set_xticks(inputs, [str(value) for value in points])
     panels[0][0].set_ylabel("seconds")
     panels[0][0].legend()
     return figure
