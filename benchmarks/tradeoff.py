@@ -65,8 +65,8 @@ def write_picture(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """
     shown = [row for row in rows if row["method"] not in (RETRAINED, ANOTHER) and "failed" not in row]
     with matplotlib.rc_context(STYLE):
-        figure = Figure((10.4, 5.6), layout="constrained")
-        for panel, ax in zip(PANELS, figure.subplots(1, len(PANELS)), strict=True):
+        figure = Figure((7.2, 8.4), layout="constrained")
+        for panel, ax in zip(PANELS, figure.subplots(len(PANELS), 1), strict=True):
             _draw(panel, ax, rows, shown)
         names = [f"{number}  {row['method']}" for number, row in enumerate(shown, start=1)]
         handles = [matplotlib.lines.Line2D([], [], linestyle="none") for _ in names]
