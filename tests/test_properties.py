@@ -13,6 +13,7 @@ import math
 import pathlib
 import shutil
 import tempfile
+import types
 
 import hypothesis.strategies as st
 import jax
@@ -368,6 +369,7 @@ PARAMETERS = [(name, p.name) for name in methods.METHODS for p in methods.descri
 @bounded(500)
 @given(st.sampled_from(PARAMETERS), anything)
 @example(("anchored", "transformations"), ["turn"])
+@example(("redistil", "fresh"), None)
 @example(("delete", "temperature"), np.float32(2))
 @example(("delete", "temperature"), 10**400)
 def test_hyperparameters(parameter, value):
@@ -377,7 +379,8 @@ def test_hyperparameters(parameter, value):
     if found is REFUSED:
         return
     taken = found.hyperparameters[name]
-    assert type(taken) in (float, int, bool, str, tuple, methods.Method)
+    assert type(taken) in (float, int, bool, str, tuple, methods.Method, types.NoneType)
+    assert taken is not None or value is None
     assert methods.create(method, **{name: taken}) is found
     if isinstance(taken, (int, float)):
         assert math.isfinite(taken)
