@@ -145,6 +145,7 @@ class Line(NamedTuple):
     options: Options
 
 
+@outside_meshes
 def sweep_streams(model: Model, variables: Variables, lines: Sequence[Line]) -> list[Result | NonFiniteError]:
     """`sweep` for streams that are made otherwise than by the samples' classes; results and errors as there.
 
