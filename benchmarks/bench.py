@@ -74,6 +74,34 @@ def make_parser(
     return parser
 
 
+def make_timing_parser(description: str | None, samples: int, batch: int, rounds: int) -> argparse.ArgumentParser:
+    """The parser of a script that times a network on random images: where its results go, and these defaults."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of results")
+    parser.add_argument("--model", default="resnet_small")
+    parser.add_argument("--samples", type=count, default=samples, help="of all classes together")
+    parser.add_argument("--batch", type=count, default=batch)
+    parser.add_argument("--rounds", type=count, default=rounds)
+    return parser
+
+
+def alternate(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """The seconds that each way says it took, by round: all ways run in each. One more round, the first, compiles and warms up."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, seconds in ways.items():
+            value = seconds()
+            if number:
+                found[name].append(value)
+    return found
+
+
+def largest_difference(tree: Any, other: Any) -> float:
+    """Between two numbers at the same place of two trees of arrays."""
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True)
+    return max(float(np.abs(np.asarray(mine) - np.asarray(theirs)).max()) for mine, theirs in pairs)
+
+
 def request(text: str) -> Request:
     """The classes of "0+6", sorted."""
     return tuple(sorted({int(class_) for class_ in text.split("+")}))

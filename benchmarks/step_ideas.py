@@ -14,7 +14,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import bench
@@ -22,7 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from step_time import FORGET, LR, MEAN, NUM_CLASSES, STD
+from step_time import LR, NUM_CLASSES, to_forget
 
 import delete_jax as dj
 from delete_jax.data import normalize
@@ -31,7 +30,6 @@ from delete_jax.models.layers import BatchNorm, batch_statistics
 from delete_jax.parallel import compiler_options, gather_batches
 from delete_jax.predict import make_predictor
 from delete_jax.step import init_state, make_train_step, sgd
-from delete_jax.streams import split_streams
 
 SHIPPED = "as shipped"
 
@@ -59,13 +57,8 @@ def ideas() -> dict[str, Idea]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of results")
-    parser.add_argument("--model", default="resnet_small")
+    parser = bench.make_timing_parser(__doc__, samples=5400, batch=128, rounds=5)
     parser.add_argument("--shape", type=int, nargs=3, default=(28, 28, 1), metavar=("H", "W", "C"))
-    parser.add_argument("--samples", type=bench.count, default=5400)
-    parser.add_argument("--batch", type=bench.count, default=128)
-    parser.add_argument("--rounds", type=bench.count, default=5)
     return bench.run_script(parser, run)
 
 
@@ -73,9 +66,8 @@ def run(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     module = dj.models.create(options.model, NUM_CLASSES)
     model, variables = dj.models.from_linen(module), dj.models.init(module, tuple(options.shape), seed=0)
-    images = np.random.default_rng(0).integers(0, 256, (options.samples, *options.shape), dtype=np.uint8)
-    preprocess = normalize(*(np.full(options.shape[-1], value, np.float32) for value in (MEAN, STD)))
-    streams = split_streams(images, np.full(len(images), FORGET), [FORGET], NUM_CLASSES, ["forget"])
+    images, mean, std, streams = to_forget(options.shape, options.samples)
+    preprocess = normalize(mean, std)
     streams["forget"]["teacher_logits"] = make_predictor(model, preprocess)(variables, images)
     streams = jax.device_put(streams)
     picks = list(zip(*epoch_indices(0, 0, options.samples, options.batch), strict=True))
@@ -90,24 +82,21 @@ def run(options: argparse.Namespace) -> None:
         return made.lower(*given).compile()
 
     steps = {name: compiled(idea) for name, idea in ideas().items()}
-    found: dict[str, list[float]] = {name: [] for name in steps}
     ends: dict[str, Any] = {}
-    for number in range(options.rounds + 1):
-        for name, step in steps.items():
-            state = jax.block_until_ready(init_state(variables, sgd()))
-            started = time.perf_counter()
-            for position in range(len(picks)):
-                state, _ = step(state, None, batch(position), jnp.float32(LR), jax.random.key(0))
-            ends[name] = jax.block_until_ready(state).variables
-            if number:  # the first round warms up
-                found[name].append(time.perf_counter() - started)
+
+    def epoch(name: str) -> float:
+        state = jax.block_until_ready(init_state(variables, sgd()))
+        started = time.perf_counter()
+        for position in range(len(picks)):
+            state, _ = steps[name](state, None, batch(position), jnp.float32(LR), jax.random.key(0))
+        ends[name] = jax.block_until_ready(state).variables
+        return time.perf_counter() - started
+
+    found = bench.alternate({name: functools.partial(epoch, name) for name in steps}, options.rounds)
     rows, record = [], {}
     for name, values in found.items():
         speeds = np.array(found[SHIPPED]) / np.array(values)
-        apart = max(
-            float(jnp.abs(mine - other).max())
-            for mine, other in zip(*(jax.tree.leaves(ends[one]) for one in (name, SHIPPED)), strict=True)
-        )
+        apart = bench.largest_difference(ends[name], ends[SHIPPED])
         rows.append([name, f"{1e3 * np.median(values) / len(picks):.1f}", f"{np.median(speeds):.2f}", f"{apart:.0e}"])
         record[name] = {"seconds": values, "speeds": speeds.tolist(), "largest_difference": apart}
     below = (

@@ -15,6 +15,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ import delete_jax as dj
 from delete_jax.columns import is_lazy
 from delete_jax.data import augmentation, normalize
 from delete_jax.loop import epoch_indices, fit
+from delete_jax.methods import Stream
 from delete_jax.parallel import make_trainer
 from delete_jax.predict import make_predictor
 from delete_jax.step import init_state, make_train_step, sgd
@@ -65,11 +67,8 @@ def main() -> int:
         )
         return 2
     model, variables = dj.models.from_linen(module), dj.models.init(module, tuple(options.shape), seed=0)
-    images = np.random.default_rng(0).integers(0, 256, (options.samples, *options.shape), dtype=np.uint8)
-    channels = options.shape[-1]
-    mean, std = np.full(channels, MEAN, np.float32), np.full(channels, STD, np.float32)
+    images, mean, std, streams = to_forget(options.shape, options.samples)
     preprocess, augment = normalize(mean, std), augmentation(("flip", "crop") if options.augment else ())
-    streams = split_streams(images, np.full(len(images), FORGET), [FORGET], NUM_CLASSES, ["forget"])
     if augment is None:
         streams["forget"]["teacher_logits"] = make_predictor(model, preprocess)(variables, images)
     teacher = variables if augment is not None else None
@@ -124,6 +123,13 @@ def main() -> int:
             f"JAX / PyTorch steps per second: {np.median(ratios):.2f} (rounds {ratios.min():.2f} to {ratios.max():.2f})"
         )
     return 0
+
+
+def to_forget(shape: Sequence[int], count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Stream]]:
+    """Random images of one class, mean and std of each of their channels, and the stream of a request to forget them."""
+    images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
+    mean, std = (np.full(shape[-1], value, np.float32) for value in (MEAN, STD))
+    return images, mean, std, split_streams(images, np.full(count, FORGET), [FORGET], NUM_CLASSES, ["forget"])
 
 
 def in_torch(module) -> bool:

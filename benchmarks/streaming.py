@@ -25,13 +25,8 @@ NUM_CLASSES, CHUNK = 10, 1024
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of results")
-    parser.add_argument("--model", default="resnet_small")
+    parser = bench.make_timing_parser(__doc__, samples=4096, batch=128, rounds=5)
     parser.add_argument("--size", type=bench.count, default=64, help="height and width")
-    parser.add_argument("--samples", type=bench.count, default=4096)
-    parser.add_argument("--batch", type=bench.count, default=128)
-    parser.add_argument("--rounds", type=bench.count, default=5)
     return bench.run_script(parser, run)
 
 
@@ -50,12 +45,7 @@ def run(options: argparse.Namespace) -> None:
             model, variables, images, labels, preprocess=preprocess, resident=resident, **settings
         ).seconds
 
-    found: dict[str, list[float]] = {"device": [], "host": []}
-    for number in range(options.rounds + 1):
-        for name, resident in (("device", 2**62), ("host", 0)):
-            value = seconds(resident)
-            if number:  # the first round compiles and warms up
-                found[name].append(value)
+    found = bench.alternate({"device": lambda: seconds(2**62), "host": lambda: seconds(0)}, options.rounds)
     path.unlink()
     ratios = np.array(found["device"]) / np.array(found["host"])
     steps = -(-np.count_nonzero(labels) // options.batch)

@@ -13,7 +13,8 @@ import argparse
 import os
 import sys
 import time
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 
 import bench
 import jax
@@ -26,13 +27,8 @@ NUM_CLASSES, RATES = 8, (1e-3, 3e-3)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of results")
-    parser.add_argument("--model", default="resnet_small")
+    parser = bench.make_timing_parser(__doc__, samples=2048, batch=64, rounds=3)
     parser.add_argument("--size", type=bench.count, default=28, help="height and width")
-    parser.add_argument("--samples", type=bench.count, default=2048, help="of all classes together")
-    parser.add_argument("--batch", type=bench.count, default=64)
-    parser.add_argument("--rounds", type=bench.count, default=3)
     return bench.run_script(parser, run)
 
 
@@ -56,19 +52,20 @@ def run(options: argparse.Namespace) -> None:
     def at_once() -> list[dj.Result]:
         return dj.sweep(model, variables, images, labels, requests, **shared)
 
-    found: dict[str, list[float]] = {"one by one": [], "sweep": []}
-    results = {}
-    for number in range(options.rounds + 1):
-        for name, function in (("one by one", one_by_one), ("sweep", at_once)):
-            started = time.perf_counter()
-            results[name] = function()
-            if number:  # the first round compiles
-                found[name].append(time.perf_counter() - started)
-    apart = max(
-        float(np.abs(np.asarray(mine) - np.asarray(other)).max())
-        for pair in zip(*results.values(), strict=True)
-        for mine, other in zip(*(jax.tree.leaves(result.variables) for result in pair), strict=True)
+    networks = {}
+
+    def timed(name: str, function: Callable[[], list[dj.Result]]) -> float:
+        started = time.perf_counter()
+        results = function()
+        seconds = time.perf_counter() - started
+        networks[name] = [result.variables for result in results]
+        return seconds
+
+    functions = {"one by one": one_by_one, "sweep": at_once}
+    found = bench.alternate(
+        {name: partial(timed, name, function) for name, function in functions.items()}, options.rounds
     )
+    apart = bench.largest_difference(*networks.values())
     gains = np.array(found["one by one"]) / np.array(found["sweep"])
     rows = [
         [name, f"{np.median(values):.1f}", f"{len(requests) / np.median(values):.2f}"] for name, values in found.items()
