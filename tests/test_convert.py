@@ -22,7 +22,6 @@ from delete_jax import main as command
 from delete_jax import models
 from delete_jax.checkpoint import Checkpoints
 from delete_jax.models import Network, ResNet
-from delete_jax.parallel import compiler_options
 from delete_jax.predict import make_predictor
 from delete_jax.run import networks
 from tests import tiny
@@ -231,7 +230,7 @@ def test_ten_lines_without_this_package(place, tmp_path):
 
 
 def test_an_exported_function(tmp_path):
-    """Any number of images, any framework's network; with the predictor's options bit-equal to the predictor."""
+    """Any number of images, any framework's network: what the predictor answers, up to the rounding of another program."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (64, 6, 6, 1), np.uint8)
     preprocess = dj.data.normalize([0.5], [0.25])
@@ -242,9 +241,7 @@ def test_an_exported_function(tmp_path):
         exported = jax.export.deserialize(bytearray(path.read_bytes()))
         assert exported.platforms == ("cpu", "cuda", "tpu")
         expected = make_predictor(model, preprocess)(variables, images)
-        found = jax.jit(exported.call, compiler_options=compiler_options())(images)
-        np.testing.assert_array_equal(found, expected)
-        for n in (1, 3):
+        for n in (64, 1, 3):
             np.testing.assert_allclose(exported.call(images[:n]), expected[:n], rtol=1e-5, atol=1e-6)
     models.save_exported(model, variables, path, (6, 6, 1))  # in place of the other
     assert jax.export.deserialize(bytearray(path.read_bytes())).in_avals[0].dtype == np.float32
