@@ -10,9 +10,9 @@ from typing import Any
 
 from delete_jax import methods, models
 from delete_jax.data.images import MAX_SIDE
+from delete_jax.given import shown
 from delete_jax.methods import Method, check_needs
 from delete_jax.methods.finish import FINISHES
-from delete_jax.methods.hyperparameters import shown
 from delete_jax.options import AUTO, MOST_EPOCHS, check_auto, rate
 from delete_jax.parallel import MODES
 from delete_jax.step import BATCH_NORM_MODES

@@ -9,14 +9,13 @@ import jax
 import numpy as np
 import optax
 
+from delete_jax.given import choice, integer, scalar, shown
 from delete_jax.loop import Log, Progress, Row, Store, check_batch_size
 from delete_jax.methods import FORGET, Method
 from delete_jax.methods.finish import FINISHES
-from delete_jax.methods.hyperparameters import shown
 from delete_jax.model import Variables
 from delete_jax.parallel import MODES
 from delete_jax.step import BATCH_NORM_MODES
-from delete_jax.streams import integer
 
 if TYPE_CHECKING:
     import chex
@@ -62,8 +61,7 @@ def checked(options: Options, image_shape: tuple[int, ...]) -> Options:
         ("parallel mode", options.parallel, MODES),
         ("finish", options.finish, (None, *FINISHES)),
     ):
-        if value not in choices:
-            raise ValueError(f"unknown {name} {shown(value)}: choose one of {', '.join(map(str, choices))}")
+        choice(name, value, choices)
     batch_size = integer("batch_size", options.batch_size, 1)
     check_batch(batch_size, image_shape, options.parallel)
     micro_batch = None if options.micro_batch is None else integer("micro_batch", options.micro_batch, 1)
@@ -133,8 +131,7 @@ def check_micro_batch(micro_batch: int | None, batch_size: int, parallel: str) -
 
 def rate(value: Any) -> float:
     """A rate as a Python float; ValueError unless it is a number above 0 in float32, too."""
-    scalar = isinstance(value, (np.generic, np.ndarray, jax.Array)) and np.ndim(value) == 0
-    value = value.item() if scalar else value
+    value = scalar(value)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     with np.errstate(over="ignore", under="ignore"):
         try:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from delete_jax.class_names import class_names as as_class_names
 from delete_jax.columns import Erased, Rows, chunks, picked
 from delete_jax.data.dataset import IGNORE
+from delete_jax.given import array, choice, integer, is_tensor, listed, shown
 from delete_jax.methods.base import CLASSES, COUNTERPARTS, FORGET, MAPS, REMAIN, Stream
-from delete_jax.methods.hyperparameters import shown
 
 MASKS, PIXELS = ("union", "own"), ("all", "forget")
 
@@ -111,11 +110,12 @@ def as_images(images: Any) -> Any:
     """Images on the host: an array, a memory map as it is, or a source that reads them (`columns.Rows`); bfloat16, which
     NumPy's checks do not know as a float, as float32."""
     if isinstance(images, np.memmap):
-        return images
-    if not hasattr(images, "__array__") and all(hasattr(images, name) for name in ("shape", "dtype", "__getitem__")):
+        return images if images.dtype.isnative else Rows(images)
+    is_source = all(hasattr(images, name) for name in ("shape", "dtype", "__getitem__"))
+    if is_source and not (hasattr(images, "__array__") or is_tensor(images)):
         return Rows(images)
-    array = np.asarray(images)
-    return array.astype(np.float32) if array.dtype == jnp.bfloat16 else array
+    found = array(images, "images")
+    return found.astype(np.float32) if found.dtype == jnp.bfloat16 else found
 
 
 def check_samples(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
@@ -144,27 +144,24 @@ def check_samples(images: np.ndarray, labels: np.ndarray, num_classes: int) -> N
 
 
 def check_forget(
-    forget: int | str | Iterable[int | str], num_classes: int, class_names: Sequence[str] | None = None
+    forget: int | str | Iterable[int | str],
+    num_classes: int,
+    class_names: Sequence[str] | Mapping[Any, Any] | None = None,
 ) -> tuple[int, ...]:
     """The classes to forget, sorted.
 
     Args:
       forget: class numbers, or names where `class_names` are known; a single one, or a list, tuple, set, range or
-        one-dimensional array of them. A number is an integer (of Python, NumPy or JAX): neither a float, nor a bool, so that
-        a mask over classes or samples is not taken for numbers.
+        one-dimensional array of them. A number is an integer (of Python, NumPy, JAX or PyTorch): neither a float, nor a bool,
+        so that a mask over classes or samples is not taken for numbers.
       num_classes: k.
-      class_names: the name of class i at position i.
+      class_names: as for `class_names.class_names`.
 
     Raises:
       ValueError: no class, an unknown one, or all of them; something that is neither a number nor a name.
     """
-    if isinstance(forget, (np.ndarray, jax.Array)):
-        if forget.ndim > 1:
-            raise ValueError(f"forget must be a list of classes, got an array of shape {forget.shape}")
-        forget = np.asarray(forget).tolist()
-    if isinstance(forget, (str, bytes, Mapping)) or not isinstance(forget, Iterable):
-        forget = [forget]  # type: ignore[list-item]
-    classes = tuple(sorted({_class_number(class_, num_classes, class_names) for class_ in forget}))
+    names = None if class_names is None else as_class_names(class_names, num_classes)
+    classes = tuple(sorted({_class_number(class_, num_classes, names) for class_ in listed(forget, "forget")}))
     if not classes:
         raise ValueError("no class to forget was given: name at least one, such as forget=[3]")
     if len(classes) == num_classes:
@@ -183,11 +180,13 @@ def check_indices(indices: Any, num_samples: int | None = None) -> np.ndarray:
     Raises:
       ValueError: no sample, one that is not there or stands there twice; something that is no number.
     """
-    if isinstance(indices, (np.ndarray, jax.Array)) and indices.ndim == 1:
-        indices = np.asarray(indices).tolist()
-    if isinstance(indices, (str, bytes, Mapping, np.ndarray, jax.Array)) or not isinstance(indices, Iterable):
+    if (
+        isinstance(indices, (str, bytes, Mapping))
+        or not isinstance(indices, Iterable)
+        or getattr(indices, "ndim", 1) == 0
+    ):
         raise ValueError(f"forget_indices must be a list of numbers of samples, such as [0, 17], got {shown(indices)}")
-    numbers = sorted(integer("a sample to forget", index) for index in indices)
+    numbers = sorted(integer("a sample to forget", index) for index in listed(indices, "forget_indices"))
     if not numbers:
         raise ValueError("no sample to forget was given: name at least one, such as forget_indices=[0]")
     end = numbers[-1] + 1 if num_samples is None else num_samples
@@ -199,16 +198,16 @@ def check_indices(indices: Any, num_samples: int | None = None) -> np.ndarray:
     return np.array(numbers)
 
 
-def _class_number(value: Any, num_classes: int, names: Sequence[str] | None) -> int:
+def _class_number(value: Any, num_classes: int, names: tuple[str, ...] | None) -> int:
     if isinstance(value, str):
         if names is None:
             raise ValueError(f"class {value!r} cannot be looked up: give its number, or class_names as well")
         if value not in names:
             shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
             raise ValueError(f"class {value!r} is unknown: the classes are {shown}")
-        if list(names).count(value) > 1:
+        if names.count(value) > 1:
             raise ValueError(f"class {value!r} stands for several classes: give its number")
-        return list(names).index(value)
+        return names.index(value)
     number = integer("a class to forget", value)
     if not 0 <= number < num_classes:
         raise ValueError(f"class {number} cannot be forgotten: the network has classes 0 to {num_classes - 1}")
@@ -220,32 +219,7 @@ def _class_number(value: Any, num_classes: int, names: Sequence[str] | None) -> 
     return number
 
 
-def integer(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
-    """A Python int of an integer of Python, NumPy or JAX.
-
-    Args:
-      name: what it is, for the message.
-      low, high: the least and the largest value allowed.
-
-    Raises:
-      ValueError: it is something else, or out of range.
-    """
-    try:
-        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
-    except TypeError:  # a float, say
-        number = None
-    if number is None:
-        raise ValueError(f"{name} must be an integer, got {shown(value)}")
-    if (low is not None and number < low) or (high is not None and number > high):
-        least = f"at least {low}" if low is not None else ""
-        most = f"at most {high}" if high is not None else ""
-        raise ValueError(f"{name} must be {' and '.join(filter(None, (least, most)))}, got {number}")
-    return number
-
-
 def check_choices(*, mask: str, pixels: str) -> None:
     """Raises ValueError for an unknown mask or choice of pixels."""
-    if mask not in MASKS:
-        raise ValueError(f"unknown mask {mask!r}: choose one of {', '.join(MASKS)}")
-    if pixels not in PIXELS:
-        raise ValueError(f"unknown pixels {pixels!r}: choose one of {', '.join(PIXELS)}")
+    choice("mask", mask, MASKS)
+    choice("pixels", pixels, PIXELS)

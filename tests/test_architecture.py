@@ -13,15 +13,17 @@ from delete_jax.checkpoint import Checkpoints
 from delete_jax.tasks import TASKS
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "delete_jax"
-CORE = {"columns", "losses", "model", "methods", "step", "parallel"}
+CORE = {"columns", "given", "losses", "model", "methods", "step", "parallel"}
 MOST_LINES = 400
 MAY_IMPORT = {
+    "given": set(),
+    "class_names": {"given"},
     "model": set(),
     "losses": set(),
     "columns": set(),
     "data": set(),
-    "methods": {"losses", "model"},
-    "streams": {"columns", "data", "methods"},
+    "methods": {"given", "losses", "model"},
+    "streams": {"class_names", "columns", "data", "given", "methods"},
     "step": {"losses", "methods", "model"},
     "parallel": {"columns", "methods", "model", "step"},
     "predict": {"model", "parallel", "step"},
@@ -29,7 +31,7 @@ MAY_IMPORT = {
     "processes": set(),
     "loop": {"columns", "memory", "methods", "model", "parallel", "predict", "step"},
     "identity": {"columns", "loop", "methods"},
-    "options": {"loop", "methods", "model", "parallel", "step", "streams"},
+    "options": {"given", "loop", "methods", "model", "parallel", "step"},
     "network_check": {"model", "parallel", "predict", "step"},
     "rate_search": {"columns", "loop", "methods", "model", "options"},
     "preparing": {"columns", "methods", "model", "network_check", "options", "parallel", "predict", "streams"},
@@ -38,16 +40,16 @@ MAY_IMPORT = {
         "processes", "rate_search", "step",
     },
     "sweeping": {"columns", "loop", "methods", "model", "options", "parallel", "preparing", "step", "streams", "unlearning"},
-    "models": {"model", "parallel"},
-    "metrics": {"data"},
+    "models": {"class_names", "given", "model", "parallel"},
+    "metrics": {"data", "given"},
     "checkpoint": {"identity", "processes"},
     "report": {"metrics"},
     "tasks": {
-        "data", "loop", "methods", "metrics", "model", "models", "parallel", "predict", "report", "step", "streams",
+        "data", "given", "loop", "methods", "metrics", "model", "models", "parallel", "predict", "report", "step", "streams",
     },
-    "config": {"data", "methods", "models", "options", "parallel", "step", "streams", "tasks"},
+    "config": {"data", "given", "methods", "models", "options", "parallel", "step", "streams", "tasks"},
     "run": {
-        "checkpoint", "config", "data", "identity", "loop", "methods", "metrics", "model", "models", "network_check", "options",
+        "checkpoint", "class_names", "config", "data", "given", "identity", "loop", "methods", "metrics", "model", "models", "network_check", "options",
         "parallel", "predict", "report", "step", "streams", "tasks", "unlearning",
     },
     "main": {"config", "run"},

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from delete_jax.given import shown
 from delete_jax.methods.anchored import anchored
 from delete_jax.methods.bad_teacher import bad_teacher
 from delete_jax.methods.base import (
@@ -39,7 +40,6 @@ from delete_jax.methods.finetune import finetune
 from delete_jax.methods.finish import finish
 from delete_jax.methods.fisher import fisher
 from delete_jax.methods.gradient_ascent import gradient_ascent
-from delete_jax.methods.hyperparameters import shown
 from delete_jax.methods.l2ul import l2ul_adv, l2ul_imp
 from delete_jax.methods.mu_mis import mu_mis
 from delete_jax.methods.negative_gradient_plus import negative_gradient_plus

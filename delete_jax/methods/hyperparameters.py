@@ -5,13 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec
 
-import jax
-import numpy as np
-
+from delete_jax.given import scalar, shown
 from delete_jax.methods.base import Frozen, Method
 
 P = ParamSpec("P")
@@ -130,14 +127,7 @@ def factory(**kinds: Kind) -> Callable[[Callable[P, Method]], Callable[P, Method
 
 
 def _taken(method: str, name: str, kind: Kind, value: Any) -> Any:
-    scalar = isinstance(value, (np.generic, np.ndarray, jax.Array)) and value.ndim == 0
     try:
-        return kind.take(value.item() if scalar else value)
+        return kind.take(scalar(value))
     except (TypeError, ValueError, OverflowError):  # a traced value raises a TypeError, 10**400 an OverflowError
         raise ValueError(f"{method}: {name} must be {kind.words}, got {shown(value)}") from None
-
-
-def shown(value: Any) -> str:
-    """A value in a message: one line of at most 60 characters, without an address in memory."""
-    text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(repr(value).split()))
-    return f"{text:.60}"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from delete_jax import data, metrics
+from delete_jax.given import shown
 from delete_jax.loop import Result
 from delete_jax.methods import Method, Stream
-from delete_jax.methods.hyperparameters import shown
 from delete_jax.model import Variables
 from delete_jax.report import Examples
 from delete_jax.streams import check_indices, split_samples

@@ -1,0 +1,177 @@
+"""What callers pass in, as NumPy and Python have it: arrays, integers, numbers and lists of class numbers.
+
+A value that could be taken for another one (a mask for numbers, a masked array for its data) is refused, in one line.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def shown(value: Any) -> str:
+    """A value in a message: one line of at most 60 characters, without an address in memory."""
+    try:
+        text = repr(value)
+    except Exception:  # of somebody's class
+        text = f"a {type(value).__name__}"
+    text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(text.split()))
+    return f"{text:.60}"
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether it is a tensor of PyTorch, which is not imported for that."""
+    return any(base.__name__ == "Tensor" and base.__module__.split(".")[0] == "torch" for base in type(value).__mro__)
+
+
+def is_masked(value: Any) -> bool:
+    """Whether it is one of NumPy's masked arrays, or a list of them: `np.asarray` drops the mask."""
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    return any(isinstance(part, np.ma.MaskedArray) for part in parts)
+
+
+def array(value: Any, name: str) -> np.ndarray:
+    """An array on the host, with the machine's byte order.
+
+    Args:
+      value: an array or a tensor of NumPy, JAX, PyTorch or another library that NumPy reads, or nested lists of numbers. bfloat16
+        of PyTorch becomes float32.
+      name: what it is, for the message.
+
+    Raises:
+      ValueError: a masked array, a sparse, quantised or meta tensor, or something that is no array.
+
+    Examples:
+      >>> from delete_jax.given import array
+      >>> array([[1, 2], [3, 4]], "labels").shape
+      (2, 2)
+    """
+    if is_masked(value):
+        raise ValueError(
+            f"{name} must not be a masked array, whose mask would be lost: fill it, such as with .filled(255), or leave out "
+            "what is masked"
+        )
+    try:
+        if is_tensor(value):
+            found = _from_tensor(value, name)
+        elif isinstance(value, (list, tuple)) and value and any(map(is_tensor, value)):
+            found = np.stack([array(part, name) for part in value])
+        else:
+            found = np.asarray(value)
+    except ValueError as error:
+        text = " ".join(str(error).split())
+        raise ValueError(text if text.startswith(name) else f"{name} cannot be read as an array: {text}") from None
+    except Exception as error:  # whatever another library's conversion raises
+        raise ValueError(
+            f"{name} cannot be read as an array: got a {type(value).__name__} ({' '.join(str(error).split()):.120})"
+        ) from error
+    if found.ndim == 0 and found.dtype == object:
+        raise ValueError(
+            f"{name} must be an array, got a {type(value).__name__}: give its content, such as np.stack of it"
+        )
+    return found if found.dtype.isnative else found.astype(found.dtype.newbyteorder("="))
+
+
+def _from_tensor(tensor: Any, name: str) -> np.ndarray:
+    kind = "meta" if tensor.is_meta else "quantised" if tensor.is_quantized else str(tensor.layout).rpartition(".")[2]
+    if kind != "strided":
+        raise ValueError(f"{name} must be a dense tensor, got a {kind} one ({tensor.dtype})")
+    values = tensor.detach().cpu().resolve_conj().resolve_neg()
+    return (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
+
+
+def scalar(value: Any) -> Any:
+    """The Python number of an array or a tensor without axes; whatever else is given, as it is."""
+    is_one = isinstance(value, (np.generic, np.ndarray, jax.Array)) and np.ndim(value) == 0 and not is_masked(value)
+    return value.item() if is_one or (is_tensor(value) and value.ndim == 0 and not value.is_meta) else value
+
+
+def is_truth(value: Any) -> bool:
+    """Whether it is a truth value of Python, NumPy, JAX, PyTorch or any other library: those are no numbers here."""
+    return isinstance(value, bool) or "bool" in str(getattr(value, "dtype", type(value).__name__)).lower()
+
+
+def integer(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
+    """A Python int of an integer of Python, NumPy, JAX or PyTorch.
+
+    Args:
+      name: what it is, for the message.
+      low, high: the least and the largest value allowed.
+
+    Raises:
+      ValueError: it is something else, or out of range.
+    """
+    number = None
+    if not is_truth(value) and not is_masked(value):
+        try:
+            number = operator.index(value)
+        except Exception:  # a float, say; tensors raise their own kinds
+            number = None
+    if number is None:
+        raise ValueError(f"{name} must be an integer, got {shown(value)}")
+    if (low is not None and number < low) or (high is not None and number > high):
+        least = f"at least {low}" if low is not None else ""
+        most = f"at most {high}" if high is not None else ""
+        raise ValueError(f"{name} must be {' and '.join(filter(None, (least, most)))}, got {number}")
+    return number
+
+
+def choice(name: str, value: Any, choices: Iterable[str | None]) -> Any:
+    """The value if it is one of the choices: words, or None.
+
+    Raises:
+      ValueError: it is none of them.
+    """
+    names = tuple(choices)
+    if (value is None or isinstance(value, str)) and value in names:
+        return value
+    raise ValueError(f"unknown {name} {shown(value)}: choose one of {', '.join(map(str, names))}")
+
+
+def listed(value: Any, name: str) -> list[Any]:
+    """The entries of a list, tuple, set, range or other collection, or of an array or tensor with one axis; a single value is a
+    list of one.
+
+    Raises:
+      ValueError: an array with more axes, or one of truth values: a mask says which, and numbers are needed.
+    """
+    if is_masked(value):
+        raise ValueError(f"{name} must not be a masked array, whose mask would be lost: give what is meant as a list")
+    if isinstance(value, (str, bytes, Mapping)):
+        return [value]
+    if isinstance(value, (np.ndarray, jax.Array)) or is_tensor(value):
+        if is_truth(value):
+            raise ValueError(f"{name} must hold numbers, got a mask of truth values: give np.flatnonzero(mask)")
+        if value.ndim > 1:
+            raise ValueError(f"{name} must be a list of numbers, got an array of shape {tuple(value.shape)}")
+        found = array(value, name).tolist()
+        return found if isinstance(found, list) else [found]
+    return list(value) if isinstance(value, Iterable) else [value]
+
+
+def class_numbers(classes: Any, num_classes: int | None = None, name: str = "forget") -> list[int]:
+    """Class numbers, in the order given.
+
+    Args:
+      classes: one, or a list, tuple, set, range or one-dimensional array of integers. A mask over classes or samples is refused.
+      num_classes: k, where it is known.
+      name: what they are, for the message.
+
+    Raises:
+      ValueError: one of them is no integer, or outside of 0 to k - 1.
+    """
+    numbers = [integer(f"{name}: a class", value, 0) for value in listed(classes, name)]
+    if num_classes is not None and (wrong := [number for number in numbers if number >= num_classes]):
+        raise ValueError(f"{name}: there is no class {wrong[0]}: the classes are 0 to {num_classes - 1}")
+    return numbers
+
+
+def is_low_precision(dtype: Any) -> bool:
+    """Whether it is a float of 8 bits or fewer: weights in it need scales that lie elsewhere."""
+    return bool(jnp.issubdtype(dtype, jnp.floating)) and np.dtype(dtype).itemsize < 2
