@@ -147,7 +147,9 @@ def listed(value: Any, name: str) -> list[Any]:
         return [value]
     if isinstance(value, (np.ndarray, jax.Array)) or is_tensor(value):
         if is_truth(value):
-            raise ValueError(f"{name} must hold numbers, got a mask of truth values: give np.flatnonzero(mask)")
+            raise ValueError(
+                f"{name} must hold numbers, got a mask of truth values: give the numbers, such as np.flatnonzero(mask)"
+            )
         if value.ndim > 1:
             raise ValueError(f"{name} must be a list of numbers, got an array of shape {tuple(value.shape)}")
         found = array(value, name).tolist()

@@ -72,7 +72,7 @@ def test_samples_by_number(indices):
 
 
 WRONG = {
-    "a mask": (np.arange(NUM) < 3, "a sample to forget must be an integer, got True"),
+    "a mask": (np.arange(NUM) < 3, "forget_indices must hold numbers, got a mask of truth values"),
     "a float": ([1.0], "must be an integer, got 1.0"),
     "a name": (["cat"], "must be an integer, got 'cat'"),
     "a number": (3, r"a list of numbers of samples, such as \[0, 17\], got 3"),
