@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from delete_jax.given import array
+
 MOST_COPIED_BYTES = 2**28
 """Of images: a selection that is larger is not copied, but read when its samples' turn comes."""
 CHUNK_BYTES = 2**26
@@ -31,11 +33,20 @@ class Rows:
         Args:
           source: an array, a memory map, or anything with a `shape`, a `dtype` and images at `source[integers [m]]`.
           index: which ones, int `[n]`; all when None.
+
+        Raises:
+          ValueError: the source is none.
         """
         self.source = source
-        self.index = np.arange(len(source)) if index is None else index
-        self.shape: tuple[int, ...] = (len(self.index), *source.shape[1:])
-        self.dtype: np.dtype = np.dtype(source.dtype)
+        try:
+            self.index = np.arange(len(source)) if index is None else index
+            self.shape: tuple[int, ...] = (len(self.index), *map(int, source.shape[1:]))
+            self.dtype: np.dtype = np.dtype(source.dtype).newbyteorder("=")
+        except TypeError as error:  # PyTorch's dtypes are none of NumPy's
+            raise ValueError(
+                f"images must come from an array, or from a source with a length, a shape [n, h, w, c] and a dtype of NumPy, got "
+                f"a {type(source).__name__} ({error})"
+            ) from error
 
     @property
     def ndim(self) -> int:
@@ -55,8 +66,23 @@ class Rows:
     def __getitem__(self, key: Any) -> np.ndarray:
         index = self.index[key]
         if np.ndim(index) == 0:
-            return np.asarray(self.source[index[None]])[0]
-        return np.asarray(self.source[index.reshape(-1)]).reshape(*index.shape, *self.shape[1:])
+            return self._read(index[None])[0]
+        return self._read(index.reshape(-1)).reshape(*index.shape, *self.shape[1:])
+
+    def _read(self, index: np.ndarray) -> np.ndarray:
+        """The images `[m, h, w, c]` at these places of the source, which may be anybody's code.
+
+        Raises:
+          ValueError: they have another shape or kind than the source said.
+        """
+        found = array(self.source[index], "images")
+        wanted = (len(index), *self.shape[1:])
+        if found.shape != wanted or not np.can_cast(found.dtype, self.dtype, "same_kind"):
+            raise ValueError(
+                f"the source of images gave {found.dtype} {list(found.shape)} where it said {self.dtype} {list(wanted)}: it must "
+                "give the images asked for, as its shape and dtype say"
+            )
+        return found.astype(self.dtype, copy=False)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or self.dtype, copy=False)

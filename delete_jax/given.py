@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 
@@ -172,8 +171,3 @@ def class_numbers(classes: Any, num_classes: int | None = None, name: str = "for
     if num_classes is not None and (wrong := [number for number in numbers if number >= num_classes]):
         raise ValueError(f"{name}: there is no class {wrong[0]}: the classes are 0 to {num_classes - 1}")
     return numbers
-
-
-def is_low_precision(dtype: Any) -> bool:
-    """Whether it is a float of 8 bits or fewer: weights in it need scales that lie elsewhere."""
-    return bool(jnp.issubdtype(dtype, jnp.floating)) and np.dtype(dtype).itemsize < 2

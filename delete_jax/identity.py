@@ -43,9 +43,14 @@ def describe_method(method: Method) -> dict[str, Any]:
     return {"name": method.name, **{name: show(value) for name, value in method.hyperparameters.items()}}
 
 
-def _completed(found: Any) -> Any:
-    """What a state was made from, its method with the hyper-parameters that an earlier version did not have."""
+def _completed(found: Any, mine: Mapping[str, Any]) -> Any:
+    """What a state was made from: its method with the hyper-parameters that an earlier version did not have, its functions only
+    where they can be compared with `mine`, those of this process (`traced.functions`)."""
     method = found.get("method") if isinstance(found, dict) else None
+    if isinstance(found, dict) and "functions" in mine:
+        theirs = found.get("functions")
+        if not isinstance(theirs, dict) or theirs.get("versions") != mine["functions"]["versions"]:
+            found = {**found, "functions": mine["functions"]}
     if not isinstance(method, dict) or method.get("name") not in METHODS:
         return found
     defaults = json.loads(json.dumps(describe_method(create(method["name"]))))
@@ -62,6 +67,11 @@ class Identified:
         """`identity` is what JSON can hold."""
         self.store = store
         self.identity = json.loads(json.dumps(identity))
+
+    @property
+    def directory(self) -> str:
+        """Where the store keeps its states; "" where it has no such place."""
+        return str(getattr(self.store, "directory", ""))
 
     def save(self, epoch: int, tree: Any, meta: dict[str, Any]) -> None:
         self.store.save(epoch, tree, {**meta, "identity": self.identity})
@@ -80,9 +90,9 @@ class Identified:
         saved = self.store.restore()
         if saved is None:
             return None
-        found = _completed(saved[1].get("identity"))
+        found = _completed(saved[1].get("identity"), self.identity)
         if found != self.identity:
-            where = getattr(self.store, "directory", "the store")
+            where = self.directory or "the store"
             if found is None:
                 what = "does not say what it was made from, as earlier versions wrote it"
             else:

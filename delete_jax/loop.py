@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import time
@@ -97,6 +98,16 @@ class Result(NamedTuple):
     search: Sequence[Row] = ()
     peak_bytes: int | None = None
 
+    def __repr__(self) -> str:
+        """One line; the weights themselves are in `variables`."""
+        weights = sum(np.size(leaf) for leaf in jax.tree.leaves(self.variables.get("params", {})))
+        said = [f"{weights:,} parameters", f"{len(self.history)} steps"]
+        if self.history:
+            said.append(f"loss {self.history[0]['loss']:.4g} to {self.history[-1]['loss']:.4g}")
+        if self.lr is not None:
+            said.append(f"lr {self.lr:g}")
+        return f"Result({', '.join([*said, f'{self.seconds:.1f} s'])})"
+
 
 def epoch_indices(seed: int, epoch: int, n: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """The batches of one epoch: a pure function of (seed, epoch).
@@ -173,14 +184,16 @@ def fit(
     check_batch_size(batch_size, trainer.num_shards)
     sizes = {name: len(stream["label"]) for name, stream in streams.items()}
     first_epoch, seconds, compile_seconds, peak = 0, spent_seconds, 0.0, None
+    meta: Mapping[str, Any] = {}
     if store is not None and (saved := store.restore()) is not None:
         tree, meta = saved
         state = from_saved(tree, state)
         first_epoch, seconds, compile_seconds = meta["epoch"], meta["seconds"], meta["compile_seconds"]
         peak = meta.get("peak_bytes")
-    history, evaluations = log.resume(first_epoch) if log is not None else ([], [])
+    history, evaluations = kept_rows(meta) if log is None else log.resume(first_epoch)
+    source = str(getattr(store, "directory", ""))
     if first_epoch >= epochs:
-        return Result(state.variables, history, evaluations, seconds, compile_seconds, peak_bytes=peak)
+        return Result(state.variables, history, evaluations, seconds, compile_seconds, source, peak_bytes=peak)
     streams = bring(trainer, streams, resident)
     state, teacher, constants = trainer.replicate((state, teacher, dict(constants or {})))
     on_host = any(isinstance(column, Rows) for stream in streams.values() for column in stream.values())
@@ -230,6 +243,7 @@ def fit(
             log.append(rows, evaluations[-1:] if epoch else evaluations)
         if store is not None:
             meta = {
+                **(kept(history, evaluations) if log is None else {}),
                 "epoch": epoch + 1,
                 "seconds": seconds,
                 "compile_seconds": compile_seconds,
@@ -238,7 +252,24 @@ def fit(
                 **(about or {}),
             }
             store.save(epoch + 1, as_saved(jax.device_get(state)), meta)
-    return Result(state.variables, history, evaluations, seconds, compile_seconds, peak_bytes=peak)
+    return Result(state.variables, history, evaluations, seconds, compile_seconds, source, peak_bytes=peak)
+
+
+def kept(history: Sequence[Row], evaluations: Sequence[Row]) -> dict[str, Any]:
+    """The rows of a training without a log, as `meta` of a state has them: a resumed training begins with them."""
+
+    def plain(value: Any) -> Any:
+        return value.tolist() if hasattr(value, "tolist") else str(value)
+
+    columns = {name: [row[name] for row in history] for name in (history[0] if history else ())}
+    return json.loads(json.dumps({"history": columns, "rows": list(evaluations)}, default=plain))
+
+
+def kept_rows(meta: Mapping[str, Any]) -> tuple[list[Row], list[Row]]:
+    """The history and the evaluations that `kept` was given; none where a state has none, as earlier versions wrote it."""
+    columns = meta.get("history", {})
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return rows, list(meta.get("rows", ()))
 
 
 def resident_bytes(resident: int | str) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 if TYPE_CHECKING:
     import chex
@@ -54,6 +55,12 @@ def as_given(tree: Any, like: Any) -> Any:
     return jax.tree.map(cast, contained_as(tree, like), like)
 
 
+def plain_key(leaf: Any) -> Any:
+    """The numbers of a random key, which NumPy and stores take; any other leaf as it is."""
+    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf)) if is_key else leaf
+
+
 def as_saved(tree: Any) -> dict[str, Any]:
     """Any pytree, whatever its containers are, as nested dicts of its leaves by name: what a store takes."""
     nested: dict[str, Any] = {}
@@ -62,7 +69,7 @@ def as_saved(tree: Any) -> dict[str, Any]:
         here = nested
         for name in outer:
             here = here.setdefault(name, {})
-        here[last] = leaf
+        here[last] = plain_key(leaf)
     return nested
 
 
@@ -76,6 +83,8 @@ def from_saved(saved: Any, like: Any) -> Any:
 
     def take(path: tuple[Any, ...], leaf: Any) -> Any:
         value = values.get(name := leaf_name(path))
+        if value is not None and jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(leaf))
         if value is None or jnp.shape(value) != jnp.shape(leaf):
             found = "nothing" if value is None else f"an array {list(jnp.shape(value))}"
             raise ValueError(f"what was saved is of another network: {found} for {name} {list(jnp.shape(leaf))}")

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from delete_jax.given import is_masked, is_tensor
 from delete_jax.model import Model, Variables, first_line, leaf_name
 from delete_jax.parallel import run_key
 from delete_jax.predict import make_predictor
-from delete_jax.step import init_state
+from delete_jax.step import init_state, take_update
 
 BATCH, IMAGES = 2, 8
 HOW = "Model(apply=lambda variables, x: …, apply_train=lambda variables, x, key: (logits, variables))"
@@ -113,7 +114,7 @@ def check_training(
     except NameError as error:
         raise ValueError(
             f"the network's training mode needs a mapped axis that this run does not have: {first_line(error)}; build it "
-            "without axis_name"
+            "without axis_name, or pass parallel='pmap' on several devices"
         ) from error
     except Exception as error:  # of any kind, as above
         raise ValueError(
@@ -129,6 +130,8 @@ def check_training(
     if not isinstance(updated, Mapping):
         raise ValueError(f"apply_train must return (logits, variables), got {_shown(updated)} for the variables")
     _check_state(given, dict(updated))
+    if axis_name is not None and jax.device_count() > 1:
+        _check_synchronised(model, given, x, key, axis_name)
 
 
 def check_answers(model: Model, variables: Variables, images: np.ndarray, preprocess: Callable) -> None:
@@ -146,6 +149,55 @@ def check_answers(model: Model, variables: Variables, images: np.ndarray, prepro
         )
 
 
+def check_optimiser(tx: optax.GradientTransformation, variables: Variables) -> None:
+    """Traces an optimiser's first state and one update of the network's parameters.
+
+    Raises:
+      ValueError: it needs something that a training step does not have, or returns something else than an update for each weight
+        and a state like the one before; names the optimiser.
+    """
+
+    def one_step(given: Variables) -> tuple[Any, Any, Any, Any]:
+        state = init_state(given, tx)
+        updates, after = take_update(tx, state.params, state.opt_state, state.params, jnp.float32(0))
+        return state.params, updates, state.opt_state, after
+
+    try:
+        params, updates, before, after = jax.eval_shape(one_step, dict(variables))
+    except Exception as error:  # of somebody's code
+        reason = next((why for sign, why in _NEEDS.items() if sign in str(error)), first_line(error))
+        raise ValueError(
+            f"tx: the optimiser {_origin(tx)} cannot be used: {reason}; each step gives it gradients, its state, the parameters, "
+            "value= (the loss) and grad="
+        ) from error
+    for what, found, like in (("updates", updates, params), ("a state", after, before)):
+        pairs = zip(*map(jax.tree.leaves, (found, like)), strict=False)
+        if str(jax.tree.structure(found)) != str(jax.tree.structure(like)) or any(a.shape != b.shape for a, b in pairs):
+            raise ValueError(f"tx: the optimiser {_origin(tx)} returns {what} of another form than it was given")
+
+
+_NEEDS = {
+    "value_fn": "it computes the loss several times in a step (value_fn=), which has it once",
+    "obj_fn": "it differentiates the loss again in a step (obj_fn=), which has its gradients once",
+    "'fast'": "it trains pairs of parameters (LookaheadParams)",
+}
+"""What some optimisers need that a step does not have, by a word of the error that they then raise."""
+
+
+def _origin(tx: Any) -> str:
+    """The name of the function that made an optimiser: of `adam.<locals>.update_fn` it is adam; of a chain with its members."""
+    update = getattr(tx, "update", tx)
+    update = getattr(update, "func", update)
+    name = getattr(update, "__qualname__", type(tx).__name__).partition(".")[0]
+    cells = [cell.cell_contents for cell in getattr(update, "__closure__", None) or ()]
+    if name == "with_extra_args_support":
+        return next((_origin(cell) for cell in cells if hasattr(cell, "update")), name)
+    members = next(
+        (cell for cell in cells if isinstance(cell, (tuple, list)) and cell and all(map(callable, cell))), ()
+    )
+    return f"chain({', '.join(map(_origin, members))})" if name == "chain" and members else name
+
+
 def _check_weights(variables: Variables) -> None:
     if not isinstance(variables, Mapping) or "params" not in variables:
         raise ValueError(
@@ -153,21 +205,28 @@ def _check_weights(variables: Variables) -> None:
         )
     leaves = jax.tree_util.tree_flatten_with_path(variables)[0]
     for path, leaf in leaves:
-        dtype = getattr(leaf, "dtype", None)
         is_trained = bool(path) and getattr(path[0], "key", None) == "params"
-        if dtype is None or not hasattr(leaf, "shape"):
-            raise ValueError(f"variables must hold arrays: {leaf_name(path)} is a {type(leaf).__name__}")
+        if not isinstance(leaf, (np.ndarray, np.generic, jax.Array, jax.ShapeDtypeStruct)) or is_masked(leaf):
+            kind = "masked array" if is_masked(leaf) else type(leaf).__name__
+            hint = ": convert the network by models.from_torch" if is_tensor(leaf) else ""
+            raise ValueError(f"variables must hold arrays of NumPy or JAX: {leaf_name(path)} is a {kind}{hint}")
+        dtype = leaf.dtype
         if jnp.issubdtype(dtype, jax.dtypes.prng_key):
             raise ValueError(
                 f"variables must hold numbers: {leaf_name(path)} is a random key, which apply_train is given instead"
             )
-        if is_trained and not jnp.issubdtype(dtype, jnp.floating):
+        if is_trained and (not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 2):
             raise ValueError(
-                f"the network's weights must be real floating-point numbers: {leaf_name(path)} is {dtype}; convert it, or keep "
-                "what is not trained in another collection than params"
+                f"the network's weights must be real floating-point numbers of 16 bits or more: {leaf_name(path)} is {dtype}; "
+                "convert it (quantised weights with their scales), or keep what is not trained in another collection than params"
             )
         if not (jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)):
             raise ValueError(f"variables must hold numbers: {leaf_name(path)} is {dtype}")
+        if not dtype.isnative:
+            raise ValueError(
+                f"variables must have this machine's byte order: {leaf_name(path)} is {dtype}; convert it, such as "
+                f".astype('{dtype.newbyteorder('=').name}')"
+            )
     if not jax.tree.leaves(variables["params"]):
         raise ValueError("variables hold no weights: 'params' is empty")
     if (name := not_finite(variables)) is not None:
@@ -248,6 +307,51 @@ def _check_state(given: Variables, updated: Variables) -> None:
         else:
             continue
         raise ValueError(f"apply_train must return the variables that it was given, with new values: {name} {what}")
+
+
+def _check_synchronised(model: Model, variables: Variables, x: Any, key: Any, axis_name: str) -> None:
+    """Raises ValueError where running statistics would be those of one device's part of a batch alone: they depend on the images
+    by a way without a collective operation."""
+    axes = [(axis_name, jax.device_count())]
+    traced, shapes = jax.make_jaxpr(model.apply_train, axis_env=axes, return_shape=True)(variables, x, key)
+    before, place = len(jax.tree.leaves(variables)), traced.jaxpr.invars
+    _, is_own = _own(
+        traced.jaxpr, [before <= i < before + len(jax.tree.leaves(x)) for i in range(len(place))], axis_name
+    )
+    names = [leaf_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(shapes)[0]]
+    for name, own in zip(names, is_own, strict=True):
+        if own and name.startswith("1/") and not name.startswith("1/params/"):
+            raise ValueError(
+                f"under parallel='pmap', the running statistics {name.removeprefix('1/')} would be those of one device's part of "
+                f"each batch: use parallel='sharding', or a BatchNorm with axis_name={axis_name!r}, such as models.BatchNorm"
+            )
+
+
+def _own(jaxpr: Any, inputs: Sequence[bool], axis_name: str) -> tuple[bool, list[bool]]:
+    """Whether a traced function has collectives over an axis, and which of its results are a device's own, given which of its
+    inputs are."""
+    own = dict(zip(jaxpr.invars, inputs, strict=True))
+    has_any = False
+    for step in jaxpr.eqns:
+        given = [own.get(value, False) if not hasattr(value, "val") else False for value in step.invars]
+        inner = [
+            getattr(part, "jaxpr", part)
+            for part in step.params.values()
+            if hasattr(getattr(part, "jaxpr", part), "eqns")
+        ]
+        axes = step.params.get("axes", step.params.get("axis_name", ()))
+        is_collective = axis_name in (axes if isinstance(axes, (tuple, list)) else (axes,))
+        results = [any(given)] * len(step.outvars)
+        if len(inner) == 1 and len(inner[0].invars) == len(given) and len(inner[0].outvars) == len(results):
+            is_collective, results = _own(inner[0], given, axis_name)  # a call
+        elif inner:  # a loop or a branch
+            is_collective = any(_own(part, [True] * len(part.invars), axis_name)[0] for part in inner)
+            results = [any(given) and not is_collective] * len(results)
+        elif is_collective:
+            results = [False] * len(results)
+        has_any |= is_collective
+        own |= dict(zip(step.outvars, results, strict=True))
+    return has_any, [own.get(value, False) if not hasattr(value, "val") else False for value in jaxpr.outvars]
 
 
 def _shown(value: Any) -> str:

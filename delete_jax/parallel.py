@@ -76,15 +76,18 @@ def make_trainer(
 
     Args:
       num_parts: of each batch, which go through the network one after the other (see `step.PartSteps`).
-      mode: "jit": one device. "pmap": data parallelism over all devices of all processes. "sharding": the same by `jit`
-        and `NamedSharding`. "auto": "jit" where there is one device, else "pmap".
+      mode: "jit": one device. "sharding": data parallelism over all devices of all processes, by `jit` and `NamedSharding`.
+        "pmap": the same by `pmap`, for networks whose batch statistics are taken over its axis. "auto": "jit" where there is one
+        device, else "sharding".
 
     Raises:
       ValueError: unknown mode or batch_norm, or "jit" with several processes.
     """
     mode = meant(mode)
     if mode == "jit" and jax.process_count() > 1:
-        raise ValueError(f"parallel mode 'jit' uses one device, but {jax.process_count()} processes run: use 'pmap'")
+        raise ValueError(
+            f"parallel mode 'jit' uses one device, but {jax.process_count()} processes run: use 'sharding'"
+        )
     return _trainer(model, method, tx, preprocess, augment, batch_norm, mode, num_parts)
 
 
@@ -179,7 +182,7 @@ def meant(mode: str) -> str:
     """
     if mode not in MODES:
         raise ValueError(f"unknown parallel mode {mode!r}: choose one of {', '.join(MODES)}")
-    return ("jit" if jax.device_count() == 1 else "pmap") if mode == "auto" else mode
+    return ("jit" if jax.device_count() == 1 else "sharding") if mode == "auto" else mode
 
 
 def on_each_device(batch: int, mode: str) -> tuple[int, str | None]:

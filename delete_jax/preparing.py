@@ -11,11 +11,13 @@ import jax
 import numpy as np
 
 from delete_jax.columns import Rows
+from delete_jax.given import array
 from delete_jax.methods import FORGET, Method, Setup, Stream
 from delete_jax.methods.base import check_needs
+from delete_jax.methods.contract import called, check_prepared
 from delete_jax.methods.finish import overwrite
 from delete_jax.model import Model, Variables
-from delete_jax.network_check import as_is, check_answers, check_network, check_training
+from delete_jax.network_check import as_is, check_answers, check_network, check_optimiser, check_training
 from delete_jax.options import AUTO, Options, check_auto
 from delete_jax.parallel import Trainer, make_trainer, on_each_device, run_key
 from delete_jax.predict import make_predictor
@@ -48,7 +50,7 @@ def given_samples(
     Raises:
       ValueError: something is wrong with them; one line says what.
     """
-    images, labels = as_images(images), np.asarray(labels)
+    images, labels = as_images(images), array(labels, "labels")
     num_classes = check_network(model, variables, images, options.preprocess or as_is, labels)
     check_samples(images, labels, num_classes)
     return images, labels, num_classes
@@ -116,7 +118,9 @@ def set_up(
     check_request(streams, num_classes, forget, method, options)
     preprocess = options.preprocess or as_is
     images = next(iter(streams.values()))["image"]
-    if method.edit is None and options.batch_norm == "train":
+    if options.tx is not None:
+        check_optimiser(options.tx, variables)
+    if method.edit is None and (options.batch_norm == "train" or "batch_norm" not in method.settings):
         size = (options.micro_batch or options.batch_size) * (len(streams) + (method.reorient is not None))
         check_training(model, variables, images, preprocess, *on_each_device(size, options.parallel))
     check_answers(model, variables, images, preprocess)
@@ -177,7 +181,8 @@ def num_steps(streams: Mapping[str, Stream], options: Options) -> int:
 def make_ready(method: Method, setup: Setup, tx: optax.GradientTransformation, options: Options) -> Ready:
     """Lets the method prepare, computes the teacher's answers if it can be done once, and makes the trainer."""
     started = time.perf_counter()
-    prepared = method.prepare(setup)
+    prepared = called(method, "prepare", setup)
+    check_prepared(method, prepared, setup.streams)
     given = {**setup.streams, **prepared.streams}
     streams = {name: stream | prepared.columns.get(name, {}) for name, stream in given.items()}
     augment = options.augment if "augment" in method.settings else None
@@ -193,7 +198,7 @@ def make_ready(method: Method, setup: Setup, tx: optax.GradientTransformation, o
     is_known = all("teacher_logits" in stream for stream in streams.values()) and method.reorient is None
     in_step = method.uses_teacher and not is_known
     seconds = time.perf_counter() - started
-    student, start = (setup.model, setup.teacher) if method.wrap is None else method.wrap(setup)
+    student, start = (setup.model, setup.teacher) if method.wrap is None else called(method, "wrap", setup)
     num_parts = options.batch_size // (options.micro_batch or options.batch_size)
     trainer = make_trainer(student, method, tx, setup.preprocess, augment, batch_norm, options.parallel, num_parts)
     teacher = setup.teacher if in_step else None

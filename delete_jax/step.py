@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -14,6 +15,7 @@ import numpy as np
 import optax
 
 from delete_jax.methods.base import ANCHOR, FORGET, Context, Method, Output, Stream
+from delete_jax.methods.contract import checked_terms
 from delete_jax.model import Model, Variables, as_given
 
 if TYPE_CHECKING:
@@ -49,7 +51,8 @@ class TrainState:
 
 
 def init_state(variables: Variables, tx: optax.GradientTransformation) -> TrainState:
-    """A state that starts at a *copy* of `variables`: its buffers will be donated, those of the teacher must survive.
+    """A state that starts at a *copy* of `variables`: its buffers will be donated, those of the teacher must survive. What an
+    optimiser keeps of the parameters (prodigy, schedule-free, SAM) is copied too: no buffer may be donated twice.
 
     Parameters narrower than float32 (bfloat16, float16) are trained as float32: there, an update at a small rate would be
     rounded away. `unlearn` rounds its result to the dtypes that it was given.
@@ -57,11 +60,14 @@ def init_state(variables: Variables, tx: optax.GradientTransformation) -> TrainS
     variables = jax.tree.map(_copy, dict(variables))
     params = variables.pop("params")
     params = jax.tree.map(_float, params)
-    return TrainState(step=jnp.zeros((), jnp.int32), params=params, model_state=variables, opt_state=tx.init(params))
+    opt_state = jax.tree.map(_copy, tx.init(params))
+    return TrainState(step=jnp.zeros((), jnp.int32), params=params, model_state=variables, opt_state=opt_state)
 
 
 def _copy(leaf: Any) -> chex.Array:
     leaf = jax.device_put(leaf, may_alias=False)  # jnp.array(leaf, copy=True) compiles a program for each shape
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):  # random keys of an optimiser
+        return leaf
     return leaf.astype(leaf.dtype)  # not weakly typed: the step returns none that are
 
 
@@ -90,6 +96,7 @@ def make_train_step(
 
     Args:
       preprocess: stored images `[b, h, w, c]` -> the network's input.
+      tx: built for a rate of 1. It may take optax's extra arguments `value` (the loss) and `grad`.
       augment: `(stored images, a key per sample) -> stored images`; teacher and student see the same. Where labels are
         maps: `(images, keys, maps) -> (images, maps)`, maps being a tuple of `[b, h, w, ...]` that move with the image,
         0 where nothing was (`data.paired_augmentation`).
@@ -216,22 +223,20 @@ def _pieces(
 
         def loss_fn(params):
             logits, variables = student({"params": params, **model_state}, x, key)
-            outputs = {
-                name: Output(streams[name], part, teacher_logits[name])
-                for name, part in zip(streams, _split(_float(logits), sizes), strict=True)
-            }
+            parts = zip(streams, _split(_float(logits), sizes), strict=True)
+            outputs = {name: Output(streams[name], part, teacher_logits[name]) for name, part in parts}
             frozen = jax.lax.stop_gradient(dict(variables))
             student_now = frozen | {"params": params}
             context = Context(constants, state.step, student_now, run, weights, total, model, preprocess)
-            terms = method.loss(outputs, context)
+            terms = checked_terms(method, outputs, context)
             means = [
                 jax.tree.map(lambda values: jnp.sum(streams[name]["weight"] * values) / totals[name], term)
                 for name, term in terms.items()
             ]
             loss = sum(term.loss for term in means)
-            parts = [term.parts._asdict() for term in means if term.parts is not None]
-            whole = len(parts) == len(means)  # else they would not add up to the loss
-            metrics = {"loss": loss, **(jax.tree.map(lambda *part: sum(part), *parts) if whole else {})}
+            split = [term.parts._asdict() for term in means if term.parts is not None]
+            whole = len(split) == len(means)  # else they would not add up to the loss
+            metrics = {"loss": loss, **(jax.tree.map(lambda *part: sum(part), *split) if whole else {})}
             return loss, (metrics, {name: leaf for name, leaf in variables.items() if name != "params"})
 
         grads, (metrics, model_state) = jax.grad(loss_fn, has_aux=True)(state.params)
@@ -254,7 +259,7 @@ def _pieces(
     def update(state: TrainState, found, lr, constants) -> tuple[TrainState, Metrics]:
         *sums, model_state = found
         grads, metrics = total(tuple(sums))
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        updates, opt_state = take_update(tx, grads, state.opt_state, state.params, metrics["loss"])
         if "update_mask" in constants:
             updates = jax.tree.map(lambda u, mask: u * mask.astype(u.dtype), updates, constants["update_mask"])
         params = jax.tree.map(lambda p, u: p + (jnp.asarray(lr, u.dtype) * u).astype(p.dtype), state.params, updates)
@@ -262,6 +267,24 @@ def _pieces(
         return TrainState(state.step + 1, params, model_state, opt_state), metrics
 
     return join, gradients, update
+
+
+def take_update(
+    tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any, loss: chex.Array
+) -> tuple[Any, Any]:
+    """The optimiser's updates and its next state, of the dtypes that it had. An optimiser that takes optax's extra arguments is
+    given the loss (`value=`) and the gradients (`grad=`)."""
+    known = inspect.signature(tx.update).parameters
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known.values())
+    extra = {name: given for name, given in (("value", loss), ("grad", grads)) if takes_any or name in known}
+    updates, after = tx.update(grads, opt_state, params, **extra)
+    return updates, jax.tree.map(_typed_as, after, opt_state)
+
+
+def _typed_as(value: Any, like: Any) -> chex.Array:
+    """The value in the dtype of another one: a state that changed it from step to step would be compiled twice."""
+    value = jnp.asarray(value)
+    return value if jnp.issubdtype(value.dtype, jax.dtypes.extended) else jnp.astype(value, like.dtype)
 
 
 def make_eval_step(
@@ -321,13 +344,27 @@ def _with_images(
     keys = jnp.concatenate([stream_keys(i, size) for i, size in enumerate(sizes)])
     images = jnp.concatenate([column["image"] for column in streams.values()])
     if not with_maps or next(iter(streams.values()))["label"].ndim == 1:
-        parts = [{"image": part} for part in _split(change(images, keys), sizes)]
+        changed = change(images, keys)
+        _check_changed(changed, images, is_exact=not with_maps)
+        parts = [{"image": part} for part in _split(changed, sizes)]
     else:
         maps = [_maps(column) for column in streams.values()]
         images, moved = change(images, keys, tuple(jnp.concatenate(columns) for columns in zip(*maps, strict=True)))
         columns = zip(_split(images, sizes), *(_split(part, sizes) for part in moved), strict=True)
         parts = [_from_maps(*column) for column in columns]
     return {name: column | part for (name, column), part in zip(streams.items(), parts, strict=True)}
+
+
+def _check_changed(changed: Any, images: chex.Array, is_exact: bool) -> None:
+    """Raises ValueError unless a function of images, which may be anybody's, returned an image for each; `is_exact`: of the same
+    shape and dtype."""
+    shape, dtype = jnp.shape(changed), getattr(changed, "dtype", None)
+    wanted = images.shape if is_exact else (len(images), *shape[1:])
+    if len(shape) != 4 or shape != wanted or (is_exact and dtype != images.dtype):
+        who = "the method's reorient" if is_exact else "augment"
+        raise ValueError(
+            f"{who} must return an image for each of those given, {images.dtype} {list(images.shape)}, got {dtype} {list(shape)}"
+        )
 
 
 def _maps(column: Stream) -> tuple[chex.Array, ...]:

@@ -18,10 +18,11 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from delete_jax.columns import place, without
+from delete_jax.given import listed, shown
 from delete_jax.loop import NonFiniteError, Result, check_finite, epoch_picks, epoch_rows
 from delete_jax.methods import Method, Setup, Stream, as_method
 from delete_jax.model import Model, Variables
-from delete_jax.options import Options, checked
+from delete_jax.options import AUTO, Options, checked
 from delete_jax.parallel import compiler_options, gather_batches, outside_meshes, run_key, scalars
 from delete_jax.preparing import Ready, check_request, given_samples, make_ready, make_setup, num_steps, set_up, split
 from delete_jax.step import init_state, make_train_step, sgd
@@ -56,7 +57,7 @@ def sweep(
     variables: Variables,
     images: np.ndarray,
     labels: np.ndarray,
-    requests: Sequence[Request | tuple[Any, ...]],
+    requests: Iterable[Any],
     *,
     epochs: int = 5,
     batch_size: int = 128,
@@ -78,7 +79,8 @@ def sweep(
 
     Args:
       model, variables, images, labels: as for `unlearn`.
-      requests: `Request`, or tuples of its fields.
+      requests: a list of them. Each is a `Request`, a tuple or a dict of its fields, or only what to forget: a class, or a list of
+        classes, in which case the rest has its defaults.
       epochs, batch_size, mask, pixels, batch_norm, preprocess, augment, tx, finish, class_names: as for `unlearn`, the
         same for all requests.
 
@@ -104,9 +106,7 @@ def sweep(
       >>> [sorted(set(model.apply(result.variables, images).argmax(-1).tolist())) for result in results]
       [[0, 1, 2], [1, 2, 3]]
     """
-    lines = [Request(*request) for request in requests]
-    if not lines:
-        raise ValueError("there is no request: give at least one, such as Request(forget=[3])")
+    lines = _as_requests(requests)
     shared = Options(
         epochs=epochs, batch_size=batch_size, batch_norm=batch_norm, preprocess=preprocess, augment=augment, tx=tx,
         parallel="jit", finish=finish,
@@ -124,6 +124,36 @@ def sweep(
 
         found.append(Line(make, num_classes, classes, method, options))
     return sweep_streams(model, variables, found)
+
+
+def _as_requests(given: Any) -> list[Request]:
+    """The requests that a user means; ValueError for something else."""
+    if isinstance(given, (str, bytes, Mapping, Request)) or not isinstance(given, Iterable):
+        raise ValueError(f"requests must be a list, such as [Request(forget=[3])], got {shown(given)}")
+    found = []
+    for number, request in enumerate(listed(given, "requests")):
+        with _named(number):
+            found.append(_as_request(request))
+    if not found:
+        raise ValueError("there is no request: give at least one, such as Request(forget=[3])")
+    return found
+
+
+def _as_request(given: Any) -> Request:
+    if isinstance(given, Request):
+        return given
+    names = Request._fields
+    if isinstance(given, Mapping):
+        if unknown := [name for name in given if name not in names]:
+            raise ValueError(f"a request has no field {shown(unknown[0])}: its fields are {', '.join(names)}")
+        if "forget" not in given:
+            raise ValueError(f"a request needs the field forget, the classes to erase, got {shown(given)}")
+        return Request(**given)
+    if isinstance(given, tuple):
+        if not 1 <= len(given) <= len(names):
+            raise ValueError(f"a tuple must hold a request's fields, {', '.join(names)}, got {shown(given)}")
+        return Request(*given)
+    return Request(given)
 
 
 @contextlib.contextmanager
@@ -149,7 +179,8 @@ class Line(NamedTuple):
 def sweep_streams(model: Model, variables: Variables, lines: Sequence[Line]) -> list[Result | NonFiniteError]:
     """`sweep` for streams that are made otherwise than by the samples' classes; results and errors as there.
 
-    The samples of a request are made for its checks, and again for its training: those of all at once might not fit.
+    The samples of a request are made for its checks, and again for its training: those of all at once might not fit. Requests
+    with micro-batches, or with a limit of images on the devices, run one by one.
     """
     lengths: list[int] = []
     groups: dict[Any, list[int]] = {}
@@ -157,8 +188,7 @@ def sweep_streams(model: Model, variables: Variables, lines: Sequence[Line]) -> 
         with _named(number):
             streams, group = line.make(), (line.method, line.options._replace(lr=0, seed=0))
             options = checked(line.options, next(iter(streams.values()))["image"].shape[1:])
-            if isinstance(options.lr, str):
-                raise ValueError(f"lr={options.lr!r} is for unlearn: in a sweep, give each request a number")
+            _check_options(options)
             if group in groups:  # the network was traced for an earlier request
                 check_request(streams, line.num_classes, line.forget, line.method, options)
             else:
@@ -167,8 +197,9 @@ def sweep_streams(model: Model, variables: Variables, lines: Sequence[Line]) -> 
         groups.setdefault(group, []).append(number)
     results: list[Any] = [None] * len(lines)
     devices = jax.local_devices()
-    for (method, _), numbers in groups.items():
-        alone = len(devices) == 1 or method.edit is not None or method.wrap is not None
+    for (method, shared), numbers in groups.items():
+        in_parts = shared.micro_batch is not None or shared.resident != AUTO
+        alone = len(devices) == 1 or method.edit is not None or method.wrap is not None or in_parts
         numbers.sort(key=lambda number: lengths[number])  # those that end together run together
         size = 1 if alone else len(devices)
         for begin in range(0, len(numbers), size):
@@ -178,6 +209,15 @@ def sweep_streams(model: Model, variables: Variables, lines: Sequence[Line]) -> 
             for number, result in zip(wave, trained, strict=True):
                 results[number] = result
     return results
+
+
+def _check_options(options: Options) -> None:
+    """Raises ValueError for an option that a sweep has no place for."""
+    if isinstance(options.lr, str):
+        raise ValueError(f"lr={options.lr!r} is for unlearn: in a sweep, give each request a number")
+    for name in ("evaluate", "log", "store", "progress"):
+        if getattr(options, name) is not None:
+            raise ValueError(f"{name} is for unlearn: a sweep keeps nothing on the way, leave it out")
 
 
 class _Task(NamedTuple):

@@ -14,9 +14,10 @@ import optax
 
 from delete_jax.columns import without
 from delete_jax.identity import Identified, describe_method, differences, digest
-from delete_jax.loop import Log, NonFiniteError, Progress, Result, Row, Store, bring, fit
+from delete_jax.loop import Log, NonFiniteError, Progress, Result, Row, Store, bring, fit, kept, kept_rows
 from delete_jax.memory import peak_bytes
 from delete_jax.methods import FORGET, Method, Setup, Stream, as_method
+from delete_jax.methods.contract import called, check_edited
 from delete_jax.methods.finish import overwrite
 from delete_jax.model import Model, Variables, as_given, as_saved, from_saved
 from delete_jax.network_check import not_finite
@@ -27,6 +28,7 @@ from delete_jax.preparing import Ready, given_samples, make_ready, num_steps, se
 from delete_jax.processes import from_first, others_than_first
 from delete_jax.rate_search import find_rate, hold_out, make_judge, warning
 from delete_jax.step import init_state, sgd
+from delete_jax.traced import functions
 
 
 @outside_meshes
@@ -161,7 +163,12 @@ def unlearn_streams(
         _check_same(variables, streams, forget, method, options)
     if options.store is not None and not isinstance(options.store, Identified):
         # One process reads all images.
-        identity = from_first(lambda: origin(variables, streams, forget, method, options))
+        identity = from_first(
+            lambda: {
+                **origin(variables, streams, forget, method, options),
+                "functions": functions(model, variables, method, next(iter(streams.values()))["image"], options),
+            }
+        )
         options = options._replace(store=Identified(options.store, identity))
     with _saved_at_the_end(options.store):
         return carry_out(setup, tx, variables, method, options)
@@ -312,14 +319,19 @@ def _edit(method: Method, setup: Setup, tx: optax.GradientTransformation, option
     epochs, evaluate, log, store = options.epochs, options.evaluate, options.log, options.store
     state = init_state(setup.teacher, tx)
     history, evaluations = log.resume(epochs) if log is not None else ([], [])
+    source = str(getattr(store, "directory", ""))
     if store is not None and (saved := store.restore()) is not None:
         tree, meta = saved
         state = from_saved(tree, state)
-        peak = meta.get("peak_bytes")
-        return Result(state.variables, history, evaluations, meta["seconds"], lr=setup.strength, peak_bytes=peak)
+        if log is None:
+            history, evaluations = kept_rows(meta)
+        seconds, peak = meta["seconds"], meta.get("peak_bytes")
+        return Result(state.variables, history, evaluations, seconds, 0.0, source, setup.strength, peak_bytes=peak)
     started = time.perf_counter()
     wide = setup._replace(teacher=state.variables)  # parameters in float32 or wider
-    state = init_state(jax.block_until_ready(method.edit(wide)), tx)
+    edited = jax.block_until_ready(called(method, "edit", wide))
+    check_edited(method, edited, wide.teacher)
+    state = init_state(edited, tx)
     seconds, peak = time.perf_counter() - started, peak_bytes()
     if (leaf := not_finite(state.variables)) is not None:
         raise NonFiniteError(
@@ -334,6 +346,6 @@ def _edit(method: Method, setup: Setup, tx: optax.GradientTransformation, option
         log.append([], evaluations)
     if store is not None:
         meta = {"epoch": epochs, "seconds": seconds, "compile_seconds": 0.0, "evaluations": len(evaluations)}
-        meta["peak_bytes"] = peak
+        meta |= {"peak_bytes": peak, **(kept(history, evaluations) if log is None else {})}
         store.save(epochs, as_saved(jax.device_get(state)), meta)
-    return Result(state.variables, history, evaluations, seconds, lr=setup.strength, peak_bytes=peak)
+    return Result(state.variables, history, evaluations, seconds, source=source, lr=setup.strength, peak_bytes=peak)

@@ -396,6 +396,28 @@ def test_a_training_that_fails_leaves_what_was_saved_before(tmp_path):
     assert Checkpoints(tmp_path).restore()[1]["epoch"] == 2
 
 
+def test_a_resumed_training_has_all_rows(tmp_path):
+    """Also without a log: its states keep them. The result says where they are, in one line."""
+    evaluate = lambda variables: {"norm": np.float32(jnp.sum(variables["params"]["Dense_0"]["kernel"]))}  # noqa: E731
+    whole = unlearned(None, 3, evaluate=evaluate)
+    unlearned(Checkpoints(tmp_path / "trained"), 2, evaluate=evaluate)
+    for _ in range(2):  # the second finds it finished
+        resumed = unlearned(Checkpoints(tmp_path / "trained"), 3, evaluate=evaluate)
+        assert resumed.history == whole.history
+        assert [row["epoch"] for row in resumed.evaluations] == [0, 1, 2, 3]
+        assert resumed.evaluations == [{**row, "norm": float(row["norm"])} for row in whole.evaluations]
+        assert resumed.source == str(tmp_path / "trained")
+    assert whole.source == ""
+    assert repr(resumed) == (
+        f"Result(124 parameters, 6 steps, loss {whole.history[0]['loss']:.4g} to {whole.history[-1]['loss']:.4g}, lr 0.05, "
+        f"{resumed.seconds:.1f} s)"
+    )
+    for _ in range(2):
+        edited = unlearned(Checkpoints(tmp_path / "edited"), 1, evaluate=evaluate, method="pour")
+        assert [row["epoch"] for row in edited.evaluations] == [0, 1]
+        assert edited.source == str(tmp_path / "edited")
+
+
 def test_killed_while_a_state_is_written_beside_the_training(tmp_path):
     """What is there is whole, and the same call ends with the same bits."""
     jax.clear_caches()  # another test may have compiled the same step without optimisations, as the process below does not
@@ -417,7 +439,7 @@ def test_killed_while_a_state_is_written_beside_the_training(tmp_path):
     assert meta["epoch"] >= 3
     epochs = meta["epoch"] + 2
     resumed = unlearned(Checkpoints(tmp_path / "killed", asynchronous=True), epochs)
-    assert len(resumed.history) == 2 * 2  # of two epochs
+    assert [row["step"] for row in resumed.history] == list(range(1, 2 * epochs + 1))  # also those before it was killed
     assert_equal(jax.device_get(resumed.variables), jax.device_get(unlearned(None, epochs).variables))
 
 
@@ -435,7 +457,7 @@ def test_a_store_of_something_else_is_refused(tmp_path):
 
     run()
     assert_equal(run().variables, run().variables)  # the same request resumes
-    assert len(run(epochs=2).history) == 8 // 4  # and may go on for longer
+    assert len(run(epochs=2).history) == 2 * 8 // 4  # and may go on for longer
     before = content(tmp_path)
     others = {
         "forget was": {"forget": [2]},

@@ -71,6 +71,21 @@ def test_images_on_the_host_give_the_same_bits(mode, method, tmp_path):
     assert_equal(mapped.variables, here.variables)
 
 
+ATTACKING = [
+    dj.methods.boundary_shrink(), dj.methods.l2ul_adv(), dj.methods.l2ul_imp(), dj.methods.anchored(anchors="adversarial"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ATTACKING, ids=lambda method: method.name)
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
+def test_methods_that_perturb_images_on_the_host(method, kind, tmp_path):
+    images, labels = stored()
+    images = images if kind == "uint8" else images.astype(np.float32)
+    here = unlearn(images, labels, method, parallel="jit")
+    mapped = unlearn(memory_map(tmp_path, images), labels, method, parallel="jit", resident=0)
+    assert_equal(mapped.variables, here.variables)
+
+
 def test_with_augmentation_and_parts():
     images, labels = stored()
     settings = {

@@ -7,6 +7,9 @@ import pytest
 import delete_jax as dj
 from delete_jax import preparing, sweeping
 from delete_jax.data import augmentation
+from delete_jax.methods import as_method
+from delete_jax.options import Options
+from delete_jax.unlearning import unlearn_streams
 from tests import tiny
 from tests.test_readme import snippets
 
@@ -117,8 +120,60 @@ def test_as_the_page_has_it():
 
 
 @pytest.mark.parametrize(
+    "requests",
+    [
+        [1, 2], (1, 2), np.array([1, 2]), iter([1, 2]), [[1], [2]], [{1}, np.array([2])], ["b", "c"], [("b",), (2, "delete")],
+        [{"forget": [1]}, {"forget": 2, "method": "delete"}], [dj.Request(1), (np.int64(2), None)],
+    ],
+    ids=lambda value: f"{value!r:.40}",
+)  # fmt: skip
+def test_requests_as_people_write_them(requests, monkeypatch):
+    seen = []
+    monkeypatch.setattr(sweeping, "sweep_streams", lambda model, variables, lines: seen.extend(lines))
+    dj.sweep(*tiny.network(), *uneven(), requests, **OPTIONS, class_names=["a", "b", "c", "d"])
+    assert [(line.forget, line.method.name, line.options.lr) for line in seen] == [
+        ((1,), "delete", 1e-3), ((2,), "delete", 1e-3),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("more", [{"micro_batch": 4}, {"resident": 0}], ids=str)
+def test_options_that_lanes_do_not_have(more):
+    """Requests with micro-batches, or images that stay on the host, are answered one by one, as `unlearn` does."""
+    (model, variables), (images, labels) = tiny.network(), uneven()
+    lines, expected = [], []
+    for number, lr in ((1, 0.05), (2, 0.02)):
+        options = Options(lr=lr, parallel="jit", **OPTIONS, **more)
+        streams, classes = preparing.split(
+            images, labels, 4, [number], None, as_method(None), "union", "all", options, None
+        )
+        lines.append(sweeping.Line(lambda streams=streams: streams, 4, classes, as_method(None), options))
+        expected.append(unlearn_streams(model, variables, streams, 4, classes, as_method(None), options))
+    for found, one in zip(sweeping.sweep_streams(model, variables, lines), expected, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, found.variables, one.variables)
+    for name in ("evaluate", "progress"):
+        line = lines[0]._replace(options=lines[0].options._replace(**{name: print}))
+        with pytest.raises(ValueError, match=f"request 0: {name} is for unlearn"):
+            sweeping.sweep_streams(model, variables, [line])
+
+
+@pytest.mark.parametrize(
     ("requests", "message"),
     [
+        (3, r"requests must be a list, such as \[Request\(forget=\[3\]\)\], got 3"),
+        ("bee", "requests must be a list"),
+        ({"forget": [1]}, "requests must be a list"),
+        (dj.Request([1]), "requests must be a list"),
+        ([None], "request 0: a class to forget must be an integer, got None"),
+        ([dj.Request([1]), None], "request 1: a class to forget must be an integer, got None"),
+        ([()], "request 0: a tuple must hold a request's fields, forget, method, lr, seed"),
+        ([([1], None, 1e-3, 0, 5, 6)], "request 0: a tuple must hold a request's fields"),
+        (
+            [{"forget": [1], "rate": 1}],
+            "request 0: a request has no field 'rate': its fields are forget, method, lr, seed",
+        ),
+        ([{"lr": 1}], "request 0: a request needs the field forget"),
+        ([[()]], "request 0: a class to forget must be an integer"),
+        ([1.5], "request 0: a class to forget must be an integer, got 1.5"),
         ([], "there is no request"),
         ([([1],), ([17],)], "request 1: class 17 cannot be forgotten"),
         ([([1], "delete", "auto")], "request 0: lr='auto' is for unlearn"),

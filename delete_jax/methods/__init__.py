@@ -32,6 +32,7 @@ from delete_jax.methods.base import (
 from delete_jax.methods.bias_shift import bias_shift
 from delete_jax.methods.boundary_expand import boundary_expand
 from delete_jax.methods.boundary_shrink import boundary_shrink
+from delete_jax.methods.contract import check_method
 from delete_jax.methods.cse import cse
 from delete_jax.methods.delete import delete
 from delete_jax.methods.describe import Description, Hyperparameter, describe_factory
@@ -133,6 +134,7 @@ def as_method(method: Any) -> Method:
         known = next((name for name, factory in METHODS.items() if factory is method), None)
         hint = f"call it, {known}()" if known else "give one of delete_jax.methods, such as delete()"
         raise ValueError(f"method is no unlearning method: {hint}; got {shown(method)}")
+    check_method(method)
     return method
 
 

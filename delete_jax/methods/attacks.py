@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from delete_jax import losses
 from delete_jax.methods.base import Setup, in_batches
@@ -20,6 +21,8 @@ from delete_jax.model import Model, Variables
 if TYPE_CHECKING:
     import chex
 
+AT_ONCE = 1024
+"""Images that are read together."""
 Answer: TypeAlias = "Callable[[Variables, chex.Array], chex.Array]"
 
 
@@ -127,8 +130,12 @@ def jitter(size: float) -> Callable[[chex.Array, chex.PRNGKey], chex.Array]:
 
 
 def span(images: chex.Array) -> tuple[float, float]:
-    """The smallest and largest value a pixel may have."""
-    return (0.0, 255.0) if images.dtype == jnp.uint8 else (float(jnp.min(images)), float(jnp.max(images)))
+    """The smallest and largest value a pixel may have. Images that stay on the host are read a few at a time."""
+    if images.dtype == jnp.uint8:
+        return 0.0, 255.0
+    parts = (np.asarray(images[begin : begin + AT_ONCE]) for begin in range(0, len(images), AT_ONCE))
+    lows, highs = zip(*((float(part.min()), float(part.max())) for part in parts), strict=True)
+    return min(lows), max(highs)
 
 
 @functools.lru_cache(maxsize=16)

@@ -1,0 +1,140 @@
+"""What a method that somebody brings must be like: checked where its functions are first called, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from delete_jax import losses
+from delete_jax.given import shown
+from delete_jax.methods.base import (
+    FORGET,
+    MASKED,
+    NEEDS,
+    REMAIN,
+    Context,
+    Method,
+    Output,
+    Prepared,
+    Stream,
+    Term,
+)
+from delete_jax.model import Variables, first_line, leaf_name
+
+
+class _Declared(dict[str, Output]):
+    """A method's outputs by stream; one that it has not declared is named."""
+
+    def __init__(self, method: Method, outputs: Mapping[str, Output]):
+        super().__init__(outputs)
+        self.method = method
+
+    def __missing__(self, name: str) -> Output:
+        declared = ", ".join(self.method.streams)
+        raise ValueError(f"it reads the stream {name!r} and declares {declared}: name it in Method(streams=…)")
+
+
+def checked_terms(method: Method, outputs: Mapping[str, Output], context: Context) -> dict[str, Term]:
+    """Calls a method's loss, which may be anybody's code, while a step is traced.
+
+    Raises:
+      ValueError: it fails, or returns something else than a term with values per position for some streams; one line.
+    """
+    try:
+        terms = method.loss(_Declared(method, outputs), context)
+    except Exception as error:
+        text = first_line(error)
+        reason = text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+        if not method.uses_teacher and "NoneType" in text:
+            reason += "; a method that reads teacher_logits declares Method(uses_teacher=True)"
+        raise ValueError(f"method {method.name}: its loss cannot be traced: {reason}") from error
+    wanted = f"{{{', '.join(outputs)}: Term(values)}}, a term for some or all of its streams"
+    if not isinstance(terms, Mapping) or not terms:
+        kind = "nothing" if isinstance(terms, Mapping) else _kind(terms)
+        raise ValueError(f"method {method.name}: its loss must return {wanted}, got {kind}")
+    for name, term in terms.items():
+        if name not in outputs or not isinstance(term, Term):
+            raise ValueError(f"method {method.name}: its loss must return {wanted}, got {_kind(term)} for {name!r}")
+        shape = outputs[name].batch["weight"].shape
+        found = jnp.shape(term.loss), jnp.result_type(term.loss)
+        if found[0] != shape or not jnp.issubdtype(found[1], jnp.floating):
+            raise ValueError(
+                f"method {method.name}: its loss must have a number for each position of {name}, float {list(shape)}, got "
+                f"{found[1]} {list(found[0])}: the step takes the mean"
+            )
+        parts = term.parts
+        if parts is not None and not (
+            isinstance(parts, losses.Decomposition) and all(jnp.shape(part) == shape for part in parts)
+        ):
+            raise ValueError(
+                f"method {method.name}: the parts of its loss must have a number for each position of {name}, {list(shape)}"
+            )
+    return dict(terms)
+
+
+def _kind(value: Any) -> str:
+    return f"an array {list(value.shape)}" if isinstance(value, jax.Array) else f"a {type(value).__name__}"
+
+
+def called(method: Method, name: str, *arguments: Any) -> Any:
+    """What one of a method's functions returns, called once before the training; a slip in it is a ValueError that names it."""
+    try:
+        return getattr(method, name)(*arguments)
+    except (TypeError, AttributeError, LookupError, ArithmeticError, NameError) as error:
+        raise ValueError(
+            f"method {method.name}: its {name} fails: {type(error).__name__}: {first_line(error)}"
+        ) from error
+
+
+def check_method(method: Method) -> None:
+    """Raises ValueError for a field of a method that is of the wrong kind: a NamedTuple takes anything."""
+    functions = ("loss", "prepare", "check", "unwrap", "reorient", "wrap", "edit")
+    for name in functions:
+        value = getattr(method, name)
+        if not callable(value) and not (value is None and name in ("reorient", "wrap", "edit")):
+            raise ValueError(f"method {method.name}: {name} must be a function, got {shown(value)}")
+    for name, choices in (("streams", (FORGET, REMAIN)), ("needs", tuple(NEEDS)), ("settings", MASKED)):
+        value = getattr(method, name)
+        if not isinstance(value, tuple) or any(part not in choices for part in value) or len(set(value)) < len(value):
+            raise ValueError(
+                f"method {method.name}: {name} must be a tuple of some of {', '.join(choices)}, got {shown(value)}"
+            )
+    if not method.streams:
+        raise ValueError(f"method {method.name}: streams must name what it reads, {FORGET} or {REMAIN}, got none")
+
+
+def check_prepared(method: Method, prepared: Any, streams: Mapping[str, Stream]) -> None:
+    """Raises ValueError unless a method's `prepare` returned what joins its streams.
+
+    Args:
+      streams: those that it was given.
+    """
+    if not isinstance(prepared, Prepared):
+        raise ValueError(f"method {method.name}: prepare must return a Prepared, got a {type(prepared).__name__}")
+    streams = {**streams, **prepared.streams}
+    for name, columns in prepared.columns.items():
+        if name not in streams:
+            raise ValueError(f"method {method.name}: prepare made columns of {name!r}, which is none of its streams")
+        count = len(streams[name]["label"])
+        for column, values in columns.items():
+            if jnp.ndim(values) < 1 or len(values) != count:
+                raise ValueError(
+                    f"method {method.name}: prepare must make a value for each of the {count} samples of {name}, got "
+                    f"{list(jnp.shape(values))} for the column {column!r}"
+                )
+
+
+def check_edited(method: Method, edited: Any, original: Variables) -> None:
+    """Raises ValueError unless a method's `edit` returned variables like the original's."""
+
+    def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+        return {leaf_name(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+    found, wanted = shapes(edited), shapes(original)
+    if wrong := [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]:
+        name = wrong[0]
+        what = f"{name} is missing" if name not in found else f"{name} has the shape {list(found[name])}"
+        raise ValueError(f"method {method.name}: edit must return variables like the original's: {what}")

@@ -1,0 +1,298 @@
+"""What callers pass in: the right value or one line, by the same rule at every door."""
+
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import delete_jax as dj
+from delete_jax.class_names import class_names, read_class_names
+from delete_jax.columns import Rows
+from delete_jax.given import array, class_numbers, integer, listed, scalar
+from tests import tiny
+
+
+class Tensor:
+    """As PyTorch's: it can be indexed with, also where it is a truth value."""
+
+    def __init__(self, values, dtype, **kinds):
+        self.values, self.dtype, self.ndim, self.shape = np.asarray(values), dtype, np.ndim(values), np.shape(values)
+        self.is_meta, self.is_quantized, self.layout = False, False, "torch.strided"
+        vars(self).update(kinds)
+
+    def __index__(self):
+        return int(self.values)
+
+    def __iter__(self):
+        return (Tensor(value, self.dtype) for value in self.values)
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+
+    def detach(self):
+        return self
+
+    cpu = resolve_conj = resolve_neg = detach
+
+    def float(self):
+        return Tensor(self.values.astype(np.float32), "torch.float32")
+
+    def numpy(self):
+        return self.values
+
+    def item(self):
+        return self.values.item()
+
+
+Tensor.__module__ = "torch"
+
+
+def test_arrays():
+    for value in ([[1, 2]], np.array([[1, 2]], ">i4"), jnp.array([[1, 2]]), Tensor([[1, 2]], "torch.int64")):
+        found = array(value, "labels")
+        assert isinstance(found, np.ndarray)
+        assert found.dtype.isnative
+        assert found.tolist() == [[1, 2]]
+    two = [Tensor([1, 2], "torch.int64"), Tensor([3, 4], "torch.int64")]
+    assert array(two, "labels").tolist() == [[1, 2], [3, 4]]
+    assert array(Tensor([0.5], "torch.bfloat16"), "images").dtype == np.float32
+
+
+masked = np.ma.masked_array([1, 2, 3], [False, True, False])
+NO_ARRAYS = {
+    "masked": (masked, "labels must not be a masked array, whose mask would be lost: fill it"),
+    "a list of masked ones": ([masked, masked], "must not be a masked array"),
+    "a masked number": (np.ma.masked, "must not be a masked array"),
+    "sparse": (Tensor([1], "torch.int64", layout="torch.sparse_coo"), r"a dense tensor, got a sparse_coo one \(torch.int64\)"),
+    "meta": (Tensor([1], "torch.int64", is_meta=True), "a dense tensor, got a meta one"),
+    "quantised": (Tensor([1], "torch.qint8", is_quantized=True), "a dense tensor, got a quantised one"),
+    "an object": (object(), "labels must be an array, got a object"),
+    "ragged": ([[1, 2], [3]], "labels cannot be read as an array"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_ARRAYS)
+def test_what_is_no_array(name):
+    value, words = NO_ARRAYS[name]
+    with pytest.raises(ValueError, match=words) as caught:
+        array(value, "labels")
+    assert "\n" not in str(caught.value)
+
+
+TRUTHS = [True, np.True_, np.array(True), jnp.array(True), Tensor(True, "torch.bool"), np.ma.masked_array(1, True)]
+
+
+@pytest.mark.parametrize("value", [*TRUTHS, 1.0, "1", None, b"1", [1]], ids=repr)
+def test_what_is_no_integer(value):
+    with pytest.raises(ValueError, match="epochs must be an integer, got "):
+        integer("epochs", value)
+
+
+@pytest.mark.parametrize("value", [3, np.int8(3), np.uint64(3), np.array(3), jnp.array(3), Tensor(3, "torch.int64")])
+def test_integers_and_numbers(value):
+    assert integer("epochs", value) == scalar(value) == 3
+    assert class_numbers(value) == class_numbers([value]) == class_numbers({3}) == [3]
+
+
+MASKS = [
+    np.array([False, True]), jnp.array([False, True]), Tensor([False, True], "torch.bool"), [False, True],
+    [np.False_, np.True_], [Tensor(False, "torch.bool"), Tensor(True, "torch.bool")], np.array([False, True], object),
+    np.ma.masked_array([0, 1], [True, False]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mask", MASKS, ids=lambda value: type(value).__name__)
+def test_a_mask_is_no_list_of_numbers(mask):
+    network, (images, labels) = tiny.network(), tiny.samples(8)
+    for call in (
+        lambda: class_numbers(mask, 4),
+        lambda: dj.unlearn(*network, images, labels, forget=mask),
+        lambda: dj.unlearn(*network, images, labels, forget_indices=mask),
+        lambda: dj.sweep(*network, images, labels, [dj.Request(mask)]),
+        lambda: dj.sweep(*network, images, labels, mask),
+    ):
+        with pytest.raises(ValueError, match=r"truth values|integer|masked"):
+            call()
+
+
+def test_lists():
+    assert listed(range(2), "x") == listed(np.arange(2), "x") == listed(Tensor([0, 1], "torch.int64"), "x") == [0, 1]
+    assert listed("ab", "x") == ["ab"]
+    assert listed(np.array(3), "x") == [3]
+    with pytest.raises(ValueError, match=r"x must be a list of numbers, got an array of shape \(1, 2\)"):
+        listed(np.array([[1, 2]]), "x")
+
+
+# -------------------------------------------------------------------------------------------------------- class names
+
+NAMES = ("ant", "bee", "cat")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        NAMES, list(NAMES), np.array(NAMES), iter(NAMES), dict.fromkeys(NAMES).keys(), {"cat": 2, "ant": 0, "bee": np.int64(1)},
+        {2: "cat", 0: "ant", 1: "bee"}, {"0": "ant", "2": "cat", "1": "bee"}, types.MappingProxyType({0: "ant", 1: "bee", 2: "cat"}),
+    ],
+    ids=lambda value: f"{value!r:.30}",
+)  # fmt: skip
+def test_names(names):
+    found = class_names(names, 3)
+    assert found == NAMES
+    assert {type(name) for name in found} == {str}
+
+
+WRONG_NAMES = {
+    "too many": ([*NAMES, "dog"], "4 names for 3 classes: give one for each"),
+    "too few": (NAMES[:2], "2 names for 3 classes"),
+    "a string": ("abc", "must be a list with the name of class i at position i, or a dict of numbers and names, got 'abc'"),
+    "bytes": (b"abc", "must be a list"),
+    "a set": (set(NAMES), "must be a list"),
+    "a number": (5, "must be a list"),
+    "numbers": ([0, 1, 2], "must be strings: that of class 0 is 0"),
+    "bytes inside": ([b"ant", "bee", "cat"], "must be strings: that of class 0 is b'ant'"),
+    "none inside": (["ant", None, "cat"], "must be strings: that of class 1 is None"),
+    "empty": (["ant", " ", "cat"], "the name of class 1 is empty"),
+    "a mark": (["\ufeffant", "bee", "cat"], "the name of class 0 begins with a byte order mark"),
+    "numbered": (["0 ant", "1 bee", "2 cat"], "have their numbers in front, such as '0 ant': give the names alone"),
+    "numbered from 1": (["1: ant", "2: bee", "3: cat"], "have their numbers in front"),
+    "a dict with a gap": ({0: "ant", 1: "bee", 3: "cat"}, "must have the numbers 0 to 2, each once"),
+    "a dict with a mask": ({"ant": False, "bee": True, "cat": 2}, "the number of a class must be an integer, got False"),
+    "a dict of both": ({"ant": 0, 1: "bee", "cat": 2}, "must be an integer, got 'bee'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_NAMES)
+def test_what_are_no_names(name):
+    names, words = WRONG_NAMES[name]
+    with pytest.raises(ValueError, match=words) as caught:
+        class_names(names, 3)
+    assert "\n" not in str(caught.value)
+    images, labels = tiny.samples(8, num_classes=3)
+    network = tiny.network(tiny.Net(3))
+    for call in (
+        lambda: dj.unlearn(*network, images, labels, forget="bee", class_names=names),
+        lambda: dj.sweep(*network, images, labels, [dj.Request("bee")], class_names=names),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
+
+
+def test_a_name_of_two_classes():
+    """ImageNet has two cranes: nobody can know which is meant."""
+    assert class_names(["crane", "bee", "crane"], 3) == ("crane", "bee", "crane")
+    images, labels = tiny.samples(8, num_classes=3)
+    with pytest.raises(ValueError, match="class 'crane' stands for several classes: give its number"):
+        dj.unlearn(*tiny.network(tiny.Net(3)), images, labels, forget="crane", class_names=["crane", "bee", "crane"])
+
+
+def test_a_file_of_names(tmp_path):
+    path = tmp_path / "names.txt"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path.write_bytes("ant\r\nbée\n\n cat \n".encode(encoding))
+        assert read_class_names(path) == ["ant", "bée", "cat"]
+    for content, words in (("bée".encode("latin-1"), "is not encoded in UTF-8"), (b"a\0b", "it holds binary data")):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"names.txt {words}|names.txt is no file of class names: {words}"):
+            read_class_names(path)
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_class_names(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------- images, weights, requests
+
+
+class Source:
+    def __init__(self, images, give=lambda found: found, dtype=None):
+        self.images, self.give, self.shape, self.dtype = images, give, images.shape, dtype or images.dtype
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.give(self.images[index])
+
+
+def test_sources():
+    images, _ = tiny.samples(8)
+    for source in (Source(images.astype(">f4")), Source(images, lambda found: found.astype(np.float64))):
+        found = Rows(source)[2:4]
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, images[2:4])
+    for give, words in (
+        (lambda found: found[:1], r"gave float32 \[1, 6, 6, 1\] where it said float32 \[2, 6, 6, 1\]"),
+        (lambda found: found.astype(np.int32).astype(complex), "gave complex128"),
+        (np.ma.masked_array, "images must not be a masked array"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Rows(Source(images, give))[2:4]
+    with pytest.raises(ValueError, match="a dtype of NumPy, got a Source"):
+        Rows(Source(images, dtype="torch.float32"))
+
+
+W = np.random.default_rng(0).normal(size=(36, 4)).astype(np.float32)
+WEIGHTS = {
+    "int8": (W.astype(np.int8), "floating-point numbers of 16 bits or more: params/w is int8"),
+    "bool": (W > 0, "params/w is bool"),
+    "complex": (W.astype(complex), "params/w is complex128"),
+    "float8": (jnp.asarray(W, jnp.float8_e4m3fn), "params/w is float8_e4m3fn"),
+    "objects": (W.astype(object), "params/w is object"),
+    "text": (W.astype(str), "params/w is <U"),
+    "masked": (np.ma.masked_array(W, W > 0), "params/w is a masked array"),
+    "a tensor": (Tensor(W, "torch.float32"), "params/w is a Tensor: convert the network by models.from_torch"),
+    "a list": (W.tolist(), "variables must hold arrays of NumPy or JAX: params/w/0/0 is a float"),
+    "swapped bytes": (W.astype(">f4"), r"params/w is >f4; convert it, such as .astype\('float32'\)"),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_what_are_no_weights(name):
+    weights, words = WEIGHTS[name]
+    images, labels = tiny.samples(8)
+
+    def apply(variables, x):
+        return x.reshape(len(x), -1) @ variables["params"]["w"]
+
+    model = dj.Model(apply, lambda variables, x, key: (apply(variables, x), variables))
+    for call in (
+        lambda: dj.unlearn(model, {"params": {"w": weights}}, images, labels, forget=[1]),
+        lambda: dj.sweep(model, {"params": {"w": weights}}, images, labels, [[1]]),
+    ):
+        with pytest.raises(ValueError, match=words) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_images_and_labels_of_other_kinds():
+    """Swapped bytes, tensors and memory maps give what the array gives."""
+    network, (images, labels) = tiny.network(), tiny.samples(16)
+    settings = {"forget": [1], "epochs": 1, "lr": 0.05, "batch_size": 8, "parallel": "jit"}
+    expected = dj.unlearn(*network, images, labels, **settings).history
+    for some, numbers in (
+        (images.astype(">f4"), labels.astype(">i8")),
+        (Tensor(images, "torch.float32"), Tensor(labels, "torch.int64")),
+        (Rows(Source(images.astype(">f4"))), labels),
+    ):
+        assert dj.unlearn(*network, some, numbers, **settings).history == expected
+    numbers = settings | {name: Tensor(settings[name], "torch") for name in ("epochs", "lr", "batch_size")}
+    assert dj.unlearn(*network, images, labels, **numbers).history == expected
+    for some, numbers in ((np.ma.masked_array(images), labels), (images, np.ma.masked_array(labels))):
+        with pytest.raises(ValueError, match="must not be a masked array"):
+            dj.unlearn(*network, some, numbers, **settings)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"class_names": 5}, {"parallel": np.array(["jit"])}, {"mask": np.array(["union"])}, {"pixels": 3}, {"batch_norm": ["train"]},
+        {"finish": np.array("zero")}, {"epochs": Tensor(True, "torch.bool")}, {"lr": np.ma.masked}, {"preprocess": "x"},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_options_of_other_types(options):
+    images, labels = tiny.samples(8)
+    given = {"forget": "bee" if "class_names" in options else [1], **options}
+    with pytest.raises(ValueError, match=next(iter(options)).split("_")[0].replace("lr", "rate")) as caught:
+        dj.unlearn(*tiny.network(), images, labels, **given)
+    assert "\n" not in str(caught.value)

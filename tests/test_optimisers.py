@@ -1,0 +1,104 @@
+"""Optimisers of users: they run, whatever their state shares with the weights, or are refused by name before anything is prepared."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import delete_jax as dj
+from delete_jax import unlearning
+from tests import tiny
+
+C = optax.contrib
+SETTINGS = {"forget": [1], "epochs": 2, "lr": 0.01, "batch_size": 8, "parallel": "jit"}
+RIGHT = {
+    # whose first state is the parameters themselves
+    "prodigy": lambda: C.prodigy(1.0),
+    "mechanize": lambda: C.mechanize(optax.sgd(1.0)),
+    "dowg": lambda: C.dowg(1.0),
+    "cocob": lambda: C.cocob(1.0),
+    "schedule_free": lambda: C.schedule_free_sgd(1.0),
+    "sam": lambda: C.sam(optax.sgd(1.0), optax.chain(C.normalize(), optax.sgd(0.05))),
+    # that ask for the loss
+    "reduce_on_plateau": lambda: optax.chain(optax.sgd(1.0), C.reduce_on_plateau()),
+    "polyak_sgd": lambda: optax.polyak_sgd(),
+    "momo": lambda: C.momo(1.0),
+    # of other kinds
+    "adam": lambda: optax.adam(1.0),
+    "noisy_sgd": lambda: optax.noisy_sgd(1.0, key=jax.random.key(0)),
+    "MultiSteps": lambda: optax.MultiSteps(optax.sgd(1.0), 2),
+    "a schedule": lambda: optax.sgd(optax.cosine_decay_schedule(1.0, 8)),
+}
+
+
+def with_strict_types_off(call):
+    """The optimisers of others need not fit this package's strict tests."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        return call()
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_it_runs(name, tmp_path, fast_compile):
+    network, samples = tiny.network(), tiny.samples(48)
+
+    def run(**options):
+        return with_strict_types_off(lambda: dj.unlearn(*network, *samples, **SETTINGS | options, tx=RIGHT[name]()))
+
+    whole = run()
+    assert all(np.isfinite(row["loss"]) for row in whole.history)
+    assert any(
+        np.any(a != b)
+        for a, b in zip(*map(jax.tree.leaves, (whole.variables["params"], network[1]["params"])), strict=True)
+    )
+    if name in ("prodigy", "noisy_sgd", "momo"):  # their states come back from a disk
+        run(store=dj.Checkpoints(tmp_path), epochs=1)
+        resumed = run(store=dj.Checkpoints(tmp_path))
+        assert resumed.history == whole.history
+
+
+def test_the_loss_that_it_is_given():
+    """Polyak's step is the loss over the squared norm of the gradient, at most 1."""
+    network, samples = tiny.network(), tiny.samples(32)
+    settings = SETTINGS | {"epochs": 1, "lr": 1.0}
+    given = with_strict_types_off(
+        lambda: dj.unlearn(*network, *samples, **settings, tx=optax.polyak_sgd(max_learning_rate=1.0))
+    )
+    plain = with_strict_types_off(lambda: dj.unlearn(*network, *samples, **settings, tx=optax.sgd(1.0)))
+    row = plain.history[0]
+    rate = min(row["loss"] / row["grad_norm"] ** 2, 1.0)
+
+    def change(result):
+        return jax.tree.map(lambda a, b: a - b, result.variables["params"], network[1]["params"])
+
+    for a, b in zip(jax.tree.leaves(change(given)), jax.tree.leaves(change(plain)), strict=True):
+        np.testing.assert_allclose(a, rate * b, rtol=1e-4, atol=1e-6)
+
+
+WRONG = {
+    "lbfgs": (lambda: optax.lbfgs(), "the optimiser chain(scale_by_lbfgs, .* computes the loss several times in a step"),
+    "lookahead": (lambda: optax.lookahead(optax.sgd(1.0), 5, 0.5), "the optimiser lookahead cannot be used: it trains pairs"),
+    "sophia": (lambda: C.sophia(1.0), "scale_by_sophia.* differentiates the loss again in a step"),
+    "no state": (lambda: optax.GradientTransformation(lambda params: 1 / 0, None), "cannot be used: .*division by zero"),
+    "of another form": (
+        lambda: optax.GradientTransformation(lambda params: (), lambda grads, state, params: (jnp.zeros(3), state)),
+        "returns updates of another form than it was given",
+    ),
+    "a state that grows": (
+        lambda: optax.GradientTransformation(lambda params: (), lambda grads, state, params: (grads, (*state, jnp.zeros(3)))),
+        "tx: the optimiser",
+    ),
+    "not called": (lambda: optax.sgd, "tx must have init and update"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_it_is_refused_before_anything_is_prepared(name, monkeypatch):
+    make, words = WRONG[name]
+    monkeypatch.setattr(unlearning, "make_ready", None)
+    for method in ("delete", "pour"):
+        with pytest.raises(ValueError, match=words.replace("(scale", r"\(scale")) as caught:
+            with_strict_types_off(
+                lambda: dj.unlearn(*tiny.network(), *tiny.samples(32), **SETTINGS, method=method, tx=make())
+            )
+        assert "\n" not in str(caught.value)
