@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -19,6 +20,7 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis.configuration import set_hypothesis_home_dir
@@ -29,10 +31,12 @@ import delete_jax as dj
 from delete_jax import main as command
 from delete_jax import methods, unlearning
 from delete_jax.config import Config, fields, validate
+from delete_jax.network_check import check_optimiser
 from delete_jax.options import MOST_BATCH_BYTES, MOST_EPOCHS, Options, checked
 from delete_jax.run import arguments, stages
 from delete_jax.run.folder import Folder
 from delete_jax.run.log import JsonLog
+from delete_jax.step import init_state, take_update
 from delete_jax.streams import check_forget
 from tests import tiny
 
@@ -117,9 +121,27 @@ anything = st.recursive(
 # --------------------------------------------------------------------------------------------------------- requests
 
 NAMES = ("ant", "bee", "cat", "dog")
-names = st.sampled_from(
-    [None, NAMES, list(NAMES), ("3", "1", "0", "2"), ("0", "1", "2", "3"), ("ant", "ant", "b", "1")]
-)
+NAME_LISTS = [NAMES, list(NAMES), ("3", "1", "0", "2"), ("0", "1", "2", "3"), ("ant", "ant", "b", "1"), np.array(NAMES)]
+NO_NAMES = [
+    (*NAMES, "elk"), NAMES[:3], set(NAMES), "antb", b"antb", 4, ("ant", "bee", 3, "dog"), ("ant", "bee", "", "dog"),
+    ("\ufeffant", "bee", "cat", "dog"), ("0 ant", "1 bee", "2 cat", "3 dog"), {0: "ant", 2: "cat"}, dict.fromkeys(NAMES, 0),
+    {"ant": True, "bee": False, "cat": 2, "dog": 3}, np.ma.masked_array(NAMES, [True] * 4),
+]  # fmt: skip
+NAME_DICTS = [
+    dict(enumerate(NAMES)),
+    {"dog": 3, "ant": 0, "cat": 2, "bee": np.int8(1)},
+    {"1": "bee", "0": "ant", "3": "dog", "2": "cat"},
+]
+names = st.sampled_from([None, *NAME_LISTS, *NAME_LISTS, *NAME_DICTS, *NO_NAMES])
+
+
+def names_meant(given):
+    """The names of the four classes, or REFUSED where these are none."""
+    if any(given is other for other in NO_NAMES):
+        return REFUSED
+    return NAMES if any(given is other for other in NAME_DICTS) else None if given is None else tuple(given)
+
+
 class_ = st.one_of(
     st.integers(0, 3),
     st.integers(0, 3),
@@ -147,6 +169,9 @@ requests = st.one_of(
     st.lists(small, max_size=4).map(np.array),  # an empty one is of floats
     st.lists(small, max_size=4).map(lambda found: jnp.asarray(found, jnp.int32)),
     st.lists(st.booleans(), min_size=4, max_size=4).map(np.array),
+    st.lists(st.booleans(), min_size=4, max_size=4).map(jnp.array),
+    st.lists(st.booleans(), min_size=4, max_size=4).map(lambda found: np.array(found, object)),
+    st.lists(small, max_size=4).map(np.ma.masked_array),
     st.lists(st.sampled_from(NAMES), max_size=3).map(np.array),
     st.lists(st.floats(0, 3), max_size=3).map(np.array),
     st.lists(st.lists(small, min_size=2, max_size=2), min_size=1, max_size=2).map(np.array),
@@ -176,6 +201,8 @@ def classes_meant(request: list, class_names, num_classes: int = 4) -> tuple[int
 
 
 def as_list(request) -> list | None:
+    if isinstance(request, np.ma.MaskedArray):
+        return None
     if isinstance(request, (np.ndarray, jax.Array)):
         return None if request.ndim > 1 else list(np.asarray(request)) if request.ndim else [request]
     if isinstance(request, (list, tuple, set, frozenset, range)):
@@ -200,7 +227,8 @@ def test_a_request(request, class_names):
         request, listed = iter(kept), kept
     else:
         listed = as_list(request)
-    expected = None if listed is None else classes_meant(listed, class_names)
+    known = names_meant(class_names)
+    expected = None if listed is None or known is REFUSED else classes_meant(listed, known)
     found = outcome(check_forget, request, 4, class_names)
     assert found == (expected or REFUSED)
     if found is not REFUSED:
@@ -224,11 +252,23 @@ def samples(draw):
     right = np.issubdtype(dtype, np.integer)
     images = images.astype(dtype := jnp.dtype(draw(st.sampled_from(IMAGE_TYPES))))
     right &= jnp.issubdtype(dtype, jnp.floating)
-    wrong = draw(
-        st.sampled_from(
-            [""] * 6 + ["nan", "inf", "more", "fewer", "label", "flat", "wide", "channels", "none", "column"]
-        )
-    )
+    kinds = [
+        "nan",
+        "inf",
+        "more",
+        "fewer",
+        "label",
+        "flat",
+        "wide",
+        "channels",
+        "none",
+        "column",
+        "masked",
+        "masked labels",
+    ]
+    wrong = draw(st.sampled_from([""] * 6 + kinds))
+    if draw(st.booleans()) and images.dtype.kind in "fiu" and labels.dtype.kind in "iu":  # as FITS and HDF5 have them
+        images, labels = (values.astype(values.dtype.newbyteorder(">")) for values in (images, labels))
     if wrong in ("nan", "inf") and right:
         images = images.copy()
         images.flat[draw(st.integers(0, images.size - 1))] = float(wrong)
@@ -247,9 +287,13 @@ def samples(draw):
         images, labels = images[:0], labels[:0]
     elif wrong == "column":
         labels = labels[:, None]
+    elif wrong == "masked":
+        images = np.ma.masked_array(images)
+    elif wrong == "masked labels":
+        labels = np.ma.masked_array(labels)
     elif wrong == "wide":
         images = images[:, :0]
-    if draw(st.booleans()):
+    if draw(st.booleans()) and "masked" not in wrong:
         images, labels = (
             images.tolist() if images.dtype.name == "float64" else images,
             labels.tolist() if labels.dtype == np.int64 else labels,
@@ -284,6 +328,102 @@ def test_samples(monkeypatch, given_samples, forget, mask, remain):
         np.testing.assert_array_equal(
             stream["erase"], [erased & (np.arange(4) == label) if mask == "own" else erased for label in own]
         )
+
+
+WEIGHT_TYPES = [
+    "float32",
+    "float64",
+    "float16",
+    "bfloat16",
+    "int8",
+    "uint8",
+    "bool",
+    "complex64",
+    "float8_e4m3fn",
+    "O",
+    "U3",
+    ">f4",
+]
+
+
+@bounded(60)
+@given(
+    st.sampled_from(WEIGHT_TYPES), st.sampled_from([np.asarray, jnp.asarray, np.ma.masked_array, list]), st.booleans()
+)
+def test_weights(kind, container, is_sweep):
+    """Floats of 16 bits or more in arrays of NumPy or JAX; whatever else is refused by the name of the leaf."""
+    kernel = np.asarray(VARIABLES["params"]["Dense_0"]["kernel"])
+    dtype = jnp.dtype(kind)
+    if container is jnp.asarray and (dtype.kind in "OU" or not dtype.isnative):
+        return  # there are no such arrays
+    is_array = container in (np.asarray, jnp.asarray)
+    right = is_array and jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize > 1 and dtype.isnative
+    given = container(kernel.astype(dtype))
+    params = VARIABLES["params"] | {"Dense_0": VARIABLES["params"]["Dense_0"] | {"kernel": given}}
+    variables = VARIABLES | {"params": params}
+    request = {"requests": [[1]]} if is_sweep else {"forget": [1]}
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):  # the checks alone
+        patch.setattr(unlearning, "unlearn_streams", lambda *_: "right")
+        patch.setattr("delete_jax.sweeping.sweep_streams", lambda *_: "right")
+        found = outcome(dj.sweep if is_sweep else dj.unlearn, NET, variables, IMAGES, LABELS, **request)
+    assert (found == "right") == bool(right)
+
+
+request_forms = st.recursive(
+    st.one_of(small, st.sampled_from(NAMES), atoms, small.map(dj.Request)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.lists(inner, max_size=5).map(tuple), st.fixed_dictionaries({"forget": inner}),
+        st.dictionaries(st.sampled_from(["forget", "lr", "seed", "rate"]), inner, max_size=2),
+    ),
+    max_leaves=5,
+)  # fmt: skip
+
+
+@bounded(200)
+@given(request_forms)
+@example([3, 2])
+@example([{"forget": [3]}, (2,)])
+@example({"forget": 3})
+@example(dj.Request(3))
+def test_requests_of_a_sweep(requests):
+    """Classes as somebody else's list has them, or one line; nothing is taken for something else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("delete_jax.sweeping.sweep_streams", lambda model, variables, lines: lines)
+        found = outcome(dj.sweep, NET, VARIABLES, IMAGES, LABELS, requests, class_names=NAMES)
+    if found is REFUSED:
+        return
+    assert isinstance(requests, (list, tuple))
+    for line, request in zip(found, requests, strict=True):
+        what = request["forget"] if isinstance(request, dict) else request[0] if isinstance(request, tuple) else request
+        assert line.forget == check_forget(what, 4, NAMES)
+
+
+LINKS = [
+    lambda: optax.clip_by_global_norm(1.0), lambda: optax.scale_by_adam(), lambda: optax.add_decayed_weights(1e-3),
+    lambda: optax.trace(0.9), lambda: optax.ema(0.5), lambda: optax.contrib.reduce_on_plateau(), lambda: optax.contrib.dowg(1.0),
+    lambda: optax.contrib.mechanize(optax.sgd(1.0)), lambda: optax.polyak_sgd(1.0), lambda: optax.lookahead(optax.sgd(1.0), 2, 0.5),
+    lambda: optax.scale_by_schedule(lambda step: 1 / (1 + step)), lambda: optax.keep_params_nonnegative(), lambda: optax.set_to_zero(),
+]  # fmt: skip
+
+
+@bounded(25)
+@given(st.lists(st.sampled_from(LINKS), min_size=1, max_size=3))
+def test_optimisers(links):
+    """Whatever optimisers keep in their states: a step runs with finite weights, or one line names them."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        tx = optax.chain(*(link() for link in links))
+        found = outcome(check_optimiser, tx, VARIABLES)
+        if found is REFUSED:
+            return
+        state = init_state(VARIABLES, tx)
+        buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state) if leaf.size]
+        assert len(set(buffers)) == len(buffers)  # all of them are donated
+        updates, after = jax.jit(functools.partial(take_update, tx))(
+            state.params, state.opt_state, state.params, jnp.float32(1)
+        )
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(updates))
+    shapes = [[(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)] for tree in (state.opt_state, after)]
+    assert shapes[0] == shapes[1]
 
 
 @bounded(12)
