@@ -27,7 +27,6 @@ from delete_jax.config import Config, validate
 from delete_jax.identity import digest
 from delete_jax.methods import FORGET, Stream
 from delete_jax.model import Variables
-from delete_jax.models.writing import replacing
 from delete_jax.options import AUTO
 from delete_jax.predict import make_predictor
 from delete_jax.run import stages
@@ -40,6 +39,7 @@ from delete_jax.tasks import Run, Training
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 from delete_jax.tasks.evidence import RELEARN_STEPS, Evidence
 from delete_jax.unlearning import unlearn_streams
+from delete_jax.writing import writing
 
 Request = tuple[int, ...]
 Rate = float | str
@@ -234,7 +234,7 @@ class Bench:
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
             arrays = jax.tree.map(np.asarray, flatten_dict(network.variables, sep="/"))
-            with replacing(path) as temporary, temporary.open("wb") as file:
+            with writing(path) as file:
                 np.savez_compressed(file, **arrays)
         write_json(record, known)
         return network
@@ -597,8 +597,8 @@ def note(start: str, seeds: int, held_out: str, rates: Mapping[str, float]) -> s
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a file that is whole whenever it is there."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1) + "\n")
+    with writing(path) as file:
+        file.write((json.dumps(value, indent=1) + "\n").encode())
 
 
 def write(out: Path, name: str, lines: Sequence[str], record: dict[str, Any]) -> None:

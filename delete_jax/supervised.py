@@ -49,7 +49,8 @@ def supervised(main: Callable[[], int | None], logs: str | os.PathLike) -> int:
     path = Path(logs) / f"{socket.gethostname()}-{os.getpid()}.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as errors:
+        path.unlink(missing_ok=True)  # of an earlier process with this number
+        with path.open("xb") as errors:
             code = _run(errors)
         said = path.read_text(errors="replace")
     except OSError as error:

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "step": {"losses", "methods", "model"},
     "parallel": {"columns", "methods", "model", "step"},
     "predict": {"model", "parallel", "step"},
+    "writing": set(),
     "memory": set(),
     "processes": set(),
     "loop": {"columns", "memory", "methods", "model", "parallel", "predict", "step"},
@@ -41,17 +42,17 @@ MAY_IMPORT = {
         "processes", "rate_search", "step", "traced",
     },
     "sweeping": {"columns", "given", "loop", "methods", "model", "options", "parallel", "preparing", "step", "streams", "unlearning"},
-    "models": {"class_names", "given", "model", "parallel"},
+    "models": {"class_names", "given", "model", "parallel", "writing"},
     "metrics": {"data", "given"},
     "checkpoint": {"identity", "processes"},
-    "report": {"metrics"},
+    "report": {"metrics", "writing"},
     "tasks": {
         "data", "given", "loop", "methods", "metrics", "model", "models", "parallel", "predict", "report", "step", "streams",
     },
     "config": {"data", "given", "methods", "models", "options", "parallel", "step", "streams", "tasks"},
     "run": {
         "checkpoint", "class_names", "config", "data", "given", "identity", "loop", "methods", "metrics", "model", "models", "network_check", "options",
-        "parallel", "predict", "report", "step", "streams", "tasks", "unlearning",
+        "parallel", "predict", "report", "step", "streams", "tasks", "unlearning", "writing",
     },
     "main": {"config", "run"},
 }  # fmt: skip

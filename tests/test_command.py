@@ -507,6 +507,17 @@ BAD_INPUT = {
         ["--config.teacher=tape://a/b"],
         ["--config.teacher=tape://a/b", "unknown kind"],
     ),
+    "workdir in nobody's home": (None, ["--workdir=~nouser/a"], ["--workdir=~nouser/a", "no home folder ~nouser"]),
+    "workdir that is no text": (None, ["--workdir={tmp}/\udcff"], ["--workdir={tmp}/\\udcff: a path must be UTF-8"]),
+    "config in nobody's home": (None, ["--config=~nouser/a.py"], ["--config=~nouser/a.py", "no home folder ~nouser"]),
+    "teacher in nobody's home": (None, ["--config.teacher=~nouser/a.pth"], ["no home folder ~nouser"]),
+    "images in nobody's home": (None, ["--config.data.name=folder:~nouser/a"], ["~nouser"]),
+    "prepared data in nobody's home": (None, ["--config=digits", "--config.data.data_dir=~nouser/a"], ["~nouser"]),
+    "sources in nobody's home": (
+        None,
+        ["--config=fashion_mnist", "--config.data.source=~nouser/a", "--config.data.data_dir={tmp}/a"],
+        ["~nouser"],
+    ),
     "workdir not empty": (text("run/thesis.txt", "precious"), [], ["{tmp}/run is not empty", "another --workdir"]),
     "workdir of another config": (
         other_config,
@@ -1037,7 +1048,7 @@ def test_interrupted(monkeypatch, capsys, tmp_path):
 def test_killed_before_it_has_a_config(tmp_path):
     """The folder with a half-written config.json is the run's, too."""
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.tmp").write_text('{"data"')
+    (tmp_path / "run" / ".config.json.0123456789abcdef.tmp").write_text('{"data"')
     folder = Folder(tmp_path / "run", Console())
     with folder.claimed(Config()):
         pass

@@ -4,6 +4,7 @@ import base64
 import functools
 import hashlib
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -475,7 +476,16 @@ BAD_INPUT = {
         ["{place}/first"],
         ["{tmp}/a.html exists and is no comparison page"],
     ),
-    "a URL": (None, ["{place}/first", "--out=gs://bucket/a.html"], ["gs://bucket/a.html: name a path on a local"]),
+    "a link that is there": (
+        lambda tmp: (tmp / "a.html").symlink_to("b.html"), ["{place}/first"], ["{tmp}/a.html is a link", "the file that it leads to"],
+    ),
+    "a pipe that is there": (
+        lambda tmp: os.mkfifo(tmp / "a.html"), ["{place}/first"], ["{tmp}/a.html exists and is no comparison page"],
+    ),
+    "a device without end": (None, ["{place}/first", "--out=/dev/zero"], ["/dev/zero exists and is no comparison page"]),
+    "a page in nobody's home": (None, ["{place}/first", "--out=~nouser/a"], ["--out=~nouser/a", "no home folder ~nouser"]),
+    "a run in nobody's home": (None, ["~nouser/a"], ["~nouser/a: there is no home folder ~nouser"]),
+    "a URL": (None, ["{place}/first", "--out=gs://bucket/a.html"], ["gs://bucket/a.html: files are renamed"]),
 }  # fmt: skip
 
 

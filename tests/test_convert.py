@@ -23,7 +23,7 @@ from delete_jax import models
 from delete_jax.checkpoint import Checkpoints
 from delete_jax.models import Network, ResNet
 from delete_jax.predict import make_predictor
-from delete_jax.run import networks
+from delete_jax.run import export, networks
 from tests import tiny
 from tests.test_command import CLASSES, CONFIG, make_images, snapshot
 from tests.test_readme import snippets
@@ -420,6 +420,18 @@ BAD_INPUT = {
     "no such run": (None, ["export", "{tmp}/nope", "{tmp}/a.jax"], ["{tmp}/nope: no such folder", "of a run"]),
     "no run": (None, ["export", "{tmp}/images", "{tmp}/a.jax"], ["{tmp}/images: no run there", "a finished run"]),
     "a run elsewhere": (None, ["export", "tape://a", "{tmp}/a.jax"], ["tape://a: that storage cannot be read"]),
+    "a run in nobody's home": (None, ["export", "~nouser/a", "{tmp}/a.jax"], ["no home folder ~nouser"]),
+    "an export to nobody's home": (None, [*EXPORT[:2], "~nouser/a.jax"], ["no home folder ~nouser"]),
+    "weights in nobody's home": (None, [*CONVERT[:2], "~nouser/a.pth", "{tmp}/out"], ["no home folder ~nouser"]),
+    "OUT in nobody's home": (None, [*CONVERT[:3], "~nouser/a"], ["~nouser/a: there is no home folder ~nouser"]),
+    "class names in nobody's home": (None, [*CONVERT, "--class_names=~nouser/a.txt"], ["no home folder ~nouser"]),
+    "OUT that is no text": (None, [*CONVERT[:3], "{tmp}/\udcff"], ["/\\udcff: a path must be UTF-8"]),
+    "an export that is no text": (None, [*EXPORT[:2], "{tmp}/\udcff.jax"], ["/\\udcff.jax: a path must be UTF-8"]),
+    "a link to nowhere": (
+        lambda tmp: (tmp / "a.safetensors").symlink_to(tmp / "nowhere"),
+        EXPORT,
+        ["a.safetensors exists: name a new file"],
+    ),
     "no such stage": (None, [*EXPORT, "--stage=student"], ["{place}/run has no stage 'student'", "one of unlearned"]),
     "no whole checkpoint": (
         without_a_whole_checkpoint,
@@ -464,7 +476,7 @@ def test_a_converted_network_that_tells_too_little(place, tmp_path, capsys):
 
 
 def test_what_a_killed_conversion_left(place, tmp_path):
-    (tmp_path / "out" / "checkpoints.tmp" / "teacher").mkdir(parents=True)
+    (tmp_path / "out" / ".checkpoints.0123456789abcdef.tmp" / "teacher").mkdir(parents=True)
     call("convert", "--arch=resnet_tiny", place / "plain.safetensors", tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["checkpoints"]
 
@@ -479,6 +491,25 @@ def test_pickles_are_refused(place, tmp_path, capsys):
         assert command.main(["delete-jax", *argv]) == 2
         assert "only weights are loaded, because a pickle may run code" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["weights.pth"]
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.jax"])
+def test_two_exports_to_one_file(name, place, tmp_path, capsys, monkeypatch):
+    """The second says that the first was there, although it asked before that was."""
+    call("export", place / "run", tmp_path / "first" / name)
+    content = (tmp_path / "first" / name).read_bytes()
+    load = export._load
+
+    def meanwhile(*arguments):
+        (tmp_path / name).write_bytes(content)
+        return load(*arguments)
+
+    monkeypatch.setattr(export, "_load", meanwhile)
+    capsys.readouterr()
+    assert command.main(["delete-jax", "export", str(place / "run"), str(tmp_path / name)]) == 2
+    assert capsys.readouterr().err == f"delete-jax: error: {tmp_path / name} exists: name a new file\n"
+    assert (tmp_path / name).read_bytes() == content
+    assert {path.name for path in tmp_path.iterdir()} == {"first", name}
 
 
 @pytest.mark.parametrize("name", command.COMMANDS)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import export
 
 from delete_jax.model import Model, Variables, first_line
-from delete_jax.models.writing import replacing
+from delete_jax.writing import writing
 
 if TYPE_CHECKING:
     import chex
@@ -27,6 +27,7 @@ def save_exported(
     path: str | os.PathLike,
     image_shape: Sequence[int],
     preprocess: Callable[[chex.Array], chex.Array] | None = None,
+    replace: bool = True,
 ) -> None:
     """Writes a network in evaluation mode to a file, as a StableHLO function of images for CPU, CUDA and TPU.
 
@@ -37,15 +38,18 @@ def save_exported(
 
     Args:
       model, variables: the network.
-      path: of the file, ending in ".jax". An existing file is replaced.
+      path: of the file, ending in ".jax".
       image_shape: `(h, w, c)` of the images.
       preprocess: maps stored images to the network's input, such as `data.normalize(mean, std)`. It becomes part of the function.
+      replace: an existing file is replaced; otherwise it is kept.
 
     The function takes any number of images `[b, h, w, c]`: uint8 if there is a `preprocess`, otherwise float32 and ready for the
     network. It returns logits, `[b, k]` or `[b, h, w, k]`.
 
     Raises:
       ValueError: the path has another suffix, the image shape is invalid, or the network cannot be traced for a variable batch size.
+      FileExistsError: there is a file, and `replace` is False.
+      OSError: the file cannot be written.
     """
     path = pathlib.Path(path)
     if path.suffix != SUFFIX:
@@ -67,5 +71,5 @@ def save_exported(
         raise ValueError(
             f"the network cannot be exported for any number of images {list(shape)}: {first_line(error)}"
         ) from error
-    with replacing(path) as temporary:
-        temporary.write_bytes(exported.serialize())
+    with writing(path, replace) as file:
+        file.write(exported.serialize())

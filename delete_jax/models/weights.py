@@ -21,9 +21,9 @@ import numpy as np
 from delete_jax.model import Variables
 from delete_jax.models import torch_names
 from delete_jax.models.network import shapes
-from delete_jax.models.torch_files import from_file, from_mapping, safetensors_header, without_wrappers
+from delete_jax.models.torch_files import from_file, from_mapping, without_wrappers
 from delete_jax.models.torch_names import Architecture, Layout, Path
-from delete_jax.models.writing import replacing
+from delete_jax.writing import writing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,24 +145,26 @@ def save_torch(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     image_size: int | None = None,
+    replace: bool = True,
 ) -> None:
     """Writes variables as a safetensors file for PyTorch. What `load_torch` read comes back bit for bit.
 
     Args:
       network: its name in `models.NETWORKS`, or a module of one of these classes.
       variables: `{"params": …, "batch_stats": …}` of any number of classes.
-      path: of the file, ending in ".safetensors". An existing file is replaced.
+      path: of the file, ending in ".safetensors".
       like: the `TorchInfo` that `load_torch` returned: the names, dtypes and further tensors of the original weights.
       layout: whose names to write if there is no `like`: "torchvision", "timm", …; by default the architecture's first.
       class_names, mean, std, image_size: written to the file's metadata, where `load_torch` finds them; they replace the values
         in `like`.
+      replace: an existing file is replaced; otherwise it is kept.
 
     Raises:
       ValueError: the path has another suffix, the layout is unknown, or the variables belong to another network.
+      FileExistsError: there is a file, and `replace` is False.
       OSError: the file cannot be written.
     """
-    from safetensors import SafetensorError  # few need it
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save  # few need it
 
     path = pathlib.Path(path)
     if path.suffix != ".safetensors":
@@ -186,12 +188,11 @@ def save_torch(
     metadata |= _as_metadata({"class_names": class_names, "mean": mean, "std": std, "image_size": image_size})
     # It writes the memory as it lies.
     tensors = {prefix + key: np.ascontiguousarray(value).reshape(value.shape) for key, value in arrays.items()}
-    with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata or None)
-        except SafetensorError as error:  # of the disk
-            raise OSError(f"{path} cannot be written: {error}") from error
-        _order_metadata(temporary, metadata)
+    content = save(tensors, metadata or None)
+    with writing(path, replace) as file:
+        header = _ordered(content, metadata)
+        file.write(header)
+        file.write(memoryview(content)[len(header) :])
 
 
 # -------------------------------------------------------------------------------------------------------------- checking
@@ -278,15 +279,16 @@ def _said(
     return said
 
 
-def _order_metadata(path: pathlib.Path, metadata: Mapping[str, str]) -> None:
-    """Puts a file's texts in this order: safetensors writes them in one that differs from call to call."""
-    header, size = safetensors_header(path)
+def _ordered(content: bytes, metadata: Mapping[str, str]) -> bytes:
+    """The header of such a file, with its texts in this order: safetensors writes them in one that differs from call to call."""
+    size = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + size]
     if metadata:
-        text = json.dumps(header | {"__metadata__": metadata}, separators=(",", ":"), ensure_ascii=False).encode()
+        said = json.loads(header) | {"__metadata__": metadata}
+        text = json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode()
         if len(text) <= size:  # otherwise it has characters that JSON may write in several ways
-            with path.open("r+b") as file:
-                file.seek(8)
-                file.write(text.ljust(size))
+            header = text.ljust(size)
+    return content[:8] + header
 
 
 def _check_said(key: str, value: Any) -> None:

@@ -18,16 +18,19 @@ import numpy as np
 
 from delete_jax.metrics import MEASURES, SHOWN, Measure, per_class, show
 from delete_jax.report.figures import MAX_BARS, most_changed
-from delete_jax.report.page import environment, replace
+from delete_jax.report.page import environment
 from delete_jax.report.record import ORIGINAL, RETRAINED
 from delete_jax.report.scatter import Chart, Spot, chart
 from delete_jax.report.style import COLORS, PAGE_COLORS
 from delete_jax.report.words import short
+from delete_jax.writing import writing
 
 REFERENCE, METHOD = "reference", "method"
 GENERATOR = "delete_jax comparison"
 MARK = f'<meta name="generator" content="{GENERATOR}">'
 """In every such page, which a new one may replace."""
+MARK_WITHIN = 2000
+"""So many bytes at its beginning."""
 TRADE_OFFS = (
     ("acc_ft", "acc_rt", "Forgetting and remaining accuracy", "Best: top left."),
     ("iou_f", "miou_r", "Forgetting and the remaining classes", "Best: top left."),
@@ -95,16 +98,28 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
     content = render_comparison(comparison).encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace({path: content})
+        with writing(path) as file:
+            file.write(content)
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error.strerror}): name another file") from error
 
 
 def check_free(path: Path) -> None:
-    """Raises ValueError where a file is in the way that is no comparison page."""
+    """Raises ValueError where something is in the way that is no comparison page."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name a file, such as {path / 'comparison.html'}")
-    if path.exists() and MARK.encode() not in path.read_bytes()[:2000]:
+    if path.is_symlink():
+        raise ValueError(f"{path} is a link, which a page would take the place of: name the file that it leads to")
+    if not path.exists():
+        return
+    start = b""
+    if path.is_file():  # a device may have no end
+        try:
+            with path.open("rb") as file:
+                start = file.read(MARK_WITHIN)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read ({error.strerror}): name another file") from error
+    if MARK.encode() not in start:
         raise ValueError(f"{path} exists and is no comparison page: name another file")
 
 

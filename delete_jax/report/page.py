@@ -10,10 +10,9 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import os
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from delete_jax.report.parts import Parts
 from delete_jax.report.record import check, plain
 from delete_jax.report.style import COLORS, DIRECTIONS, PAGE_COLORS, STYLE
 from delete_jax.report.words import quoted
+from delete_jax.writing import write_all
 
 if TYPE_CHECKING:
     import jinja2
@@ -57,7 +57,7 @@ def write_report(record: dict[str, Any], make_parts: Callable[[dict[str, Any]], 
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     content = {"report.html": page, "report.png": sheet, "report.json": text.encode()}
-    replace({directory / name: data for name, data in content.items()})
+    write_all({directory / name: data for name, data in content.items()})
 
 
 def render(record: dict[str, Any], parts: Parts) -> str:
@@ -94,19 +94,3 @@ def environment() -> jinja2.Environment:
 def _keep_percent(value: Any) -> Any:
     """Keeps a number and its "%" on one line, in every text that the template has not escaped itself (`Markup`)."""
     return re.sub(r"(?<=\d) %", "\u00a0%", value) if type(value) is str else value
-
-
-def replace(content: Mapping[Path, bytes]) -> None:
-    """Writes files, all of them or none, each renamed into place in this order."""
-    temporary = {path: path.with_name(f".{path.name}.tmp") for path in content}  # fixed: leftovers are overwritten
-    try:
-        for path, data in content.items():
-            with open(temporary[path], "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        for path in content:
-            os.replace(temporary[path], path)
-    finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from ml_collections import config_flags
 
 from delete_jax.config import Config, fields
 from delete_jax.options import AUTO
+from delete_jax.run.paths import expanded, local
 from delete_jax.run.phases import FLAG
 from delete_jax.run.shipped import shipped
 from delete_jax.tasks import of_settings
@@ -94,21 +95,7 @@ def parse(argv: list[str]) -> tuple[Config, Path]:
     if len(rest) > 1:
         raise ValueError(f"unexpected argument {rest[1]!r}: {USAGE}")
     _split_words(overrides.config, rest_of_flags)
-    return overrides.config, local_path(values.workdir, "--workdir")
-
-
-def local_path(text: str, flag: str) -> Path:
-    """A path on this machine, "~" being the home folder.
-
-    Raises:
-      ValueError: it is a URL, such as gs://BUCKET/FOLDER, of which `Path` would make a local folder called "gs:".
-    """
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
-        raise ValueError(
-            f"{flag}={text}: a run appends to files, renames and locks them, which that storage cannot do: name a folder on a "
-            "local or mounted disk, and copy it there when it is finished"
-        )
-    return Path(text).expanduser()
+    return overrides.config, local(values.workdir, "--workdir")
 
 
 def load(file: str) -> Config:
@@ -120,8 +107,10 @@ def load(file: str) -> Config:
     Raises:
       ValueError: there is no such file, it fails, or it returns something else; names the file and the line.
     """
-    path, *variant = [file] if Path(file).is_file() else file.split(":", 1)
-    if not Path(path).is_file():
+    path, *variant = [file] if expanded(file, "--config").is_file() else file.split(":", 1)
+    if (there := expanded(path, "--config")).is_file():
+        path = str(there)
+    else:
         known = shipped()
         if path not in known:
             names = ", ".join(known)

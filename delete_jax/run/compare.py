@@ -26,8 +26,9 @@ from delete_jax.report.words import quoted, setting
 from delete_jax.run.arguments import load as load_config
 from delete_jax.run.finished import Finished, check_comparable, read_finished
 from delete_jax.run.networks import Loaded
+from delete_jax.run.paths import local
 from delete_jax.run.stages import describe
-from delete_jax.run.subcommand import Parser, local
+from delete_jax.run.subcommand import Parser
 from delete_jax.tasks import Data, Run
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, UNLEARNED
 from delete_jax.tasks.evidence import Evidence
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> None:
         been written.
     """
     given = parse(argv)
-    out = local(given.out)
+    out = local(given.out, "--out")
     check_free(out)
     if given.config:
         load_config(given.config)  # which puts its networks and tasks into the tables

@@ -31,9 +31,11 @@ from delete_jax.checkpoint import Checkpoints
 from delete_jax.network_check import check_network
 from delete_jax.run.lock import locked
 from delete_jax.run.networks import TEACHER, Loaded, from_weights
-from delete_jax.run.subcommand import Parser, local
+from delete_jax.run.paths import expanded, local
+from delete_jax.run.subcommand import Parser
+from delete_jax.writing import is_temporary, temporary
 
-UNFINISHED = "checkpoints.tmp"
+CHECKPOINTS = "checkpoints"
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -65,6 +67,8 @@ def main(argv: list[str]) -> None:
     given = parse(argv)
     out = local(given.out)
     _check_free(out)
+    for path in (given.weights, given.class_names or ""):
+        expanded(path)
     loaded = from_weights(given.arch, given.weights, **_told(given))
     _check(loaded)
     write(loaded, out)
@@ -119,7 +123,7 @@ def _check_free(out: Path) -> None:
     """Raises ValueError unless there is no such folder, or nothing in it; what a killed conversion left does not count."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: name a new folder")
-    if out.is_dir() and any(entry.name != UNFINISHED for entry in out.iterdir()):
+    if out.is_dir() and not all(is_temporary(entry, out / CHECKPOINTS) for entry in out.iterdir()):
         raise ValueError(f"{out} is not empty: name a new folder")
 
 
@@ -137,12 +141,14 @@ def write(loaded: Loaded, out: Path) -> None:
     meta = {"stage": TEACHER, "epochs": 0, "network": loaded.description}
     with locked(out):
         _check_free(out)  # again: another process may have been here
-        temporary = out / UNFINISHED
-        shutil.rmtree(temporary, ignore_errors=True)
+        for leftover in out.iterdir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        unfinished = temporary(out / CHECKPOINTS)
         try:
-            Checkpoints(temporary / TEACHER, meta).save(
+            unfinished.mkdir()  # fails where anything has the name, a link included
+            Checkpoints(unfinished / TEACHER, meta).save(
                 0, {"step": np.int32(0), "params": params, "model_state": state}, {"epoch": 0}
             )
-            os.replace(temporary, out / "checkpoints")
+            os.replace(unfinished, out / CHECKPOINTS)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(unfinished, ignore_errors=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from delete_jax.models import TorchInfo, torch_names
 from delete_jax.network_check import check_network
 from delete_jax.run.arguments import load as load_config
 from delete_jax.run.networks import TEACHER, Loaded, folder, load_stage, stages
-from delete_jax.run.subcommand import Parser, local
+from delete_jax.run.paths import local
+from delete_jax.run.subcommand import Parser
 from delete_jax.tasks.base import UNLEARNED
 
 
@@ -52,7 +54,7 @@ def main(argv: list[str]) -> None:
     out = local(given.out)
     if out.suffix not in WRITERS:
         raise ValueError(f"{out}: the name of the file must end in {' or '.join(WRITERS)}")
-    if out.exists():
+    if os.path.lexists(out):
         raise ValueError(f"{out} exists: name a new file")
     if given.config:
         load_config(given.config)  # which puts its networks into the table
@@ -61,6 +63,8 @@ def main(argv: list[str]) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         WRITERS[out.suffix](loaded, out)
     except OSError as error:
+        if isinstance(error, FileExistsError) and os.path.lexists(out):  # it has come meanwhile
+            raise ValueError(f"{out} exists: name a new file") from None
         if error.strerror:  # otherwise it has the path already
             raise ValueError(f"{out} cannot be written ({error.strerror}): name another file, or make room") from error
         raise
@@ -101,7 +105,7 @@ def _save_torch(loaded: Loaded, out: Path) -> None:
         torch_names.architecture(module)
     except ValueError as error:
         raise ValueError(f"{out}: {error}; export it as {models.exported.SUFFIX}") from None
-    models.save_torch(module, loaded.variables, out, info, **new)
+    models.save_torch(module, loaded.variables, out, info, **new, replace=False)
 
 
 def _save_exported(loaded: Loaded, out: Path) -> None:
@@ -116,7 +120,7 @@ def _save_exported(loaded: Loaded, out: Path) -> None:
     shape = described["image_shape"]
     variables = jax.device_get(loaded.variables)
     check_network(model, variables, np.zeros((1, *shape), np.uint8), preprocess)
-    models.save_exported(model, variables, out, shape, preprocess)
+    models.save_exported(model, variables, out, shape, preprocess, replace=False)
 
 
 WRITERS = {".safetensors": _save_torch, models.exported.SUFFIX: _save_exported}

@@ -15,6 +15,7 @@ from delete_jax.identity import digest, short
 from delete_jax.models import NETWORKS
 from delete_jax.report.record import check
 from delete_jax.run.networks import Loaded, load_stage, load_teacher
+from delete_jax.run.paths import expanded
 from delete_jax.tasks.base import ORIGINAL, UNLEARNED
 
 SEED, STEPS, RATE = "seed", "num_steps", "lr"
@@ -62,7 +63,7 @@ def read_finished(where: str) -> Finished:
     Raises:
       ValueError: there is none, or none that is finished and whole.
     """
-    path = Path(where).expanduser()
+    path = expanded(where)
     if not path.is_dir():
         raise ValueError(f"{where}: no such folder; name the folder of a finished run")
     for name in ("config.json", "report.json"):

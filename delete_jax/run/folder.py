@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from delete_jax.model import Variables
 from delete_jax.run.lock import locked
 from delete_jax.run.log import JsonLog
 from delete_jax.run.phases import CHECKPOINTS, phase
+from delete_jax.writing import is_temporary, writing
 
 
 class Folder(NamedTuple):
@@ -68,15 +68,11 @@ class Folder(NamedTuple):
                 names = ", ".join(differences(found, mine, "config")[:3])
                 raise ValueError(f"{self.path} holds a run with another config ({names}): choose another --workdir")
             return
-        temporary = path.with_suffix(".tmp")  # all that a run leaves which is killed before it has a config.json
-        if any(entry != temporary for entry in self.path.iterdir()):
+        if not all(is_temporary(entry, path) for entry in self.path.iterdir()):  # left of a run that was killed before
             raise ValueError(f"{self.path} is not empty and holds no config.json of a run: choose another --workdir")
         try:
-            with temporary.open("w") as file:
-                file.write(json.dumps(mine, indent=2) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            with writing(path) as file:
+                file.write((json.dumps(mine, indent=2) + "\n").encode())
         except OSError as error:
             raise self._cannot_write(error) from error
 

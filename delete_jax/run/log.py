@@ -9,6 +9,7 @@ from typing import Any
 
 from delete_jax.loop import Row
 from delete_jax.run.phases import CHECKPOINTS, phase
+from delete_jax.writing import writing
 
 KINDS = ("step", "evaluation")
 
@@ -47,11 +48,8 @@ class JsonLog:
                 del row["stage"]
                 found[row.pop("kind")].append(row)
         if (wanted := "".join(kept)) != text:
-            temporary = self.path.with_suffix(".tmp")
-            with temporary.open("w") as file:
-                file.write(wanted)
-                _sync(file)
-            os.replace(temporary, self.path)
+            with writing(self.path) as file:
+                file.write(wanted.encode())
         return found["step"], found["evaluation"]
 
     def _row(self, line: str, number: int) -> Row:

@@ -17,6 +17,7 @@ from delete_jax.methods import METHODS
 from delete_jax.model import Variables
 from delete_jax.models import torch_names
 from delete_jax.run.folder import variables_of
+from delete_jax.run.paths import expanded
 from delete_jax.tasks.base import UNLEARNED
 
 WEIGHTS = (".safetensors", ".pth", ".pt")
@@ -104,10 +105,10 @@ def folder(where: str) -> epath.Path:
     """A path on this machine or on storage that epath knows, "~" being the home folder.
 
     Raises:
-      ValueError: nothing here reads that storage.
+      ValueError: nothing here reads that storage, or there is no such home folder.
     """
     try:
-        path = epath.Path(where).expanduser()
+        path = epath.Path(where if "://" in where else expanded(where))
         path.is_dir()
     except (ImportError, KeyError) as error:  # nothing is installed for that storage, or epath does not know it
         reason = error if isinstance(error, ImportError) else "it is of an unknown kind"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import NoReturn
 
 
@@ -15,14 +14,3 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see {self.prog} --help)")
-
-
-def local(text: str) -> Path:
-    """A path on this machine, "~" being the home folder.
-
-    Raises:
-      ValueError: it is a URL.
-    """
-    if "://" in text:
-        raise ValueError(f"{text}: name a path on a local or mounted disk, and copy it there afterwards")
-    return Path(text).expanduser()
