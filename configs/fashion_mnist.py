@@ -6,19 +6,15 @@ Data: TFDS' `fashion_mnist` prepared as array_record, or `--config.data.source=F
 package dataset-fashion-mnist puts them in /usr/share/datasets/fashion-mnist, where they are found by themselves).
 """
 
-from delete_jax.config import Config, DataConfig, ModelConfig, TrainConfig, UnlearnConfig
+from delete_jax.config import Config, DataConfig, ModelConfig, TrainConfig, UnlearnConfig, choose_variant, shorten
 
 
 def get_config(arg: str = "") -> Config:
+    _, is_quick = choose_variant("configs/fashion_mnist.py", arg, [])
     config = Config(
         data=DataConfig(name="fashion_mnist"),
         model=ModelConfig(name="resnet_small"),
         train=TrainConfig(epochs=3, lr=0.1, batch_size=128),
         unlearn=UnlearnConfig(forget=(9,), epochs=5, lr=1e-2, batch_size=128),
     )
-    if arg == "quick":
-        config.train.epochs = config.unlearn.epochs = 1
-        config.retrain = False
-    elif arg:
-        raise ValueError(f"configs/fashion_mnist.py:{arg}: the only variant is 'quick'")
-    return config
+    return shorten(config) if is_quick else config

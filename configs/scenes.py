@@ -5,11 +5,12 @@
 Data: as for `configs/fashion_mnist.py`.
 """
 
-from delete_jax.config import Config, DataConfig, ModelConfig, TrainConfig, UnlearnConfig
+from delete_jax.config import Config, DataConfig, ModelConfig, TrainConfig, UnlearnConfig, choose_variant, shorten
 from delete_jax.tasks import Segmentation
 
 
 def get_config(arg: str = "") -> Config:
+    _, is_quick = choose_variant("configs/scenes.py", arg, [])
     config = Config(
         task=Segmentation(),
         data=DataConfig(name="scenes"),
@@ -17,9 +18,4 @@ def get_config(arg: str = "") -> Config:
         train=TrainConfig(epochs=20, lr=0.1, batch_size=16),
         unlearn=UnlearnConfig(forget=(6,), epochs=5, lr=1e-2, batch_size=16),
     )
-    if arg == "quick":
-        config.train.epochs = config.unlearn.epochs = 1
-        config.retrain = False
-    elif arg:
-        raise ValueError(f"configs/scenes.py:{arg}: the only variant is 'quick'")
-    return config
+    return shorten(config) if is_quick else config

@@ -13,6 +13,7 @@ from delete_jax.data.images import MAX_SIDE
 from delete_jax.given import shown
 from delete_jax.methods import Method, check_needs
 from delete_jax.methods.finish import FINISHES
+from delete_jax.nearest import nearest
 from delete_jax.options import AUTO, MOST_EPOCHS, check_auto, rate
 from delete_jax.parallel import MODES
 from delete_jax.step import BATCH_NORM_MODES
@@ -149,17 +150,19 @@ def from_plain(found: dict[str, Any]) -> Config:
     """The config that `plain` made this of.
 
     Raises:
-      ValueError: it has settings that there are not, or a task that there is not.
+      ValueError: it has settings that there are not, a part of another type, or a task that there is not.
     """
-    task = dict(found["task"])
-    if (name := task.pop("name")) not in TASKS:
+    task = dict(found["task"]) if isinstance(found, dict) and isinstance(found.get("task"), dict) else {}
+    if (name := task.pop("name", None)) not in tuple(TASKS):
         raise ValueError(
-            f"its task is {name!r}, and the tasks are {', '.join(TASKS)}: give the config file that brings it"
+            f"its task is {shown(name)}, and the tasks are {', '.join(TASKS)}: give the config file that brings it"
         )
     try:
-        return _filled(Config, {**found, "task": _filled(TASKS[name].settings, task)})
+        config = _filled(Config, {**found, "task": _filled(TASKS[name].settings, task)})
     except TypeError as error:
         raise ValueError(f"it has settings that this version does not know ({error})") from None
+    _check_types(config, "config")
+    return config
 
 
 def _filled(kind: type, values: dict[str, Any]) -> Any:
@@ -197,7 +200,7 @@ def validate(config: Config) -> None:
             f"at least 1 and at most {MOST_EPOCHS}",
         )
         if part.lr != AUTO or name == "train":
-            prefixed(f"config.{name}.lr is {part.lr!r}", rate, part.lr)
+            prefixed(f"config.{name}.lr is {shown(part.lr)}", rate, part.lr)
         require(part.batch_size >= 1, f"config.{name}.batch_size", part.batch_size, "at least 1")
         size = part.micro_batch
         require(
@@ -262,18 +265,27 @@ def choose_variant(file: str, given: str, names: Iterable[str]) -> tuple[str, bo
     Args:
       file: for the message.
       given: what stands behind the file's name: "", "quick", "NAME" or "NAME:quick".
-      names: the variants, the default first.
+      names: the variants, the default first; none where there is only "quick".
 
     Raises:
-      ValueError: there is no such variant.
+      VariantError: there is no such variant.
     """
     names = list(names)
     name, colon, last = given.rpartition(":")
     is_quick = last == "quick"
     name = name if is_quick else given
     if name in names or (not name and not colon):
-        return name or names[0], is_quick
-    raise ValueError(f"{file}:{given}: the variants are {', '.join(names)}; each also with :quick, or 'quick' alone")
+        return name or next(iter(names), ""), is_quick
+    meant = nearest(name, [*names, "quick"])
+    if not names:
+        raise VariantError(f"{file}:{given}: the only variant is 'quick'{meant}")
+    raise VariantError(
+        f"{file}:{given}: the variants are {', '.join(names)}; each also with :quick, or 'quick' alone{meant}"
+    )
+
+
+class VariantError(ValueError):
+    """A config file has no such variant; the message names the file."""
 
 
 def shorten(config: Config) -> Config:

@@ -5,9 +5,10 @@ delete-jax --config=CONFIG[:VARIANT] --workdir=FOLDER [--config.FIELD=VALUE ...]
 --config=digits             a config that comes with the package, or a Python file with get_config(variant)
 --workdir=runs/digits       the folder of the run; running the same command again resumes it
 --config.unlearn.lr=3e-3    a setting in place of the config's
---fields                    every such setting with its default and meaning
---list                      configs, tasks, datasets, networks, methods and measures, each with a description
+--fields                    every such setting with its default and meaning; beside --config=CONFIG, as that has them
+--list                      configs, tasks, datasets, networks, methods and measures; --list=methods only these
 --profile                   where the time goes: a table after the run, and a trace of steps in WORKDIR/profile
+--version                   the version
 --help                      this text
 
 Further commands, each with a --help of its own:
@@ -27,6 +28,7 @@ delete-jax compare runs/digits runs/anchored --out=comparison.html
 # What takes long to import is imported inside, so that Ctrl-C finds somebody who answers.
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import importlib
@@ -39,15 +41,19 @@ import time
 import warnings
 from pathlib import Path
 
+import delete_jax
+from delete_jax.nearest import nearest
 from delete_jax.run import phases
 from delete_jax.run.pages import with_page
 
-INTERRUPTED, TERMINATED = 130, 143
+INTERRUPTED, TERMINATED, UNREAD = 130, 143, 141
 COMMANDS = ("convert", "export", "compare")  # files of `delete_jax.run`
+PRINTS = ("--version", "--list", "--fields")  # flags that print something in place of a run
 
 
 def main(argv: list[str], began: float | None = None) -> int:
-    """Runs the command; returns its exit code: 0, 2 after one line that says what was wrong, 130 when it is interrupted.
+    """Runs the command; returns its exit code: 0, 2 after one line that says what was wrong, 130 when it is interrupted, 141 when
+    whoever reads its output has left.
 
     Args:
       argv: the name of the command, and its arguments.
@@ -55,7 +61,13 @@ def main(argv: list[str], began: float | None = None) -> int:
     """
     began = time.perf_counter() if began is None else began
     try:
-        return _main(argv, began)
+        code = _main(argv, began)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        with contextlib.suppress(OSError, ValueError):  # nothing is left to be written at the exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
     except (ValueError, OSError, MemoryError) as error:
         _say(f"error: {with_page(_in_one_line(error))}")
         return 2
@@ -65,29 +77,25 @@ def main(argv: list[str], began: float | None = None) -> int:
 
 
 def _main(argv: list[str], began: float) -> int:
-    if argv[1:2] and argv[1] in COMMANDS:
-        return _command(argv[1], argv[2:])
-    if {"--help", "-h", "-help"} & set(argv[1:]):
+    words = argv[1:]
+    if words and words[0] in COMMANDS:
+        return _command(words[0], words[1:])
+    if {"--help", "-h", "-help"} & set(words):
         from delete_jax.run.help import names_only
 
         print(__doc__, names_only(), sep="\n")
         return 0
-    is_profiled = phases.FLAG in argv[1:]
-    for other in ("--fields", "--list"):
-        if is_profiled and other in argv[1:]:
-            raise ValueError(f"{phases.FLAG} is of a run, and {other} is none: leave one of them out")
-    if "--fields" in argv[1:]:
-        from delete_jax.run.listing import settings
-
-        print(settings())
-        return 0
-    if "--list" in argv[1:]:
-        from delete_jax.run.listing import listing
-
-        print(listing())
-        return 0
+    if words and words[0] and not words[0].startswith("-"):
+        raise ValueError(
+            f"unknown command {words[0]!r:.60}{nearest(words[0], COMMANDS)}: the commands are {', '.join(COMMANDS)}; a run is "
+            "delete-jax --config=CONFIG --workdir=FOLDER (see --help)"
+        )
+    for i, word in enumerate(words):
+        if word.partition("=")[0] in PRINTS:
+            _print(word, [*words[:i], *words[i + 1 :]])
+            return 0
     _quieten()
-    if not is_profiled:
+    if phases.FLAG not in words:
         _run(argv)
         return 0
     with phases.measuring(began) as clock:
@@ -96,6 +104,45 @@ def _main(argv: list[str], began: float) -> int:
 
         Console().print(clock.table())
     return 0
+
+
+def _print(word: str, others: list[str]) -> None:
+    """Prints what a flag of `PRINTS` asks for.
+
+    Args:
+      word: the flag, and its value where it has one. others: what else was given.
+    """
+    flag, equals, value = word.partition("=")
+    if equals and flag != "--list":
+        raise ValueError(f"{word}: {flag} takes no value: leave it out")
+    _quieten()
+    if flag == "--version":
+        _check_read(flag, others, [])
+        print(f"delete-jax {delete_jax.__version__}")
+    elif flag == "--list":
+        from delete_jax.run.arguments import load
+        from delete_jax.run.listing import listing
+
+        _check_read(flag, others, [word for word in others if word.startswith("--config=")])
+        for other in others:
+            load(other.removeprefix("--config="))  # which puts its networks and tasks into the tables
+        print(listing(value if equals else None))
+    else:
+        from delete_jax.config import validate
+        from delete_jax.run.arguments import read
+        from delete_jax.run.listing import settings
+
+        _check_read(flag, others, [word for word in others if word.partition("=")[0] not in (*PRINTS, phases.FLAG)])
+        config = read(["delete-jax", *others])[0] if others else None
+        if config is not None:
+            validate(config)
+        print(settings(config))
+
+
+def _check_read(flag: str, others: list[str], read: list[str]) -> None:
+    """Raises ValueError for the first of the others that a flag does not read."""
+    if unread := [word for word in others if word not in read]:
+        raise ValueError(f"{flag} runs nothing, so that {unread[0]:.60} would not count: leave one of them out")
 
 
 def _run(argv: list[str]) -> None:
@@ -110,7 +157,10 @@ def _run(argv: list[str]) -> None:
     with phases.phase(phases.IMPORTS):
         from rich.console import Console
 
+        from delete_jax.network_check import check_backend
         from delete_jax.run import stages
+
+        check_backend()
 
     console = Console(stderr=False, soft_wrap=True)
     stages.run_stages(config, workdir, console, command=shlex.join(["delete-jax", *argv[1:]]))
@@ -124,7 +174,12 @@ def _command(name: str, arguments: list[str]) -> int:
         print(about(name), end="")
         return 0
     _quieten()
-    importlib.import_module(f"delete_jax.run.{name}").main(arguments)
+    module = importlib.import_module(f"delete_jax.run.{name}")
+    module.parse(arguments)  # what is wrong with them is said first
+    from delete_jax.network_check import check_backend
+
+    check_backend()
+    module.main(arguments)
     return 0
 
 
@@ -132,6 +187,7 @@ def _quieten() -> None:
     """Keeps libraries from reporting what the command says in one line."""
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax reports each file it touches
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    os.environ.pop("MPLBACKEND", None)  # it draws into files, and would fail for a name that Matplotlib does not know
 
 
 def use_compilation_cache() -> None:

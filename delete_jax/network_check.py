@@ -40,6 +40,19 @@ def not_finite(variables: Variables) -> str | None:
     return None
 
 
+def check_backend() -> None:
+    """Raises ValueError where JAX cannot use the platform that it was told to, naming that."""
+    try:
+        jax.devices()
+    except Exception as error:  # a plugin may raise any kind
+        platforms = jax.config.values["jax_platforms"]
+        asked = f"JAX_PLATFORMS={platforms}" if platforms else "JAX"
+        reason = first_line(error).partition(" (set JAX_PLATFORMS")[0]
+        raise ValueError(
+            f"{asked}: no such device can be used here ({reason}): set JAX_PLATFORMS=cpu, or unset it"
+        ) from error
+
+
 def check_network(
     model: Model, variables: Variables, images: np.ndarray, preprocess: Callable, labels: np.ndarray | None = None
 ) -> int:
@@ -54,6 +67,7 @@ def check_network(
     Raises:
       ValueError: says what is wrong, and what it should be.
     """
+    check_backend()
     if images.ndim != 4:
         raise ValueError(f"images must be [n, h, w, c], got an array of shape {images.shape}")
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):

@@ -21,12 +21,13 @@ MAY_IMPORT = {
     "model": set(),
     "losses": set(),
     "columns": {"given"},
-    "data": set(),
-    "methods": {"given", "losses", "model"},
+    "methods": {"given", "losses", "model", "nearest"},
+    "data": {"nearest"},
     "streams": {"class_names", "columns", "data", "given", "methods"},
     "step": {"losses", "methods", "model"},
     "parallel": {"columns", "methods", "model", "step"},
     "predict": {"model", "parallel", "step"},
+    "nearest": set(),
     "writing": set(),
     "memory": set(),
     "processes": set(),
@@ -42,19 +43,19 @@ MAY_IMPORT = {
         "processes", "rate_search", "step", "traced",
     },
     "sweeping": {"columns", "given", "loop", "methods", "model", "options", "parallel", "preparing", "step", "streams", "unlearning"},
-    "models": {"class_names", "given", "model", "parallel", "writing"},
+    "models": {"class_names", "given", "model", "nearest", "parallel", "writing"},
     "metrics": {"data", "given"},
     "checkpoint": {"identity", "processes"},
-    "report": {"metrics", "writing"},
+    "report": {"given", "metrics", "writing"},
     "tasks": {
-        "data", "given", "loop", "methods", "metrics", "model", "models", "parallel", "predict", "report", "step", "streams",
+        "data", "given", "loop", "methods", "metrics", "model", "models", "nearest", "parallel", "predict", "report", "step", "streams",
     },
-    "config": {"data", "given", "methods", "models", "options", "parallel", "step", "streams", "tasks"},
+    "config": {"data", "given", "methods", "models", "nearest", "options", "parallel", "step", "streams", "tasks"},
     "run": {
-        "checkpoint", "class_names", "config", "data", "given", "identity", "loop", "methods", "metrics", "model", "models", "network_check", "options",
+        "checkpoint", "class_names", "config", "data", "given", "identity", "loop", "methods", "metrics", "model", "models", "nearest", "network_check", "options",
         "parallel", "predict", "report", "step", "streams", "tasks", "unlearning", "writing",
     },
-    "main": {"config", "run"},
+    "main": {"config", "nearest", "network_check", "run"},
 }  # fmt: skip
 CORE_LIBRARIES = {"jax", "optax", "flax", "numpy"}
 ORBAX, TFDS = "orbax", "tensorflow_datasets"
@@ -152,3 +153,4 @@ def test_the_public_names():
     with pytest.raises(AttributeError, match="Checkpoint'"):
         _ = dj.Checkpoint
     assert (PACKAGE / "py.typed").exists()
+    assert dir(dj) == sorted([*set(dj.__all__), "__version__"])

@@ -36,6 +36,7 @@ from delete_jax.run.folder import Folder
 from delete_jax.run.progress import StageProgress
 from delete_jax.step import init_state, sgd
 from delete_jax.tasks import TASKS
+from delete_jax.tasks.classification.page import verdict
 from tests.data.test_maps import write_voc
 from tests.test_checkpoint import assert_equal, damage
 from tests.tiny import Net, Segmenter, network, samples
@@ -181,6 +182,24 @@ BAD_INPUT = {
     "unknown flag": (None, ["--wrkdir=x"], ["--wrkdir", "--workdir=FOLDER"]),
     "jax's flag": (None, ["--jax_debug_nans"], ["--jax_debug_nans"]),
     "stray argument": (None, ["configs/digits.py"], ["unexpected argument 'configs/digits.py'", "--config=FILE"]),
+    "mistyped flag": (None, ["--conifg=digits"], ["unknown flag --conifg (did you mean --config?)"]),
+    "mistyped part": (
+        None,
+        ["--config.unlern.lr=1"],
+        ["--config.unlern.lr", "did you mean unlearn?", "config has data"],
+    ),
+    "mistyped config": (None, ["--config=digts"], ["no file digts (did you mean digits?)", "or one of backdoor, "]),
+    "mistyped variant": (None, ["--config=digits:qick"], ["digits.py:qick: the only variant", "(did you mean quick?)"]),
+    "mistyped variant of several": (
+        None,
+        ["--config=cifar10:resnet_18"],
+        ["configs/cifar10.py:resnet_18: the variants are resnet18, ", "(did you mean resnet18?)"],
+    ),
+    "mistyped method": (None, ["--config.unlearn.method=anchord"], ["'anchord' (did you mean anchored?)"]),
+    "mistyped network": (None, ["--config.model.name=resnet_tny"], ["'resnet_tny' (did you mean resnet_tiny?)"]),
+    "mistyped dataset": (None, ["--config.data.name=digit"], ["'digit' (did you mean digits?)"]),
+    "mistyped choice": (None, ["--config.unlearn.batch_norm=frosen"], ["'frosen'", "(did you mean frozen?)"]),
+    "mistyped measure": (None, ["--config.task.measures=prob"], ["('prob',)", "(did you mean probe?)"]),
     "unknown field": (None, ["--config.train.lrr=1"], ["--config.train.lrr", "lr, batch_size"]),
     "unknown part": (None, ["--config.trian.lr=1"], ["--config.trian.lr", "train, unlearn"]),
     "field of a number": (None, ["--config.train.lr.x=1"], ["--config.train.lr.x", "config.train has"]),
@@ -328,7 +347,16 @@ BAD_INPUT = {
     "another task's setting": (
         None,
         [FACES, "--config.task.rate=0.1"],
-        ["--config.task.rate", "no field to set", "config.task has pretrain, people"],
+        [
+            "--config.task.rate",
+            "no field to set here, but one of the task backdoor",
+            "config.task has pretrain, people",
+        ],
+    ),
+    "samples in a task of classes": (
+        None,
+        ["--config.task.indices=3"],
+        ["--config.task.indices", "one of the task instances: start from a config with task=Instances(…)"],
     ),
     "another task by name": (
         None,
@@ -439,7 +467,15 @@ BAD_INPUT = {
     ),
     # the teacher
     "teacher missing": (None, [OLD], ["--config.teacher={tmp}/old", "no such folder", "earlier run"]),
-    "teacher is a file": (None, ["--config.teacher={tmp}/tiny.py"], ["--config.teacher={tmp}/tiny.py", "folder"]),
+    "teacher is a file": (
+        None,
+        ["--config.teacher={tmp}/tiny.py"],
+        [
+            "--config.teacher={tmp}/tiny.py is a file, and no file of weights",
+            "folder of an earlier run",
+            ".safetensors",
+        ],
+    ),
     "teacher empty": (lambda tmp: (tmp / "old").mkdir(), [OLD], ["{tmp}/old", "no checkpoint", "finished run"]),
     "teacher half-written": (
         lambda tmp: make_teacher(tmp).rename(tmp / "old/checkpoints/teacher/1.orbax-checkpoint-tmp"),
@@ -718,9 +754,14 @@ def test_a_run_prints_its_progress_and_nothing_else(process, whole):
     lines = whole.stdout.splitlines()
     for stage in STAGES:
         assert sum(bool(re.match(rf"{stage}: step \d+/\d+  loss ", line)) for line in lines) == 4
-    assert re.match(r"unlearned in .* s, and .* s compilation; memory at most .*[MG]B$", lines[-2])
-    assert re.match(r"forgotten classes: .*%.*the others: .*%.*Report: .*report\.html$", lines[-1])
-    assert len(lines) == 14
+    assert re.match(r"unlearned in .* s, and .* s compilation; memory at most .*[MG]B$", lines[-3])
+    assert re.match(r"forgotten classes: .*%.*the others: .*%.*Report: .*report\.html$", lines[-2])
+    judged = verdict(json.loads((process.folder / "whole" / "report.json").read_text()))
+    assert lines[-1] == f"{judged.label}: {judged.headline}"
+    assert re.match(
+        r"Not erased: Class “3” was not erased: .* the other nine classes are recognised in .* before", lines[-1]
+    )
+    assert len(lines) == 15
     assert "\x1b" not in whole.stdout
     workdir = process.folder / "whole"
     assert sorted(path.name for path in workdir.iterdir()) == [
@@ -1014,6 +1055,161 @@ def test_every_setting_has_its_meaning(capsys):
         expected = [field.name for field in dataclasses.fields(task.settings)]
         found = re.findall(r"^--config\.task\.(\w+)=.*?  +\S.*\.$", parts.get(name, ""), re.MULTILINE)
         assert found == expected
+
+
+def test_the_settings_of_a_command(capsys):
+    """As it would use them; those that differ from the defaults are marked."""
+    out = printed(capsys, "--config=samples:quick", "--config.unlearn.lr=0.5", "--workdir=nowhere", "--fields")
+    found = re.findall(r"^([* ]) --(config\.\S+?)=(.*?)  +\S.*\.$", out, re.MULTILINE)
+    argv = ["delete-jax", "--config=samples:quick", "--config.unlearn.lr=0.5", "--workdir=nowhere"]
+    config = parse(argv)[0]
+    usual = {name: value for name, _, value in fields(Config(task=type(config.task)()))}
+    expected = [(" *"[value != usual[name]], name, str(value)) for name, _, value in fields(config)]
+    assert sorted(found) == sorted(expected)
+    assert ("*", "config.unlearn.lr", "0.5") in found
+    assert ("*", "config.unlearn.epochs", "1") in found
+    assert not pathlib.Path("nowhere").exists()
+
+
+def test_one_table(capsys):
+    tables = re.split(r"\n\n(?=\w+ ?\(|Measures)", printed(capsys, "--list").rstrip())
+    names = ("configs", "tasks", "datasets", "networks", "methods", "measures")
+    assert [printed(capsys, f"--list={name}").rstrip() for name in names] == tables
+    assert all(table.lower().startswith(name) for name, table in zip(names, tables, strict=True))
+
+
+def test_a_table_with_rows_from_outside(capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(models.NETWORKS, "own", models.NETWORKS["resnet_tiny"])
+    own_network("x")(tmp_path)
+    (tmp_path / "tiny.py").write_text(CONFIG.format(images="nowhere"))
+    assert "  own (a class per image): " in printed(capsys, f"--config={tmp_path}/other.py", "--list=networks")
+
+
+def test_version(capsys):
+    assert printed(capsys, "--version") == f"delete-jax {dj.__version__}\n"
+
+
+# Of all commands; each ends with one line and code 2. {tmp} is an empty folder. What else is refused: `BAD_INPUT` of each command.
+HOSTILE = {
+    "": ["--config=FILE", "both needed"],
+    "train": ["unknown command 'train'", "convert, export, compare", "delete-jax --config=CONFIG"],
+    "covert a b": ["unknown command 'covert' (did you mean convert?)"],
+    "comapre a": ["did you mean compare?"],
+    "configs/digits.py": ["unknown command 'configs/digits.py'", "--config=CONFIG"],
+    "--list=methds": ["--list=methds (did you mean methods?)", "configs, tasks, datasets, networks, methods, measures"],
+    "--list=": ["--list=: the tables are configs, "],
+    "--list methods": ["--list runs nothing, so that methods would not count"],
+    "--list --list=methods": ["--list=methods would not count"],
+    "--config=digits --list --workdir={tmp}/a": ["--list runs nothing, so that --workdir="],
+    "--config=nope --list": ["--config=nope: there is no file nope"],
+    "--version --config=digits": ["--version runs nothing", "--config=digits"],
+    "--version=2": ["--version takes no value"],
+    "--fields=all": ["--fields takes no value"],
+    "--fields --list": ["--fields runs nothing, so that --list would not count"],
+    "--fields --config.unlearn.lr=3": ["--config=FILE"],
+    "--fields --config=digits --config.unlearn.lr=-3": ["config.unlearn.lr is -3.0"],
+    "--fields --config=digits --colour": ["unknown flag --colour"],
+    "--fields methods": ["--config=FILE"],
+    "--config": ["Missing value"],
+    "--config=": ["--config=FILE"],
+    "--config=digits --workdir": ["Missing value"],
+    "--config=digits --workdir={tmp}/a --config.=3": ["--config."],
+    "--config=digits --workdir={tmp}/a --config.unlearn.forget=[[1]]": ["config.unlearn.forget"],
+    "--config=digits --workdir={tmp}/a --config.unlearn.forget=1e400": ["config.unlearn.forget"],
+    "--config=digits --workdir={tmp}/a --config.unlearn.lr=1e400": ["config.unlearn.lr"],
+    "--config=digits --workdir={tmp}/a --config.seed=1_0_": ["config.seed"],
+    "--config=digits --workdir={tmp}/a --config.train=": ["--config.train"],
+    "--config=digits --workdir={tmp}/a --config.teacher={tmp}": ["--config.teacher={tmp}", "no checkpoint"],
+    "--config=digits --workdir={tmp}/a --config.data.data_dir=~nouser": ["~nouser"],
+    "--config=digits --workdir=/dev/null": ["/dev/null is a file"],
+    "--config=/dev/null --workdir={tmp}/a": ["--config=/dev/null"],
+    "--config=digits --workdir={tmp}/\0": ["zero byte"],
+    "convert": ["--arch, WEIGHTS, OUT"],
+    "convert --arch=resnet_tny a b": ["--arch: unknown model 'resnet_tny' (did you mean resnet_tiny?)"],
+    "convert --ach=resnet_tiny a b": ["unknown flag --ach=resnet_tiny (did you mean --arch?)"],
+    "convert --arch": ["expected one argument"],
+    "convert --arch=resnet_tiny a": ["OUT"],
+    "convert --arch=resnet_tiny a b c": ["unrecognized arguments: c"],
+    "convert --arch=resnet_tiny /dev/zero {tmp}/b": ["/dev/zero"],
+    "convert --arch=resnet_tiny {tmp} {tmp}/b": ["{tmp}"],
+    "convert --arch=resnet_tiny a /dev/null": ["/dev/null is a file"],
+    "convert --arch= a b": ["--arch: unknown model ''"],
+    "export": ["RUN, OUT"],
+    "export a b": ["b: the name of the file must end in"],
+    "export a .jax": ["the name of the file must end in"],
+    "export a {tmp}/b.jax": ["a: no such folder"],
+    "export {tmp} {tmp}/b.jax": ["no run there"],
+    "export /dev/null {tmp}/b.jax": ["/dev/null: no such folder"],
+    "export a {tmp}/b.jax --stge=x": ["unknown flag --stge=x (did you mean --stage?)"],
+    "export a {tmp}/b.jax --config=digts": ["did you mean digits?"],
+    "export \0 {tmp}/b.jax": ["zero byte"],
+    "compare": ["RUN"],
+    "compare a": ["a: no such folder"],
+    "compare {tmp}": ["no config.json"],
+    "compare a --out=": ["is a folder"],
+    "compare a --out=/dev/full": ["/dev/full exists"],
+    "compare a --out={tmp}": ["{tmp} is a folder"],
+    "compare a --ot=b": ["unknown flag --ot=b (did you mean --out?)"],
+    "compare a --out=\udcff": ["a path must be UTF-8"],
+}
+
+
+@pytest.mark.parametrize("line", HOSTILE)
+def test_hostile_command_lines(line, tmp_path, capsys):
+    argv = ["delete-jax", *line.replace("{tmp}", str(tmp_path)).split()]
+    assert command.main(argv) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"delete-jax: error: [^\n]{1,700}\n", error), error
+    for words in HOSTILE[line]:
+        assert words.replace("{tmp}", str(tmp_path)) in error, error
+    assert list(tmp_path.iterdir()) == []
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    """Runs a program that has this package."""
+    own = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    return subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "nonsense"])
+def test_a_platform_that_is_not_here(platform):
+    """The line names it, not the network: from the command and from the library, which has not used JAX before."""
+    code = (
+        "import numpy as np, delete_jax as dj; from delete_jax import main\n"
+        "assert main.main(['delete-jax', '--config=digits', '--workdir=nowhere']) == 2\n"
+        "assert main.main(['delete-jax', 'compare', 'nowhere']) == 2\n"
+        "model = dj.Model(lambda variables, x: x, lambda variables, x, key: (x, variables))\n"
+        "try: dj.unlearn(model, {'params': {'w': np.ones(3)}}, np.ones((8, 2, 2, 1)), np.arange(8) % 4, forget=[1])\n"
+        "except ValueError as error: print(error)"
+    )
+    done = python(code, JAX_PLATFORMS=platform)
+    line = (
+        rf"JAX_PLATFORMS={platform}: no such device can be used here \([^\n]+\): set JAX_PLATFORMS=cpu, or unset it\n"
+    )
+    assert re.fullmatch(rf"(delete-jax: error: {line}){{2}}", done.stderr), done.stderr
+    assert re.fullmatch(line, done.stdout), done.stdout
+
+
+def test_nobody_reads_the_output():
+    """As other commands of Unix: nothing is said, and the code tells."""
+    for arguments in ("--list", "--help", "--fields"):
+        argv = [sys.executable, "-m", "delete_jax", arguments]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+            process.stdout.close()
+            said = process.stderr.read()
+        assert (said, process.returncode) == (b"", command.UNREAD)
+
+
+def test_a_backend_of_matplotlib_that_there_is_not():
+    """It is not asked for one: a report is drawn into files."""
+    code = (
+        "from delete_jax import main; main._quieten()\n"
+        "from delete_jax.report import export, parts\n"
+        "print(export.svg(parts.Panel('a', '', '', 1.0, lambda axes: axes.plot([1, 2])), 'a').view_box)"
+    )
+    done = python(code, MPLBACKEND="nonsense")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_errors_name_a_page_that_there_is(capsys):

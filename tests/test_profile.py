@@ -130,9 +130,9 @@ def test_when_a_process_began():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--list", "--profile"], "--profile is of a run, and --list is none"),
-        (["--fields", "--profile"], "--profile is of a run, and --fields is none"),
-        (["compare", "run", "--profile"], "unrecognized arguments: --profile"),
+        (["--list", "--profile"], "--list runs nothing, so that --profile would not count"),
+        (["--fields", "--profile"], "--fields runs nothing, so that --profile would not count"),
+        (["compare", "run", "--profile"], "unknown flag --profile"),
         (["--config={tmp}/tiny.py", "--workdir={tmp}/run", "--profile=5"], "unknown flag --profile"),
         (["--profile"], "--config=FILE and --workdir=FOLDER are both needed"),
         (

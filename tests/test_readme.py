@@ -145,8 +145,9 @@ def test_python_of_saving_beside_the_training(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_commands(page, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_commands(page, tmp_path, monkeypatch):
+    """After `pip install`, in an empty folder; what needs a checkout says so."""
+    monkeypatch.chdir(tmp_path)
     lines = [line.split("  #")[0].strip() for block in blocks("", page) for line in block.splitlines()]
     commands = [shlex.split(line) for line in lines if line.startswith("delete-jax ") and line != "delete-jax --list"]
     assert commands or page.stem != "README"
@@ -161,6 +162,7 @@ def test_commands(page, monkeypatch):
         source = (ROOT / script).read_text() + (ROOT / "benchmarks" / "bench.py").read_text()
         for flag in re.findall(r"--\w+", rest):
             assert f'"{flag}"' in source, f"{script} knows no {flag}"
+    assert not re.search(r"(benchmarks|examples)/\w+\.(py|sh)", page.read_text()) or "checkout" in page.read_text()
 
 
 def anchors(page: pathlib.Path) -> set[str]:

@@ -20,6 +20,7 @@ from delete_jax.data.pets import read_pets
 from delete_jax.data.splits import check_splits
 from delete_jax.data.tiny_imagenet import read_tiny_imagenet
 from delete_jax.data.voc import read_voc
+from delete_jax.nearest import nearest
 
 Found = tuple[Split, Split, tuple[str, ...]]
 """Training samples, test samples, class names."""
@@ -104,7 +105,7 @@ def find(name: str) -> tuple[Kind, str]:
     key = name[: name.find(":") + 1] or name
     if key not in KINDS:
         raise ValueError(
-            f"unknown dataset {name!r}: give one of {', '.join(names())} (people to recognise: load_faces)"
+            f"unknown dataset {name!r}{nearest(name, KINDS)}: give one of {', '.join(names())} (people to recognise: load_faces)"
         )
     rest = name.removeprefix(key) if KINDS[key].prefix else name
     if not rest:

@@ -56,6 +56,7 @@ from delete_jax.methods.tilted import tilted
 from delete_jax.methods.to_background import to_background
 from delete_jax.methods.trigger_distillation import trigger_distillation
 from delete_jax.methods.wood_fisher import wood_fisher
+from delete_jax.nearest import nearest
 
 METHODS: dict[str, Callable[..., Method]] = {
     "delete": delete,
@@ -158,7 +159,7 @@ def describe(name: str) -> Description:
 
 def _factory(name: str) -> Callable[..., Method]:
     if not isinstance(name, str) or name not in METHODS:
-        raise ValueError(f"unknown method {name!r}: choose one of {', '.join(METHODS)}")
+        raise ValueError(f"unknown method {name!r}{nearest(name, METHODS)}: choose one of {', '.join(METHODS)}")
     return METHODS[name]
 
 

@@ -25,6 +25,7 @@ from delete_jax.models.vgg import VGG
 from delete_jax.models.vit import ViT
 from delete_jax.models.weights import TorchInfo, load_torch, save_torch
 from delete_jax.models.without import without_classes
+from delete_jax.nearest import nearest
 
 NETWORKS: dict[str, Network] = {
     **resnet.ROWS,
@@ -74,7 +75,7 @@ def create(name: str, num_classes: int, dtype: str = "float32", remat: bool = Fa
 def check_name(name: str) -> None:
     """Raises ValueError unless the table has a network of that name."""
     if name not in NETWORKS:
-        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(NETWORKS)}")
+        raise ValueError(f"unknown model {name!r}{nearest(name, NETWORKS)}: choose one of {', '.join(NETWORKS)}")
 
 
 def init(module: nn.Module, image_shape: Sequence[int], seed: int) -> Variables:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import jinja2
 
 
-def write_report(record: dict[str, Any], make_parts: Callable[[dict[str, Any]], Parts], directory: Path | str) -> None:
+def write_report(record: dict[str, Any], make_parts: Callable[[dict[str, Any]], Parts], directory: Path | str) -> Parts:
     """Write `report.html`, `report.png` and `report.json` (the record itself, in its order) into `directory`.
 
     Everything is made before anything is written, and each file is renamed into place, the JSON last: a run that fails
@@ -41,6 +41,9 @@ def write_report(record: dict[str, Any], make_parts: Callable[[dict[str, Any]], 
       record: the figures of the run, as `delete_jax.report.record` describes them.
       make_parts: gets the record as plain JSON, checked, and says what the page shows.
       directory: made if it is missing.
+
+    Returns:
+      What the page shows.
 
     Raises:
       ValueError: a key is missing, a shape does not fit, or a value has no JSON form. Nothing is written then.
@@ -58,6 +61,7 @@ def write_report(record: dict[str, Any], make_parts: Callable[[dict[str, Any]], 
     directory.mkdir(parents=True, exist_ok=True)
     content = {"report.html": page, "report.png": sheet, "report.json": text.encode()}
     write_all({directory / name: data for name, data in content.items()})
+    return parts
 
 
 def render(record: dict[str, Any], parts: Parts) -> str:

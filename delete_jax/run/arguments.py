@@ -17,13 +17,15 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from delete_jax.config import Config, fields
+from delete_jax.config import Config, VariantError, fields
+from delete_jax.nearest import nearest
 from delete_jax.options import AUTO
 from delete_jax.run.paths import expanded, local
 from delete_jax.run.phases import FLAG
 from delete_jax.run.shipped import shipped
-from delete_jax.tasks import of_settings
+from delete_jax.tasks import TASKS, of_settings
 
+FLAGS = ("--config", "--workdir", FLAG, "--fields", "--list", "--version", "--help")
 USAGE = "the flags are --config=FILE, --workdir=FOLDER, --config.FIELD=VALUE and --profile (see --help)"
 FORMS = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list such as 3,4"}
 DICT_FORM = "a dict such as \"{'temperature': 2.0}\""
@@ -63,6 +65,14 @@ def parse(argv: list[str]) -> tuple[Config, Path]:
     Raises:
       ValueError: an unknown flag or field, a wrong type, a config file that cannot be read.
     """
+    config, workdir = read(argv)
+    if not workdir:
+        raise ValueError(f"--config=FILE and --workdir=FOLDER are both needed: {USAGE}")
+    return config, local(workdir, "--workdir")
+
+
+def read(argv: list[str]) -> tuple[Config, str | None]:
+    """As `parse`, where the workdir may be left out: None then."""
     # Two passes, each with flags of its own: config_flags alone would answer a missing file with a stand-in for a
     # config, and flags of the process would keep one call's settings for the next.
     values, overrides = flags.FlagValues(), flags.FlagValues()
@@ -72,7 +82,8 @@ def parse(argv: list[str]) -> tuple[Config, Path]:
         for name in ("config", "workdir"):
             flags.DEFINE_string(name, None, "", flag_values=values)
         rest = values([argument for argument in argv if argument != FLAG], known_only=True)  # `main` sees to that one
-        if not values.config or not values.workdir:
+        _check_flags(rest)
+        if not values.config:
             raise ValueError(f"--config=FILE and --workdir=FOLDER are both needed: {USAGE}")
         config = load(values.config)
         _check_names(rest, config)
@@ -85,7 +96,7 @@ def parse(argv: list[str]) -> tuple[Config, Path]:
         rest_of_flags = [argument.lstrip("-").split("=")[0] for argument in rest]
         rest = overrides(rest)
     except flags.UnrecognizedFlagError as error:
-        raise ValueError(f"unknown flag --{error.flagname}: {USAGE}") from error
+        raise _unknown_flag(f"--{error.flagname}") from error
     except flags.IllegalFlagValueError as error:
         raise ValueError(_with_form(str(error), config)) from error
     except RecursionError as error:  # absl looks for flags with similar names
@@ -95,14 +106,15 @@ def parse(argv: list[str]) -> tuple[Config, Path]:
     if len(rest) > 1:
         raise ValueError(f"unexpected argument {rest[1]!r}: {USAGE}")
     _split_words(overrides.config, rest_of_flags)
-    return overrides.config, local(values.workdir, "--workdir")
+    return overrides.config, values.workdir
 
 
 def load(file: str) -> Config:
     """What `get_config()` of a config file returns; of "FILE:VARIANT", `get_config(VARIANT)`.
 
     Args:
-      file: a path, or the name of a config that comes with the package, such as "digits".
+      file: a path, or the name of a config that comes with the package, such as "digits". Where there is no such file,
+        "configs/digits.py" is that one, too.
 
     Raises:
       ValueError: there is no such file, it fails, or it returns something else; names the file and the line.
@@ -112,15 +124,18 @@ def load(file: str) -> Config:
         path = str(there)
     else:
         known = shipped()
-        if path not in known:
+        name = re.sub(r"configs/(\w+)\.py", r"\1", path)  # as in a checkout
+        if name not in known:
             names = ", ".join(known)
-            raise ValueError(f"--config={file}: there is no file {path}; name a config file, or one of {names}")
-        path = str(known[path])
+            raise ValueError(
+                f"--config={file}: there is no file {path}{nearest(path, known)}; name a config file, or one of {names}"
+            )
+        path = str(known[name])
     try:
         get_config = runpy.run_path(path).get("get_config")
         config = get_config(*variant) if callable(get_config) else None
     except (Exception, SystemExit) as error:  # a config file is a program: anything may go wrong in it
-        if isinstance(error, ValueError) and path in str(error):
+        if isinstance(error, VariantError) or (isinstance(error, ValueError) and path in str(error)):
             raise
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
         if isinstance(error, SyntaxError):
@@ -155,6 +170,17 @@ def _split_words(config: Config, given: Iterable[str]) -> None:
             setattr(part, last, tuple(part for item in value for part in _words(item)))
 
 
+def _check_flags(arguments: Iterable[str]) -> None:
+    """Raises ValueError for the first flag that is neither known nor a setting."""
+    for argument in arguments:
+        if argument.startswith("--") and argument != "--" and not re.match(r"--(no)?config\.", argument):
+            raise _unknown_flag(argument.split("=")[0])
+
+
+def _unknown_flag(flag: str) -> ValueError:
+    return ValueError(f"unknown flag {flag:.60}{nearest(flag, FLAGS)}: {USAGE}")
+
+
 def _check_names(arguments: Iterable[str], config: Config) -> None:
     """Raises ValueError for the first "--config.NAME…" that is no setting."""
     known = {name: value for name, _, value in fields(config)}
@@ -172,7 +198,23 @@ def _check_names(arguments: Iterable[str], config: Config) -> None:
         while not (inside := [name for name in known if name.startswith(parent + ".")]):
             parent = parent.rpartition(".")[0]
         names = dict.fromkeys(name.removeprefix(parent + ".").split(".")[0] for name in inside)
-        raise ValueError(f"--{match[1]}: that is no field to set; {parent} has {', '.join(names)}")
+        meant = nearest(match[1].removeprefix(parent + ".").split(".")[0], names)
+        raise ValueError(
+            f"--{match[1]}: that is no field to set{_owners(match[1]) or meant}; {parent} has {', '.join(names)}"
+        )
+
+
+def _owners(name: str) -> str:
+    """Which tasks have that setting, to stand behind it in a message."""
+    owners = [
+        task for task in TASKS.values() if name in (known for known, _, _ in fields(task.settings(), "config.task"))
+    ]
+    if not owners:
+        return ""
+    settings = " or ".join(f"task={task.settings.__name__}(…)" for task in owners)
+    return (
+        f" here, but one of the task {' and '.join(task.name for task in owners)}: start from a config with {settings}"
+    )
 
 
 def _with_form(message: str, config: Config) -> str:

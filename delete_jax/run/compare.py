@@ -42,7 +42,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("runs", metavar="RUN", nargs="+")
     parser.add_argument("--out", default="comparison.html")
     parser.add_argument("--config")
-    return parser.parse_args(argv)
+    return parser.parse(argv)
 
 
 def main(argv: list[str]) -> None:

@@ -50,7 +50,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("out", metavar="OUT")
     for name in ("class_names", "mean", "std", "image_size"):
         parser.add_argument(f"--{name}")
-    given = parser.parse_args(argv)
+    given = parser.parse(argv)
     try:
         models.check_name(given.arch)
     except ValueError as error:

@@ -26,6 +26,7 @@ import numpy as np
 
 from delete_jax import data, models
 from delete_jax.models import TorchInfo, torch_names
+from delete_jax.nearest import nearest
 from delete_jax.network_check import check_network
 from delete_jax.run.arguments import load as load_config
 from delete_jax.run.networks import TEACHER, Loaded, folder, load_stage, stages
@@ -41,7 +42,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("out", metavar="OUT")
     parser.add_argument("--stage", default=UNLEARNED)
     parser.add_argument("--config")
-    return parser.parse_args(argv)
+    return parser.parse(argv)
 
 
 def main(argv: list[str]) -> None:
@@ -80,7 +81,9 @@ def _load(run: str, stage: str) -> Loaded:
         raise ValueError(f"{run}: no run there (it has no checkpoints); name the folder of a finished run")
     if stage not in there:
         finish = ", or finish that run" if there != [TEACHER] else ""
-        raise ValueError(f"{run} has no stage {stage!r}: give --stage, one of {', '.join(there)}{finish}")
+        raise ValueError(
+            f"{run} has no stage {stage!r}{nearest(stage, there)}: give --stage, one of {', '.join(there)}{finish}"
+        )
     loaded = load_stage(path / "checkpoints" / stage, f"{run}, stage {stage}")
     if loaded.description["name"] not in models.NETWORKS:
         raise ValueError(

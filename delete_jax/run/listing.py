@@ -12,27 +12,47 @@ from delete_jax import metrics, models, tasks
 from delete_jax.config import Config
 from delete_jax.data.loading import names
 from delete_jax.methods import METHODS, describe
+from delete_jax.nearest import nearest
 from delete_jax.run.shipped import shipped
 
 
-def listing() -> str:
-    """Configs, tasks, datasets, networks, methods and measures, each with what a user must know of it."""
+def listing(table: str | None = None) -> str:
+    """Configs, tasks, datasets, networks, methods and measures, each with what a user must know of it.
+
+    Args:
+      table: one of these words, for that table alone.
+
+    Raises:
+      ValueError: there is no such table.
+    """
     parts = {
-        "Configs (--config=NAME, NAME:VARIANT or NAME:quick)": _configs(),
-        "Tasks (task=SETTINGS(…) in a config file, --config.task.…)": _tasks(),
-        "Datasets (--config.data.name)": iter([", ".join(names())]),
-        "Networks (--config.model.name)": _networks(),
-        "Methods (--config.unlearn.method)": (str(describe(name)) for name in METHODS),
-        "Measures": (f"{row.name}: {row.title}. {row.text}" for row in metrics.MEASURES.values()),
+        "configs": ("Configs (--config=NAME, NAME:VARIANT or NAME:quick)", _configs()),
+        "tasks": ("Tasks (task=SETTINGS(…) in a config file, --config.task.…)", _tasks()),
+        "datasets": ("Datasets (--config.data.name)", iter([", ".join(names())])),
+        "networks": ("Networks (--config.model.name)", _networks()),
+        "methods": ("Methods (--config.unlearn.method)", (str(describe(name)) for name in METHODS)),
+        "measures": ("Measures", (f"{row.name}: {row.title}. {row.text}" for row in metrics.MEASURES.values())),
     }
-    return "\n\n".join("\n".join([head, *_indented(lines)]) for head, lines in parts.items())
+    if table is not None and table not in parts:
+        raise ValueError(f"--list={table}{nearest(table, parts)}: the tables are {', '.join(parts)}")
+    shown = parts.values() if table is None else [parts[table]]
+    return "\n\n".join("\n".join([head, *_indented(lines)]) for head, lines in shown)
 
 
-def settings() -> str:
-    """Every setting with its default and its meaning; those of `config.task` for each task."""
-    default = Config()
+def settings(config: Config | None = None) -> str:
+    """Every setting with its value and its meaning.
+
+    Args:
+      config: whose values; those that differ from the defaults are marked. When None, the defaults, with those of each task.
+    """
+    if config is not None:
+        default = Config(task=type(config.task)())
+        usual = [*_settings(default, "config")]
+        lines = ["Settings as this command uses them; those marked with * differ from the defaults", ""]
+        pairs = zip(_settings(config, "config"), usual, strict=True)
+        return "\n".join([*lines, *(f"{'*' if mine != its else ' '} {mine}" for mine, its in pairs)])
     lines = ["Settings, with the values that they have when the config does not set them", ""]
-    lines += _settings(default, "config", skipped=("task",))
+    lines += _settings(Config(), "config", skipped=("task",))
     for name, task in tasks.TASKS.items():
         if dataclasses.fields(task.settings):
             lines += ["", f"With the task {name}", "", *_settings(task.settings(), "config.task")]

@@ -64,6 +64,11 @@ def _load(where: str, name: str) -> Loaded:
     path = folder(where)
     if path.suffix in WEIGHTS and not path.is_dir():
         return from_weights(name, where)
+    if path.is_file():
+        raise ValueError(
+            f"{path} is a file, and no file of weights: name the folder of an earlier run, or a file whose name ends in one of "
+            f"{', '.join(WEIGHTS)}"
+        )
     if not path.is_dir():
         raise ValueError(
             f"{path}: no such folder; name the folder of an earlier run, or a file of weights ({', '.join(WEIGHTS)})"
@@ -84,7 +89,7 @@ def _load_given(run: epath.Path, name: str) -> Loaded:
     instead = f"to go on from its unlearned network, name {stage}" if stage.is_dir() else "name another network"
     try:
         source = json.loads((run / "config.json").read_text())["teacher"]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         raise CheckpointError(f"{run}: nothing there says where its original network is; {instead}") from None
     if source is None:
         raise CheckpointError(f"{run}: its original network is not trained yet; finish that run first")

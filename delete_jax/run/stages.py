@@ -78,8 +78,9 @@ def _run(run: Run, folder: Folder, plan: list[Training], teacher: Loaded | None,
         page = importlib.import_module(task.page)
     with phase(REPORT):
         record = make_record(run, networks, measured, command)
-        report.write_report(record, lambda record: page.parts(record, measured.examples), folder.path)
+        parts = report.write_report(record, lambda record: page.parts(record, measured.examples), folder.path)
     folder.say(f"{measured.summary}. Report: {folder.path / 'report.html'}")
+    folder.say(f"{parts.verdict.label}: {' '.join(parts.verdict.headline.split())}")
 
 
 def needed(plan: list[Training], retrain: bool, has_teacher: bool) -> list[Training]:

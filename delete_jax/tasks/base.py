@@ -14,10 +14,12 @@ import flax.linen as nn
 
 from delete_jax import data
 from delete_jax.data import Dataset, Split
+from delete_jax.given import shown
 from delete_jax.loop import Result
 from delete_jax.methods import CLASSES, Method, Stream
 from delete_jax.model import Model, Variables
 from delete_jax.models import Network
+from delete_jax.nearest import nearest
 
 if TYPE_CHECKING:
     from delete_jax.config import Config, TrainConfig
@@ -141,14 +143,17 @@ def augmentation(answers: str, names: tuple[str, ...]) -> Callable | None:
 def require(holds: bool, field: str, value: Any, allowed: str) -> None:
     """Raises ValueError, naming a field, its value and what is allowed, unless it holds."""
     if not holds:
-        raise ValueError(f"{field} is {value!r}: it must be {allowed}")
+        raise ValueError(f"{field} is {shown(value)}: it must be {allowed}")
 
 
 def choose(value: Any, field: str, choices: Iterable[str]) -> None:
     """Raises ValueError unless the value is one of the choices."""
-    require(value in choices, field, value, f"one of {', '.join(choices)}")
+    require(value in choices, field, value, f"one of {', '.join(choices)}{nearest(value, choices)}")
 
 
 def choose_some(values: tuple[str, ...], field: str, choices: Iterable[str]) -> None:
     """Raises ValueError unless every value is one of the choices."""
-    require(set(values) <= set(choices), field, values, f"some of {', '.join(choices)}")
+    wrong = [value for value in values if value not in choices]
+    require(
+        not wrong, field, values, f"some of {', '.join(choices)}{''.join(nearest(word, choices) for word in wrong[:1])}"
+    )
