@@ -30,6 +30,8 @@ from delete_jax.report.compare_page import (
     write_comparison,
 )
 from delete_jax.report.scatter import Spot, chart
+from delete_jax.run import compare as compare_command
+from delete_jax.run.finished import read_finished
 from delete_jax.tasks import Faces
 from tests.test_command import CONFIG, make_images, snapshot
 from tests.test_report import Balanced
@@ -412,6 +414,114 @@ def images_changed(tmp):
     change_config(tmp / "alone", lambda config: config["data"].update(name=f"folder:{tmp}/images"))
 
 
+ORIGINAL_METRICS = ("networks", "original", "metrics")
+FORMS = {
+    "a number as a word": (("report", *ORIGINAL_METRICS, "acc_ft"), "x", "['metrics'], acc_ft, is 'x': it must be a finite number"),
+    "a number as a dict": (("report", *ORIGINAL_METRICS, "acc_rt"), {"a": 1}, "acc_rt, is {'a': 1}"),
+    "metrics as a list": (("report", *ORIGINAL_METRICS), [1], "['metrics'] is [1]: it must be a dict"),
+    "a time as a word": (("report", "cost", "unlearn_seconds"), "x", "record['cost']['unlearn_seconds'] is 'x'"),
+    "a cost as a list": (("report", "cost"), [], "record['cost'] is []: it must be a dict"),
+    "counts as words": (("report", *ORIGINAL_METRICS, "confusion"), [["a"] * 3] * 3, "['confusion'][0][0] is 'a'"),
+    "counts that are null": (("report", *ORIGINAL_METRICS, "confusion"), [[None] * 3] * 3, "['confusion'][0][0] is None"),
+    "counts below zero": (("report", *ORIGINAL_METRICS, "confusion"), [[-1] * 3] * 3, "3 rows of 3 counts"),
+    "ragged counts": (("report", *ORIGINAL_METRICS, "confusion"), [[1], [1, 2], []], "3 rows of 3 counts"),
+    "counts of other classes": (("report", *ORIGINAL_METRICS, "confusion"), [[1, 2], [3, 4]], "3 rows of 3 counts"),
+    "a method as a list": (("report", "method"), ["delete"], "record['method'] is ['delete']: it must be a dict"),
+    "a method as a word": (("report", "method"), "delete", "record['method'] is 'delete'"),
+    "a method without a name": (("report", "method"), {"lr": 1}, "record['method'] lacks name"),
+    "names that are numbers": (("report", "dataset", "class_names"), [1, 2, 3], "['class_names'][0] is 1: it must be a string"),
+    "names that are null": (("report", "dataset", "class_names"), None, "['class_names'] is None: it must be a list"),
+    "a fraction as a class": (("report", "forget", "classes"), [1.5], "['classes'][0] is 1.5: it must be a whole number"),
+    "a class beyond the names": (("report", "forget", "classes"), [7], "some, not all, of the classes 0..2"),
+    "no digest": (("report", "networks", "retrained"), {"metrics": {}}, "['retrained'] lacks digest, source"),
+    "a number as a source": (("report", "networks", "retrained", "source"), 5, "['source'] is 5: it must be a string"),
+    "columns of different lengths": (("report", "history"), {"step": [1], "loss": [1, 2]}, "columns of one length"),
+    "a number that no float holds": (("report", "cost", "unlearn_seconds"), 10**400, "it must be a finite number"),
+    "a record that is a list": (("report",), [1], "the record is [1]: it must be a dict"),
+    "another format": (("report", "format"), [1], "record['format'] is [1]: this version writes format 1"),
+    "a part of the config that is null": (("config", "data"), None, "config.data is None: it must be a DataConfig"),
+    "a config that is a list": (("config",), [], "its task is None, and the tasks are classification"),
+    "a task that is a word": (("config", "task"), "instances", "its task is None"),
+    "a task with a list as name": (("config", "task"), {"name": []}, "its task is []"),
+    "a seed as a word": (("config", "seed"), "x", "config.seed is 'x': it must be of type int"),
+    "a seed beyond integers": (("config", "seed"), 10**400, "config.seed is"),
+    "a size as a word": (("config", "model", "input_size"), "x", "config.model.input_size is 'x'"),
+}  # fmt: skip
+
+
+def with_part(folder: pathlib.Path, path: tuple, value) -> None:
+    """Puts a value into a place of config.json or report.json."""
+    name, *keys = path
+    file = folder / f"{name}.json"
+    whole = [json.loads(file.read_text())]
+    part, last = whole, 0
+    for key in keys:
+        part, last = part[last], key
+    part[last] = value
+    file.write_text(json.dumps(whole[0]))
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_files_of_another_form(name, place, tmp_path):
+    """Found before anything is loaded."""
+    path, value, words = FORMS[name]
+    for file in ("config.json", "report.json"):
+        shutil.copy(place / "first" / file, tmp_path)
+    with_part(tmp_path, path, value)
+    with pytest.raises(ValueError) as caught:
+        read_finished(str(tmp_path))
+    assert words in str(caught.value)
+    assert re.fullmatch(rf"{tmp_path} cannot be read: [^\n]{{1,400}}; name another run", str(caught.value))
+
+
+@pytest.mark.parametrize("depth", [100, 900, 100_000])
+@pytest.mark.parametrize("brackets", ["[]", "{}"])
+def test_nested_files(depth, brackets, place, tmp_path):
+    opened = "[" if brackets == "[]" else '{"a":'
+    for file, key in (("config.json", '"hyperparameters": {'), ("report.json", '"name": "delete"')):
+        for other in ("config.json", "report.json"):
+            shutil.copy(place / "first" / other, tmp_path)
+        text = (tmp_path / file).read_text()
+        assert key in text
+        nested = f'"{"a" if file == "config.json" else "b"}": {opened * depth}1{brackets[1] * depth}'
+        text = text.replace(key, key + nested if file == "config.json" else f"{key}, {nested}")
+        (tmp_path / file).write_text(text)
+        with pytest.raises(ValueError, match=r"^[^\n]{1,400}$"):
+            read_finished(str(tmp_path))
+
+
+def places(value, path=()):
+    """Every place in JSON; of lists, the first two entries."""
+    yield path
+    inside = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, item in inside:
+        yield from places(item, (*path, key))
+
+
+def test_whatever_is_accepted_can_be_compared(place, tmp_path, monkeypatch):
+    """Values of other kinds in random places of the files: refused in one line, or harmless."""
+    rng = np.random.default_rng(0)
+
+    def look(views, run, name):  # what takes long
+        return np.zeros(6, int), rng.normal(size=(len(views._rows), 3))
+
+    monkeypatch.setattr(compare_command.Views, "_look", look)
+    odd = [None, "x", -1, 1.5, [], {}, True, [None], {"a": 1}, float("nan"), float("inf"), 10**30]
+    files = {name: json.loads((place / "first" / f"{name}.json").read_text()) for name in ("config", "report")}
+    everywhere = [(name, *path) for name, content in files.items() for path in places(content)]
+    refused = []
+    for chosen in rng.permutation(len(everywhere) * len(odd))[:200]:
+        for name, content in files.items():
+            (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        with_part(tmp_path, everywhere[chosen // len(odd)], odd[chosen % len(odd)])
+        try:
+            render_comparison(compare_command.compare([read_finished(str(tmp_path))]))
+        except ValueError as error:
+            refused.append(str(error))
+    assert 100 < len(refused) < 200
+    assert [line for line in refused if not re.fullmatch(r"[^\n]{1,600}", line)] == []
+
+
 BOTH = ["{place}/first", "{tmp}/copy"]
 BAD_INPUT = {
     "nothing": (None, [], ["RUN", "delete-jax compare --help"]),
@@ -444,7 +554,7 @@ BAD_INPUT = {
         record(lambda r: r["dataset"].update(name="moths")), BOTH, ["its dataset is moths, not folder:", "same dataset"],
     ),
     "another task": (
-        config(lambda c: c.update(task={"name": "instances"})),
+        config(lambda c: c.update(task={"name": "instances", "indices": [1, 2]}, unlearn=plain(Config())["unlearn"])),
         BOTH,
         ["its task is {'name': 'instances'", "same task"],
     ),

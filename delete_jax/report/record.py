@@ -26,17 +26,38 @@ from typing import Any
 
 import numpy as np
 
-from delete_jax.metrics import look_up
+from delete_jax.given import shown
+from delete_jax.metrics import MEASURES, look_up
+from delete_jax.report.form import COUNT, NUMBER, SETTING, STRING, Maybe, check_form
 
 ORIGINAL, RETRAINED, UNLEARNED = "original", "retrained", "unlearned"
 BY_NAME: Mapping[str, str] = MappingProxyType({})  # titles of networks: they are called by their names
-_NEEDED = {
-    "": ("created", "command", "versions", "device", "dataset", "forget", "model", "method", "networks", "cost"),
-    "dataset": ("name", "digest", "class_names"),
-    "forget": ("classes", "num_samples", "digest"),
-    "networks": (ORIGINAL, UNLEARNED),
-    "cost": ("unlearn_seconds",),
+NETWORK = {"metrics": {...: SETTING}, "source?": Maybe(STRING), "digest?": STRING}
+COLUMNS = {...: [Maybe(NUMBER)]}
+FORM = {
+    "created": STRING,
+    "command": STRING,
+    "versions": {...: STRING},
+    "device": STRING,
+    "dataset": {
+        "name": STRING,
+        "digest": STRING,
+        "class_names": [STRING],
+        "num_train?": COUNT,
+        "num_validation?": COUNT,
+        "num_test?": COUNT,
+    },
+    "forget": {"classes": [COUNT], "num_samples": COUNT, "digest": STRING, "names?": [STRING], "what?": STRING},
+    "model": {"name": STRING, ...: SETTING},
+    "method": {"name": STRING, ...: SETTING},
+    "task?": {"name": STRING, ...: SETTING},
+    "networks": {ORIGINAL: NETWORK, UNLEARNED: NETWORK, ...: NETWORK},
+    "cost": {"unlearn_seconds": Maybe(NUMBER), ...: Maybe(NUMBER)},
+    "search?": [{"lr": NUMBER, ...: Maybe(NUMBER)}],
+    "history?": COLUMNS,
+    "curve?": COLUMNS,
 }
+"""What every page, and every comparison, reads (`delete_jax.report.form`)."""
 
 
 def plain(value: Any, where: str = "record") -> Any:
@@ -60,26 +81,40 @@ def plain(value: Any, where: str = "record") -> Any:
     raise ValueError(f"{where} is a {type(value).__name__}: only numbers, strings, lists and dicts can be reported")
 
 
-def check(record: dict[str, Any]) -> None:
-    """Checks what every record must have.
+def check(record: Any) -> None:
+    """Checks what every record must have, and the form of all that is read of it.
 
     Raises:
       ValueError: says what is wrong.
     """
+    if not isinstance(record, dict):
+        raise ValueError(f"the record is {shown(record)}: it must be a dict")
     if record.get("format") != 1:
-        raise ValueError(f"record['format'] is {record.get('format')!r}: this version writes format 1")
-    for key, names in _NEEDED.items():
-        missing = [name for name in names if name not in (record[key] if key else record)]
-        if missing:
-            raise ValueError(f"record{f'[{key!r}]' if key else ''} lacks {', '.join(missing)}")
+        raise ValueError(f"record['format'] is {shown(record.get('format'))}: this version writes format 1")
+    check_form(record, FORM, "record")
     k, classes = len(record["dataset"]["class_names"]), record["forget"]["classes"]
     if not (0 < len(set(classes)) < k or (not classes and record["forget"].get("what"))) or not all(
         0 <= c < k for c in classes
     ):
-        raise ValueError(f"record['forget']['classes'] is {classes}: give some, not all, of the classes 0..{k - 1}")
+        raise ValueError(
+            f"record['forget']['classes'] is {shown(classes)}: give some, not all, of the classes 0..{k - 1}"
+        )
+    for part in ("history", "curve"):
+        columns = record.get(part, {})
+        if columns and (len({len(column) for column in columns.values()}) > 1 or "step" not in columns):
+            raise ValueError(f"record[{part!r}] must have columns of one length, with step among them")
     for name, network in record["networks"].items():
-        if not isinstance(network.get("metrics"), dict):
-            raise ValueError(f"record['networks'][{name!r}] lacks metrics")
+        _check_figures(network["metrics"], k, f"record['networks'][{name!r:.60}]['metrics']")
+
+
+def _check_figures(figures: dict[str, Any], k: int, where: str) -> None:
+    """Raises ValueError unless measures are numbers, and the confusion matrix, if there is one, has a row for each of the k classes."""
+    for name in MEASURES:
+        check_form(look_up(figures, name), Maybe(NUMBER), f"{where}, {name},")
+    if (counts := figures.get("confusion")) is not None:
+        check_form(counts, [[NUMBER]], f"{where}['confusion']")
+        if [len(row) for row in counts] != [k] * k or min(map(min, counts)) < 0:
+            raise ValueError(f"{where}['confusion'] must have {k} rows of {k} counts, one for each class")
 
 
 def check_metrics(record: dict[str, Any], needed: Mapping[str, tuple[int, ...]]) -> None:

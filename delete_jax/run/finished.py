@@ -10,15 +10,19 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from delete_jax.checkpoint import CheckpointError
-from delete_jax.config import Config, from_plain, plain
+from delete_jax.config import Config, from_plain, plain, validate
 from delete_jax.identity import digest, short
 from delete_jax.models import NETWORKS
+from delete_jax.report.form import STRING, check_form
 from delete_jax.report.record import check
+from delete_jax.report.record import plain as as_json
 from delete_jax.run.networks import Loaded, load_stage, load_teacher
 from delete_jax.run.paths import expanded
 from delete_jax.tasks.base import ORIGINAL, UNLEARNED
 
 SEED, STEPS, RATE = "seed", "num_steps", "lr"
+FORM = {"networks": {...: {"digest": STRING, "source": STRING}}}
+"""What a comparison reads besides (`report.record.FORM`)."""
 
 
 class Finished(NamedTuple):
@@ -77,14 +81,19 @@ def read_finished(where: str) -> Finished:
             raise ValueError(f"{path / name} is damaged: restore it, or name another run") from None
     try:
         config = from_plain(found["config.json"])
-        check(found["report.json"])
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{where} cannot be read: {error}; name another run") from None
+        record = as_json(found["report.json"])
+        check(record)
+        check_form(record, FORM, "record")
+        if config.model.name in NETWORKS:
+            validate(config)
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{where} cannot be read: {reason}; name another run") from None
     if config.model.name not in NETWORKS:
         raise ValueError(
             f"{where}: its network {config.model.name!r} is none of this package: give the config file that brings it, --config=FILE"
         )
-    return Finished(str(path), found["report.json"], config)
+    return Finished(str(path), record, config)
 
 
 def check_comparable(runs: Sequence[Finished]) -> None:
