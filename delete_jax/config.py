@@ -155,7 +155,7 @@ def from_plain(found: dict[str, Any]) -> Config:
     task = dict(found["task"]) if isinstance(found, dict) and isinstance(found.get("task"), dict) else {}
     if (name := task.pop("name", None)) not in tuple(TASKS):
         raise ValueError(
-            f"its task is {shown(name)}, and the tasks are {', '.join(TASKS)}: give the config file that brings it"
+            f"its task is {shown(name)}{nearest(name, TASKS)}, and the tasks are {', '.join(TASKS)}: give the config file that brings it"
         )
     try:
         config = _filled(Config, {**found, "task": _filled(TASKS[name].settings, task)})

@@ -62,7 +62,8 @@ def main(argv: list[str], began: float | None = None) -> int:
     began = time.perf_counter() if began is None else began
     try:
         code = _main(argv, began)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # nobody closed it
+            sys.stdout.flush()
         return code
     except BrokenPipeError:
         with contextlib.suppress(OSError, ValueError):  # nothing is left to be written at the exit

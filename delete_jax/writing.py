@@ -66,6 +66,28 @@ def writing(path: Path, replace: bool = True) -> Iterator[BinaryIO]:
         written.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def making(folder: Path) -> Iterator[None]:
+    """Makes a folder and those above it; those that it made, and that are empty, go again if the context ends with an error.
+
+    Raises:
+      OSError: it cannot be made, or something else has its name.
+    """
+    made: list[Path] = []
+    try:
+        for part in reversed([part for part in (folder, *folder.parents) if not part.exists()]):
+            with contextlib.suppress(FileExistsError):  # another process made it meanwhile
+                part.mkdir()
+                made.append(part)
+        folder.mkdir(exist_ok=True)
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first that has something in it ends this
+            for part in reversed(made):
+                part.rmdir()
+        raise
+
+
 def write_all(content: Mapping[Path, bytes]) -> None:
     """Writes files, all of them or none; each gets its name when all are written, in this order.
 

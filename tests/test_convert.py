@@ -303,6 +303,13 @@ def of_another_network(tmp: pathlib.Path) -> None:
     )
 
 
+def of_no_architecture(tmp: pathlib.Path) -> None:
+    said = {"class_names": ["a", "b"], "image_shape": [8, 8, 1], "mean": [0.5], "std": [0.5]}
+    Checkpoints(tmp / "old" / "checkpoints" / "unlearned", {"network": {"name": "deeplab_small", **said}}).save(
+        1, {"params": {"w": np.ones(2)}, "model_state": {}}, {}
+    )
+
+
 def given(teacher: str | None):
     """A run that says so of its original network."""
 
@@ -427,6 +434,11 @@ BAD_INPUT = {
     "class names in nobody's home": (None, [*CONVERT, "--class_names=~nouser/a.txt"], ["no home folder ~nouser"]),
     "OUT that is no text": (None, [*CONVERT[:3], "{tmp}/\udcff"], ["/\\udcff: a path must be UTF-8"]),
     "an export that is no text": (None, [*EXPORT[:2], "{tmp}/\udcff.jax"], ["/\\udcff.jax: a path must be UTF-8"]),
+    "an export in a new folder, of a network that has no names there": (
+        of_no_architecture,
+        ["export", "{tmp}/old", "{tmp}/new/a.safetensors"],
+        ["new/a.safetensors: ", "export it as .jax"],
+    ),
     "a link to nowhere": (
         lambda tmp: (tmp / "a.safetensors").symlink_to(tmp / "nowhere"),
         EXPORT,

@@ -14,7 +14,7 @@ import pytest
 from delete_jax import models
 from delete_jax.report.compare_page import write_comparison
 from delete_jax.run.log import JsonLog
-from delete_jax.writing import write_all, writing
+from delete_jax.writing import making, write_all, writing
 from tests import tiny
 from tests.test_compare import sample_comparison
 
@@ -118,6 +118,22 @@ def test_all_or_none(tmp_path, monkeypatch):
     write_all(content)
     assert order == ["a.txt", "b.txt"]
     assert names(tmp_path) == ["a.txt", "b.txt"]
+
+
+def test_folders_that_are_not_needed_go_again(tmp_path):
+    (tmp_path / "there").mkdir()
+
+    def fail(folder: pathlib.Path) -> None:
+        with making(folder):
+            raise ValueError("something else")
+
+    for folder in ("there", "there/a/b", "c"):
+        with pytest.raises(ValueError, match="something else"):
+            fail(tmp_path / folder)
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+    with making(tmp_path / "there" / "a"):
+        pass
+    assert (tmp_path / "there" / "a").is_dir()
 
 
 @pytest.mark.parametrize("umask", [0o077, 0o022, 0o002])

@@ -23,7 +23,7 @@ from delete_jax.report.record import ORIGINAL, RETRAINED
 from delete_jax.report.scatter import Chart, Spot, chart
 from delete_jax.report.style import COLORS, PAGE_COLORS
 from delete_jax.report.words import short
-from delete_jax.writing import writing
+from delete_jax.writing import making, writing
 
 REFERENCE, METHOD = "reference", "method"
 GENERATOR = "delete_jax comparison"
@@ -97,8 +97,7 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
     check_free(path)
     content = render_comparison(comparison).encode()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with writing(path) as file:
+        with making(path.parent), writing(path) as file:
             file.write(content)
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error.strerror}): name another file") from error

@@ -152,7 +152,8 @@ class Views:
         first = runs[0]
         self._data: Data = tasks.load(first.config)
         dataset = self._data.dataset
-        if dataset.digest != first.record["dataset"]["digest"]:
+        known = first.record["dataset"]
+        if (dataset.digest, list(dataset.class_names)) != (known["digest"], known["class_names"]):
             raise ValueError(f"{first.where}: its data, {dataset.name}, are others now: restore them, or run it again")
         self._rows = choose_samples(dataset.test.labels, first.record["forget"]["classes"])
         self.labels = dataset.test.labels[self._rows]

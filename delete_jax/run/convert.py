@@ -33,7 +33,7 @@ from delete_jax.run.lock import locked
 from delete_jax.run.networks import TEACHER, Loaded, from_weights
 from delete_jax.run.paths import expanded, local
 from delete_jax.run.subcommand import Parser
-from delete_jax.writing import is_temporary, temporary
+from delete_jax.writing import is_temporary, making, temporary
 
 CHECKPOINTS = "checkpoints"
 
@@ -133,22 +133,21 @@ def write(loaded: Loaded, out: Path) -> None:
     Raises:
       ValueError: the folder has something in it, or cannot be written.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{out} cannot be written ({error.strerror}): name another folder") from error
     params, state = loaded.variables["params"], {k: v for k, v in loaded.variables.items() if k != "params"}
     meta = {"stage": TEACHER, "epochs": 0, "network": loaded.description}
-    with locked(out):
-        _check_free(out)  # again: another process may have been here
-        for leftover in out.iterdir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        unfinished = temporary(out / CHECKPOINTS)
-        try:
-            unfinished.mkdir()  # fails where anything has the name, a link included
-            Checkpoints(unfinished / TEACHER, meta).save(
-                0, {"step": np.int32(0), "params": params, "model_state": state}, {"epoch": 0}
-            )
-            os.replace(unfinished, out / CHECKPOINTS)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        with making(out), locked(out):
+            _check_free(out)  # again: another process may have been here
+            for leftover in out.iterdir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            unfinished = temporary(out / CHECKPOINTS)
+            try:
+                unfinished.mkdir()  # fails where anything has the name, a link included
+                Checkpoints(unfinished / TEACHER, meta).save(
+                    0, {"step": np.int32(0), "params": params, "model_state": state}, {"epoch": 0}
+                )
+                os.replace(unfinished, out / CHECKPOINTS)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written ({error.strerror or error}): name another folder") from error

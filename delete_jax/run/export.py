@@ -33,6 +33,7 @@ from delete_jax.run.networks import TEACHER, Loaded, folder, load_stage, stages
 from delete_jax.run.paths import local
 from delete_jax.run.subcommand import Parser
 from delete_jax.tasks.base import UNLEARNED
+from delete_jax.writing import making
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -61,8 +62,8 @@ def main(argv: list[str]) -> None:
         load_config(given.config)  # which puts its networks into the table
     loaded = _load(given.run, given.stage)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        WRITERS[out.suffix](loaded, out)
+        with making(out.parent):
+            WRITERS[out.suffix](loaded, out)
     except OSError as error:
         if isinstance(error, FileExistsError) and os.path.lexists(out):  # it has come meanwhile
             raise ValueError(f"{out} exists: name a new file") from None
