@@ -1199,6 +1199,10 @@ def test_nobody_reads_the_output():
             process.stdout.close()
             said = process.stderr.read()
         assert (said, process.returncode) == (b"", command.UNREAD)
+    closed = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m delete_jax --version >&-"], capture_output=True, cwd=ROOT
+    )
+    assert (closed.returncode, closed.stderr) == (0, b"")
 
 
 def test_a_backend_of_matplotlib_that_there_is_not():
