@@ -67,6 +67,20 @@ def check_network(
     Raises:
       ValueError: says what is wrong, and what it should be.
     """
+    _check_weights(variables)
+    answer = check_evaluation(model, variables, images, preprocess)
+    if labels is not None and labels.ndim in (1, 3):
+        _check_fit(answer.shape, labels)
+    return answer.shape[-1]
+
+
+def check_evaluation(
+    model: Model, variables: Variables, images: np.ndarray, preprocess: Callable
+) -> jax.ShapeDtypeStruct:
+    """Traces the network in evaluation mode, and returns the shape and dtype of its logits for `BATCH` images.
+
+    Args and errors are those of `check_network`, but for the weights.
+    """
     check_backend()
     if images.ndim != 4:
         raise ValueError(f"images must be [n, h, w, c], got an array of shape {images.shape}")
@@ -79,17 +93,16 @@ def check_network(
             "model must be models.from_linen(net), the first of what models.from_nnx(net), from_torch(net) or from_keras(net) "
             f"returns, or {HOW}; got {type(model).__name__}"
         )
-    _check_weights(variables)
     x = _input(preprocess, images, BATCH)
     try:
         answer = jax.eval_shape(model.apply, variables, x)
     except Exception as error:  # frameworks raise their own kinds; the first line says which shapes disagree
         reason = first_line(error)
-        raise ValueError(f"the network cannot take images of shape {images.shape[1:]}: {reason}") from error
+        raise ValueError(
+            f"the network cannot take images of shape {images.shape[1:]}: {reason}{_layout(x.shape)}"
+        ) from error
     _check_logits("apply", answer)
-    if labels is not None and labels.ndim in (1, 3):
-        _check_fit(answer.shape, labels)
-    return answer.shape[-1]
+    return answer
 
 
 def check_training(
@@ -155,7 +168,11 @@ def check_answers(model: Model, variables: Variables, images: np.ndarray, prepro
       ValueError: it answers with probabilities in place of logits.
       NonFiniteError: it answers with NaN or infinity.
     """
-    logits = make_predictor(model, preprocess)(variables, np.asarray(images[:IMAGES]))
+    check_logits(make_predictor(model, preprocess)(variables, np.asarray(images[:IMAGES])))
+
+
+def check_logits(logits: np.ndarray) -> None:
+    """Raises ValueError for probabilities in place of logits `[*b, k]`."""
     if (logits >= 0).all() and np.abs(logits.astype(np.float64).sum(-1) - 1).max() < 1e-3:
         raise ValueError(
             "the network answers with probabilities (none below 0, their sum 1), and logits are needed: leave out its last "
@@ -253,12 +270,22 @@ def _input(preprocess: Callable, images: np.ndarray, batch_size: int) -> jax.Sha
     try:
         x = jax.eval_shape(preprocess, stored)
     except Exception as error:  # a function of the user's, which may raise anything
-        raise ValueError(f"preprocess cannot take images of shape {images.shape[1:]}: {first_line(error)}") from error
+        raise ValueError(
+            f"preprocess cannot take images of shape {images.shape[1:]}: {first_line(error)}{_layout(images.shape)}"
+        ) from error
     if not isinstance(x, jax.ShapeDtypeStruct) or x.ndim < 1 or x.shape[0] != batch_size:
         raise ValueError(
             f"preprocess must return one input for each image [b, h, w, c], got {_shown(x)} for {batch_size}"
         )
     return x
+
+
+def _layout(shape: tuple[int, ...]) -> str:
+    """What to add to an error where images look like PyTorch's, `[n, c, h, w]`."""
+    channels = (1, 3)
+    if len(shape) != 4 or shape[1] not in channels or shape[-1] in channels:
+        return ""
+    return "; images must be [n, h, w, c], channels last: give images.transpose(0, 2, 3, 1)"
 
 
 def _check_logits(function: str, answer: Any, batch_size: int = BATCH) -> None:

@@ -43,7 +43,7 @@ MAY_IMPORT = {
         "processes", "rate_search", "step", "traced",
     },
     "sweeping": {"columns", "given", "loop", "methods", "model", "options", "parallel", "preparing", "step", "streams", "unlearning"},
-    "models": {"class_names", "given", "model", "nearest", "parallel", "writing"},
+    "models": {"class_names", "given", "model", "nearest", "network_check", "parallel", "writing"},
     "metrics": {"data", "given"},
     "checkpoint": {"identity", "processes"},
     "report": {"given", "metrics", "writing"},

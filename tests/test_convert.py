@@ -10,6 +10,7 @@ import sys
 import types
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -248,27 +249,132 @@ def test_an_exported_function(tmp_path):
     assert [entry.name for entry in sorted(tmp_path.iterdir())] == ["0.jax", "1.jax"]
 
 
-def test_functions_that_are_refused(tmp_path):
+def counting(change):
+    """The small network of others, behind a function of its images."""
+    model, variables = tiny.network()
+    return model._replace(apply=lambda variables, x: change(model, variables, x)), variables
+
+
+READS_THE_BATCH_SIZE = {
+    "len": lambda model, v, x: model.apply(v, x.reshape(len(x), 6, 6, 1)),
+    "a number": lambda model, v, x: model.apply(v, jnp.broadcast_to(x, (int(x.shape[0]), 6, 6, 1))),
+    "a loop": lambda model, v, x: jnp.stack([model.apply(v, image[None])[0] for image in x]),
+    "resizing": lambda model, v, x: model.apply(v, jax.image.resize(x, (len(x), 12, 12, 1), "bilinear")),
+    "squeezing": lambda model, v, x: jnp.squeeze(model.apply(v, x)),
+    "NumPy's": lambda model, v, x: model.apply(v, x) + np.zeros((x.shape[0], 1), np.float32),
+}
+
+
+@pytest.mark.parametrize("name", READS_THE_BATCH_SIZE)
+def test_code_that_reads_the_batch_size_is_exported(name, tmp_path):
+    model, variables = counting(READS_THE_BATCH_SIZE[name])
+    images, _ = tiny.samples(5)
+    models.save_exported(model, variables, tmp_path / "a.jax", np.array([6, 6, 1]))
+    exported = jax.export.deserialize(bytearray((tmp_path / "a.jax").read_bytes()))
+    for n in (5, 1):
+        expected = jax.jit(model.apply)(variables, images[:n]).reshape(n, -1)
+        np.testing.assert_allclose(exported.call(images[:n]), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_exported_runs_on_one_device(tmp_path):
+    """Though the variables lie on several, and the caller has set a mesh."""
+    model, variables = tiny.network()
+    mesh = jax.make_mesh((8,), ("devices",))
+    everywhere = jax.device_put(variables, jax.NamedSharding(mesh, jax.P()))
+    with jax.set_mesh(mesh):
+        models.save_exported(model, everywhere, tmp_path / "a.jax", (6, 6, 1))
+    exported = jax.export.deserialize(bytearray((tmp_path / "a.jax").read_bytes()))
+    assert exported.nr_devices == 1
+    x, _ = tiny.samples(3)
+    np.testing.assert_allclose(exported.call(x), jax.jit(model.apply)(variables, x), rtol=1e-5, atol=1e-6)
+
+
+def test_networks_that_compute_in_bfloat16_or_return_it(tmp_path):
+    net = ResNet(3, stages=(1, 1), features=(4, 6), dtype=jnp.bfloat16)
+    variables, x = variables_of(SMALL), np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), np.uint8)
+    own = models.from_linen(net)
+    narrow = own._replace(apply=lambda variables, x: own.apply(variables, x).astype(jnp.bfloat16))
+    preprocess = dj.data.normalize([0.5], [0.25], size=12)
+    for model in (own, narrow):
+        models.save_exported(model, variables, tmp_path / "a.jax", (8, 8, 1), preprocess)
+        logits = jax.export.deserialize(bytearray((tmp_path / "a.jax").read_bytes())).call(x)
+        expected = jax.jit(lambda v, x, model=model: model.apply(v, preprocess(x)))(variables, x)
+        assert logits.dtype == expected.dtype
+        np.testing.assert_allclose(*(np.asarray(value, np.float32) for value in (logits, expected)), atol=0.05)
+
+
+ONLY_ALONE = "for [13] of 3 images, the exported logits differ .* must depend on that image alone"
+REFUSED = {
+    "the batch's mean": (lambda model, v, x: model.apply(v, x - x.mean(0, keepdims=True)), ONLY_ALONE),
+    "the batch's statistics": (lambda model, v, x: model.apply_train(v, x, jax.random.key(0))[0], ONLY_ALONE),
+    "the batch's size": (lambda model, v, x: model.apply(v, x) * len(x), ONLY_ALONE),
+    "the batch's order": (lambda model, v, x: model.apply(v, x[::-1]), ONLY_ALONE),
+    "chance": (lambda model, v, x: model.apply(v, x + jax.random.normal(jax.random.key(0), x.shape)), ONLY_ALONE),
+    "probabilities": (lambda model, v, x: jax.nn.softmax(model.apply(v, x)), "answers with probabilities"),
+    "NaN": (lambda model, v, x: model.apply(v, x) * np.float32("nan"), "answers NaN or infinity"),
+    "a tuple": (lambda model, v, x: (model.apply(v, x), x), "must answer with logits, .* got a tuple of 2"),
+    "a value as a number": (lambda model, v, x: model.apply(v, x) * float(x.sum()), "cannot take images of shape"),
+    "the host": (
+        lambda model, v, x: jax.pure_callback(np.sin, jax.ShapeDtypeStruct((len(x), 4), np.float32), model.apply(v, x),
+                                              vmap_method="sequential"), "lowering for python_callback",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_networks_that_are_not_exported(name, tmp_path):
+    """In one line, and nothing is written."""
+    change, words = REFUSED[name]
+    model, variables = counting(change)
+    with pytest.raises(
+        ValueError, match=rf"cannot be exported for any number of images \[6, 6, 1\]: .*{words}"
+    ) as error:
+        models.save_exported(model, variables, tmp_path / "a.jax", (6, 6, 1))
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_functions_that_are_refused(tmp_path, monkeypatch):
     model, variables = tiny.network()
     with pytest.raises(ValueError, match=r"a.onnx: a function that was exported by JAX is written as \.jax"):
         models.save_exported(model, variables, tmp_path / "a.onnx", (6, 6, 1))
-    with pytest.raises(ValueError, match=r"image_shape=\(6, 6\): give \(height, width, channels\)"):
-        models.save_exported(model, variables, tmp_path / "a.jax", (6, 6))
-    with pytest.raises(ValueError, match=r"cannot be exported for any number of images \[6, 6, 2\]: [^\n]+$"):
-        models.save_exported(model, variables, tmp_path / "a.jax", (6, 6, 2))
-    counted = model._replace(apply=lambda variables, x: model.apply(variables, x.reshape(int(x.shape[0]), 6, 6, 1)))
-    with pytest.raises(ValueError, match=r"cannot be exported for any number of images"):
-        models.save_exported(counted, variables, tmp_path / "a.jax", (6, 6, 1))
+    for shape in ((6, 6), (6, 6, True), (6, 6, 1.0), (6, 6, 0), (1, 6, 6, 1), 6, "661", None):
+        with pytest.raises(
+            ValueError, match=rf"image_shape={re.escape(repr(shape))}: give \(height, width, channels\)"
+        ):
+            models.save_exported(model, variables, tmp_path / "a.jax", shape)
+    for network, given, shape, preprocess, words in (
+        (model, variables, (6, 6, 2), None, r"any number of images \[6, 6, 2\]: the network cannot take images of"),
+        (model, variables, (1, 6, 6), None, "images must be .n, h, w, c., channels last"),
+        (model, tiny.network(tiny.Segmenter())[1], (6, 6, 1), None, "the network cannot take images of"),
+        (model, {}, (6, 6, 1), None, "the network cannot take images of"),
+        (tiny.Net(), variables, (6, 6, 1), None, "model must be models.from_linen"),
+        (model, variables, (6, 6, 3), dj.data.normalize([0.5] * 2, [0.25] * 2), "preprocess cannot take images of"),
+        (model, variables, (6, 6, 1), lambda x: x.nonsense, "preprocess cannot take images of"),
+        (model, variables, (6, 6, 1), lambda x: x[:1], "preprocess must return one input for each image"),
+        (model, variables, (6, 6, 1), 255, "preprocess must be a function, .* got 255"),
+    ):
+        with pytest.raises(ValueError, match=words) as error:
+            models.save_exported(network, given, tmp_path / "a.jax", shape, preprocess)
+        assert "\n" not in str(error.value)
+    with monkeypatch.context() as patch:  # a file that does not run with three images
+        deserialize = jax.export.deserialize
+
+        def broken(serialized):
+            return types.SimpleNamespace(call=lambda x: deserialize(serialized).call(x) if len(x) == 1 else 1 // 0)
+
+        patch.setattr(jax.export, "deserialize", broken)
+        with pytest.raises(ValueError, match=r"cannot be exported for any number of images .*division"):
+            models.save_exported(model, variables, tmp_path / "a.jax", (6, 6, 1))
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "a.jax").write_text("precious")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        for save in (
-            lambda: models.save_exported(model, variables, tmp_path / "a.jax", (6, 6, 1)),
-            lambda: models.save_torch(SMALL, variables_of(SMALL), tmp_path / "b.safetensors"),
-        ):
-            with pytest.raises(OSError, match="No space left"):
-                save()
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    for save in (
+        lambda: models.save_exported(model, variables, tmp_path / "a.jax", (6, 6, 1)),
+        lambda: models.save_torch(SMALL, variables_of(SMALL), tmp_path / "b.safetensors"),
+    ):
+        with pytest.raises(OSError, match="No space left"):
+            save()
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.jax", "precious")]
 
 

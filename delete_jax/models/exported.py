@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import export
 
+from delete_jax.given import integer, shown
 from delete_jax.model import Model, Variables, first_line
+from delete_jax.network_check import as_is, check_evaluation, check_logits
+from delete_jax.parallel import outside_meshes
 from delete_jax.writing import writing
 
 if TYPE_CHECKING:
@@ -19,8 +24,11 @@ if TYPE_CHECKING:
 
 SUFFIX = ".jax"
 PLATFORMS = ("cpu", "cuda", "tpu")
+COUNTS = (1, 3)
+"""The numbers of images with which a file is called before it is written."""
 
 
+@outside_meshes
 def save_exported(
     model: Model,
     variables: Variables,
@@ -31,13 +39,14 @@ def save_exported(
 ) -> None:
     """Writes a network in evaluation mode to a file, as a StableHLO function of images for CPU, CUDA and TPU.
 
-    Using the file requires only JAX. It computes what the network computes under `jax.jit` on the same platform:
+    Using the file requires only JAX. Up to rounding, it computes what the network computes under `jax.jit`:
 
         exported = jax.export.deserialize(bytearray(open("network.jax", "rb").read()))
         logits = exported.call(images)
 
     Args:
-      model, variables: the network.
+      model, variables: the network. Its code is traced for one image, and `jax.vmap` makes that a function of any number of
+        images, so the code may use the batch size as a number.
       path: of the file, ending in ".jax".
       image_shape: `(h, w, c)` of the images.
       preprocess: maps stored images to the network's input, such as `data.normalize(mean, std)`. It becomes part of the function.
@@ -46,30 +55,103 @@ def save_exported(
     The function takes any number of images `[b, h, w, c]`: uint8 if there is a `preprocess`, otherwise float32 and ready for the
     network. It returns logits, `[b, k]` or `[b, h, w, k]`.
 
+    Before anything is written, the function is read back, runs on 1 and on 3 random images on this machine, and must give the
+    network's logits.
+
     Raises:
-      ValueError: the path has another suffix, the image shape is invalid, or the network cannot be traced for a variable batch size.
+      ValueError: the path has another suffix, the image shape is invalid, the network or `preprocess` cannot take such images,
+        the network returns something other than finite logits, or its prediction for an image depends on the other images.
       FileExistsError: there is a file, and `replace` is False.
       OSError: the file cannot be written.
+
+    Examples:
+      >>> import pathlib, tempfile
+      >>> import jax
+      >>> import numpy as np
+      >>> import delete_jax as dj
+      >>> apply = lambda variables, x: x.reshape(len(x), -1) @ variables["params"]["w"]
+      >>> model = dj.Model(apply, lambda variables, x, key: (apply(variables, x), variables))
+      >>> variables = {"params": {"w": np.ones((8 * 8 * 3, 10), np.float32)}}
+      >>> file = pathlib.Path(tempfile.mkdtemp(), "network.jax")
+      >>> dj.models.save_exported(model, variables, file, image_shape=(8, 8, 3))
+      >>> jax.export.deserialize(bytearray(file.read_bytes())).call(np.zeros((5, 8, 8, 3), np.float32)).shape
+      (5, 10)
     """
     path = pathlib.Path(path)
     if path.suffix != SUFFIX:
         raise ValueError(f"{path}: a function that was exported by JAX is written as {SUFFIX}")
-    shape = tuple(image_shape)
-    if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
-        raise ValueError(f"image_shape={image_shape!r}: give (height, width, channels) of the images")
-
-    def network(images: chex.Array) -> chex.Array:
-        # XLA would compute with constants while it compiles, and round otherwise than when it runs.
-        own = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, variables))
-        return model.apply(own, images if preprocess is None else preprocess(images))
-
-    (batch,) = export.symbolic_shape("b")
-    images = jax.ShapeDtypeStruct((batch, *shape), jnp.float32 if preprocess is None else jnp.uint8)
+    shape = _checked(image_shape)
+    if preprocess is not None and not callable(preprocess):
+        raise ValueError(f"preprocess must be a function, such as data.normalize(mean, std), got {shown(preprocess)}")
     try:
-        exported = export.export(jax.jit(network), platforms=PLATFORMS)(images)
+        serialized = _serialized(model, variables, shape, preprocess)
     except Exception as error:  # whatever the network's framework raises
         raise ValueError(
             f"the network cannot be exported for any number of images {list(shape)}: {first_line(error)}"
         ) from error
     with writing(path, replace) as file:
-        file.write(exported.serialize())
+        file.write(serialized)
+
+
+def _checked(image_shape: Sequence[int]) -> tuple[int, ...]:
+    try:
+        height, width, channels = (integer("a side", side, 1) for side in image_shape)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"image_shape={shown(image_shape)}: give (height, width, channels) of the images, positive integers"
+        ) from None
+    return height, width, channels
+
+
+def _serialized(
+    model: Model, variables: Variables, shape: tuple[int, ...], preprocess: Callable[[chex.Array], chex.Array] | None
+) -> bytearray:
+    """The function's bytes, once they have given the network's logits.
+
+    Raises:
+      Exception: of any kind: the network's own code runs.
+    """
+    prepare, images = preprocess or as_is, _images(shape, np.float32 if preprocess is None else np.uint8)
+    one_answer = check_evaluation(model, variables, images, prepare).shape[1:]
+    variables = jax.device_get(variables)  # on several devices, they would make it a function for as many
+
+    def network(images: chex.Array) -> chex.Array:
+        # XLA would compute with constants while it compiles, and round otherwise than when it runs.
+        own = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, variables))
+        # Python code that reads the batch size sees a number, 1, where the function has a symbol.
+        return jax.vmap(lambda image: model.apply(own, prepare(image[None])).reshape(one_answer))(images)
+
+    (batch,) = export.symbolic_shape("b")
+    function = jax.jit(network)
+    given = jax.ShapeDtypeStruct((batch, *shape), images.dtype)
+    serialized = export.export(function, platforms=PLATFORMS)(given).serialize()
+    expected = np.asarray(jax.jit(lambda variables, images: model.apply(variables, prepare(images)))(variables, images))
+    if not np.isfinite(expected).all():
+        raise ValueError("the network answers NaN or infinity to random images: check its weights")
+    check_logits(expected)
+    narrow = re.search(r"\b(bf16|f16|f8)", str(function.trace(given).jaxpr)) is not None
+    _compare(serialized, images, expected, narrow)
+    return serialized
+
+
+def _images(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """Random images, the first dark and the last bright: what is computed from all of them is no image's own."""
+    brightness = np.arange(1, COUNTS[-1] + 1).reshape(-1, 1, 1, 1) / COUNTS[-1]
+    images = np.random.default_rng(0).random((COUNTS[-1], *shape)) * brightness
+    return (images * 255).round().astype(np.uint8) if dtype is np.uint8 else images.astype(dtype)
+
+
+def _compare(serialized: bytearray, images: np.ndarray, expected: np.ndarray, narrow: bool) -> None:
+    """Raises ValueError unless the function gives the expected logits; `narrow` if it computes in less than float32."""
+    function = export.deserialize(serialized)
+    # On a GPU or TPU, products of float32 are rounded to fewer digits.
+    tolerance = 0.1 if narrow else 1e-3 if jax.default_backend() == "cpu" else 0.02
+    largest = np.abs(expected.astype(np.float64)).max()
+    for count in COUNTS:
+        logits = np.asarray(function.call(images[:count]), np.float64)
+        difference = np.abs(logits - expected[:count].astype(np.float64)).max()
+        if not difference <= tolerance * largest:
+            raise ValueError(
+                f"for {count} of {len(images)} images, the exported logits differ from the network's by {difference:.2g}: its "
+                "prediction for an image must depend on that image alone, not on the batch or on chance"
+            )
