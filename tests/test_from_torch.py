@@ -1,6 +1,7 @@
 """Any PyTorch network in JAX: against PyTorch itself, and what cannot run is said in one line."""
 
 import copy
+import gc
 import sys
 
 import jax
@@ -377,6 +378,124 @@ def test_names_and_variables_that_do_not_fit():
         to_state_dict(variables["params"]["fc.weight"])
     with pytest.raises(ValueError, match=r"another network's than this Linear: missing: weight, bias; surplus: "):
         to_state_dict(variables, nn.Linear(2, 2))
+
+
+# --------------------------------------------------------------------------------------------------------------- exports
+
+
+def exported(net, size, folder, channels=3):
+    """What `save_exported` wrote of the network."""
+    path = folder / "network.jax"
+    dj.models.save_exported(*from_torch(net), path, (*size, channels))
+    return jax.export.deserialize(bytearray(path.read_bytes()))
+
+
+def attend(self, x):
+    y = x.flatten(2).mT
+    token = torch.zeros(1, 1, 3, device=x.device).expand(x.shape[0], -1, -1)
+    y = torch.cat([token, y], 1)
+    return self.fc(nn.functional.scaled_dot_product_attention(y, y, y).reshape(len(x), -1)[:, :108])
+
+
+BATCHES = {
+    "torch.flatten": lambda self, x: self.fc(torch.flatten(x, 1)),
+    "view": lambda self, x: self.fc(x.view(x.shape[0], -1)),
+    "reshape by size()": lambda self, x: self.fc(x.reshape(x.size(0), -1)),
+    "len": lambda self, x: self.fc(x.reshape(len(x), -1)),
+    "permuted": lambda self, x: self.fc(x.permute(0, 2, 3, 1).contiguous().flatten(1)),
+    "a response norm": lambda self, x: self.fc(nn.functional.local_response_norm(x, 2).flatten(1)),
+    "interpolated": lambda self, x: self.fc(nn.functional.interpolate(x, scale_factor=2)[:, :, :6, :6].flatten(1)),
+    "pooled": lambda self, x: self.fc((x * nn.functional.adaptive_avg_pool2d(x, 1)).flatten(1)),
+    "squeezed": lambda self, x: self.fc(x.reshape(-1, 108, 1, 1).squeeze()),
+    "a class token and attention": attend,
+}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_exported_code(name, tmp_path):
+    """Whatever the code does with the number of images."""
+    torch.manual_seed(0)
+    net, (x, xt) = running(BATCHES[name]), images_of((6, 6))
+    function = exported(net, (6, 6), tmp_path)
+    with torch.no_grad():
+        for n in (4, 1):
+            assert differ(function.call(x[:n]), net(xt[:n]).reshape(n, K)) < 1e-5
+
+
+def test_exported_maps(tmp_path):
+    """Segmentation, whose network is told of the size of its images, as torchvision's are."""
+
+    def forward(self, x):
+        return {"out": nn.functional.interpolate(self.score(x[:, :, ::2]), size=x.shape[-2:], mode="bilinear")}
+
+    net, (x, xt) = running(forward), images_of((6, 8))
+    net.score = nn.Conv2d(3, K, 1)
+    function = exported(net, (6, 8), tmp_path)
+    expected = net(xt)["out"].movedim(1, -1)
+    assert function.out_avals[0].shape[1:] == (6, 8, K)
+    assert all(differ(function.call(x[:n]), expected[:n]) < 1e-5 for n in (4, 1))
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.inner = nn.Linear(3, K), nn.MultiheadAttention(K, 2, batch_first=True)
+
+    def forward(self, x):
+        y = self.fc(x.flatten(2).mT)
+        return self.inner(y, y, y)[0].mean(1)
+
+
+def test_garbage_is_not_collected_on_the_way(monkeypatch):
+    """What JAX leaves while it compares symbolic shapes would take tensors with it that only PyTorch holds."""
+    import torchax.tensor
+
+    dispatch = torchax.tensor.Environment.dispatch
+
+    def collecting(*arguments):
+        if gc.isenabled():
+            gc.collect()
+        return dispatch(*arguments)
+
+    monkeypatch.setattr(torchax.tensor.Environment, "dispatch", collecting)
+    model, variables = from_torch(Attention())
+    images = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("b"), 4, 4, 3), jnp.float32)
+    gc.freeze()  # what is there already: otherwise each collection takes long
+    try:
+        jax.eval_shape(jax.vmap(lambda image: model.apply(variables, image[None])[0]), images)
+        assert gc.isenabled()
+        gc.disable()
+        model.apply(variables, jnp.zeros((1, 4, 4, 3)))
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+def test_exports_that_are_refused(tmp_path):
+    for forward, words in (
+        (lambda self, x: self.fc((x - x.mean(0)).flatten(1)), "must depend on that image alone"),
+        (lambda self, x: (self.fc(x.flatten(1)), x), "got a tuple of 2: return its part with the logits"),
+        (lambda self, x: self.fc(x.flatten(1)).softmax(1), "answers with probabilities"),
+    ):
+        with pytest.raises(ValueError, match=words) as error:
+            exported(running(forward), (6, 6), tmp_path)
+        assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_channels_first():
+    """Images as PyTorch has them."""
+    images, labels = np.zeros((8, 3, 12, 12), np.float32), np.arange(8) % K
+    for network in (from_torch(Net()), tiny.network()):
+        with pytest.raises(
+            ValueError, match=r"images must be \[n, h, w, c\], channels last: give images.transpose"
+        ) as error:
+            dj.unlearn(*network, images, labels, forget=[1])
+        assert "\n" not in str(error.value)
+    normalize = dj.data.normalize([0.5] * 3, [0.25] * 3)
+    with pytest.raises(ValueError, match=r"preprocess cannot take .* channels last"):
+        dj.unlearn(*from_torch(Net()), images.astype(np.uint8), labels, forget=[1], preprocess=normalize)
 
 
 # ----------------------------------------------------------------------------------------------------------------- pages

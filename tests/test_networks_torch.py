@@ -281,6 +281,39 @@ def test_goldens_are_pytorchs(torch):
         np.testing.assert_allclose(own_golden_logits(torch, key.rpartition(".")[0])[key], value, rtol=1e-9, atol=1e-12)
 
 
+def small_convnext():
+    from torchvision.models import convnext
+
+    return convnext.ConvNeXt(
+        [convnext.CNBlockConfig(8, 16, 1), convnext.CNBlockConfig(16, None, 1)], 0.0, num_classes=K
+    )
+
+
+EXPORTED = {
+    **{name: parity.FROM_TORCH[name] for name in (
+        "ResNet (torchvision)", "MobileNetV3 (torchvision)", "EfficientNet (timm)", "ViT (timm)", "Swin (torchvision)",
+    )},
+    "ViT (torchvision)": (parity.small_torchvision_vit, (32, 32)),
+    "ConvNeXt (torchvision)": (small_convnext, (32, 32)),
+    "ResNet (timm)": (lambda: parity.timms("test_resnet"), (32, 32)),
+    "DeiT (timm)": (lambda: parity.timms("deit_tiny_patch16_224", img_size=32, depth=2, embed_dim=48), (32, 32)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_exported(name, torch, tmp_path):
+    """The file of a network from PyTorch gives PyTorch's logits, for any number of images."""
+    make, size = EXPORTED[name]
+    torch.manual_seed(0)
+    net, (x, xt) = parity.prepared(make()), parity.images_of(size)
+    models.save_exported(*models.from_torch(net), tmp_path / "a.jax", (*size, 3))
+    function = jax.export.deserialize(bytearray((tmp_path / "a.jax").read_bytes()))
+    with torch.no_grad():
+        expected = parity.torch_logits(net.eval(), xt)
+    for n in (1, 3):  # the numbers that were compiled when it was written
+        assert parity.differ(function.call(x[:n]), expected[:n]) < 1e-5
+
+
 def torchvision_net(name: str):
     import torchvision
 

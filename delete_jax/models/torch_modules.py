@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import gc
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -224,6 +225,7 @@ class _Network:
 
         with (
             warnings.catch_warnings(),
+            _without_collection(),
             jax.numpy_dtype_promotion("standard"),
             jax.numpy_rank_promotion("allow"),
             self.torch.inference_mode(False),
@@ -238,6 +240,18 @@ class _Network:
                 yield
             except Exception as error:  # of the network's own code, of PyTorch, torchax or JAX
                 raise ValueError(explained(error)) from error
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Suspends Python's cyclic garbage collector, which takes the array from a tensor of torchax's that only PyTorch holds."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @functools.cache
