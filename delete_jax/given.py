@@ -121,6 +121,30 @@ def integer(name: str, value: Any, low: int | None = None, high: int | None = No
     return number
 
 
+def dtype(name: str, value: Any) -> np.dtype:
+    """A dtype, with the machine's byte order.
+
+    Args:
+      name: what it is, for the message.
+      value: its name, such as "bfloat16", a dtype of NumPy or JAX, or a scalar type, such as `jnp.float32`.
+
+    Raises:
+      ValueError: it is something else, such as a dtype of PyTorch.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from delete_jax.given import dtype
+      >>> dtype("dtype", jnp.bfloat16) == dtype("dtype", "bfloat16")
+      True
+    """
+    try:
+        if value is None:  # NumPy's float64
+            raise TypeError
+        return np.dtype(value).newbyteorder("=")
+    except Exception:  # of NumPy, or of the value's own class
+        raise ValueError(f"{name} must be a dtype or its name, such as 'float32', got {shown(value)}") from None
+
+
 def choice(name: str, value: Any, choices: Iterable[str | None]) -> Any:
     """The value if it is one of the choices: words, or None.
 

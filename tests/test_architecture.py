@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "losses": set(),
     "columns": {"given"},
     "methods": {"given", "losses", "model", "nearest"},
-    "data": {"nearest"},
+    "data": {"given", "nearest"},
     "streams": {"class_names", "columns", "data", "given", "methods"},
     "step": {"losses", "methods", "model"},
     "parallel": {"columns", "methods", "model", "step"},

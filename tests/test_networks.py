@@ -501,3 +501,26 @@ def test_a_teacher_that_fails_on_some_image_ends_the_run():
     brighter = functools.partial(jnp.multiply, 1000)
     with pytest.raises(dj.NonFiniteError, match="step 1"):
         unlearn(model, VARIABLES, augment=lambda images, keys: brighter(images))
+
+
+def test_dtypes():
+    """A name, a dtype or a scalar type: the same network. Others are refused in one line."""
+    for dtypes in (("bfloat16", jnp.bfloat16, np.dtype("bfloat16"), jnp.zeros(1, jnp.bfloat16).dtype),
+                   ("float32", jnp.float32, np.float32, np.dtype("float32"), np.dtype(">f4"), "f4")):  # fmt: skip
+        first, *others = (dj.models.create("resnet_tiny", K, dtype) for dtype in dtypes)
+        assert all(other == first for other in others)
+        assert first.dtype == dtypes[1]
+    for dtype, words in (
+        (jnp.float16, "unknown dtype 'float16': choose one of float32, bfloat16"),
+        ("float64", "unknown dtype 'float64'"),
+        (float, "unknown dtype 'float64'"),
+        (np.int8, "unknown dtype 'int8'"),
+        (bool, "unknown dtype 'bool'"),
+        ("float8", "dtype must be a dtype or its name, such as 'float32', got 'float8'"),
+        (None, "dtype must be a dtype or its name, .* got None"),
+        (16, "dtype must be a dtype or its name, .* got 16"),
+        (jnp.zeros(3), "dtype must be a dtype or its name"),
+    ):
+        with pytest.raises(ValueError, match=words) as error:
+            dj.models.create("resnet_tiny", K, dtype)
+        assert "\n" not in str(error.value)

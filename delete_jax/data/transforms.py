@@ -12,6 +12,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from numpy.typing import ArrayLike
 
+from delete_jax.given import dtype as as_dtype
+
 
 def normalize(
     mean: ArrayLike, std: ArrayLike, dtype: DTypeLike = jnp.float32, size: int | None = None
@@ -40,6 +42,7 @@ def normalize(
         >>> preprocess(np.full((1, 2, 2, 1), 255, np.uint8)).ravel().tolist()
         [2.0, 2.0, 2.0, 2.0]
     """
+    dtype = as_dtype("dtype", dtype)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"dtype={dtype}: give a float dtype, such as float32")
     # Four axes, so that it also works where implicit rank promotion is an error.

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
+from delete_jax.given import choice
+from delete_jax.given import dtype as as_dtype
 from delete_jax.model import Model, Variables
 from delete_jax.models import all_cnn, deeplab, resnet, swin, vgg, vit
 from delete_jax.models.adapters import from_linen, from_nnx
@@ -40,13 +43,13 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 """The dtypes in which `create` can compute, by name."""
 
 
-def create(name: str, num_classes: int, dtype: str = "float32", remat: bool = False) -> nn.Module:
+def create(name: str, num_classes: int, dtype: DTypeLike = "float32", remat: bool = False) -> nn.Module:
     """Creates a network by name.
 
     Args:
       name: a key of `NETWORKS`.
       num_classes: the number of classes, k.
-      dtype: of the computation; a key of `DTYPES`.
+      dtype: of the computation: "float32", "bfloat16", or the same as a dtype of NumPy or JAX, such as `jnp.bfloat16`.
       remat: recompute activations in the backward pass instead of storing them. This takes less memory and more time, with the
         same variables. The module must have an attribute `remat`.
 
@@ -59,9 +62,7 @@ def create(name: str, num_classes: int, dtype: str = "float32", remat: bool = Fa
       >>> model = models.from_linen(module, classifier=models.NETWORKS["resnet_tiny"].classifier)
     """
     check_name(name)
-    if dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
-    module = NETWORKS[name].factory(num_classes, dtype=DTYPES[dtype])
+    module = NETWORKS[name].factory(num_classes, dtype=DTYPES[choice("dtype", as_dtype("dtype", dtype).name, DTYPES)])
     if not remat:
         return module
     if not hasattr(module, "remat"):

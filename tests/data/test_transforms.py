@@ -196,6 +196,10 @@ def test_statistics_that_do_not_fit():
         normalize(np.array([0.5]), np.array([1e-9]), jnp.float16)  # 0 in this dtype
     with pytest.raises(ValueError, match="give a float dtype"):
         normalize(np.array([0.5]), np.array([0.5]), jnp.int32)
+    for dtype in (None, "float31", 16):
+        with pytest.raises(ValueError, match=f"dtype must be a dtype or its name, such as 'float32', got {dtype!r}"):
+            normalize(np.array([0.5]), np.array([0.5]), dtype)
+    assert normalize(0.5, 0.5, "bfloat16")(np.ones((1, 2, 2, 1), np.uint8)).dtype == jnp.bfloat16
     three = normalize(np.full(3, 0.5), np.full(3, 0.5))
     with pytest.raises(ValueError, match="images have 1 channels, and mean and std 3 numbers"):
         three(np.ones((2, 4, 4, 1), np.uint8))
