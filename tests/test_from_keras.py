@@ -94,6 +94,16 @@ def test_devices():
     jax.tree.map(np.testing.assert_array_equal, frozen["state"], variables["state"])
 
 
+def test_exported(tmp_path):
+    """With a layer that asks for the number of images."""
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential([*small().layers[:1], layers.Resizing(12, 12), layers.Flatten(), layers.Dense(4)])
+    network.build((None, 6, 6, 1))
+    dj.models.save_exported(*from_keras(network), tmp_path / "a.jax", (6, 6, 1))
+    exported, x = jax.export.deserialize(bytearray((tmp_path / "a.jax").read_bytes())), tiny.samples(5)[0]
+    assert all(np.allclose(exported.call(x[:n]), network(x[:n]), atol=1e-5) for n in (5, 1))
+
+
 def test_what_is_refused(monkeypatch):
     images, labels = tiny.samples()
     with pytest.raises(ValueError, match="answers with probabilities"):
