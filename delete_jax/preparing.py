@@ -17,7 +17,8 @@ from delete_jax.methods.base import check_needs
 from delete_jax.methods.contract import called, check_prepared
 from delete_jax.methods.finish import overwrite
 from delete_jax.model import Model, Variables
-from delete_jax.network_check import as_is, check_answers, check_network, check_optimiser, check_training
+from delete_jax.network_check import as_is, check_answers, check_network, check_training
+from delete_jax.optimiser_check import check_optimiser
 from delete_jax.options import AUTO, Options, check_auto
 from delete_jax.parallel import Trainer, make_trainer, on_each_device, run_key
 from delete_jax.predict import make_predictor

@@ -35,8 +35,9 @@ MAY_IMPORT = {
     "identity": {"columns", "loop", "methods"},
     "options": {"given", "loop", "methods", "model", "parallel", "step"},
     "network_check": {"given", "model", "parallel", "predict", "step"},
+    "optimiser_check": {"model", "step"},
     "rate_search": {"columns", "loop", "methods", "model", "options"},
-    "preparing": {"columns", "given", "methods", "model", "network_check", "options", "parallel", "predict", "streams"},
+    "preparing": {"columns", "given", "methods", "model", "network_check", "optimiser_check", "options", "parallel", "predict", "streams"},
     "traced": {"identity", "methods", "model", "network_check", "options", "parallel", "step"},
     "unlearning": {
         "columns", "identity", "loop", "memory", "methods", "model", "network_check", "options", "parallel", "predict", "preparing",

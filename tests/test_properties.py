@@ -31,7 +31,7 @@ import delete_jax as dj
 from delete_jax import main as command
 from delete_jax import methods, unlearning
 from delete_jax.config import Config, fields, validate
-from delete_jax.network_check import check_optimiser
+from delete_jax.optimiser_check import check_optimiser
 from delete_jax.options import MOST_BATCH_BYTES, MOST_EPOCHS, Options, checked
 from delete_jax.run import arguments, stages
 from delete_jax.run.folder import Folder
