@@ -318,7 +318,7 @@ class Case:
         split = self.bench.dataset.validation
         answers = make_predictor(self.run.model, self.run.preprocess)(result.variables, split.images).argmax(-1)
         found = metrics.forget_remain_accuracy(answers, split.labels, self.forget)
-        return found | {"score": metrics.hmean_residual(found["acc_r"], found["acc_f"])}
+        return found | {"score": metrics.hmean_residual(acc_rt=found["acc_r"], acc_ft=found["acc_f"])}
 
 
 def cell(out: Path, name: str, compute: Callable[[], Any]) -> Any:

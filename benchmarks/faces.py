@@ -45,7 +45,7 @@ def score(case: Case, result: dj.Result) -> dict[str, float]:
     forgotten, _ = data.forget_remain(case.bench.dataset.train, case.forget)
     answers = make_predictor(case.run.model, case.run.preprocess)(result.variables, forgotten.images).argmax(-1)
     acc_f, acc_r = float(np.isin(answers, case.forget).mean()), case.held_out(result)["acc_r"]
-    return {"acc_f": acc_f, "acc_r": acc_r, "score": metrics.hmean_residual(acc_r, acc_f)}
+    return {"acc_f": acc_f, "acc_r": acc_r, "score": metrics.hmean_residual(acc_rt=acc_r, acc_ft=acc_f)}
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
 def score(case: Case, result: dj.Result) -> dict[str, float]:
     held_out, _ = look(case.run, case.bench.dataset.validation, {"one": result})["one"]
     found = metrics.measure(held_out, ("miou_r", "iou_f"))
-    return found | {"score": metrics.hmean_residual(found["miou_r"], found["iou_f"])}
+    return found | {"score": metrics.hmean_residual(acc_rt=found["miou_r"], acc_ft=found["iou_f"])}
 
 
 def evidence(case: Case, result: dj.Result) -> MapEvidence:

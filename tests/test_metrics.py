@@ -28,12 +28,12 @@ def test_confusion_adds_up_over_batches():
 
 
 def test_scores():
-    assert metrics.hmean_residual(0.8, 0.0) == pytest.approx(2 * 0.8 / 1.8)
-    assert metrics.hmean_residual(0.8, 1.0) == 0
-    assert metrics.hmean_drop(0.8, 0.1, 0.9) == pytest.approx(0.8)
-    assert metrics.hmean_drop(0.8, 0.9, 0.9) == 0
-    assert metrics.aus(0.9, 0.0, 0.9) == 1
-    assert metrics.aus(0.8, 1.0, 0.9) == pytest.approx(0.45)
+    assert metrics.hmean_residual(acc_rt=0.8, acc_ft=0.0) == pytest.approx(2 * 0.8 / 1.8)
+    assert metrics.hmean_residual(acc_rt=0.8, acc_ft=1.0) == 0
+    assert metrics.hmean_drop(acc_rt=0.8, acc_ft=0.1, original_acc_ft=0.9) == pytest.approx(0.8)
+    assert metrics.hmean_drop(acc_rt=0.8, acc_ft=0.9, original_acc_ft=0.9) == 0
+    assert metrics.aus(acc_rt=0.9, acc_ft=0.0, original_acc_rt=0.9) == 1
+    assert metrics.aus(acc_rt=0.8, acc_ft=1.0, original_acc_rt=0.9) == pytest.approx(0.45)
 
 
 def test_distances():

@@ -188,12 +188,12 @@ def test_centred_prototypes():
     rng = np.random.default_rng(0)
     train, test = clusters(rng, 40, 8), clusters(rng, 40, 8)
     for shots in (1, 5, None):
-        assert metrics.centred_prototypes(*train, *test, [2], shots) > 0.9
+        assert metrics.centred_prototypes(*train, *test, [2], shots=shots) > 0.9
     same = np.where(train[1] == 2, 1, train[1]), np.where(test[1] == 2, 1, test[1])
-    assert np.isnan(metrics.centred_prototypes(train[0], same[0], test[0], same[1], [2], 1))
+    assert np.isnan(metrics.centred_prototypes(train[0], same[0], test[0], same[1], [2], shots=1))
     # The attacker's images of class 2 show class 1 instead: its own samples then go to either.
     wrong = np.where((train[1] == 2)[:, None], train[0][1], train[0])
-    assert metrics.centred_prototypes(wrong, train[1], *test, [2], None) < 0.7
+    assert metrics.centred_prototypes(wrong, train[1], *test, [2], shots=None) < 0.7
 
 
 def test_head_trace():

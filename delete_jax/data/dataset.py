@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+
+from delete_jax.given import class_numbers, is_masked
 
 IGNORE = 255
 """The label of pixels that do not count."""
@@ -40,7 +42,7 @@ class Dataset:
         std: float32 `[c]`, their standard deviation, at least 1e-6.
 
     Raises:
-        ValueError: labels are maps, and there are more classes than a byte can hold next to `IGNORE`.
+        ValueError: labels are maps, and there are more classes than a byte can hold next to `IGNORE`; or a split has masked arrays.
     """
 
     name: str
@@ -52,6 +54,8 @@ class Dataset:
     std: np.ndarray
 
     def __post_init__(self) -> None:
+        for split in (self.train, self.validation, self.test):
+            check_no_mask(split)
         if self.has_maps:
             check_map_classes(self.name, self.num_classes)
 
@@ -76,6 +80,15 @@ class Dataset:
         return hashlib.sha256("\0".join([*self.digests.values(), *self.class_names]).encode()).hexdigest()
 
 
+def check_no_mask(split: Split) -> None:
+    """Raises ValueError where images or labels are one of NumPy's masked arrays: what is masked would count."""
+    for name, values in split._asdict().items():
+        if is_masked(values):
+            raise ValueError(
+                f"{name} must not be a masked array, whose mask would be lost: fill it, such as with .filled(255)"
+            )
+
+
 def check_map_classes(name: str, num_classes: int) -> None:
     """Raises ValueError, naming the dataset, where label maps have so many classes that one would be called `IGNORE`."""
     if num_classes > IGNORE:
@@ -93,20 +106,20 @@ def split_digest(split: Split) -> str:
     return digest.hexdigest()
 
 
-def forget_remain(split: Split, forget: Sequence[int]) -> tuple[Split, Split]:
+def forget_remain(split: Split, forget: int | Iterable[int]) -> tuple[Split, Split]:
     """Splits samples by class into those to forget and the remaining ones. Both keep the order of `split`.
 
     In segmentation, every image with a pixel of a class in `forget` is a sample to forget.
 
     Args:
         split: `n` samples.
-        forget: class numbers. A class without samples in `split` selects none.
+        forget: one class number or several. A class without samples in `split` selects none.
 
     Returns:
         `(forget, remain)`, which together are the `n` samples.
 
     Raises:
-        ValueError: `forget` contains something other than a class number.
+        ValueError: `forget` is a mask, or contains something other than a class number; or `split` has masked arrays.
 
     Examples:
         >>> import numpy as np
@@ -116,9 +129,8 @@ def forget_remain(split: Split, forget: Sequence[int]) -> tuple[Split, Split]:
         >>> forget.labels.tolist(), remain.labels.tolist()
         ([1, 1], [0, 2])
     """
-    if not all(isinstance(c, int | np.integer) and not isinstance(c, bool) and c >= 0 for c in forget):
-        raise ValueError(f"forget={forget!r}: give class numbers, that is integers from 0")
-    hit = np.isin(split.labels, np.asarray(forget, np.int32)).reshape(len(split.labels), -1)
+    check_no_mask(split)
+    hit = np.isin(split.labels, np.asarray(class_numbers(forget), np.int64)).reshape(len(split.labels), -1)
     chosen: np.ndarray = np.any(hit, axis=1)
     return take(split, chosen), take(split, ~chosen)
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
 from delete_jax.data.dataset import Dataset
+from delete_jax.given import class_numbers
 
 
-def missing(dataset: Dataset, classes: Sequence[int]) -> list[tuple[str, int]]:
+def missing(dataset: Dataset, classes: int | Iterable[int]) -> list[tuple[str, int]]:
     """Finds classes that do not occur in a split.
 
     Args:
         dataset: with labels `[n]` or maps. A class occurs in a map with at least one pixel of it.
-        classes: class numbers.
+        classes: one class number or several.
+
+    Raises:
+        ValueError: `classes` is a mask, or contains something other than a class number.
 
     Returns:
         `(split, class)` for each split without a sample of a class: "train", "validation" and "test", in this order.
     """
+    numbers = class_numbers(classes, name="classes")
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    return [(name, int(c)) for name, split in splits.items() for c in classes if not np.any(split.labels == c)]
+    return [(name, c) for name, split in splits.items() for c in numbers if not np.any(split.labels == c)]
 
 
 def check_splits(dataset: Dataset, validation: float) -> Dataset:

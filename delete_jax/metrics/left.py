@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from delete_jax.given import listed
 from delete_jax.metrics.accuracy import accuracy
 from delete_jax.metrics.measure import Measure, before, beside
 from delete_jax.metrics.representation import linear_cka, nearest_class_mean, prototype_attack, relearn_steps
@@ -36,7 +37,7 @@ def _shots(evidence: Any, shots: int | None) -> float:
         evidence.test_features,
         evidence.test_labels,
         evidence.forget,
-        shots,
+        shots=shots,
     )
 
 
@@ -118,8 +119,12 @@ GAPS = {row.name: _gap(row) for row in ATTACKS}
 
 
 def with_gaps(names: Iterable[str]) -> tuple[str, ...]:
-    """Adds, after each attack, the name of its gap to the retrained network. No name occurs twice."""
-    found = (part for name in names for part in (name, *([GAPS[name].name] if name in GAPS else [])))
+    """Adds, after each attack, the name of its gap to the retrained network. No name occurs twice.
+
+    Args:
+      names: of measures: one, or several.
+    """
+    found = (part for name in listed(names, "names") for part in (name, *([GAPS[name].name] if name in GAPS else [])))
     return tuple(dict.fromkeys(found))
 
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from delete_jax.metrics import arguments
+
 LEAST_DEVIATION = 1e-6
 
 
@@ -31,6 +33,9 @@ def logit_confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
       logits: `[n, k]`.
       labels: int `[n]`, in [0, k).
 
+    Raises:
+      ValueError: another shape, or a label that is no class.
+
     Returns:
       float64 `[n]`; finite even if p_y rounds to 1.
 
@@ -42,7 +47,10 @@ def logit_confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     from scipy.special import logsumexp
 
-    logits, rows = logits.astype(np.float64), np.arange(len(labels))
+    logits = arguments.logits(logits).astype(np.float64)
+    labels = arguments.labels(labels, "labels", logits.shape[1])
+    arguments.aligned(logits=logits, labels=labels)
+    rows = np.arange(len(labels))
     others = logits.copy()
     others[rows, labels] = -np.inf
     return logits[rows, labels] - logsumexp(others, axis=-1)
@@ -60,7 +68,7 @@ def unlearned_likelihood_ratio(unlearned: Sequence[np.ndarray], never: Sequence[
       never: for each sample, the confidences of networks that were never trained on it. Each sample needs at least two of each kind.
 
     Raises:
-      ValueError: the lists differ in length, or a sample has fewer than two confidences of one kind.
+      ValueError: the lists differ in length, or a sample has fewer than two confidences of one kind, or one that is not finite.
 
     Examples:
       >>> import numpy as np
@@ -71,9 +79,14 @@ def unlearned_likelihood_ratio(unlearned: Sequence[np.ndarray], never: Sequence[
     """
     from sklearn.metrics import roc_auc_score
 
-    if len(unlearned) != len(never) or min(map(len, (*unlearned, *never)), default=0) < 2:
+    unlearned = arguments.several(unlearned, "unlearned")
+    never = arguments.several(never, "never")
+    if len(unlearned) != len(never) or min(map(np.size, (*unlearned, *never)), default=0) < 2:
         raise ValueError("give for each sample at least two confidences of each kind: train more networks")
-    groups = [[np.asarray(scores, np.float64) for scores in kind] for kind in (unlearned, never)]
+    groups = [
+        [arguments.features(scores, name, "[networks]").astype(np.float64) for scores in kind]
+        for name, kind in (("unlearned", unlearned), ("never", never))
+    ]
     deviations = [_deviation(group) for group in groups]
     ratios: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for pair in zip(*groups, strict=True):

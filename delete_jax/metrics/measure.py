@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from delete_jax.given import choice
+
 
 class Measure(NamedTuple):
     """A row of the table of measures.
@@ -92,7 +94,11 @@ def show(value: float | None, how: str) -> str:
       >>> from delete_jax import metrics
       >>> metrics.show(0.125, "percent"), metrics.show(None, "percent")
       ('12.5 %', '–')
+
+    Raises:
+      ValueError: `how` is no key of `SHOWN`.
     """
+    how = choice("way to show a value", how, SHOWN)
     return "–" if value is None or not math.isfinite(value) else SHOWN[how].text(value)
 
 

@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from delete_jax.given import integer
+from delete_jax.metrics import arguments
+
 
 class Attack(NamedTuple):
     """The result of one membership attack.
@@ -21,9 +24,8 @@ class Attack(NamedTuple):
 
 
 def entropy(p: np.ndarray) -> np.ndarray:
-    """`-Σ p_i log p_i` in nats. `p`: probabilities `[n, k]` -> float64 `[n]`."""
-    p = p.astype(np.float64)
-    return -np.sum(p * _log(p), axis=-1)
+    """`-Σ p_i log p_i` in nats. `p`: probabilities `[n, k]`, not logits -> float64 `[n]`."""
+    return _entropy(arguments.probabilities(p, "p"))
 
 
 def modified_entropy(p: np.ndarray, labels: np.ndarray, *, legacy: bool = False) -> np.ndarray:
@@ -38,6 +40,15 @@ def modified_entropy(p: np.ndarray, labels: np.ndarray, *, legacy: bool = False)
     Returns:
       float64 `[n]`.
     """
+    return _modified_entropy(*_answers(p, labels, "p", "labels"), legacy)
+
+
+def _entropy(p: np.ndarray) -> np.ndarray:
+    p = p.astype(np.float64)
+    return -np.sum(p * _log(p), axis=-1)
+
+
+def _modified_entropy(p: np.ndarray, labels: np.ndarray, legacy: bool) -> np.ndarray:
     p = p.astype(np.float64)
     own = np.isin(np.arange(p.shape[1]), labels) if legacy else np.arange(p.shape[1]) == labels[:, None]
     log_other = _log(p) if legacy else _log(1 - p)
@@ -71,7 +82,15 @@ def membership(
 
     Returns:
       An `Attack` for each feature: correctness, confidence (`p_y`), entropy, modified_entropy, probabilities (all of them).
+
+    Raises:
+      ValueError: other shapes, rows that are no probabilities, such as logits, a label that is no class, or too few samples.
     """
+    most, seed = integer("most", most, 2), integer("seed", seed, 0)
+    members_p, members_y = _answers(members_p, members_y, "members_p", "members_y")
+    nonmembers_p, nonmembers_y = _answers(nonmembers_p, nonmembers_y, "nonmembers_p", "nonmembers_y")
+    targets_p, targets_y = _answers(targets_p, targets_y, "targets_p", "targets_y")
+    arguments.same_columns(members_p=members_p, nonmembers_p=nonmembers_p, targets_p=targets_p)
     size = min(len(members_y), len(nonmembers_y), most)
     if size < 2 or len(targets_y) == 0:
         raise ValueError(
@@ -88,13 +107,21 @@ def membership(
     }
 
 
+def _answers(p: np.ndarray, labels: np.ndarray, p_name: str, labels_name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities `[n, k]` and the labels of the same samples."""
+    p = arguments.probabilities(p, p_name)
+    labels = arguments.labels(labels, labels_name, p.shape[1])
+    arguments.aligned(**{p_name: p, labels_name: labels})
+    return p, labels
+
+
 def _features(p: np.ndarray, labels: np.ndarray, legacy: bool) -> dict[str, np.ndarray]:
     """What each attack sees of the answers, float64 `[n, dimensions]`."""
     features = {
         "correctness": p.argmax(-1) == labels,
         "confidence": p[np.arange(len(labels)), labels],
-        "entropy": entropy(p),
-        "modified_entropy": modified_entropy(p, labels, legacy=legacy),
+        "entropy": _entropy(p),
+        "modified_entropy": _modified_entropy(p, labels, legacy),
         "probabilities": p,
     }
     return {name: feature.astype(np.float64).reshape(len(labels), -1) for name, feature in features.items()}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+
+from delete_jax.metrics import arguments
+from delete_jax.metrics.arguments import Classes
 
 
 def iou(confusion: np.ndarray) -> np.ndarray:
@@ -20,26 +21,31 @@ def iou(confusion: np.ndarray) -> np.ndarray:
       >>> metrics.iou(np.array([[3, 1], [0, 4]])).tolist()
       [0.75, 0.8]
     """
+    confusion = arguments.confusion(confusion)
     right = np.diag(confusion).astype(np.float64)
     union = confusion.sum(0) + confusion.sum(1) - right
     return np.divide(right, union, out=np.full(len(right), np.nan), where=union > 0)
 
 
-def mean_iou(confusion: np.ndarray, classes: Sequence[int]) -> float:
+def mean_iou(confusion: np.ndarray, classes: Classes) -> float:
     """Mean IoU over those of `classes` that occur, as a true or predicted class; NaN if none does."""
-    found = iou(confusion)[list(classes)]
+    found = iou(confusion)
+    found = found[arguments.classes(classes, len(found), "classes")]
     return float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
 
 
-def without_rows(confusion: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+def without_rows(confusion: np.ndarray, classes: Classes) -> np.ndarray:
     """The confusion matrix without the pixels of `classes`, whatever is predicted there.
 
     After unlearning, these pixels must become something else. Whether this counts against the classes that they become is a
     choice, so reports show both values.
     """
-    return np.where(np.isin(np.arange(len(confusion)), list(classes))[:, None], 0, confusion)
+    confusion = arguments.confusion(confusion)
+    rows = arguments.classes(classes, len(confusion), "classes")
+    return np.where(np.isin(np.arange(len(confusion)), rows)[:, None], 0, confusion)
 
 
-def predicted_fraction(confusion: np.ndarray, classes: Sequence[int]) -> float:
+def predicted_fraction(confusion: np.ndarray, classes: Classes) -> float:
     """Fraction of all pixels that are predicted as one of `classes`; lower is better for erased ones."""
-    return float(confusion[:, list(classes)].sum() / max(confusion.sum(), 1))
+    confusion = arguments.confusion(confusion)
+    return float(confusion[:, arguments.classes(classes, len(confusion), "classes")].sum() / max(confusion.sum(), 1))

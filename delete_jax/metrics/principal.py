@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from delete_jax.metrics import arguments
+from delete_jax.metrics.arguments import Classes
 
 MAP_SAMPLES, MAP_ERASED = 300, 100
 
@@ -24,7 +26,7 @@ class Axes(NamedTuple):
 def principal_axes(features: np.ndarray) -> Axes:
     """The first two principal components of features `[n, d]`. The largest entry of each is positive, so that the same
     features give the same signs."""
-    features = np.asarray(features, np.float64)
+    features = arguments.features(features).astype(np.float64)
     mean = features.mean(0)
     _, _, rows = np.linalg.svd(features - mean, full_matrices=False)
     directions = np.zeros((features.shape[1], 2))
@@ -33,10 +35,11 @@ def principal_axes(features: np.ndarray) -> Axes:
     return Axes(mean, directions * np.where(largest < 0, -1, 1))
 
 
-def choose_samples(labels: np.ndarray, forget: Sequence[int]) -> np.ndarray:
+def choose_samples(labels: np.ndarray, forget: Classes) -> np.ndarray:
     """Which test samples a map shows: int `[m]`, rising, at most 300. Up to 100 are of the forgotten classes, the rest of the
     others, drawn with a fixed seed."""
+    labels, forget = arguments.labels(labels), arguments.classes(forget)
     order = np.random.default_rng(0).permutation(len(labels))
-    is_erased = np.isin(labels[order], list(forget))
+    is_erased = np.isin(labels[order], forget)
     erased = order[is_erased][:MAP_ERASED]
     return np.sort(np.concatenate([erased, order[~is_erased][: MAP_SAMPLES - len(erased)]]))

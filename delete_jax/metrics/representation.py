@@ -9,13 +9,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from delete_jax.given import integer
+from delete_jax.metrics import arguments
+from delete_jax.metrics.arguments import Classes
+
 
 def linear_probe(
     train_features: np.ndarray,
     train_labels: np.ndarray,
     test_features: np.ndarray,
     test_labels: np.ndarray,
-    classes: Sequence[int],
+    classes: Classes,
 ) -> float:
     """Accuracy of a logistic regression (L2, C = 1) on standardised features. Nearer to the retrained network's is better.
 
@@ -23,14 +27,20 @@ def linear_probe(
       train_features, train_labels: `[n, d]` and int `[n]`: training samples of all classes, including the forgotten ones.
       test_features, test_labels: `[m, d]` and int `[m]`.
       classes: those whose test samples count. NaN if there are none.
+
+    Raises:
+      ValueError: another shape, a feature that is not finite, labels that are no integers, or a mask over classes.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    known = arguments.training_and_test(train_features, train_labels, test_features, test_labels)
+    train_features, train_labels, test_features, test_labels = known
+    counted = arguments.classes(classes, name="classes")
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     probe.fit(train_features.astype(np.float64), train_labels)
-    return _accuracy(probe.predict(test_features.astype(np.float64)), test_labels, classes)
+    return _accuracy(probe.predict(test_features.astype(np.float64)), test_labels, counted)
 
 
 def nearest_class_mean(
@@ -38,15 +48,18 @@ def nearest_class_mean(
     train_labels: np.ndarray,
     test_features: np.ndarray,
     test_labels: np.ndarray,
-    classes: Sequence[int],
+    classes: Classes,
 ) -> float:
     """Accuracy of predicting the class with the nearest (Euclidean) mean of training features. Arguments and direction are those of `linear_probe`."""
     from sklearn.metrics import pairwise_distances_argmin
 
+    given = arguments.training_and_test(train_features, train_labels, test_features, test_labels)
+    train_features, train_labels, test_features, test_labels = given
+    counted = arguments.classes(classes, name="classes")
     known = np.unique(train_labels)
     means = np.stack([train_features[train_labels == class_].mean(0, dtype=np.float64) for class_ in known])
     nearest = pairwise_distances_argmin(test_features.astype(np.float64), means)
-    return _accuracy(known[nearest], test_labels, classes)
+    return _accuracy(known[nearest], test_labels, counted)
 
 
 def prototype_attack(
@@ -69,7 +82,15 @@ def prototype_attack(
       prototype_features: `[n, d]`, of n samples of the class.
       class_: the forgotten class.
       test_features, test_labels: `[m, d]` and int `[m]`; only samples of the class count. NaN if there are none.
+
+    Raises:
+      ValueError: another shape, a number that is not finite, or a class that the layer does not have.
     """
+    kernel, bias = arguments.layer(kernel, bias)
+    prototype_features = arguments.features(prototype_features, "prototype_features")
+    test_features, test_labels = arguments.samples(test_features, test_labels, "test_features", "test_labels")
+    arguments.same_columns(kernel=kernel.T, prototype_features=prototype_features, test_features=test_features)
+    class_ = integer("class_", class_, 0, len(bias) - 1)
     others = np.arange(len(bias)) != class_
     prototype = prototype_features.mean(0, dtype=np.float64)
     kernel, bias = kernel.astype(np.float64), bias.astype(np.float64)
@@ -85,7 +106,10 @@ def linear_cka(a: np.ndarray, b: np.ndarray) -> float:
     The value is in [0, 1]; it is 1 if the features are the same up to rotation and one scale. `a` and `b` are `[n, d1]` and
     `[n, d2]`, of the same samples. NaN if either does not vary.
     """
-    a, b = a.astype(np.float64), b.astype(np.float64)
+    a, b = (arguments.features(value, name).astype(np.float64) for value, name in ((a, "a"), (b, "b")))
+    arguments.aligned(a=a, b=b)
+    if not len(a):
+        return float("nan")
     a, b = a - a.mean(0), b - b.mean(0)
     norms = np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b)
     return float(np.linalg.norm(b.T @ a) ** 2 / norms) if norms else float("nan")
@@ -102,10 +126,12 @@ def relearn_steps(accuracies: Sequence[float], steps: Sequence[int], original: f
     Returns:
       The first of `steps` with at least half of the original's accuracy; None if no step has.
     """
-    measured = zip(steps, accuracies, strict=True)
-    return next((int(step) for step, accuracy in measured if accuracy >= original / 2), None)
+    values, at = arguments.features(accuracies, "accuracies", "[t + 1]"), arguments.labels(steps, "steps")
+    arguments.aligned(accuracies=values, steps=at)
+    enough = at[values >= arguments.fraction(original, "original") / 2]
+    return int(enough[0]) if len(enough) else None
 
 
-def _accuracy(predictions: np.ndarray, labels: np.ndarray, classes: Sequence[int]) -> float:
-    counted = np.isin(labels, list(classes))
-    return float(np.mean(predictions[counted] == labels[counted])) if counted.any() else float("nan")
+def _accuracy(predictions: np.ndarray, labels: np.ndarray, classes: list[int]) -> float:
+    counted = np.isin(labels, classes)
+    return arguments.mean(predictions[counted] == labels[counted])

@@ -10,16 +10,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from delete_jax.given import integer
+from delete_jax.metrics import arguments
+from delete_jax.metrics.arguments import Classes
 from delete_jax.metrics.distances import total_variation
 
 
-def residual_auc(probabilities: np.ndarray, labels: np.ndarray, forget: Sequence[int]) -> float:
+def residual_auc(probabilities: np.ndarray, labels: np.ndarray, forget: Classes) -> float:
     """Tests whether the *order* of the probabilities gives the class away, even if all of them are small.
 
     Args:
       probabilities: float `[n, k]`, on test samples of all classes.
       labels: int `[n]`, true classes.
       forget: the erased classes.
+
+    Raises:
+      ValueError: another shape, rows that are no probabilities, such as logits, a label or an erased class that is no class.
 
     Returns:
       The area under the ROC curve of the probability on the erased classes: their samples against all others. At 1, anyone who can
@@ -36,13 +42,17 @@ def residual_auc(probabilities: np.ndarray, labels: np.ndarray, forget: Sequence
     """
     from sklearn.metrics import roc_auc_score
 
-    hit = np.isin(labels, list(forget))
+    probabilities = arguments.probabilities(probabilities)
+    labels = arguments.labels(labels, "labels", probabilities.shape[1])
+    arguments.aligned(probabilities=probabilities, labels=labels)
+    erased = arguments.classes(forget, probabilities.shape[1])
+    hit = np.isin(labels, erased)
     if hit.all() or not hit.any():
         return float("nan")
-    return float(roc_auc_score(hit, probabilities[:, list(forget)].astype(np.float64).sum(-1)))
+    return float(roc_auc_score(hit, probabilities[:, erased].astype(np.float64).sum(-1)))
 
 
-def draw_few(labels: np.ndarray, per_class: int | None, draws: int = 5, seed: int = 0) -> list[np.ndarray]:
+def draw_few(labels: np.ndarray, per_class: int | None, *, draws: int = 5, seed: int = 0) -> list[np.ndarray]:
     """Draws a few samples of each class, several times.
 
     Args:
@@ -54,7 +64,9 @@ def draw_few(labels: np.ndarray, per_class: int | None, draws: int = 5, seed: in
     Returns:
       The indices of the samples, int `[samples]`, for each draw.
     """
-    found = []
+    labels, found = arguments.labels(labels), []
+    draws, seed = integer("draws", draws, 1), integer("seed", seed, 0)
+    per_class = None if per_class is None else integer("per_class", per_class, 1)
     for draw in range(1 if per_class is None else draws):
         order = np.random.default_rng([seed, draw]).permutation(len(labels))
         found.append(np.concatenate([order[labels[order] == class_][:per_class] for class_ in np.unique(labels)]))
@@ -66,7 +78,7 @@ def few_label_probe(
     train_labels: np.ndarray,
     test_features: np.ndarray,
     test_labels: np.ndarray,
-    forget: Sequence[int],
+    forget: Classes,
     draws: Sequence[np.ndarray],
 ) -> tuple[float, float]:
     """Accuracy of someone who has the weights and a few labelled images of each class.
@@ -86,8 +98,11 @@ def few_label_probe(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    hit, found = np.isin(test_labels, list(forget)), []
-    for some in draws:
+    known = arguments.training_and_test(train_features, train_labels, test_features, test_labels)
+    train_features, train_labels, test_features, test_labels = known
+    hit, found = np.isin(test_labels, arguments.classes(forget)), []
+    for draw in arguments.several(draws, "draws"):
+        some = arguments.labels(draw, "draws: a draw", len(train_labels))
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         probe.fit(train_features[some].astype(np.float64), train_labels[some])
         right = probe.predict(test_features.astype(np.float64)) == test_labels
@@ -96,7 +111,7 @@ def few_label_probe(
     return float(erased), float(others)
 
 
-def over_unlearning(original: np.ndarray, network: np.ndarray, forget: Sequence[int]) -> float:
+def over_unlearning(original: np.ndarray, network: np.ndarray, forget: Classes) -> float:
     """Distance to the original without the erased classes, near the erased samples (OU@ε, arXiv 2506.01318).
 
     Args:
@@ -108,7 +123,12 @@ def over_unlearning(original: np.ndarray, network: np.ndarray, forget: Sequence[
     """
     from scipy.special import softmax
 
-    erased = np.isin(np.arange(original.shape[-1]), list(forget))
+    original, network = arguments.logits(original, "original"), arguments.logits(network, "network")
+    arguments.aligned(original=original, network=network)
+    arguments.same_columns(original=original, network=network)
+    erased = np.isin(np.arange(original.shape[-1]), arguments.classes(forget, original.shape[-1]))
+    if erased.all():
+        raise ValueError(f"forget has all {len(erased)} classes: at least one must remain")
     masked = np.where(erased, -np.inf, original.astype(np.float64))
     return total_variation(softmax(masked, axis=-1), softmax(network.astype(np.float64), axis=-1))
 
@@ -118,7 +138,8 @@ def centred_prototypes(
     train_labels: np.ndarray,
     test_features: np.ndarray,
     test_labels: np.ndarray,
-    forget: Sequence[int],
+    forget: Classes,
+    *,
     shots: int | None,
 ) -> float:
     """Accuracy on the erased classes of predicting the nearest prototype by cosine, given a few images of these classes.
@@ -132,21 +153,27 @@ def centred_prototypes(
       forget: the erased classes.
       shots: number of images of each erased class, the first ones in the data; all if None.
     """
-    erased = np.isin(train_labels, list(forget))
+    known_to = arguments.training_and_test(train_features, train_labels, test_features, test_labels)
+    train_features, train_labels, test_features, test_labels = known_to
+    forgotten = arguments.classes(forget)
+    shots = None if shots is None else integer("shots", shots, 1)
+    erased = np.isin(train_labels, forgotten)
+    if erased.all():
+        raise ValueError("train_labels has erased classes alone: give training samples of the remaining classes, too")
     centre = train_features[~erased].mean(0, dtype=np.float64)
     known = np.unique(train_labels)
 
     def prototype(class_: int) -> np.ndarray:
         rows = np.flatnonzero(train_labels == class_)
-        return train_features[rows[:shots] if class_ in forget else rows].mean(0, dtype=np.float64) - centre
+        return train_features[rows[:shots] if class_ in forgotten else rows].mean(0, dtype=np.float64) - centre
 
     prototypes = np.stack([_unit(prototype(class_)) for class_ in known])
     answers = known[(_unit(test_features.astype(np.float64) - centre) @ prototypes.T).argmax(-1)]
-    counted = np.isin(test_labels, list(forget))
-    return float(np.mean(answers[counted] == test_labels[counted])) if counted.any() else float("nan")
+    counted = np.isin(test_labels, forgotten)
+    return arguments.mean(answers[counted] == test_labels[counted])
 
 
-def head_trace(kernel: np.ndarray, bias: np.ndarray, forget: Sequence[int]) -> tuple[float, float]:
+def head_trace(kernel: np.ndarray, bias: np.ndarray, forget: Classes) -> tuple[float, float]:
     """Tests whether the last layer itself gives away which class was erased.
 
     Args:
@@ -157,11 +184,13 @@ def head_trace(kernel: np.ndarray, bias: np.ndarray, forget: Sequence[int]) -> t
       The mean rank of the erased classes' row norms, and of their biases, among all classes, from 0 (smallest) to 1 (largest). If
       nothing shows, the mean over classes is near 0.5.
     """
+    kernel, bias = arguments.layer(kernel, bias)
+    erased = arguments.classes(forget, len(bias))
     norms = np.linalg.norm(kernel.astype(np.float64), axis=0)
 
     def rank(values: np.ndarray) -> float:
         below = (values[None, :] < values[:, None]).sum(-1) + ((values[None, :] == values[:, None]).sum(-1) - 1) / 2
-        return float((below / max(len(values) - 1, 1))[list(forget)].mean())
+        return float((below / max(len(values) - 1, 1))[erased].mean())
 
     return rank(norms), rank(bias.astype(np.float64))
 

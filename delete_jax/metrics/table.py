@@ -5,10 +5,14 @@ What a row is stands in `measure.py`; the rows on what is left inside a network 
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
+
+from delete_jax.given import is_truth, listed, scalar, shown
 from delete_jax.metrics.accuracy import accuracy, aus, hmean_drop, hmean_residual
 from delete_jax.metrics.distances import agreement, jensen_shannon, total_variation
 from delete_jax.metrics.left import LEFT
@@ -17,14 +21,48 @@ from delete_jax.metrics.overlap import iou, mean_iou, predicted_fraction, withou
 
 
 def measure(evidence: Any, names: Iterable[str]) -> dict[str, Any]:
-    """Computes measures by name on the evidence, nested at the dots of the names. Measures without a value are left out."""
+    """Computes measures by name on the evidence, nested at the dots of the names. Measures without a value are left out.
+
+    Args:
+      evidence: on one network, as the rows read it.
+      names: of rows of `MEASURES`: one, or several.
+
+    Raises:
+      ValueError: an unknown name; a measure whose function fails on this evidence, or that returns no number. Names the measure.
+    """
     found: dict[str, Any] = {}
-    for name in names:
-        if (value := MEASURES[name].function(evidence)) is not None:
+    for name in listed(names, "names"):
+        if (value := _value(find(name), evidence)) is not None:
             *parents, last = name.split(".")
             inner = functools.reduce(lambda part, key: part.setdefault(key, {}), parents, found)
             inner[last] = value
     return found
+
+
+def find(name: Any) -> Measure:
+    """The row of `MEASURES` with that name.
+
+    Raises:
+      ValueError: there is none; says which name is close.
+    """
+    if isinstance(name, str) and name in MEASURES:
+        return MEASURES[name]
+    close = difflib.get_close_matches(name, MEASURES, 1) if isinstance(name, str) else []
+    hint = f"did you mean {close[0]}?" if close else "delete-jax --list shows all"
+    raise ValueError(f"unknown measure {shown(name)}: {hint}")
+
+
+def _value(row: Measure, evidence: Any) -> Any:
+    """What a row's function returns for the evidence: a number, or None."""
+    try:
+        value = scalar(row.function(evidence))
+    except (OSError, MemoryError, jax.errors.JaxRuntimeError):  # not its fault
+        raise
+    except Exception as error:
+        raise ValueError(f"measure {row.name}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    if value is not None and (is_truth(value) or not isinstance(value, (int, float))):
+        raise ValueError(f"measure {row.name}: its function must return a number, or None, got {shown(value)}")
+    return value
 
 
 def look_up(figures: Mapping[str, Any], name: str) -> Any:
@@ -56,14 +94,17 @@ _ANSWERS = (
     Measure("acc_r", lambda e: accuracy(e.train_confusion, e.remain), "up", "percent",
             "Accuracy, training images", "remaining, train",
             "The same share of their training images."),
-    Measure("hmean_residual", before(lambda e, o: hmean_residual(_acc(e, "remain"), _acc(e, "forget"))), "up", "number",
+    Measure("hmean_residual", lambda e: hmean_residual(acc_rt=_acc(e, "remain"), acc_ft=_acc(e, "forget")), "up", "number",
             "Harmonic mean, residual", "H-Mean, residual",
             "Harmonic mean of the accuracy on the remaining classes and one minus the accuracy on the erased classes."),
     Measure("hmean_drop",
-            before(lambda e, o: hmean_drop(_acc(e, "remain"), _acc(e, "forget"), _acc(o, "forget"))), "up", "number",
+            before(lambda e, o: hmean_drop(acc_rt=_acc(e, "remain"), acc_ft=_acc(e, "forget"), original_acc_ft=_acc(o, "forget"))),
+            "up", "number",
             "Harmonic mean, drop", "H-Mean, drop",
             "Harmonic mean of the accuracy on the remaining classes and the drop in accuracy on the erased classes."),
-    Measure("aus", before(lambda e, o: aus(_acc(e, "remain"), _acc(e, "forget"), _acc(o, "remain"))), "up", "number",
+    Measure("aus",
+            before(lambda e, o: aus(acc_rt=_acc(e, "remain"), acc_ft=_acc(e, "forget"), original_acc_rt=_acc(o, "remain"))),
+            "up", "number",
             "Adaptive unlearning score", "AUS",
             "One minus the accuracy lost on the remaining classes, divided by one plus the accuracy left on the erased classes."),
 )  # fmt: skip
