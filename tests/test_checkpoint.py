@@ -6,10 +6,8 @@ import os
 import pathlib
 import shutil
 import signal
-import subprocess
 import sys
 import threading
-import time
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +22,7 @@ from delete_jax.identity import digest
 from delete_jax.model import as_saved, from_saved
 from delete_jax.run.log import JsonLog
 from delete_jax.step import init_state, sgd
+from tests.processes import finish, start, wait_until
 from tests.tiny import network, samples
 
 
@@ -424,17 +423,12 @@ def test_killed_while_a_state_is_written_beside_the_training(tmp_path):
     code = (
         "import sys; from tests.test_checkpoint import *; unlearned(Checkpoints(sys.argv[1], asynchronous=True), 2000)"
     )
-    running = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "killed")], cwd=pathlib.Path(__file__).parent.parent, text=True,
-        stderr=subprocess.PIPE,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not ((tmp_path / "killed" / "3").exists() and list((tmp_path / "killed").glob("*tmp"))):
-        assert running.poll() is None, running.communicate()
-        assert time.monotonic() < deadline
+    killed = tmp_path / "killed"
+    running = start([sys.executable, "-c", code, killed], env=dict(os.environ))
+    wait_until(lambda: (killed / "3").exists() and bool(list(killed.glob("*tmp"))), running)
     running.kill()
-    _, error = running.communicate()
-    assert (running.returncode, error) == (-signal.SIGKILL, "")
+    (ended,) = finish(running)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGKILL, "")
     _, meta = Checkpoints(tmp_path / "killed").restore()
     assert meta["epoch"] >= 3
     epochs = meta["epoch"] + 2

@@ -16,7 +16,7 @@ from delete_jax import models
 from delete_jax.checkpoint import Checkpoints
 from delete_jax.identity import digest
 from tests import tiny
-from tests.test_several_processes import ROOT, environment, free_port
+from tests.processes import ROOT, finish, free_port, start, wait_until
 
 EPOCHS = 8
 AGAIN = "the same command resumes"
@@ -40,34 +40,21 @@ class Hosts:
             "--network=resnet_tiny", "--weights=weights.safetensors", "--forget", "3", f"--epochs={EPOCHS}", "--batch_size=4",
             f"--out={out}", f"--coordinator=localhost:{free_port()}", "--processes=2", *more,
         ]  # fmt: skip
-        return [
-            subprocess.Popen(
-                [*command, f"--process={i}"],
-                env=environment(), cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            )
-            for i in range(2)
-        ]  # fmt: skip
+        return [start([*command, f"--process={i}"], self.folder) for i in range(2)]
 
     def end(self, processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
         """The exit code of each, and what it wrote to stderr."""
-        try:
-            said = [process.communicate(timeout=240)[1] for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-        return [(process.returncode, text) for process, text in zip(processes, said, strict=True)]
+        return [(process.returncode, process.stderr) for process in finish(*processes)]
 
     def run(self, out: str, *more: str) -> list[tuple[int, str]]:
         return self.end(self.start(out, *more))
 
     def wait_for(self, out: str, epoch: int, processes: list[subprocess.Popen]) -> None:
         """Until a state of that epoch, or of a later one, is on disk."""
-        deadline = time.monotonic() + 240
         states = self.folder / out / "checkpoints"
-        while not any(path.name.isdigit() and int(path.name) >= epoch for path in states.glob("*")):
-            assert all(process.poll() is None for process in processes), self.end(processes)
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(
+            lambda: any(path.name.isdigit() and int(path.name) >= epoch for path in states.glob("*")), *processes
+        )
 
     def made(self, out: str) -> tuple[str, str, bytes]:
         """The last state, the rows, and the file that the run leaves."""

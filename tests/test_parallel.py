@@ -1,9 +1,5 @@
 """One device, eight devices by pmap and by sharding, and two processes: the same parameters after five steps."""
 
-import os
-import pathlib
-import socket
-import subprocess
 import sys
 
 import flax.linen as nn
@@ -18,6 +14,7 @@ from delete_jax.parallel import make_trainer, meant
 from delete_jax.step import init_state, sgd
 from delete_jax.streams import split_streams
 from tests import tiny
+from tests.processes import finish, free_port, start
 
 pytestmark = pytest.mark.usefixtures("fast_compile")
 
@@ -139,30 +136,10 @@ def test_statistics_of_all_devices():
 
 
 def test_two_processes(one_device, tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    root = pathlib.Path(__file__).parent.parent
-    flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
-    environment = os.environ | {"PYTHONPATH": str(root), "XLA_FLAGS": flags}
     command = [sys.executable, "-m", "tests.two_processes"]
-    processes = [
-        subprocess.Popen(
-            [*command, str(i), str(port), str(tmp_path)],
-            env=environment,
-            cwd=root,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=120)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    port = free_port()
+    ended = finish(*(start([*command, i, port, tmp_path]) for i in range(2)))
+    assert [process.returncode for process in ended] == [0, 0], ended
     for mode in ("pmap", "sharding"):
         saved = np.load(tmp_path / f"{mode}.npz")
         assert_same([saved[f"arr_{i}"] for i in range(len(saved.files))], one_device)

@@ -1,9 +1,7 @@
 """Several processes, one device each: the network of one process, images read by shard, states written once."""
 
 import json
-import os
 import pathlib
-import socket
 import subprocess
 import sys
 
@@ -13,9 +11,9 @@ import pytest
 
 import delete_jax as dj
 from tests import tiny
+from tests.processes import finish, free_port, start
 from tests.test_parallel import as_float, assert_same
 
-ROOT = pathlib.Path(__file__).parent.parent
 EPOCHS, BATCH = 2, 8
 FORGET = 3 * BATCH  # samples
 
@@ -45,37 +43,10 @@ def unlearn(model, variables, images, labels, **more):
     return dj.unlearn(model, variables, images, labels, **settings | more)
 
 
-def environment() -> dict[str, str]:
-    """For a process with one device."""
-    flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
-    return os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return free.getsockname()[1]
-
-
-def run(processes: int, folder: pathlib.Path, what: str) -> list[subprocess.CompletedProcess]:
+def run(count: int, folder: pathlib.Path, what: str) -> list[subprocess.CompletedProcess]:
     """`tests.several_processes` in that many processes."""
-    arguments = [str(processes), str(free_port()), str(folder), what]
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.several_processes", str(i), *arguments],
-            env=environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for i in range(processes)
-    ]  # fmt: skip
-    try:
-        said = [process.communicate(timeout=240) for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    return [
-        subprocess.CompletedProcess(process.args, process.returncode, *both)
-        for process, both in zip(running, said, strict=True)
-    ]
+    command, arguments = [sys.executable, "-m", "tests.several_processes"], [count, free_port(), folder, what]
+    return finish(*(start([*command, i, *arguments]) for i in range(count)))
 
 
 @pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
