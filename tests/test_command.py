@@ -38,6 +38,7 @@ from delete_jax.step import init_state, sgd
 from delete_jax.tasks import TASKS
 from delete_jax.tasks.classification.page import verdict
 from tests.data.test_maps import write_voc
+from tests.processes import finish, start, wait_until
 from tests.test_checkpoint import assert_equal, damage
 from tests.tiny import Net, Segmenter, network, samples
 
@@ -448,7 +449,7 @@ BAD_INPUT = {
     "an unknown measure": (
         None,
         ["--config.task.measures=probe,auc"],
-        ["config.task.measures is ('probe', 'auc')", "probe_gap"],
+        ["config.task.measures is ('probe', 'auc'): unknown measure 'auc': did you mean aus?"],
     ),
     "a closed form for samples": (
         None,
@@ -704,18 +705,12 @@ class Process:
         return [f"--config={self.config}", f"--workdir={self.folder / workdir}", *arguments]
 
     def start(self, workdir: str, *arguments: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            [sys.executable, "-m", "delete_jax.main", *self.argv(workdir, *arguments)],
-            env=self.environment, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "delete_jax.main", *self.argv(workdir, *arguments)]
+        return start(command, self.folder, self.environment)
 
     def run(self, workdir: str, *arguments: str) -> subprocess.CompletedProcess:
-        process = self.start(workdir, *arguments)
-        try:
-            out, error = process.communicate(timeout=240)
-        finally:
-            process.kill()
-        return subprocess.CompletedProcess(process.args, process.returncode, out, error)
+        (ended,) = finish(self.start(workdir, *arguments))
+        return ended
 
     def network(self, workdir: str, stage: str):
         return Checkpoints(self.folder / workdir / "checkpoints" / stage).restore()[0]
@@ -782,14 +777,6 @@ def test_a_finished_run_is_left_alone(process, whole, capfd, monkeypatch):
     assert snapshot(process.folder) == before
 
 
-def wait_for(process: subprocess.Popen, condition) -> None:
-    deadline = time.monotonic() + 240
-    while not condition():
-        assert process.poll() is None, f"ended too early: {process.communicate()}"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @pytest.mark.slow
 def test_killed_at_random_instants(process, whole):
     """SIGKILL in each part of a run, and Ctrl-C: the same command again ends with the same bits."""
@@ -811,19 +798,18 @@ def test_killed_at_random_instants(process, whole):
     ]
     for i, (condition, delay) in enumerate(instants):
         running = process.start("killed")
-        wait_for(running, condition)
+        wait_until(condition, running)
         time.sleep(delay)
         running.kill()
-        _, error = running.communicate()
-        assert running.returncode == -signal.SIGKILL
-        assert error == ""
+        (ended,) = finish(running)
+        assert (ended.returncode, ended.stderr) == (-signal.SIGKILL, "")
         # Where these tests run in the background of a script, Ctrl-C is ignored, and so it is by what they start.
         if i == 2 and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             interrupted = process.start("killed")
-            wait_for(interrupted, (workdir / "checkpoints" / "unlearned").exists)
+            wait_until((workdir / "checkpoints" / "unlearned").exists, interrupted)
             interrupted.send_signal(signal.SIGINT)
-            _, error = interrupted.communicate(timeout=60)
-            assert (interrupted.returncode, error) == (130, "delete-jax: interrupted; the same command resumes\n")
+            (ended,) = finish(interrupted)
+            assert (ended.returncode, ended.stderr) == (130, "delete-jax: interrupted; the same command resumes\n")
     last = process.run("killed")
     assert (last.returncode, last.stderr) == (0, "")
     assert last.stdout.splitlines()[:-1] == [f"{stage}: done" for stage in STAGES]
@@ -958,7 +944,7 @@ def test_rows_are_counted(refused, unfinished):
 @pytest.mark.slow
 def test_a_run_is_alone_in_its_folder(process, whole):
     running = process.start("alone")
-    wait_for(running, (process.folder / "alone" / "config.json").exists)
+    wait_until((process.folder / "alone" / "config.json").exists, running)
     second = process.run("alone")
     assert running.poll() is None
     assert (second.returncode, second.stdout) == (2, "")
@@ -966,8 +952,8 @@ def test_a_run_is_alone_in_its_folder(process, whole):
         rf"delete-jax: error: (process {running.pid}|another process) is running in [^\n]*alone: wait [^\n]*\n",
         second.stderr,
     ), second.stderr
-    assert running.communicate(timeout=240)[1] == ""
-    assert running.returncode == 0
+    (first,) = finish(running)
+    assert (first.returncode, first.stderr) == (0, "")
     assert report(process.folder / "alone") == report(process.folder / "whole")
 
 
@@ -975,10 +961,10 @@ def test_terminated(process):
     """SIGTERM ends a run as Ctrl-C does, with the code that batch systems expect."""
     running = process.start("terminated")
     log = process.folder / "terminated" / "metrics.jsonl"
-    wait_for(running, log.exists)
+    wait_until(log.exists, running)
     running.send_signal(signal.SIGTERM)
-    _, error = running.communicate(timeout=60)
-    assert (running.returncode, error) == (143, "delete-jax: terminated; the same command resumes\n")
+    (ended,) = finish(running)
+    assert (ended.returncode, ended.stderr) == (143, "delete-jax: terminated; the same command resumes\n")
 
 
 @pytest.mark.skipif(signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="Ctrl-C is ignored in the background")

@@ -7,11 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from delete_jax import data, models
+from delete_jax import data, metrics, models
 from delete_jax import main as command
 from delete_jax.data.dataset import Dataset, pixel_statistics
 from delete_jax.metrics import MEASURES
 from delete_jax.tasks import TASKS
+from tests import tiny
+from tests.test_readme import snippets
 from tests.test_report import read
 from tests.test_stages import maps
 
@@ -113,3 +115,69 @@ def test_a_task_of_its_own(tmp_path, capsys):
     argv = ["delete-jax", f"--config={HERE / 'own_task.py'}", f"--workdir={tmp_path / 'other'}"]
     assert command.main([*argv, "--config.unlearn.pixels=forget"]) == 2
     assert "does not count for the task few" in capsys.readouterr().err
+
+
+def test_a_measure_of_its_own(tmp_path, monkeypatch, capsys):
+    """One function and one row: named in the config or on the command line, it is in the record and on the page."""
+    tiny.small_runs(monkeypatch)
+    record = run("own_measure.py", tmp_path / "run", "--config.task.measures=sureness,mia")
+    shown = {name: network["metrics"]["sureness"] for name, network in record["networks"].items()}
+    assert all(0.25 <= value <= 1 for value in shown.values())
+    text = read(tmp_path / "run")[1].text
+    assert (
+        text.index("Further measures")
+        < text.index("Sureness")
+        < text.index("Mean largest probability on the test images.")
+    )
+    for value in shown.values():
+        assert metrics.show(value, "percent") in text
+    assert text.count("Membership attack") == 1  # what a group of the page has does not stand there twice
+    argv = ["delete-jax", f"--config={HERE / 'own_measure.py'}", f"--workdir={tmp_path / 'run'}"]
+    assert command.main([*argv, "--config.task.measures=sureness,mia"]) == 0
+    assert "already done" in capsys.readouterr().out
+
+
+def test_the_measure_of_the_page(tmp_path, monkeypatch):
+    tiny.small_runs(monkeypatch)
+    (snippet,) = snippets("your-own", "from delete_jax.metrics import MEASURES, Measure")
+    (tmp_path / "own.py").write_text(snippet)
+    short = [
+        "--config.model.name=resnet_tiny",
+        "--config.train.epochs=1",
+        "--config.unlearn.forget=3",
+        "--config.retrain=false",
+    ]
+    record = run(
+        tmp_path / "own.py", tmp_path / "run", *short, "--config.unlearn.epochs=1", "--config.data.name=digits"
+    )
+    assert record["networks"]["unlearned"]["metrics"]["sureness"] > 0.25
+
+
+@pytest.mark.parametrize(
+    ("variant", "said"),
+    {
+        "fails": "config.task.measures: measure sureness: AttributeError: 'Evidence' object has no attribute 'tset'",
+        "fails_beside_nothing": "measure sureness: AttributeError: 'NoneType' object has no attribute 'test'",
+        "no_number": "measure sureness: its function must return a number, or None, got array([",
+        "no_way_to_show": "unknown show of the measure sureness 'per cent': choose one of percent, points",
+        "other_name": "MEASURES['sureness'] must be a Measure of that name, got Measure(name='surety'",
+    }.items(),
+)
+def test_a_measure_that_fails_is_named_before_the_training(variant, said, tmp_path, monkeypatch, capsys):
+    tiny.small_runs(monkeypatch)
+    argv = ["delete-jax", f"--config={HERE / 'own_measure.py'}:{variant}", f"--workdir={tmp_path / 'run'}"]
+    assert command.main(argv) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
+    assert "step" not in captured.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_measure_of_another_task_is_named_before_the_training(tmp_path, monkeypatch, capsys):
+    tiny.small_runs(monkeypatch)
+    argv = ["delete-jax", f"--config={HERE / 'own_measure.py'}", f"--workdir={tmp_path / 'run'}"]
+    assert command.main([*argv, "--config.task.measures=asr"]) == 2
+    assert "measure asr: AttributeError: 'Evidence' object has no attribute 'stamped'" in capsys.readouterr().err
+    assert command.main([*argv, "--config.task.measures=surenes"]) == 2
+    assert "unknown measure 'surenes': did you mean sureness?" in capsys.readouterr().err

@@ -12,11 +12,11 @@ from typing import Any
 
 import jax
 
-from delete_jax.given import is_truth, listed, scalar, shown
+from delete_jax.given import choice, is_truth, listed, scalar, shown
 from delete_jax.metrics.accuracy import accuracy, aus, hmean_drop, hmean_residual
 from delete_jax.metrics.distances import agreement, jensen_shannon, total_variation
 from delete_jax.metrics.left import LEFT
-from delete_jax.metrics.measure import Measure, before, beside
+from delete_jax.metrics.measure import ARROWS, SHOWN, Measure, before, beside
 from delete_jax.metrics.overlap import iou, mean_iou, predicted_fraction, without_rows
 
 
@@ -43,13 +43,18 @@ def find(name: Any) -> Measure:
     """The row of `MEASURES` with that name.
 
     Raises:
-      ValueError: there is none; says which name is close.
+      ValueError: there is none, and says which name is close; or the row, which others may have added, is none.
     """
-    if isinstance(name, str) and name in MEASURES:
-        return MEASURES[name]
-    close = difflib.get_close_matches(name, MEASURES, 1) if isinstance(name, str) else []
-    hint = f"did you mean {close[0]}?" if close else "delete-jax --list shows all"
-    raise ValueError(f"unknown measure {shown(name)}: {hint}")
+    if not isinstance(name, str) or name not in MEASURES:
+        close = difflib.get_close_matches(name, MEASURES, 1) if isinstance(name, str) else []
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise ValueError(f"unknown measure {shown(name)}: {hint}give one that `delete-jax --list` shows")
+    row = MEASURES[name]
+    if not isinstance(row, Measure) or row.name != name:
+        raise ValueError(f"MEASURES[{name!r}] must be a Measure of that name, got {shown(row)}")
+    choice(f"direction of the measure {name}", row.direction, ARROWS)
+    choice(f"show of the measure {name}", row.show, SHOWN)
+    return row
 
 
 def _value(row: Measure, evidence: Any) -> Any:

@@ -136,14 +136,27 @@ def _network(record: dict[str, Any], name: str, called: str) -> Fact:
     return Fact(f"{usual.capitalize()} network", [*([called] if called != usual else []), *copied])
 
 
-def comparison(record: dict[str, Any], groups: MeasureGroups, titles: Mapping[str, str] = BY_NAME) -> Section:
-    """Every measure of the networks side by side, and what the retrained network is there for."""
+def comparison(
+    record: dict[str, Any],
+    groups: MeasureGroups,
+    titles: Mapping[str, str] = BY_NAME,
+    elsewhere: MeasureGroups = BY_NAME,
+) -> Section:
+    """Every measure of the networks side by side, and what the retrained network is there for.
+
+    Args:
+      groups: the measures in order. Those that some network has and no group shows, such as a config file's own, follow.
+      titles: what networks are called.
+      elsewhere: groups that another section of the page shows.
+    """
     text = "No retrained reference was made for this run, so there is no yardstick for what is attainable."
     if RETRAINED in record["networks"]:
         called = present(record, titles)[RETRAINED].capitalize()
         text = (f"{called}: trained from scratch without what was erased. It is the yardstick: the closer the unlearned "
                 "network is to it, the better, also where a figure could go further.")  # fmt: skip
-    table = measure_table(record, groups, titles)
+    grouped = {name for names in (*groups.values(), *elsewhere.values()) for name in names}
+    further = {"Further measures": [name for name in MEASURES if name not in grouped]}
+    table = measure_table(record, {**groups, **further}, titles)
     return Section("Original, retrained, unlearned", [Text(text), table])
 
 

@@ -44,6 +44,8 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
         run = describe(config, found, teacher)
         run.method.check(found.dataset.num_classes, found.forget)
         _check_network(run, teacher)
+        if not folder.is_finished:
+            task.try_out(run, None if teacher is None else teacher.variables)
         if teacher is not None:
             _check_held_out(found, teacher)
     plan = needed(task.trainings(config, found), config.retrain, teacher is not None)

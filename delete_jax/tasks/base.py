@@ -17,6 +17,7 @@ from delete_jax.data import Dataset, Split
 from delete_jax.given import shown
 from delete_jax.loop import Result
 from delete_jax.methods import CLASSES, Method, Stream
+from delete_jax.metrics.table import find
 from delete_jax.model import Model, Variables
 from delete_jax.models import Network
 from delete_jax.nearest import nearest
@@ -105,6 +106,8 @@ class Task(NamedTuple):
     name: its key in the table.
     settings: its dataclass in the config (`config.task`), every field with a default.
     check: `config ->` ValueError for a setting out of its range, before anything is loaded.
+    try_out: `(run, variables) ->` ValueError for what only a network shows, such as a measure of a config file that fails,
+      before anything is trained; the variables are those of the teacher, None where there is none yet.
     load: `config -> Data`, whose request is filled in afterwards.
     trainings: `(config, data) -> the plan`: which networks, on what, from where, shown as what. It trains nothing.
     streams: `(run, method, the original's variables) -> {stream: columns}`: what the method reads.
@@ -124,6 +127,7 @@ class Task(NamedTuple):
     measure: Callable[[Run, dict[str, Result]], Measured]
     page: str
     check: Callable[[Config], None] = lambda config: None
+    try_out: Callable[[Run, Variables | None], None] = lambda run, variables: None
     answers: str = "image"
     reads: tuple[str, ...] = ("mask", "augment", "finish")
     provides: tuple[str, ...] = (CLASSES,)
@@ -151,9 +155,10 @@ def choose(value: Any, field: str, choices: Iterable[str]) -> None:
     require(value in choices, field, value, f"one of {', '.join(choices)}{nearest(value, choices)}")
 
 
-def choose_some(values: tuple[str, ...], field: str, choices: Iterable[str]) -> None:
-    """Raises ValueError unless every value is one of the choices."""
-    wrong = [value for value in values if value not in choices]
-    require(
-        not wrong, field, values, f"some of {', '.join(choices)}{''.join(nearest(word, choices) for word in wrong[:1])}"
-    )
+def check_measures(names: tuple[str, ...], field: str = "config.task.measures") -> None:
+    """Raises ValueError unless every name is one of `metrics.MEASURES`, where a config file may have added its own."""
+    for name in names:
+        try:
+            find(name)
+        except ValueError as error:
+            raise ValueError(f"{field} is {names!r}: {error}") from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import jax
@@ -13,11 +15,12 @@ from delete_jax.data import Dataset, Split
 from delete_jax.loop import Result, fit
 from delete_jax.methods import REMAIN, finetune
 from delete_jax.methods.attacks import jitter
+from delete_jax.model import Variables
 from delete_jax.parallel import make_trainer
-from delete_jax.predict import make_predictor
+from delete_jax.predict import input_shape, make_predictor
 from delete_jax.step import init_state, sgd
 from delete_jax.streams import split_streams
-from delete_jax.tasks.base import Run
+from delete_jax.tasks.base import ORIGINAL, RETRAINED, UNLEARNED, Run
 
 SHADOW_SAMPLES, PROBE_SAMPLES, FEW = 1000, 5000, 10
 EPSILON, PERTURBED = 0.03, 3  # noise as a fraction of the pixels' span, and how many perturbed images are made of each
@@ -212,3 +215,34 @@ def side_by_side(run: Run, networks: dict[str, Result], kind: type[Kind]) -> dic
         evidence.original, evidence.retrained = others.get("original"), others.get("retrained")
         evidence.reference = found.get("retrained")
     return found
+
+
+def try_measures(run: Run, variables: Variables | None, names: Iterable[str], kind: type[Evidence] = Evidence) -> None:
+    """Computes measures of a network that need not be trained, on a few samples, to find those that fail before the training.
+
+    Args:
+      run: with all its data.
+      variables: the network's; those of an untrained one where None.
+      names: of measures. kind: of the evidence that they read.
+
+    Raises:
+      ValueError: one fails, or returns no number; names it.
+    """
+    dataset, forget = run.data.dataset, run.data.forget
+    others = [class_ for class_ in range(dataset.num_classes) if class_ not in forget]
+
+    def few(split: Split) -> Split:
+        rows = [np.flatnonzero(split.labels == class_)[:FEW] for class_ in (*forget, *others[:FEW])]
+        return Split(*(column[np.sort(np.concatenate(rows))] for column in split))
+
+    if variables is None:
+        size = input_shape(run.preprocess, dataset.train.images)
+        variables = models.init(run.module, size, run.config.seed)
+    cut = dataclasses.replace(dataset, train=few(dataset.train), test=few(dataset.test))
+    shown = (ORIGINAL, RETRAINED, UNLEARNED) if run.config.retrain else (ORIGINAL, UNLEARNED)
+    alike = dict.fromkeys(shown, Result(variables, [], [], seconds=1.0))
+    for evidence in side_by_side(run._replace(data=run.data._replace(dataset=cut)), alike, kind).values():
+        try:
+            metrics.measure(evidence, names)
+        except ValueError as error:
+            raise ValueError(f"config.task.measures: {error}") from error

@@ -23,7 +23,7 @@ INSIDE = (
     "mia_accuracy", "probe_1", "probe_1_others", "probe_10", "probe_10_others", "probe_100", "probe_100_others", "shots_1",
     "shots_5", "shots_all", "head_norm", "head_bias", "acc_ft_perturbed", "residual_knowledge", "over_unlearning",
 )  # fmt: skip
-"""What is measured beside that where `config.task.measures` names it."""
+"""What this package has for this task beside that; `config.task.measures` names them, or others of `metrics.MEASURES`."""
 
 
 def measure(evidence: Evidence, names: tuple[str, ...] = ANSWERS) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,14 @@ GROUPS: report.MeasureGroups = {
 }
 
 
-def parts(record: dict[str, Any], examples: Examples) -> Parts:
+def parts(record: dict[str, Any], examples: Examples, elsewhere: report.MeasureGroups = MappingProxyType({})) -> Parts:
     """What the page shows.
 
     Args:
       record: of the run, as `delete_jax.report.record` describes it; every network's metrics have the accuracies `acc_ft` and
         `acc_rt`, `per_class` and `absorbed_by` `[k]`, and `confusion` `[k, k]`.
       examples: test images to show.
+      elsewhere: measures that sections show which are added to these.
 
     Raises:
       ValueError: metrics are missing, or a shape does not fit the number of classes.
@@ -50,7 +52,7 @@ def parts(record: dict[str, Any], examples: Examples) -> Parts:
         _cards(record),
         [
             report.provenance(record),
-            report.comparison(record, {**GROUPS, **left.damage_groups(record)}),
+            report.comparison(record, {**GROUPS, **left.damage_groups(record)}, elsewhere={**left.GROUPS, **elsewhere}),
             left.section(record),
             report.process(record, "Accuracy while unlearning"),
             _class_by_class(record),

@@ -10,9 +10,9 @@ from delete_jax.loop import Result
 from delete_jax.methods import Method, Stream
 from delete_jax.model import Variables
 from delete_jax.streams import split_streams
-from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, choose_some
+from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, check_measures
 from delete_jax.tasks.classification.measures import ALWAYS, INSIDE, choose_examples, measure, nearest_class, summary
-from delete_jax.tasks.evidence import Evidence, side_by_side
+from delete_jax.tasks.evidence import Evidence, side_by_side, try_measures
 
 if TYPE_CHECKING:
     from delete_jax.config import Config
@@ -22,14 +22,20 @@ if TYPE_CHECKING:
 class Classification:
     """A class per image is forgotten.
 
-    measures: what to measure beside the predictions, such as probe,relearn_steps.
+    measures: what to measure beside the predictions, such as probe,relearn_steps; names of `metrics.MEASURES`.
     """
 
     measures: tuple[str, ...] = ()
 
 
 def check(config: Config) -> None:
-    choose_some(config.task.measures, "config.task.measures", INSIDE)
+    check_measures(config.task.measures)
+
+
+def try_out(run: Run, variables: Variables | None, kind: type[Evidence] = Evidence) -> None:
+    """Computes the measures that are none of this package's for this task."""
+    if names := [name for name in run.config.task.measures if name not in (*ALWAYS, *INSIDE)]:
+        try_measures(run, variables, names, kind)
 
 
 def load(config: Config) -> Data:
@@ -75,4 +81,5 @@ TASK = Task(
     measure_networks,
     page="delete_jax.tasks.classification.page",
     check=check,
+    try_out=try_out,
 )

@@ -33,7 +33,7 @@ def parts(record: dict[str, Any], examples: FaceExamples) -> Parts:
     Raises:
       ValueError: metrics are missing, or a shape does not fit the number of classes.
     """
-    common = page.parts(record, examples.common)
+    common = page.parts(record, examples.common, VERIFICATION)
     forgotten = report.Point(
         "Retraining barely removes verifiability.",
         "The features generalise to people that were never seen, so two images of a forgotten person can still be told to show "

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from delete_jax import data, models
 from delete_jax.loop import Result
-from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, choose_some, require
-from delete_jax.tasks.classification.measures import INSIDE, choose_examples, measure, nearest_class, summary
-from delete_jax.tasks.classification.task import streams
+from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, check_measures, require
+from delete_jax.tasks.classification.measures import choose_examples, measure, nearest_class, summary
+from delete_jax.tasks.classification.task import streams, try_out
 from delete_jax.tasks.evidence import side_by_side
 from delete_jax.tasks.faces.measures import NAMES, FaceEvidence, FaceExamples
 
@@ -35,7 +36,7 @@ class Faces:
     test_images: test images of each person.
     epochs: passes over the training data when people are taught.
     lr: the learning rate of teaching.
-    measures: what to measure beside predictions and verification, such as probe,mia.
+    measures: what to measure beside predictions and verification, such as probe,mia; names of `metrics.MEASURES`.
     """
 
     pretrain: int = 100
@@ -53,7 +54,7 @@ def check(config: Config) -> None:
         value = getattr(config.task, field)
         require(value >= least, f"config.task.{field}", value, f"at least {least}")
     require(0 < config.task.lr < float("inf"), "config.task.lr", config.task.lr, "a number above 0")
-    choose_some(config.task.measures, "config.task.measures", INSIDE)
+    check_measures(config.task.measures)
     name = config.data.name
     require(name.startswith(PREFIX), "config.data.name", name, f"{PREFIX}drawn, {PREFIX}lfw or {PREFIX}PATH")
 
@@ -117,5 +118,6 @@ TASK = Task(
     measure_networks,
     page="delete_jax.tasks.faces.page",
     check=check,
+    try_out=functools.partial(try_out, kind=FaceEvidence),
     prefix=PREFIX,
 )
