@@ -1,5 +1,7 @@
 """Eight fake CPU devices, strict types, no network; set before jax starts."""
 
+import ctypes
+import functools
 import gc
 import os
 import pathlib
@@ -19,6 +21,36 @@ import pytest
 gc.set_threshold(100_000, 20, 100)  # tracing makes many small objects, and jax hooks into each collection
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+MOST_GROWTH = 600 * 2**20  # bytes; two workers stay below 4 GB together
+_after_dropping = None
+
+
+def resident_bytes() -> int:
+    """What this process holds in memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture(autouse=True)
+def _old_programs_are_dropped():
+    """Trainers and predictors are kept for the next call, with the programs that were compiled for them: after hundreds of
+    tests these are gigabytes. What is still needed comes from the cache on disk."""
+    yield
+    global _after_dropping
+    if not os.path.exists("/proc/self/statm"):  # not Linux
+        return
+    _after_dropping = _after_dropping or resident_bytes()
+    if resident_bytes() - _after_dropping > MOST_GROWTH:
+        for cache in gc.get_objects():
+            if isinstance(cache, functools._lru_cache_wrapper) and (cache.__module__ or "").startswith("delete_jax."):
+                cache.cache_clear()
+        jax.clear_caches()
+        gc.collect()
+        if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc keeps what is freed otherwise
+            libc.malloc_trim(0)
+        _after_dropping = resident_bytes()
 
 
 @pytest.fixture(params=["float32", "float64"])
