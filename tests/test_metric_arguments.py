@@ -229,6 +229,8 @@ def test_predicted_classes_agree_as_classes():
     assert metrics.agreement(PREDICTED, LOGITS) == metrics.agreement(np.eye(K)[PREDICTED], LOGITS) > 0.5
     with pytest.raises(ValueError, match="same samples"):
         metrics.agreement(one, other[:5])
+    with pytest.raises(ValueError, match="the same classes"):
+        metrics.agreement(PROBABILITIES, PROBABILITIES[:, :3])
 
 
 def test_half_precision_is_rounded_not_refused():

@@ -65,16 +65,20 @@ def agreement(p: np.ndarray, q: np.ndarray) -> float:
       >>> metrics.agreement(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[0.6, 0.4], [0.7, 0.3]]))
       0.5
     """
-    p, q = (_predicted(array(value, name), name) for value, name in ((p, "p"), (q, "q")))
+    p, q = _classes_or_scores(p, "p"), _classes_or_scores(q, "q")
     arguments.aligned(p=p, q=q)
+    if p.ndim == q.ndim == 2:
+        arguments.same_columns(p=p, q=q)
+    p, q = (found.argmax(-1) if found.ndim == 2 else found for found in (p, q))
     return arguments.mean(p == q)
 
 
-def _predicted(found: np.ndarray, name: str) -> np.ndarray:
-    """The predicted classes: integers are that already, floats are scores."""
+def _classes_or_scores(value: np.ndarray, name: str) -> np.ndarray:
+    """Integers are predicted classes, int `[n]` or maps `[n, h, w]`; floats are scores, float `[n, k]`."""
+    found = array(value, name)
     if np.issubdtype(found.dtype, np.integer):
         return arguments.labels(found, name, maps=True)
-    return arguments.logits(found, name).argmax(-1)
+    return arguments.logits(found, name)
 
 
 def agreement_by_class(
