@@ -45,7 +45,7 @@ MAY_IMPORT = {
     },
     "sweeping": {"columns", "given", "loop", "methods", "model", "options", "parallel", "preparing", "step", "streams", "unlearning"},
     "models": {"class_names", "given", "model", "nearest", "network_check", "parallel", "writing"},
-    "metrics": {"data", "given"},
+    "metrics": {"data", "given", "nearest"},
     "checkpoint": {"identity", "processes"},
     "report": {"given", "metrics", "writing"},
     "tasks": {

@@ -5,7 +5,6 @@ What a row is stands in `measure.py`; the rows on what is left inside a network 
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -18,6 +17,7 @@ from delete_jax.metrics.distances import agreement, jensen_shannon, total_variat
 from delete_jax.metrics.left import LEFT
 from delete_jax.metrics.measure import ARROWS, SHOWN, Measure, before, beside
 from delete_jax.metrics.overlap import iou, mean_iou, predicted_fraction, without_rows
+from delete_jax.nearest import nearest
 
 
 def measure(evidence: Any, names: Iterable[str]) -> dict[str, Any]:
@@ -46,9 +46,8 @@ def find(name: Any) -> Measure:
       ValueError: there is none, and says which name is close; or the row, which others may have added, is none.
     """
     if not isinstance(name, str) or name not in MEASURES:
-        close = difflib.get_close_matches(name, MEASURES, 1) if isinstance(name, str) else []
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise ValueError(f"unknown measure {shown(name)}: {hint}give one that `delete-jax --list` shows")
+        hint = nearest(name, MEASURES)
+        raise ValueError(f"unknown measure {shown(name)}{hint}: give one that `delete-jax --list=measures` shows")
     row = MEASURES[name]
     if not isinstance(row, Measure) or row.name != name:
         raise ValueError(f"MEASURES[{name!r}] must be a Measure of that name, got {shown(row)}")
