@@ -34,10 +34,10 @@ PAIRS = [
 
 
 def variables_of(module, seed: int = 0, size: int = 32):
-    """Random variables of the module's shapes."""
+    """Random variables of the module's shapes; all above 0, as variances are."""
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, size, size, 3)), train=False))
-    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), shapes)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.uniform(0.1, 2, leaf.shape), jnp.float32), shapes)
 
 
 def assert_equal(found, expected):
@@ -139,7 +139,7 @@ def test_what_info_tells(tmp_path):
     assert cifar.mean is None
     _, vit = load_torch(NETWORKS["vit"], write(path, NETWORKS["vit"]))
     assert vit.image_size == 32
-    with pytest.raises(ValueError, match="2 class names for 3 classes"):
+    with pytest.raises(ValueError, match="class_names has 2 names for 3 classes"):
         load_torch(module, write(path, module), class_names=["cat", "dog"])
     with pytest.raises(ValueError, match="images of 32 pixels, image_size=64"):
         load_torch(NETWORKS["vit"], write(path, NETWORKS["vit"]), image_size=64)
@@ -166,7 +166,7 @@ def test_grey_images_and_a_fresh_classifier(tmp_path, fast_compile):
     again, _ = load_torch(module, path)
     assert_equal(again, loaded)
     headless = {key: value for key, value in load_file(path).items() if not key.startswith("fc.")}
-    with pytest.raises(ValueError, match=r"missing: fc\.\w+, fc\.\w+$"):
+    with pytest.raises(ValueError, match=r"missing: fc\.\w+, fc\.\w+"):
         load_torch(module, headless, 5)
     assert load_torch(module, headless, 5, new_head=True)[0]["params"]["fc"]["bias"].shape == (5,)
     with pytest.raises(ValueError, match="new_head=True needs num_classes"):
@@ -186,7 +186,7 @@ def test_files_that_do_not_fit(tmp_path):
     with pytest.raises(ValueError, match=r"misshapen: conv1.weight \[4, 3, 5, 5\], \[3, 3, 3, 4\] after transposing"):
         load(lambda tensors: tensors.update({"conv1.weight": np.zeros((4, 3, 5, 5))}))
     with pytest.raises(ValueError, match=r"none of its keys, such as .* is known: the layouts are timm, torchvision"):
-        load(lambda tensors: [tensors.update({f"a.{key}": tensors.pop(key)}) for key in list(tensors)], NETWORKS["vit"])
+        load(lambda tensors: [tensors.update({f"a{key}": tensors.pop(key)}) for key in list(tensors)], NETWORKS["vit"])
     with pytest.raises(
         ValueError, match="no names of PyTorch weights are known for DeepLabV3Plus: only for ResNet, VGG"
     ):
@@ -207,7 +207,7 @@ def test_files_that_are_none(tmp_path, monkeypatch):
         load_torch(module, damaged)
     other = tmp_path / "weights.h5"
     other.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"weights come as .safetensors, .pth or .pt, not as .h5"):
+    with pytest.raises(ValueError, match=r"weights come as .safetensors, .pth, .pt, .tar, .ckpt or .bin, not as .h5"):
         load_torch(module, other)
     with pytest.raises(ValueError, match="no state dict: epoch, name are no tensors"):
         load_torch(module, {"epoch": 3, "name": "net"})
@@ -220,8 +220,8 @@ def test_files_that_are_none(tmp_path, monkeypatch):
 def test_wrong_saving(tmp_path):
     module, path = NETWORKS["resnet"], tmp_path / "a.safetensors"
     variables, info = load_torch(module, write(path, module))
-    with pytest.raises(ValueError, match=r"weights are written as \.safetensors"):
-        save_torch(module, variables, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"weights are written as \.safetensors or \.pth or \.pt"):
+        save_torch(module, variables, tmp_path / "a.h5")
     with pytest.raises(ValueError, match="unknown layout 'keras' of ResNet: choose one of torchvision, pytorch-cifar"):
         save_torch(module, variables, path, layout="keras")
     bigger = variables_of(module.clone(stages=(1, 2)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -23,7 +25,21 @@ Replacement = str | Callable[[re.Match], str]
 
 LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 NOT_LEARNT = r"num_batches_tracked$"
+OUTSIDE = r"n_averaged$"  # of torch.optim.swa_utils.AveragedModel, beside the keys of the network
+PREFIX_PARTS = 8
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation
+
+
+class OtherNetworkError(ValueError):
+    """Weights of another network.
+
+    Attributes:
+      fitting: the names of the networks in `models.NETWORKS` that they fit.
+    """
+
+    def __init__(self, message: str, fitting: tuple[str, ...] = ()):
+        super().__init__(message)
+        self.fitting = fitting
 
 
 class Layout(NamedTuple):
@@ -47,6 +63,10 @@ class Layout(NamedTuple):
             key = re.sub(pattern, replacement, key)
         return key
 
+    def is_kept(self, key: str) -> bool:
+        """Whether a key is of no variable of ours."""
+        return re.search(self.kept, key) is not None
+
 
 class Architecture(NamedTuple):
     """A network that PyTorch weights are known for.
@@ -55,12 +75,14 @@ class Architecture(NamedTuple):
     stem: our first convolution, which tells the channels of the images.
     classifier: our last layer.
     image_size: pixels per side that the libraries' weights expect, where they expect any.
+    block: what our blocks are called, by their stage and number, where there are blocks of several convolutions.
     """
 
     layouts: tuple[Layout, ...]
     stem: str
     classifier: str
     image_size: int | None = 224
+    block: str = ""
 
 
 def _shifted(prefix: str, factor: int, offset: int, suffix: str = "") -> Callable[[re.Match], str]:
@@ -117,6 +139,7 @@ ARCHITECTURES: dict[type[nn.Module], Architecture] = {
         ),
         "conv1",
         "fc",
+        block="layer{}_{}",
     ),
     VGG: Architecture(
         (
@@ -225,6 +248,7 @@ ARCHITECTURES: dict[type[nn.Module], Architecture] = {
         "conv_stem",
         "classifier",
         image_size=None,
+        block="layer{}_{}",
     ),
 }
 
@@ -245,24 +269,39 @@ def recognise(layouts: Iterable[Layout], paths: Iterable[Path], keys: Iterable[s
     """The layout that finds most of our leaves, at `paths`, among the keys of a state dict, and leaves fewest of these.
 
     Raises:
-      ValueError: none finds anything.
+      OtherNetworkError: none finds anything.
     """
     given, ours = set(keys), list(paths)
 
     def fit(layout: Layout) -> tuple[int, int]:
         names = {layout.key(path) for path in ours}
-        return len(names & given), -sum(not re.search(layout.kept, key) for key in given - names)
+        return len(names & given), -sum(not layout.is_kept(key) for key in given - names)
 
     found = {layout: fit(layout) for layout in layouts}
     best = max(found, key=found.__getitem__)
     if not found[best][0]:
         if any(layout.key(path).removeprefix("backbone.") in given for layout in found for path in ours):
-            raise ValueError(
+            raise OtherNetworkError(
                 "these are the weights of its backbone alone: those of the whole trained network are needed"
             )
         tried = ", ".join(layout.name for layout in found)
-        raise ValueError(f"none of its keys, such as {shown(sorted(given))}, is known: the layouts are {tried}")
+        raise OtherNetworkError(f"none of its keys, such as {shown(sorted(given))}, is known: the layouts are {tried}")
     return best
+
+
+def prefix(layouts: Iterable[Layout], paths: Iterable[Path], keys: Iterable[str]) -> str:
+    """What most of our leaves, at `paths`, have in front of them in a state dict: "", "module.", "backbone." or another."""
+    given, ours = list(keys), list(paths)
+    found: Counter[str] = Counter()
+    for layout in layouts:
+        names = {layout.key(path) for path in ours}
+        here: Counter[str] = Counter()
+        for key in given:
+            parts = key.split(".", PREFIX_PARTS)[:-1]
+            starts = itertools.accumulate((f"{part}." for part in parts), initial="")
+            here.update(start for start in starts if key[len(start) :] in names)
+        found |= here
+    return max(found, key=lambda start: (found[start], -len(start)), default="")
 
 
 def from_torch(array: np.ndarray, path: Path, module: nn.Module) -> np.ndarray:
@@ -271,7 +310,8 @@ def from_torch(array: np.ndarray, path: Path, module: nn.Module) -> np.ndarray:
         return array
     if is_flattened(path, module):  # channels first there, last here
         side = _side(module)
-        grid = array.reshape(array.shape[0], -1, side, side) if array[0].size % side**2 == 0 else array
+        fits = array.size > 0 and array[0].size % side**2 == 0
+        grid = array.reshape(array.shape[0], -1, side, side) if fits else array
         return grid.transpose(2, 3, 1, 0).reshape(-1, array.shape[0]) if grid.ndim == 4 else array.T
     if array.ndim == 4 and array.shape[2:] == (1, 1) and isinstance(module, VGG):
         return array[:, :, 0, 0].T

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import dataclasses
 import json
+import logging
 import math
 import os
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import flax.linen as nn
 import jax
@@ -18,59 +16,20 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
+from delete_jax import given
 from delete_jax.model import Variables
-from delete_jax.models import torch_names
+from delete_jax.models import torch_archives, torch_fit, torch_info, torch_names
 from delete_jax.models.network import shapes
-from delete_jax.models.torch_files import from_file, from_mapping, without_wrappers
-from delete_jax.models.torch_names import Architecture, Layout, Path
+from delete_jax.models.state_dicts import arrays, state_dict
+from delete_jax.models.torch_files import SAFETENSORS, from_file
+from delete_jax.models.torch_info import TorchInfo
+from delete_jax.models.torch_names import Architecture, Layout, OtherNetworkError, Path
 from delete_jax.writing import writing
 
+WRITTEN = (SAFETENSORS, *torch_archives.WRITTEN)
+ClassNames = Sequence[str] | Mapping[Any, Any]
 
-@dataclasses.dataclass(frozen=True)
-class TorchInfo:
-    """Everything in a state dict but the parameters: what is needed to write it back and to read images.
-
-    Attributes:
-      layout: whose names it uses: "torchvision", "timm", …
-      prefix: in front of each key, such as "module.".
-      keys: the keys without the prefix, and their dtypes.
-      extra: tensors that are not variables here, such as `num_batches_tracked`.
-      metadata: the texts in the safetensors file.
-      num_classes: of the classifier.
-      class_names: one per class; None if unknown.
-      mean, std: per channel, of images in [0, 1]; preprocessing subtracts the mean and divides by std. None if unknown.
-      image_size: pixels per side that the network expects; None if unknown.
-    """
-
-    layout: str
-    prefix: str
-    keys: Mapping[str, str]
-    extra: Mapping[str, np.ndarray]
-    metadata: Mapping[str, str]
-    num_classes: int
-    class_names: tuple[str, ...] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    image_size: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as JSON has it; tensors as base64."""
-        extra = {
-            key: [value.dtype.name, list(value.shape), base64.b64encode(value.tobytes()).decode()]
-            for key, value in self.extra.items()
-        }
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return json.loads(json.dumps({**fields, "extra": extra}))
-
-    @classmethod
-    def from_json(cls, said: Mapping[str, Any]) -> TorchInfo:
-        """What `to_json` gave."""
-        extra = {
-            key: np.frombuffer(base64.b64decode(data), _dtype(dtype)).reshape(shape)
-            for key, (dtype, shape, data) in said["extra"].items()
-        }
-        lists = {name: None if said[name] is None else tuple(said[name]) for name in ("class_names", "mean", "std")}
-        return cls(**{**said, **lists, "extra": extra})
+logger = logging.getLogger(__name__)
 
 
 def load_torch(
@@ -80,7 +39,7 @@ def load_torch(
     *,
     new_head: bool = False,
     seed: int = 0,
-    class_names: Sequence[str] | None = None,
+    class_names: ClassNames | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     image_size: int | None = None,
@@ -89,49 +48,83 @@ def load_torch(
 
     Args:
       network: its name in `models.NETWORKS`, or a module of one of these classes.
-      source: a file or a state dict (name -> tensor or array). A .safetensors file is read without torch; a .pth or .pt file is
-        read with torch, as weights only. Names and layouts of torchvision and timm are recognised.
+      source: a file or a state dict (name -> tensor or array), whose weights are float16, bfloat16, float32 or float64. A
+        .safetensors file is read without torch, also in shards by their index, `model.safetensors.index.json`; a .pth, .pt, .tar,
+        .ckpt or .bin file is read with torch, as weights only. Names and layouts of torchvision and timm are recognised, behind
+        any prefix. In a checkpoint of a training script, the state dict is found, and moving averages beside it are left out;
+        `info.entry` says which was taken.
       num_classes: the expected number of classes; the source's if None.
       new_head: replace the source's classifier with a new one for `num_classes` classes.
       seed: for the new classifier.
       class_names, mean, std, image_size: recorded in `info` and in the metadata that `save_torch` writes. The default is the
-        file's metadata, or ImageNet's mean and standard deviation for torchvision's networks.
+        file's metadata, then buffers such as `normalize.mean`, then ImageNet's mean and standard deviation for torchvision's
+        networks.
 
     Returns:
       variables `{"params": …, "batch_stats": …}` in float32 (float64 tensors stay float64 if JAX has it enabled), and a
       `TorchInfo` with everything else in the source.
 
     Raises:
-      ValueError: the source cannot be read or belongs to another network; keys are missing, unknown or have another shape; or
-        the number of classes differs.
+      ValueError: the source cannot be read or belongs to another network (those of the table that fit are named); keys are
+        missing, unknown or have another shape; values are no floats or not finite; or the number of classes differs.
+
+    Examples:
+      >>> from delete_jax import models
+      >>> module = models.ResNet(3, stages=(1,), features=(4,))
+      >>> models.save_torch(module, models.init(module, (8, 8, 3), seed=0), "weights.safetensors", class_names=["a", "b", "c"])
+      >>> variables, info = models.load_torch(module, "weights.safetensors")
+      >>> info.class_names
+      ('a', 'b', 'c')
     """
     told = {"class_names": class_names, "mean": mean, "std": std, "image_size": image_size}
+    tensors: dict[str, np.ndarray] = {}
+    if not isinstance(source, (str, os.PathLike, Mapping)):
+        hint = "; give module.state_dict()" if hasattr(source, "state_dict") else ""
+        raise ValueError(f"source must be a file or a state dict, got a {type(source).__name__}{hint}")
     name = "the state dict" if isinstance(source, Mapping) else os.fspath(source)
+    if num_classes is not None:
+        num_classes = given.integer("num_classes", num_classes, 1)
     try:
-        given, metadata = from_mapping(source) if isinstance(source, Mapping) else from_file(pathlib.Path(source))
-        prefix, tensors = without_wrappers(given)
+        found, texts = _read(source)
+        tensors = arrays(found.tensors)
         module = _module(network, num_classes or 1000)
         row = torch_names.architecture(module)
-        layout = torch_names.recognise(row.layouts, torch_names.leaves(shapes(module, (224, 224, 3))), tensors)
+        paths = torch_names.leaves(shapes(module, (torch_fit.SIDE, torch_fit.SIDE, 3)))
+        parts = torch_fit.parted(row, paths, tensors)
+        layout = parts.layout
         head = {path: layout.key(path) for path in (("params", row.classifier, leaf) for leaf in ("kernel", "bias"))}
-        classes = _classes(tensors, layout.key(("params", row.classifier, "kernel")), num_classes, new_head)
+        classes = _classes(parts.read, layout.key(("params", row.classifier, "kernel")), num_classes, new_head)
         module = _module(network, classes)
-        extra = {key: np.array(value) for key, value in tensors.items() if re.search(layout.kept, key)}
         fresh = head if new_head else {}
-        read = {key: value for key, value in tensors.items() if key not in extra and key not in fresh.values()}
-        channels, side = _image_shape(read, module, row, layout)
-        expected = torch_names.leaves(shapes(module, (side or 224, side or 224, channels)))
-        leaves = _matched(read, {path: leaf for path, leaf in expected.items() if path not in fresh}, module, layout)
-        metadata = metadata | _as_metadata(told)
-        said = _said(metadata, classes, side, channels, layout, module)
+        read = {key: value for key, value in parts.read.items() if key not in fresh.values()}
+        stem, embedding = (read.get(layout.key(path)) for path in _inputs(row))
+        channels = stem.shape[1] if stem is not None and stem.ndim == 4 else 3
+        side = _side(embedding, module)
+        expected = torch_names.leaves(shapes(module, (side or torch_fit.SIDE, side or torch_fit.SIDE, channels)))
+        leaves = _matched(read, {path: leaf for path, leaf in expected.items() if path not in fresh}, module, parts)
+        metadata = dict(texts) | torch_info.as_metadata(told, classes, channels)
+        buffers = {
+            which: _per_channel(tensors[key], key, which, channels) for which, key in parts.normalisation.items()
+        }
+        said = _said(metadata, classes, side, channels, layout, module, buffers)
+    except OtherNetworkError as error:
+        fitting = torch_fit.fitting(tensors)
+        fit = f"; they fit {' or '.join(fitting)}" if fitting else ""
+        raise OtherNetworkError(f"{name}: {error}{fit}", fitting) from None
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+    if found.others:
+        logger.warning("%s: took %s of it, and not %s", name, found.entry, ", ".join(found.others))
     if new_head:
-        classifier = _new_classifier(module, side or 224, channels, seed, row.classifier)
+        classifier = _new_classifier(module, side or torch_fit.SIDE, channels, seed, row.classifier)
         leaves |= {path: classifier[path[-1]] for path in fresh}
-    keys = {key: value.dtype.name for key, value in tensors.items()}
+    keys = {key: value.dtype.name for key, value in (parts.read | parts.extra).items()}
     keys |= {key: "float32" for key in fresh.values() if key not in keys}
-    return _nested(leaves), TorchInfo(layout.name, prefix, keys, extra, metadata, classes, **said)
+    extra, outside = ({key: value.copy() for key, value in part.items()} for part in (parts.extra, parts.outside))
+    info = TorchInfo(
+        layout.name, parts.prefix, keys, extra, metadata, classes, **said, outside=outside, entry=found.entry
+    )
+    return _nested(leaves), info
 
 
 def save_torch(
@@ -141,58 +134,82 @@ def save_torch(
     like: TorchInfo | None = None,
     layout: str | None = None,
     *,
-    class_names: Sequence[str] | None = None,
+    class_names: ClassNames | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     image_size: int | None = None,
     replace: bool = True,
 ) -> None:
-    """Writes variables as a safetensors file for PyTorch. What `load_torch` read comes back bit for bit.
+    """Writes variables as a file for PyTorch. What `load_torch` read comes back bit for bit.
 
     Args:
       network: its name in `models.NETWORKS`, or a module of one of these classes.
       variables: `{"params": …, "batch_stats": …}` of any number of classes.
-      path: of the file, ending in ".safetensors".
+      path: of the file, ending in ".safetensors", or in ".pth" or ".pt", which needs torch.
       like: the `TorchInfo` that `load_torch` returned: the names, dtypes and further tensors of the original weights.
       layout: whose names to write if there is no `like`: "torchvision", "timm", …; by default the architecture's first.
-      class_names, mean, std, image_size: written to the file's metadata, where `load_torch` finds them; they replace the values
-        in `like`.
+      class_names, mean, std, image_size: written to the metadata of a .safetensors file, where `load_torch` finds them; they
+        replace the values in `like`. A .pth file has no place for them.
       replace: an existing file is replaced; otherwise it is kept.
 
     Raises:
-      ValueError: the path has another suffix, the layout is unknown, or the variables belong to another network.
+      ValueError: the path has another suffix, the layout is unknown, the variables belong to another network, are no floats, are
+        not finite or too large for the dtype in `like`, or `class_names` and the others do not fit the network; nothing is written.
       FileExistsError: there is a file, and `replace` is False.
       OSError: the file cannot be written.
     """
-    from safetensors.numpy import save  # few need it
-
     path = pathlib.Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"{path}: weights are written as .safetensors, which PyTorch reads without running code")
+    if path.suffix not in WRITTEN:
+        raise ValueError(f"{path}: weights are written as {' or '.join(WRITTEN)}")
     module = _module(network, like.num_classes if like else 1000)
     row, wanted = torch_names.architecture(module), like.layout if like else layout
     chosen = next((known for known in row.layouts if wanted in (None, known.name)), None)
     if chosen is None:
         known = ", ".join(known.name for known in row.layouts)
         raise ValueError(f"unknown layout {wanted!r} of {type(module).__name__}: choose one of {known}")
-    found = torch_names.leaves(jax.device_get(variables))
-    arrays = {chosen.key(leaf): torch_names.to_torch(value, leaf, module, chosen) for leaf, value in found.items()}
+    if not isinstance(variables, Mapping) or "params" not in variables:
+        raise ValueError(f'variables must be {{"params": …, "batch_stats": …}}, got {given.shown(variables)}')
+    leaves = torch_names.leaves(variables)
+    found = {leaf: given.array(value, chosen.key(leaf)) for leaf, value in leaves.items()}
+    torch_info.check_dtypes((chosen.key(leaf), value) for leaf, value in found.items())
+    classifier, stem, embedding = (found.get(leaf) for leaf in (("params", row.classifier, "kernel"), *_inputs(row)))
+    classes = classifier.shape[-1] if classifier is not None and classifier.ndim > 1 else module.num_classes
+    channels = stem.shape[-2] if stem is not None and stem.ndim == 4 else 3
+    module = module.clone(num_classes=classes)
+    side = _side(embedding, module)
+    _check_leaves(found, shapes(module, (side or torch_fit.SIDE, side or torch_fit.SIDE, channels)), chosen, like)
+    tensors = {chosen.key(leaf): torch_names.to_torch(value, leaf, module, chosen) for leaf, value in found.items()}
+    torch_info.check_values(tensors.items())
     if like is None:
-        arrays |= torch_names.buffers(arrays, chosen)
-        metadata, prefix = {"format": "pt"}, ""
+        tensors |= torch_names.buffers(tensors, chosen)
+        metadata = {"format": "pt"}
     else:
-        arrays |= like.extra
-        _same_keys(arrays, like.keys)
-        arrays = {key: arrays[key].astype(_dtype(dtype)) for key, dtype in like.keys.items()}
-        metadata, prefix = dict(like.metadata), like.prefix
-    metadata |= _as_metadata({"class_names": class_names, "mean": mean, "std": std, "image_size": image_size})
+        tensors |= like.extra
+        _check_keys(tensors, like.keys)
+        tensors = {like.prefix + key: _cast(tensors[key], dtype, key) for key, dtype in like.keys.items()}
+        tensors |= like.outside
+        metadata = dict(like.metadata)
+    told = {"class_names": class_names, "mean": mean, "std": std, "image_size": image_size}
+    metadata |= torch_info.as_metadata(told, classes, channels)
+    _said(metadata, classes, side, channels, chosen, module, {})
     # It writes the memory as it lies.
-    tensors = {prefix + key: np.ascontiguousarray(value).reshape(value.shape) for key, value in arrays.items()}
-    content = save(tensors, metadata or None)
+    tensors = {key: np.ascontiguousarray(value).reshape(value.shape) for key, value in tensors.items()}
+    write = _write_safetensors if path.suffix == SAFETENSORS else torch_archives.write
     with writing(path, replace) as file:
-        header = _ordered(content, metadata)
-        file.write(header)
-        file.write(memoryview(content)[len(header) :])
+        write(tensors, metadata, file)
+
+
+def _read(source: str | os.PathLike | Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
+    return (state_dict(source), {"format": "pt"}) if isinstance(source, Mapping) else from_file(pathlib.Path(source))
+
+
+def _write_safetensors(tensors: dict[str, np.ndarray], metadata: dict[str, str], file: BinaryIO) -> None:
+    from safetensors.numpy import save  # few need it
+
+    content = save(tensors, metadata or None)
+    header = _ordered(content, metadata)
+    file.write(header)
+    file.write(memoryview(content)[len(header) :])
 
 
 # -------------------------------------------------------------------------------------------------------------- checking
@@ -212,37 +229,33 @@ def _classes(tensors: Mapping[str, np.ndarray], head: str, num_classes: int | No
     return found or num_classes or 1000
 
 
-def _image_shape(
-    tensors: Mapping[str, np.ndarray], module: nn.Module, row: Architecture, layout: Layout
-) -> tuple[int, int | None]:
-    """Channels of the images, and pixels per side where the weights depend on them."""
-    stem = tensors.get(layout.key(("params", row.stem, "kernel")))
-    embedding = tensors.get(layout.key(("params", "pos_embed")))
-    channels = stem.shape[1] if stem is not None and stem.ndim == 4 else 3
+def _inputs(row: Architecture) -> tuple[Path, Path]:
+    """Our leaves that tell the channels of the images, and, where there are positions, their number."""
+    return ("params", row.stem, "kernel"), ("params", "pos_embed")
+
+
+def _side(embedding: np.ndarray | None, module: nn.Module) -> int | None:
+    """Pixels per side of the images, where the weights depend on them."""
     if embedding is None or embedding.ndim != 3:
-        return channels, None
-    return channels, max(math.isqrt(max(embedding.shape[1] - 1, 1)), 1) * getattr(module, "patch", 1)
+        return None
+    return max(math.isqrt(max(embedding.shape[1] - 1, 1)), 1) * getattr(module, "patch", 1)
 
 
 def _matched(
-    tensors: Mapping[str, np.ndarray], expected: Mapping[Path, Any], module: nn.Module, layout: Layout
+    tensors: Mapping[str, np.ndarray], expected: Mapping[Path, Any], module: nn.Module, parts: torch_fit.Parted
 ) -> dict[Path, jax.Array]:
     """The leaves of our variables."""
-    keys = {path: layout.key(path) for path in expected}
-    ours = {path: torch_names.from_torch(tensors[key], path, module) for path, key in keys.items() if key in tensors}
-    wrong = {
-        "missing": [key for key in keys.values() if key not in tensors],
-        "surplus": [key for key in tensors if key not in keys.values()],
-        "misshapen": [
-            f"{keys[path]} {list(tensors[keys[path]].shape)}, {list(leaf.shape)} after transposing expected"
-            for path, leaf in expected.items()
-            if path in ours and ours[path].shape != leaf.shape
-        ],
-    }
-    if any(wrong.values()):
-        said = "; ".join(f"{what}: {torch_names.shown(names)}" for what, names in wrong.items() if names)
-        raise ValueError(f"these are no weights of this {type(module).__name__} ({layout.name}): {said}")
-    return {path: _to_jax(value) for path, value in ours.items()}
+    keys = {path: parts.layout.key(path) for path in expected}
+    torch_info.check_dtypes((key, tensors[key]) for key in keys.values() if key in tensors)
+    wrong = torch_fit.differences(tensors, expected, module, parts.layout)
+    if parts.foreign:
+        wrong["surplus"] = [*wrong.get("surplus", []), *parts.foreign]
+    if wrong:
+        raise OtherNetworkError(
+            f"these are no weights of this {type(module).__name__} ({parts.layout.name}): {torch_fit.said(wrong)}"
+        )
+    torch_info.check_values((key, tensors[key]) for key in keys.values())
+    return {path: _to_jax(torch_names.from_torch(tensors[key], path, module)) for path, key in keys.items()}
 
 
 def _to_jax(value: np.ndarray) -> jax.Array:
@@ -252,31 +265,77 @@ def _to_jax(value: np.ndarray) -> jax.Array:
 
 
 def _said(
-    metadata: Mapping[str, str], classes: int, side: int | None, channels: int, layout: Layout, module: nn.Module
+    metadata: Mapping[str, str],
+    classes: int,
+    side: int | None,
+    channels: int,
+    layout: Layout,
+    module: nn.Module,
+    buffers: Mapping[str, tuple[float, ...]],
 ) -> dict[str, Any]:
-    """Class names and preprocessing, from the metadata or as torchvision has them."""
+    """Class names and preprocessing, from the metadata, from the network's own buffers or as torchvision has them."""
     photographs = layout.name.startswith("torchvision") and getattr(module, "imagenet_stem", True)
     mean, std = torch_names.IMAGENET if photographs and channels == 3 else (None, None)
-    said: dict[str, Any] = {
-        "class_names": None,
-        "mean": mean,
-        "std": std,
-        "image_size": side or (torch_names.architecture(module).image_size if photographs else None),
-    }
-    for key in said:
-        if key in metadata:
-            try:
-                value = json.loads(metadata[key])
-            except ValueError:
-                raise ValueError(f"its metadata {key} is no JSON: {metadata[key][:60]!r}") from None
-            _check_said(key, value)
-            said[key] = tuple(value) if isinstance(value, list) else value
+    usual = side or (torch_names.architecture(module).image_size if photographs else None)
+    said: dict[str, Any] = {"class_names": None, "mean": mean, "std": std, "image_size": usual, **buffers}
+    said |= torch_info.from_metadata(metadata, classes, channels)
     if side and said["image_size"] != side:
         raise ValueError(f"its position embedding is for images of {side} pixels, image_size={said['image_size']}")
-    names = said["class_names"]
-    if names is not None and len(names) != classes:
-        raise ValueError(f"{len(names)} class names for {classes} classes: one each is needed")
     return said
+
+
+def _per_channel(values: np.ndarray, key: str, which: str, channels: int) -> tuple[float, ...]:
+    """What a buffer, `[c]` or `[1, c, 1, 1]`, says of the channels."""
+    try:
+        return torch_info.per_channel(which, values.reshape(-1), channels)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+
+
+def _check_leaves(
+    found: Mapping[Path, np.ndarray], expected: Variables, layout: Layout, like: TorchInfo | None
+) -> None:
+    """Raises ValueError unless these are the leaves of a network's variables; names them as the file would."""
+    leaves = torch_names.leaves(expected)
+    wrong = {
+        "missing": [layout.key(path) for path in leaves if path not in found],
+        "surplus": [layout.key(path) for path in found if path not in leaves],
+        "misshapen": [
+            f"{layout.key(path)} {list(found[path].shape)}, {list(leaf.shape)} expected"
+            for path, leaf in leaves.items()
+            if path in found and found[path].shape != leaf.shape
+        ],
+    }
+    _refuse({what: names for what, names in wrong.items() if names}, "those that were loaded" if like else "this one's")
+
+
+def _check_keys(tensors: Mapping[str, Any], keys: Mapping[str, str]) -> None:
+    wrong = {
+        "missing": [key for key in keys if key not in tensors],
+        "surplus": [key for key in tensors if key not in keys],
+    }
+    _refuse({what: names for what, names in wrong.items() if names}, "those that were loaded")
+
+
+def _refuse(wrong: Mapping[str, list[str]], than: str) -> None:
+    if wrong:
+        raise ValueError(f"the variables are another network's than {than}: {torch_fit.said(wrong)}")
+
+
+def _cast(value: np.ndarray, dtype: str, key: str) -> np.ndarray:
+    """The tensor in the dtype that it came with.
+
+    Raises:
+      ValueError: a number is too large for that.
+    """
+    with np.errstate(over="ignore"):
+        cast = value.astype(torch_info.dtype_of(dtype))
+    if dtype in torch_info.FLOATS and (wrong := np.isfinite(value) & ~np.isfinite(cast)).any():
+        most = float(ml_dtypes.finfo(torch_info.dtype_of(dtype)).max)
+        raise ValueError(
+            f"{key} holds {value[wrong][0]}, and the largest {dtype} is {most:g}: leave out like, which asks for it"
+        )
+    return cast
 
 
 def _ordered(content: bytes, metadata: Mapping[str, str]) -> bytes:
@@ -289,18 +348,6 @@ def _ordered(content: bytes, metadata: Mapping[str, str]) -> bytes:
         if len(text) <= size:  # otherwise it has characters that JSON may write in several ways
             header = text.ljust(size)
     return content[:8] + header
-
-
-def _check_said(key: str, value: Any) -> None:
-    """Raises ValueError unless a file's metadata, which anybody may have written, has what is meant by that key."""
-    if key == "image_size":
-        wanted, fits = "a number of pixels", type(value) is int and value > 0
-    elif key == "class_names":
-        wanted, fits = "a list of names", isinstance(value, list) and all(isinstance(name, str) for name in value)
-    else:
-        wanted, fits = "a list of numbers", isinstance(value, list) and all(type(x) in (int, float) for x in value)
-    if not fits:
-        raise ValueError(f"{key} is {json.dumps(value)[:60]}: it must be {wanted}")
 
 
 # --------------------------------------------------------------------------------------------------------------- shapes
@@ -322,14 +369,6 @@ def _new_classifier(module: nn.Module, side: int, channels: int, seed: int, clas
     return jax.jit(lambda key: module.init(key, x, train=False)["params"][classifier])(jax.random.key(seed))
 
 
-def _same_keys(arrays: Mapping[str, Any], keys: Mapping[str, str]) -> None:
-    missing, surplus = [key for key in keys if key not in arrays], [key for key in arrays if key not in keys]
-    if missing or surplus:
-        said = {"missing": missing, "surplus": surplus}
-        listed = "; ".join(f"{what}: {torch_names.shown(names)}" for what, names in said.items() if names)
-        raise ValueError(f"the variables are another network's than those that were loaded: {listed}")
-
-
 def _nested(leaves: Mapping[Path, Any]) -> Variables:
     tree: dict[str, Any] = {}
     for path, leaf in leaves.items():
@@ -338,17 +377,3 @@ def _nested(leaves: Mapping[Path, Any]) -> Variables:
             inner = inner.setdefault(part, {})
         inner[path[-1]] = leaf
     return tree
-
-
-def _dtype(name: str) -> np.dtype:
-    return np.dtype(getattr(ml_dtypes, name) if hasattr(ml_dtypes, name) else name)
-
-
-def _as_metadata(told: Mapping[str, Any]) -> dict[str, str]:
-    """What was told, as texts of a safetensors file."""
-    return {key: json.dumps(_plain(value)) for key, value in told.items() if value is not None}
-
-
-def _plain(value: Any) -> Any:
-    """An array or a tuple as JSON has it."""
-    return value if isinstance(value, int) else np.asarray(value).tolist()

@@ -3,8 +3,9 @@
 delete-jax convert --arch=NETWORK WEIGHTS OUT [--class_names=… --mean=… --std=… --image_size=…]
 
 --arch=resnet18_imagenet    the network's name here; delete-jax --list prints them
-WEIGHTS                     .safetensors, or .pth and .pt, which need torch and are loaded as weights only; in the layouts of
-                            torchvision, timm and others
+WEIGHTS                     .safetensors, also shards by their index (model.safetensors.index.json); or .pth, .pt, .tar, .ckpt
+                            and .bin, which need torch and are loaded as weights only; in the layouts of torchvision, timm and
+                            others
 OUT                         a new or empty folder
 --class_names=ant,bee,cat   or a file with one name per line; a run's data must then have the same classes in this order
 --mean=0.485,0.456,0.406    of the channels of images in [0, 1], which are subtracted, and
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,8 @@ import numpy as np
 
 from delete_jax import data, models
 from delete_jax.checkpoint import Checkpoints
+from delete_jax.class_names import read_class_names
+from delete_jax.data.images import MAX_SIDE
 from delete_jax.network_check import check_network
 from delete_jax.run.lock import locked
 from delete_jax.run.networks import TEACHER, Loaded, from_weights
@@ -73,9 +77,10 @@ def main(argv: list[str]) -> None:
     _check(loaded)
     write(loaded, out)
     described = loaded.description
+    entry = described["torch"]["entry"]
     print(
         f"{given.arch}, {len(described['class_names'])} classes, {described['image_shape'][2]} channel(s), names of "
-        f"{described['torch']['layout']}: --config.teacher={given.out}"
+        f"{described['torch']['layout']}{f', from {entry}' if entry else ''}: --config.teacher={given.out}"
     )
 
 
@@ -85,15 +90,15 @@ def _told(given: argparse.Namespace) -> dict[str, Any]:
         raise ValueError("--mean and --std belong together: give both or neither")
     told: dict[str, Any] = {name: _numbers(name, getattr(given, name)) for name in ("mean", "std")}
     if (size := given.image_size) is not None:
-        if not size.isdecimal() or int(size) < 1:
-            raise ValueError(f"--image_size={size}: give a whole number of pixels")
+        if not re.fullmatch(r"0*[1-9][0-9]{0,8}", size):
+            raise ValueError(f"--image_size={size:.60}: give a whole number of pixels, at most {MAX_SIDE}")
         told["image_size"] = int(size)
     if (names := given.class_names) is not None:
-        path = Path(names).expanduser()
-        if "," not in names and not path.is_file():  # a network has two classes at least
-            raise ValueError(f"--class_names={names}: there is no such file; give one, or names such as ant,bee")
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else names.split(",")
-        told["class_names"] = [line.strip() for line in lines if line.strip()]
+        path = Path(os.path.expanduser(names))
+        is_file = os.path.isfile(path)  # False, too, for what is too long for a path
+        if "," not in names and not is_file:  # a network has two classes at least
+            raise ValueError(f"--class_names={names:.60}: there is no such file; give one, or names such as ant,bee")
+        told["class_names"] = read_class_names(path) if is_file else [name.strip() for name in names.split(",")]
     return told
 
 
@@ -101,7 +106,7 @@ def _numbers(name: str, text: str | None) -> list[float] | None:
     try:
         return None if text is None else [float(word) for word in text.split(",")]
     except ValueError:
-        raise ValueError(f"--{name}={text}: give a number for each channel, such as 0.5,0.5,0.5") from None
+        raise ValueError(f"--{name}={text:.60}: give a number for each channel, such as 0.5,0.5,0.5") from None
 
 
 def _check(loaded: Loaded) -> None:
@@ -109,7 +114,9 @@ def _check(loaded: Loaded) -> None:
     described = loaded.description
     height, width, channels = described["image_shape"]
     expected = described["torch"]["image_size"] or 224
-    images = np.zeros((1, height or expected, width or expected, channels), np.uint8)
+    images = np.broadcast_to(
+        np.uint8(0), (1, height or expected, width or expected, channels)
+    )  # of which the shape counts
     network = models.NETWORKS[described["name"]]
     model = models.from_linen(models.create(described["name"], len(described["class_names"])), network.classifier)
     preprocess = data.normalize(described["mean"] or [0.0], described["std"] or [1.0])

@@ -6,6 +6,8 @@ RUN                         the folder of a run, or what delete-jax convert made
 OUT                         a new file, of one of these kinds:
   NAME.safetensors            weights for PyTorch, under the names that they came with; of a network that was trained here in
                               the first layout of its architecture, such as torchvision's
+  NAME.pth                    the same as a state dict of torch.save, which needs torch; without the names of the classes and
+                              the normalisation, which a .safetensors file says
   NAME.jax                    the network as a function of uint8 images [b, h, w, c], preprocessing included, which returns
                               logits: jax.export.deserialize reads it on CPU, CUDA and TPU
 --stage=unlearned           which network: a folder of RUN/checkpoints, such as teacher or retrained
@@ -127,7 +129,7 @@ def _save_exported(loaded: Loaded, out: Path) -> None:
     models.save_exported(model, variables, out, shape, preprocess, replace=False)
 
 
-WRITERS = {".safetensors": _save_torch, models.exported.SUFFIX: _save_exported}
+WRITERS = {".safetensors": _save_torch, ".pth": _save_torch, models.exported.SUFFIX: _save_exported}
 
 
 def _module(described: dict[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os.path
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,17 +11,18 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
-from delete_jax import data, methods, models
+from delete_jax import methods, models
 from delete_jax.checkpoint import CheckpointError, Checkpoints, is_earlier
+from delete_jax.data.images import MAX_SIDE
 from delete_jax.identity import digest
 from delete_jax.methods import METHODS
 from delete_jax.model import Variables
 from delete_jax.models import torch_names
+from delete_jax.models.torch_files import SUFFIXES, is_weights
 from delete_jax.run.folder import variables_of
 from delete_jax.run.paths import expanded
 from delete_jax.tasks.base import UNLEARNED
 
-WEIGHTS = (".safetensors", ".pth", ".pt")
 TEACHER, BEFORE_FINISH = "teacher", "before_finish"
 """The stage that a run, and a converted network, is known by; and the stage that a finish follows, where a run has one."""
 
@@ -56,13 +58,16 @@ def load_teacher(where: str, name: str) -> Loaded:
     """
     try:
         return _load(where, name)
+    except torch_names.OtherNetworkError as error:
+        hint = f": give --config.model.name={error.fitting[0]}" if error.fitting else ""
+        raise ValueError(f"--config.teacher={error}{hint}") from error
     except ValueError as error:
         raise ValueError(f"--config.teacher={error}") from error
 
 
 def _load(where: str, name: str) -> Loaded:
     path = folder(where)
-    if path.suffix in WEIGHTS and not path.is_dir():
+    if is_weights(path):
         return from_weights(name, where)
     if path.is_file():
         raise ValueError(
@@ -71,7 +76,7 @@ def _load(where: str, name: str) -> Loaded:
         )
     if not path.is_dir():
         raise ValueError(
-            f"{path}: no such folder; name the folder of an earlier run, or a file of weights ({', '.join(WEIGHTS)})"
+            f"{path}: no such folder; name the folder of an earlier run, or a file of weights ({', '.join(SUFFIXES)})"
         )
     stage = path / "checkpoints" / TEACHER
     if not stage.is_dir() and stages(path):
@@ -160,7 +165,7 @@ def from_weights(name: str, source: str, **told: Any) -> Loaded:
 
     Args:
       name: of the architecture, in `models.NETWORKS`.
-      source: the file.
+      source: the file, or what else `models.load_torch` takes by its path.
       told: of class_names, mean, std and image_size, what the user says (see `models.load_torch`).
 
     Raises:
@@ -168,16 +173,13 @@ def from_weights(name: str, source: str, **told: Any) -> Loaded:
     """
     if "://" in source:
         raise ValueError(f"{source}: weights are read from a local or mounted disk: copy the file there")
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))  # which leaves a "~" alone that is nobody's home
     _check_known(name, path)
     variables, info = models.load_torch(name, path, **told)
     if (info.mean is None) != (info.std is None):
         raise ValueError(f"{path}: mean is {info.mean} and std {info.std}: give both or neither")
-    if info.mean is not None and info.std is not None:
-        try:
-            data.normalize(info.mean, info.std)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+    if info.image_size is not None and info.image_size > MAX_SIDE:
+        raise ValueError(f"{path}: image_size={info.image_size}: images have at most {MAX_SIDE} pixels per side")
     stem = torch_names.architecture(models.create(name, info.num_classes)).stem
     # ImageNet's 224 pixels are a habit of most networks, and a must where positions are embedded.
     is_bound = "image_size" in info.metadata or "pos_embed" in variables["params"]
