@@ -69,12 +69,15 @@ def load_torch(
         missing, unknown or have another shape; values are no floats or not finite; or the number of classes differs.
 
     Examples:
+      >>> import tempfile
       >>> from delete_jax import models
       >>> module = models.ResNet(3, stages=(1,), features=(4,))
-      >>> models.save_torch(module, models.init(module, (8, 8, 3), seed=0), "weights.safetensors", class_names=["a", "b", "c"])
-      >>> variables, info = models.load_torch(module, "weights.safetensors")
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     variables = models.init(module, (8, 8, 3), seed=0)
+      ...     models.save_torch(module, variables, f"{folder}/a.safetensors", class_names=["ant", "bee", "cat"])
+      ...     variables, info = models.load_torch(module, f"{folder}/a.safetensors")
       >>> info.class_names
-      ('a', 'b', 'c')
+      ('ant', 'bee', 'cat')
     """
     told = {"class_names": class_names, "mean": mean, "std": std, "image_size": image_size}
     tensors: dict[str, np.ndarray] = {}
