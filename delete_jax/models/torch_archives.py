@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import io
 import logging
 import pathlib
@@ -54,13 +53,13 @@ def load(path: pathlib.Path) -> Any:
         )
     with path.open("rb") as file:
         is_zip = file.read(len(ZIP)) == ZIP
-    records = _records(path) if is_zip else {}
+    is_whole = not is_zip or _check_records(path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds
         raise ValueError(_why(error)) from None
-    if is_zip:
-        _check_lengths(path, records)
+    if not is_whole:
+        raise ValueError("the file is damaged: its list of tensors cannot be read; get it again")
     needed, size = sum(_tensors(loaded)), path.stat().st_size
     if needed > UNPACKED * size:
         raise ValueError(
@@ -97,41 +96,38 @@ def _torch() -> Any:
     return torch
 
 
-def _records(path: pathlib.Path) -> dict[str, int]:
-    """The names and lengths of a zip file's records, all of which have been read and are what their checksums say."""
+def _check_records(path: pathlib.Path) -> bool:
+    """Reads all records of a zip file; False where no list says how long they must be.
+
+    Raises:
+      ValueError: one is not what its checksum says, or shorter than the numbers that are read from it.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             listed = archive.infolist()
-            twice = [name for name, n in collections.Counter(info.filename for info in listed).items() if n > 1]
-            if twice:
-                raise zipfile.BadZipFile(f"two records are called {twice[0]}")
-            size = path.stat().st_size
-            if (unpacked := sum(info.file_size for info in listed)) > UNPACKED * size:
+            lengths = {info.filename: info.file_size for info in listed}
+            if len(lengths) < len(listed):
+                raise zipfile.BadZipFile("two records have one name")
+            size, unpacked = path.stat().st_size, sum(lengths.values())
+            if unpacked > UNPACKED * size:
                 raise zipfile.BadZipFile(f"{size} bytes would unpack to {unpacked}")
             for info in listed:
                 with archive.open(info) as record:
                     while record.read(CHUNK):
                         pass
+            lists = [name for name in lengths if name.partition("/")[2] == "data.pkl"]
+            storages = [(name.partition("/")[0], _Storages(io.BytesIO(archive.read(name)))) for name in lists]
     except Exception as error:  # zipfile, zlib and struct raise their own kinds
         raise ValueError(f"the file is damaged: {_line(error)}; get it again") from None
-    return {info.filename: info.file_size for info in listed}
-
-
-def _check_lengths(path: pathlib.Path, records: Mapping[str, int]) -> None:
-    """Raises ValueError unless each record is as long as the numbers that are read from it."""
-    for name in records:
-        root, _, rest = name.partition("/")
-        if rest != "data.pkl":
-            continue
-        with zipfile.ZipFile(path) as archive:
-            storages = _Storages(io.BytesIO(archive.read(name)))
+    for root, wanted in storages:
         try:
-            storages.load()
-        except Exception as error:
-            raise ValueError(f"the file is damaged: its list of tensors cannot be read ({_line(error)})") from None
-        for key, needed in storages.lengths.items():
-            if (length := records.get(f"{root}/data/{key}", 0)) < needed:
+            wanted.load()
+        except Exception:  # torch says why, as far as it knows
+            return False
+        for key, needed in wanted.lengths.items():
+            if (length := lengths.get(f"{root}/data/{key}", 0)) < needed:
                 raise ValueError(f"the file is damaged: {root}/data/{key} has {length} bytes of {needed}; get it again")
+    return True
 
 
 class _Inert:
@@ -158,7 +154,7 @@ class _Storages(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         _, kind, key, _, numel = pid
-        self.lengths[key] = numel * BYTES.get(kind.__name__, 1)
+        self.lengths[str(key)] = int(numel) * BYTES.get(kind.__name__, 1)
         return _Inert()
 
 
