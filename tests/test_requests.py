@@ -38,8 +38,8 @@ def test_classes_by_number(forget, expected):
 @pytest.mark.parametrize(
     ("forget", "words"),
     [
-        (np.array([False, False, False, True]), "must be an integer, got False"),
-        (np.arange(32) % 4 == 3, "must be an integer, got False"),
+        (np.array([False, False, False, True]), "must hold numbers, got a mask of truth values"),
+        (np.arange(32) % 4 == 3, "must hold numbers, got a mask of truth values"),
         ([True], "must be an integer, got True"),
         ([2.7], "must be an integer, got 2.7"),
         ([3.0], "must be an integer, got 3.0"),

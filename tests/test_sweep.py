@@ -125,7 +125,6 @@ def test_as_the_page_has_it():
         [1, 2], (1, 2), np.array([1, 2]), iter([1, 2]), [[1], [2]], [{1}, np.array([2])], ["b", "c"], [("b",), (2, "delete")],
         [{"forget": [1]}, {"forget": 2, "method": "delete"}], [dj.Request(1), (np.int64(2), None)],
     ],
-    ids=lambda value: f"{value!r:.40}",
 )  # fmt: skip
 def test_requests_as_people_write_them(requests, monkeypatch):
     seen = []

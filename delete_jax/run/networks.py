@@ -72,7 +72,7 @@ def _load(where: str, name: str) -> Loaded:
     if path.is_file():
         raise ValueError(
             f"{path} is a file, and no file of weights: name the folder of an earlier run, or a file whose name ends in one of "
-            f"{', '.join(WEIGHTS)}"
+            f"{', '.join(SUFFIXES)}"
         )
     if not path.is_dir():
         raise ValueError(
