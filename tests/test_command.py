@@ -449,7 +449,7 @@ BAD_INPUT = {
     "an unknown measure": (
         None,
         ["--config.task.measures=probe,auc"],
-        ["config.task.measures is ('probe', 'auc'): unknown measure 'auc': did you mean aus?"],
+        ["config.task.measures is ('probe', 'auc'): unknown measure 'auc' (did you mean aus?)"],
     ),
     "a closed form for samples": (
         None,

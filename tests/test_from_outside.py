@@ -180,4 +180,4 @@ def test_a_measure_of_another_task_is_named_before_the_training(tmp_path, monkey
     assert command.main([*argv, "--config.task.measures=asr"]) == 2
     assert "measure asr: AttributeError: 'Evidence' object has no attribute 'stamped'" in capsys.readouterr().err
     assert command.main([*argv, "--config.task.measures=surenes"]) == 2
-    assert "unknown measure 'surenes': did you mean sureness?" in capsys.readouterr().err
+    assert "unknown measure 'surenes' (did you mean sureness?)" in capsys.readouterr().err

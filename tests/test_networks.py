@@ -456,7 +456,10 @@ def test_maps_and_answers_must_fit():
     [
         ({"w": np.zeros(3)}, "under 'params'"),
         ({"params": {}}, "'params' is empty"),
-        ({"params": {"w": np.zeros((36, K), int)}}, "real floating-point numbers: params/w is int64"),
+        (
+            {"params": {"w": np.zeros((36, K), int)}},
+            "real floating-point numbers of 16 bits or more: params/w is int64",
+        ),
         ({"params": {"w": np.zeros((36, K), complex)}}, "params/w is complex128"),
         ({"params": {"w": np.array("weights")}}, "params/w is <U7"),
         ({"params": {"w": "weights"}}, "params/w is a str"),

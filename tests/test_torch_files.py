@@ -254,7 +254,7 @@ def test_options_of_convert(state, tmp_path, row, capsys):
         (f"--class_names={'a' * 300}", "there is no such file"),
         ("--class_names=ant,,bee", "the name of class 1 is empty"),
         ("--class_names=0 ant,1 bee,2 cat", "numbers in front"),
-        ("--class_names=~no_such_user/names", "there is no such file"),
+        ("--class_names=~no_such_user/names", "there is no home folder ~no_such_user"),
         ("--image_size=100000", f"image_size=100000: images have at most {MAX_SIDE} pixels"),
         (f"--image_size={10**20}", f"a whole number of pixels, at most {MAX_SIDE}"),
         ("--image_size=٣٢", "a whole number of pixels"),
@@ -266,7 +266,7 @@ def test_options_of_convert(state, tmp_path, row, capsys):
         assert words in error
     assert convert(path, tmp_path / "side", f"--image_size={MAX_SIDE}", "--mean=0,0,0", "--std=1,1,1") == 0
     assert convert(pathlib.Path("~no_such_user/a.safetensors"), tmp_path / "out") == 2
-    assert "~no_such_user/a.safetensors: there is no such file" in capsys.readouterr().err
+    assert "~no_such_user/a.safetensors: there is no home folder" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------- checkpoints and their prefixes
