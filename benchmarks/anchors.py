@@ -21,7 +21,7 @@ import numpy as np
 from bench import Bench, Study, Way
 from matplotlib.figure import Figure
 
-from delete_jax.report.style import COLORS, STYLE
+from delete_jax.reports.style import COLORS, STYLE
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)

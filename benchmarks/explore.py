@@ -20,7 +20,7 @@ from bench import ANOTHER, Case, Rate, Request, Study, Way
 import delete_jax as dj
 from delete_jax import metrics
 from delete_jax.metrics.principal import choose_samples, principal_axes
-from delete_jax.report.compare_page import METHOD, REFERENCE, Comparison, Network, check_free, write_comparison
+from delete_jax.reports.compare_page import METHOD, REFERENCE, Comparison, Network, check_free, write_comparison
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 
 VIEW = "view"

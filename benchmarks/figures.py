@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 import delete_jax as dj
 from delete_jax import models
 from delete_jax.predict import make_predictor
-from delete_jax.report.style import COLORS, STYLE
+from delete_jax.reports.style import COLORS, STYLE
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, UNLEARNED
 from delete_jax.tasks.evidence import Evidence
 

@@ -30,8 +30,8 @@ from PIL import Image
 import delete_jax as dj
 from delete_jax import metrics
 from delete_jax.predict import make_predictor
-from delete_jax.report.style import COLORS, STYLE
-from delete_jax.report.words import percent
+from delete_jax.reports.style import COLORS, STYLE
+from delete_jax.reports.words import percent
 from delete_jax.tasks.backdoor.trigger import stamp
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 

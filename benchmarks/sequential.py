@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 import delete_jax as dj
 from delete_jax import metrics
 from delete_jax.methods.pour import project
-from delete_jax.report.style import COLORS, STYLE
+from delete_jax.reports.style import COLORS, STYLE
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 from delete_jax.tasks.evidence import Evidence
 

@@ -21,7 +21,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
 
 from delete_jax import metrics
-from delete_jax.report.style import COLORS, MUTED, STYLE
+from delete_jax.reports.style import COLORS, MUTED, STYLE
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 
 INK = {name: light for name, (light, _) in COLORS.items()}

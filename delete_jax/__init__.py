@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from delete_jax import metrics as metrics
     from delete_jax import models as models
     from delete_jax.checkpoint import Checkpoints as Checkpoints
+    from delete_jax.evaluation import Evaluation as Evaluation
+    from delete_jax.evaluation import evaluate as evaluate
+    from delete_jax.evaluation import report as report
     from delete_jax.loop import Log as Log
     from delete_jax.loop import Progress as Progress
     from delete_jax.loop import Result as Result
@@ -28,6 +31,7 @@ __version__ = "0.1.0"
 _MODULES = ("data", "losses", "methods", "metrics", "models")
 _PLACES = {
     "Checkpoints": "checkpoint",
+    "Evaluation": "evaluation",
     "Log": "loop",
     "Model": "model",
     "NonFiniteError": "predict",
@@ -36,6 +40,8 @@ _PLACES = {
     "Request": "sweeping",
     "Result": "loop",
     "Store": "loop",
+    "evaluate": "evaluation",
+    "report": "evaluation",
     "sweep": "sweeping",
     "unlearn": "unlearning",
 }

@@ -28,7 +28,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 import delete_jax as dj
-from delete_jax import report
+from delete_jax import reports
 from delete_jax.identity import digest
 from delete_jax.predict import make_predictor
 from delete_jax.run.record import versions
@@ -72,8 +72,8 @@ def main() -> int:
     found = measure(model, variables, result.variables, images)
     rows = shown(model, variables, result.variables, images)
     record = make_record(variables, result, images, found)
-    report.write_report(record, lambda record: page(record, found, rows), out)
-    with matplotlib.rc_context(report.STYLE):
+    reports.write_report(record, lambda record: page(record, found, rows), out)
+    with matplotlib.rc_context(reports.STYLE):
         draw(rows, names).savefig(out / "predictions.png", dpi=80)
     print(f"rate {result.lr:g}: {said(found)}", out / "predictions.png", out / "report.html", sep="\n")
     return int(not reached(found))
@@ -194,9 +194,9 @@ def reached(found: dict[str, Any]) -> bool:
 def said(found: dict[str, Any]) -> str:
     """The result in one sentence."""
     return (
-        f"{report.percent(found['recognised'])} of {HELD_OUT} held-out crops are predicted as “{class_names()[CLASS]}” "
-        f"({report.percent(found['recognised_before'])} before); {report.percent(found['unchanged_sure'])} of "
-        f"{found['sure']} sure predictions for other photographs are unchanged ({report.percent(found['unchanged'])} of all "
+        f"{reports.percent(found['recognised'])} of {HELD_OUT} held-out crops are predicted as “{class_names()[CLASS]}” "
+        f"({reports.percent(found['recognised_before'])} before); {reports.percent(found['unchanged_sure'])} of "
+        f"{found['sure']} sure predictions for other photographs are unchanged ({reports.percent(found['unchanged'])} of all "
         f"{found['crops']})"
     )
 
@@ -230,14 +230,14 @@ def draw(rows: list[Shown], names: list[str]) -> Figure:
     axes = figure.subplots(-(-len(rows) // 2), 6, squeeze=False, width_ratios=[1, 1.6, 1.6] * 2).reshape(-1, 3)
     for row, (picture, *plots) in zip(rows, axes, strict=False):
         picture.imshow(row.image)
-        picture.set_title(row.title, color=report.COLORS["forget" if row.erased else "ink"][0])
+        picture.set_title(row.title, color=reports.COLORS["forget" if row.erased else "ink"][0])
         for when, plot in zip(("before", "after"), plots, strict=True):
             best = top(getattr(row, when), names)
-            color = report.COLORS["original" if when == "before" else "unlearned"][0]
+            color = reports.COLORS["original" if when == "before" else "unlearned"][0]
             plot.barh(range(TOP), [probability for _, probability in best], 0.86, color=color, alpha=0.45)
             for place, (name, probability) in enumerate(best):
-                look = {"color": report.COLORS["forget"][0], "weight": "bold"} if name == names[CLASS] else {}
-                plot.text(0.02, place, f"{report.short(name, 24)}  {100 * probability:.0f} %", va="center", **look)
+                look = {"color": reports.COLORS["forget"][0], "weight": "bold"} if name == names[CLASS] else {}
+                plot.text(0.02, place, f"{reports.short(name, 24)}  {100 * probability:.0f} %", va="center", **look)
             plot.set(xlim=(0, 1), ylim=(TOP - 0.5, -0.5))
             plot.set_title(when)
     for ax in axes.flat:
@@ -245,14 +245,14 @@ def draw(rows: list[Shown], names: list[str]) -> Figure:
     return figure
 
 
-def page(record: dict[str, Any], found: dict[str, Any], rows: list[Shown]) -> report.Parts:
+def page(record: dict[str, Any], found: dict[str, Any], rows: list[Shown]) -> reports.Parts:
     """What the report shows."""
-    names, percent = record["dataset"]["class_names"], report.percent
+    names, percent = record["dataset"]["class_names"], reports.percent
     erased, kept = found["recognised"] <= RECOGNISED, found["unchanged_sure"] >= UNCHANGED
     label = ("Erased" if kept else "Erased at a cost") if erased else "Not erased"
     level = ("good" if kept else "warning") if erased else "bad"
     samples = [
-        report.Sample(
+        reports.Sample(
             row.image,
             row.title,
             row.title,
@@ -264,47 +264,47 @@ def page(record: dict[str, Any], found: dict[str, Any], rows: list[Shown]) -> re
         for row in rows
     ]
     shares = [
-        report.Row(name, [percent(share), percent(sure), f"{number} of {EACH}"])
+        reports.Row(name, [percent(share), percent(sure), f"{number} of {EACH}"])
         for name, (share, sure, number) in found["by_photograph"].items()
     ]
-    columns = [report.Column("All crops"), report.Column("Sure crops", True), report.Column("Number of sure crops")]
-    table = report.Table("Unchanged predictions", "Photograph", columns, [report.Group("", shares)])
+    columns = [reports.Column("All crops"), reports.Column("Sure crops", True), reports.Column("Number of sure crops")]
+    table = reports.Table("Unchanged predictions", "Photograph", columns, [reports.Group("", shares)])
     about = (
         f"{EACH} random crops of each photograph, which unlearning did not see. Unchanged: the most probable class is the "
         f"original's. Sure: the original gave it more than {percent(SURE)}."
     )
-    return report.Parts(
-        report.Verdict(level, label, f"{said(found)}."),
+    return reports.Parts(
+        reports.Verdict(level, label, f"{said(found)}."),
         [
-            report.Card("Held-out crops predicted as the class", percent(found["recognised"]), "down",
+            reports.Card("Held-out crops predicted as the class", percent(found["recognised"]), "down",
                         [f"{percent(found['recognised_before'])} original"]),
-            report.Card("Mean probability of the class", percent(found["probability"]), "down",
+            reports.Card("Mean probability of the class", percent(found["probability"]), "down",
                         [f"{percent(found['probability_before'])} original"]),
-            report.Card("Sure predictions unchanged", percent(found["unchanged_sure"]), "up", [f"{found['sure']} crops"]),
-            report.Card("All predictions unchanged", percent(found["unchanged"]), "up", [f"{found['crops']} crops"]),
-            report.time_card(record),
+            reports.Card("Sure predictions unchanged", percent(found["unchanged_sure"]), "up", [f"{found['sure']} crops"]),
+            reports.Card("All predictions unchanged", percent(found["unchanged"]), "up", [f"{found['crops']} crops"]),
+            reports.time_card(record),
         ],
         [
-            report.Section("Top-5 predictions before and after", [
-                report.Samples("Held-out crops of the cat", samples[:SHOWN_CROPS]),
-                report.Samples("Other photographs, their centres", samples[SHOWN_CROPS:]),
+            reports.Section("Top-5 predictions before and after", [
+                reports.Samples("Held-out crops of the cat", samples[:SHOWN_CROPS]),
+                reports.Samples("Other photographs, their centres", samples[SHOWN_CROPS:]),
             ]),
-            report.Section("Other photographs", [report.Text(about), table]),
-            report.process(record, ""),
-            report.provenance(record),
+            reports.Section("Other photographs", [reports.Text(about), table]),
+            reports.process(record, ""),
+            reports.provenance(record),
         ],
         [
-            report.Point("One photograph.", "All crops of the class come from it, also those held out. How other photographs "
+            reports.Point("One photograph.", "All crops of the class come from it, also those held out. How other photographs "
                          "of Egyptian cats are predicted is not measured."),
-            report.Point("Few photographs of other classes.", "None shows a class that resembles a cat, and some show nothing that "
+            reports.Point("Few photographs of other classes.", "None shows a class that resembles a cat, and some show nothing that "
                          "ImageNet has a class for: there, the original's prediction is a guess."),
-            report.inside_limit(record),
+            reports.inside_limit(record),
         ],
     )  # fmt: skip
 
 
 def make_record(variables: dj.Variables, result: dj.Result, images: Images, found: dict[str, Any]) -> dict[str, Any]:
-    """What `report.write_report` needs to know of the run."""
+    """What `reports.write_report` needs to know of the run."""
     networks = {"original": variables, "unlearned": result.variables}
     return {
         "format": 1,

@@ -44,7 +44,8 @@ def _old_programs_are_dropped():
     _after_dropping = _after_dropping or resident_bytes()
     if resident_bytes() - _after_dropping > MOST_GROWTH:
         for cache in gc.get_objects():
-            if isinstance(cache, functools._lru_cache_wrapper) and (cache.__module__ or "").startswith("delete_jax."):
+            is_kept = type(cache) is functools._lru_cache_wrapper  # isinstance would ask each object for its class
+            if is_kept and (cache.__module__ or "").startswith("delete_jax."):
                 cache.cache_clear()
         jax.clear_caches()
         gc.collect()

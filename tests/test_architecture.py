@@ -47,14 +47,18 @@ MAY_IMPORT = {
     "models": {"class_names", "given", "model", "nearest", "network_check", "parallel", "writing"},
     "metrics": {"data", "given", "nearest"},
     "checkpoint": {"identity", "processes"},
-    "report": {"given", "metrics", "writing"},
+    "reports": {"given", "metrics", "writing"},
     "tasks": {
-        "data", "given", "loop", "methods", "metrics", "model", "models", "nearest", "parallel", "predict", "report", "step", "streams",
+        "data", "given", "loop", "methods", "metrics", "model", "models", "nearest", "parallel", "predict", "reports", "step", "streams",
+    },
+    "evaluation": {
+        "class_names", "data", "given", "identity", "loop", "metrics", "model", "network_check", "parallel", "reports", "streams",
+        "tasks",
     },
     "config": {"data", "given", "methods", "models", "nearest", "options", "parallel", "step", "streams", "tasks"},
     "run": {
         "checkpoint", "class_names", "config", "data", "given", "identity", "loop", "methods", "metrics", "model", "models", "nearest", "network_check", "options",
-        "parallel", "predict", "report", "step", "streams", "tasks", "unlearning", "writing",
+        "parallel", "predict", "reports", "step", "streams", "tasks", "unlearning", "writing",
     },
     "main": {"config", "nearest", "network_check", "run"},
 }  # fmt: skip

@@ -1195,7 +1195,7 @@ def test_a_backend_of_matplotlib_that_there_is_not():
     """It is not asked for one: a report is drawn into files."""
     code = (
         "from delete_jax import main; main._quieten()\n"
-        "from delete_jax.report import export, parts\n"
+        "from delete_jax.reports import export, parts\n"
         "print(export.svg(parts.Panel('a', '', '', 1.0, lambda axes: axes.plot([1, 2])), 'a').view_box)"
     )
     done = python(code, MPLBACKEND="nonsense")

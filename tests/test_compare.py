@@ -19,8 +19,8 @@ from delete_jax.config import Config, from_plain, plain
 from delete_jax.metrics.principal import choose_samples, principal_axes
 from delete_jax.models import Network as NetworkRow
 from delete_jax.models import ResNet
-from delete_jax.report import export
-from delete_jax.report.compare_page import (
+from delete_jax.reports import export
+from delete_jax.reports.compare_page import (
     METHOD,
     ORIGINAL,
     REFERENCE,
@@ -29,7 +29,7 @@ from delete_jax.report.compare_page import (
     render_comparison,
     write_comparison,
 )
-from delete_jax.report.scatter import Spot, chart
+from delete_jax.reports.scatter import Spot, chart
 from delete_jax.run import compare as compare_command
 from delete_jax.run.finished import read_finished
 from delete_jax.tasks import Faces

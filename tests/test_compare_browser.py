@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from delete_jax.report.compare_page import write_comparison
+from delete_jax.reports.compare_page import write_comparison
 from tests.test_compare import sample_comparison
 
 api = pytest.importorskip(

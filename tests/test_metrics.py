@@ -9,8 +9,8 @@ from delete_jax import metrics
 from delete_jax.data import Dataset, Split
 from delete_jax.loop import Result
 from delete_jax.tasks import Data
-from delete_jax.tasks.classification.measures import measure
 from delete_jax.tasks.evidence import Evidence, probabilities
+from delete_jax.tasks.figures import measure
 
 
 def test_confusion_adds_up_over_batches():

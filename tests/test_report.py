@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delete_jax import report
-from delete_jax.report import export
+from delete_jax import reports
+from delete_jax.reports import export
 from delete_jax.tasks.classification.page import parts, verdict
 
 FASHION = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
@@ -114,13 +114,13 @@ def sample_examples(record, m=16, channels=1, size=28, seed=0):
     images = np.stack([grey * f for f in (1.0, 0.8, 0.6)[:channels]], -1).astype(np.uint8)
     before = rng.dirichlet(np.full(k, 0.05), m) * 0.1 + 0.9 * np.eye(k)[labels]
     after = np.where(np.isin(np.arange(k), forgotten), 0.0, before) + 1e-6
-    return report.Examples(
+    return reports.Examples(
         images, labels, before.astype(np.float32), (after / after.sum(1, keepdims=True)).astype(np.float32)
     )
 
 
 def write(record, examples, directory):
-    report.write_report(record, lambda plain: parts(plain, examples), directory)
+    reports.write_report(record, lambda plain: parts(plain, examples), directory)
 
 
 class Balanced(HTMLParser):

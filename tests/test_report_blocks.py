@@ -8,48 +8,48 @@ import sys
 import numpy as np
 import pytest
 
-import delete_jax.report
-from delete_jax import report
-from delete_jax.report import page, words
-from delete_jax.report.style import COLORS, PAGE_COLORS, network_colors
+import delete_jax.reports
+from delete_jax import reports
+from delete_jax.reports import page, words
+from delete_jax.reports.style import COLORS, PAGE_COLORS, network_colors
 from delete_jax.tasks.classification.page import parts as erased_parts
 from tests.test_report import no_pictures, read, sample_examples, sample_record  # noqa: F401
 
 BAD = "<b>&\"'</b>"
 IMAGE = np.zeros((4, 4, 1), np.uint8)
-PACKAGE = pathlib.Path(delete_jax.report.__file__).parent
+PACKAGE = pathlib.Path(delete_jax.reports.__file__).parent
 
 
 def own_parts(record):
     """A page of every kind of block, with something bad in every text."""
-    line = report.lines(BAD, BAD, [0, 1], [report.Series(BAD, [0.1, None], "forget")])
-    table = report.Table(
-        BAD, BAD, [report.Column(BAD, strong=True)], [report.Group(BAD, [report.Row(BAD, [BAD], BAD, "up")])]
+    line = reports.lines(BAD, BAD, [0, 1], [reports.Series(BAD, [0.1, None], "forget")])
+    table = reports.Table(
+        BAD, BAD, [reports.Column(BAD, strong=True)], [reports.Group(BAD, [reports.Row(BAD, [BAD], BAD, "up")])]
     )
-    return report.Parts(
-        report.Verdict("good", BAD, BAD, [BAD]),
-        [report.Card(BAD, BAD, "down", [BAD])],
+    return reports.Parts(
+        reports.Verdict("good", BAD, BAD, [BAD]),
+        [reports.Card(BAD, BAD, "down", [BAD])],
         [
-            report.Section("Nothing here", []),
-            report.Section(
+            reports.Section("Nothing here", []),
+            reports.Section(
                 BAD,
                 [
-                    report.Text("100 % of it"),
-                    report.Figures([line]),
-                    report.Facts(BAD, [report.Fact(BAD, [BAD, report.Code("cut 5 % off", BAD)])]),
-                    report.Legend([report.Key("#123456", BAD)]),
-                    report.Samples(BAD, [report.Sample(IMAGE, BAD, BAD, [BAD])]),
-                    report.Pictures(BAD, [BAD, BAD], [report.PictureRow([report.Picture(IMAGE, BAD)], BAD)]),
-                    report.Details(BAD, [table, report.Figures([line])]),
+                    reports.Text("100 % of it"),
+                    reports.Figures([line]),
+                    reports.Facts(BAD, [reports.Fact(BAD, [BAD, reports.Code("cut 5 % off", BAD)])]),
+                    reports.Legend([reports.Key("#123456", BAD)]),
+                    reports.Samples(BAD, [reports.Sample(IMAGE, BAD, BAD, [BAD])]),
+                    reports.Pictures(BAD, [BAD, BAD], [reports.PictureRow([reports.Picture(IMAGE, BAD)], BAD)]),
+                    reports.Details(BAD, [table, reports.Figures([line])]),
                 ],
             ),
         ],
-        [report.Point(BAD, BAD)],
+        [reports.Point(BAD, BAD)],
     )
 
 
 def test_every_block_is_shown_and_escaped(tmp_path):
-    report.write_report(sample_record(), own_parts, tmp_path)
+    reports.write_report(sample_record(), own_parts, tmp_path)
     source, found = read(tmp_path)
     assert "<b>" not in source
     assert found.text.count(BAD) >= 25
@@ -64,12 +64,12 @@ def test_every_block_is_shown_and_escaped(tmp_path):
 
 def test_every_kind_of_block_has_its_macro():
     template = (PACKAGE / "blocks.html.jinja").read_text()
-    for kind in report.Block.__args__:
+    for kind in reports.Block.__args__:
         assert f"{{% macro {kind.__name__}(block) %}}" in template
 
 
 def test_the_page_is_strict(no_pictures, tmp_path):  # noqa: F811
-    report.write_report(sample_record(), own_parts, tmp_path)
+    reports.write_report(sample_record(), own_parts, tmp_path)
     source = read(tmp_path)[0]
     assert source.startswith('<!DOCTYPE html>\n<html lang="en">')
     assert "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\"" in source
@@ -81,7 +81,7 @@ def test_the_page_is_strict(no_pictures, tmp_path):  # noqa: F811
 def test_a_class_named_like_a_colour_keeps_its_name(tmp_path):
     names = [COLORS["ink"][0], 'x id="y', "url(#z"]
     record = sample_record(names, forgotten=(0,))
-    report.write_report(record, lambda plain: erased_parts(plain, sample_examples(record)), tmp_path)
+    reports.write_report(record, lambda plain: erased_parts(plain, sample_examples(record)), tmp_path)
     text = read(tmp_path)[1].text
     assert all(text.count(name) > 4 for name in names)
     assert "var(--ink)" not in text
@@ -103,7 +103,7 @@ def test_no_text_is_escaped_by_hand():
 
 
 def test_importing_it_loads_no_drawing():
-    code = "import sys, delete_jax.report; print([name for name in ('matplotlib', 'jinja2') if name in sys.modules])"
+    code = "import sys, delete_jax.reports; print([name for name in ('matplotlib', 'jinja2') if name in sys.modules])"
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent.parent
     )
@@ -112,10 +112,10 @@ def test_importing_it_loads_no_drawing():
 
 def test_networks_of_any_name():
     record = {"networks": {name: {} for name in ("unlearned", "second_best", "retrained", "original")}}
-    assert list(report.present(record)) == ["original", "second_best", "retrained", "unlearned"]
-    assert report.present(record, {"retrained": "ideal"})["retrained"] == "ideal"
-    assert list(report.present(record, {"retrained": "ideal"}))[1:3] == ["retrained", "second_best"]
-    colors = network_colors(report.present(record))
+    assert list(reports.present(record)) == ["original", "second_best", "retrained", "unlearned"]
+    assert reports.present(record, {"retrained": "ideal"})["retrained"] == "ideal"
+    assert list(reports.present(record, {"retrained": "ideal"}))[1:3] == ["retrained", "second_best"]
+    colors = network_colors(reports.present(record))
     assert len({COLORS[color] for color in colors.values()}) == 4
     assert len({light for light, _ in COLORS.values()}) == len(COLORS)
 
@@ -125,7 +125,7 @@ def test_measures_that_were_taken_are_shown(no_pictures, tmp_path):  # noqa: F81
     examples = sample_examples(record)
 
     def text(name):
-        report.write_report(record, lambda plain: erased_parts(plain, examples), tmp_path / name)
+        reports.write_report(record, lambda plain: erased_parts(plain, examples), tmp_path / name)
         return read(tmp_path / name)[1].text
 
     without = text("without")
@@ -148,17 +148,21 @@ def test_measures_that_were_taken_are_shown(no_pictures, tmp_path):  # noqa: F81
 
 def test_parts_of_a_wrong_page_leave_nothing(tmp_path):
     with pytest.raises(KeyError):
-        report.write_report(sample_record(), lambda record: record["no such thing"], tmp_path)
+        reports.write_report(sample_record(), lambda record: record["no such thing"], tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_words():
-    assert report.percent(0.5) == "50.0 %"
-    assert report.percent(float("nan")) == report.number(None) == report.seconds(None) == "–"
-    assert (report.number(0.12345), report.seconds(9.84), report.seconds(75 * 60)) == ("0.123", "9.8 s", "1 h 15 min")
+    assert reports.percent(0.5) == "50.0 %"
+    assert reports.percent(float("nan")) == reports.number(None) == reports.seconds(None) == "–"
+    assert (reports.number(0.12345), reports.seconds(9.84), reports.seconds(75 * 60)) == (
+        "0.123",
+        "9.8 s",
+        "1 h 15 min",
+    )
     assert words.thousands(1234567) == "1\u00a0234\u00a0567"
     assert words.setting({"a": [1, 2.5, None], "b": []}) == "a 1, 2.5, –, b none"
-    assert report.short("a  long name of a class", 9) == "a long n…"
+    assert reports.short("a  long name of a class", 9) == "a long n…"
     record = {"dataset": {"class_names": list("abcdef")}, "forget": {"classes": [0, 1, 2, 3, 4]}}
-    assert report.quoted(record) == "“a”, “b”, “c” and two more"
+    assert reports.quoted(record) == "“a”, “b”, “c” and two more"
     assert page._keep_percent("5 % of 6 %, but x %") == "5\u00a0% of 6\u00a0%, but x %"

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from delete_jax import metrics, report
+from delete_jax import metrics, reports
 from delete_jax.metrics import Scores
 from delete_jax.tasks.backdoor import page as backdoor
 from delete_jax.tasks.faces import page as faces
@@ -35,7 +35,7 @@ def backdoor_record(asr=0.01, target=0.9, retrained=True):
 
 
 def write(page, record, examples, directory):
-    report.write_report(record, lambda plain: page.parts(plain, examples), directory)
+    reports.write_report(record, lambda plain: page.parts(plain, examples), directory)
     assert sorted(path.name for path in directory.iterdir()) == ["report.html", "report.json", "report.png"]
     assert json.loads((directory / "report.json").read_text()) == record
     assert (directory / "report.png").read_bytes().startswith(b"\x89PNG")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from delete_jax import report
+from delete_jax import reports
 from delete_jax.tasks.segmentation.measures import MapEvidence, MapExamples, measure
 from delete_jax.tasks.segmentation.page import parts, verdict
 from tests.test_report import read, sample_record
@@ -40,7 +40,7 @@ def make(left=0.0, kept=0.9, references=True):
 @pytest.mark.parametrize("references", [True, False])
 def test_writes_three_sound_files(tmp_path, references):
     record, examples = make(references=references)
-    report.write_report(record, lambda plain: parts(plain, examples), tmp_path)
+    reports.write_report(record, lambda plain: parts(plain, examples), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json", "report.png"]
     written = json.loads((tmp_path / "report.json").read_text())
     assert written["networks"]["unlearned"]["metrics"]["iou_f"] == 0
@@ -60,7 +60,7 @@ def test_missing_metrics_are_refused(tmp_path):
     record, examples = make()
     del record["networks"]["retrained_background"]["metrics"]["miou_r"]
     with pytest.raises(ValueError, match=r"'retrained_background'.*metrics missing: miou_r"):
-        report.write_report(record, lambda plain: parts(plain, examples), tmp_path)
+        reports.write_report(record, lambda plain: parts(plain, examples), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

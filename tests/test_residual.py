@@ -10,8 +10,8 @@ from delete_jax import Model, metrics
 from delete_jax.data import Dataset, Split
 from delete_jax.loop import Result
 from delete_jax.tasks import Data
-from delete_jax.tasks.classification.measures import nearest_class
 from delete_jax.tasks.evidence import Evidence, side_by_side
+from delete_jax.tasks.figures import nearest_class
 
 
 def test_the_order_of_probabilities_gives_a_class_away():

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from delete_jax import models
-from delete_jax.report.compare_page import write_comparison
+from delete_jax.reports.compare_page import write_comparison
 from delete_jax.run.log import JsonLog
 from delete_jax.writing import making, write_all, writing
 from tests import tiny

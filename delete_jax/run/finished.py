@@ -13,9 +13,9 @@ from delete_jax.checkpoint import CheckpointError
 from delete_jax.config import Config, from_plain, plain, validate
 from delete_jax.identity import digest, short
 from delete_jax.models import NETWORKS
-from delete_jax.report.form import STRING, check_form
-from delete_jax.report.record import check
-from delete_jax.report.record import plain as as_json
+from delete_jax.reports.form import STRING, check_form
+from delete_jax.reports.record import check
+from delete_jax.reports.record import plain as as_json
 from delete_jax.run.networks import Loaded, load_stage, load_teacher
 from delete_jax.run.paths import expanded
 from delete_jax.tasks.base import ORIGINAL, UNLEARNED

@@ -75,12 +75,12 @@ def _run(run: Run, folder: Folder, plan: list[Training], teacher: Loaded | None,
     for note in measured.notes:
         folder.say(f"note: {note}")
     with phase(IMPORTS):
-        from delete_jax import report  # here, because drawing takes long to import
+        from delete_jax import reports  # here, because drawing takes long to import
 
         page = importlib.import_module(task.page)
     with phase(REPORT):
         record = make_record(run, networks, measured, command)
-        parts = report.write_report(record, lambda record: page.parts(record, measured.examples), folder.path)
+        parts = reports.write_report(record, lambda record: page.parts(record, measured.examples), folder.path)
     folder.say(f"{measured.summary}. Report: {folder.path / 'report.html'}")
     folder.say(f"{parts.verdict.label}: {' '.join(parts.verdict.headline.split())}")
 

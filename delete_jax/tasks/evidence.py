@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeVar
 
+import flax.linen as nn
 import jax
 import numpy as np
 
 from delete_jax import metrics, models
 from delete_jax.data import Dataset, Split
 from delete_jax.loop import Result, fit
-from delete_jax.methods import REMAIN, finetune
+from delete_jax.methods import REMAIN, Setup, finetune
 from delete_jax.methods.attacks import jitter
-from delete_jax.model import Variables
-from delete_jax.parallel import make_trainer
+from delete_jax.methods.classifier import Classifier
+from delete_jax.methods.features import beside_logits, find_head
+from delete_jax.model import Model, Variables
+from delete_jax.parallel import make_trainer, run_key
 from delete_jax.predict import input_shape, make_predictor
 from delete_jax.step import init_state, sgd
 from delete_jax.streams import split_streams
-from delete_jax.tasks.base import ORIGINAL, RETRAINED, UNLEARNED, Run
+from delete_jax.tasks.base import ORIGINAL, RETRAINED, UNLEARNED, Data, Run
 
-SHADOW_SAMPLES, PROBE_SAMPLES, FEW = 1000, 5000, 10
+SHADOW_SAMPLES, PROBE_SAMPLES, FEW, KERNEL_IMAGES = 1000, 5000, 10, 8
 EPSILON, PERTURBED = 0.03, 3  # noise as a fraction of the pixels' span, and how many perturbed images are made of each
 RELEARN_STEPS, RELEARN_LR, RELEARN_ASKED = 50, 1e-3, 256
 
@@ -34,9 +37,26 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     return softmax(logits.astype(np.float64), axis=-1).astype(np.float32)
 
 
+class Subject(NamedTuple):
+    """What evidence is read from, beside a network's variables. A `Run` has the same fields.
+
+    model, preprocess: the network, and the function from stored images to its input.
+    data: the samples and the request.
+    module, network: the Linen module and its row of the table. Without them, features are read through the classifier's kernel
+      (`methods.features`), which works for a network of any framework.
+    """
+
+    model: Model
+    preprocess: Callable
+    data: Data
+    module: Any = None
+    network: Any = None
+
+
 class Evidence:
     """One network's answers and features, as the rows of `metrics.MEASURES` read them.
 
+    run: what else the evidence is read from: a `Run`, or a `Subject`.
     forget, remain: the erased and the other classes.
     train, test: probabilities float32 `[n, k]` on training and test samples, without augmentation.
     train_confusion, confusion: counts int64 `[k, k]` of the same.
@@ -45,7 +65,9 @@ class Evidence:
     seconds: what training or unlearning took.
     """
 
-    def __init__(self, run: Run, result: Result, original: Evidence | None = None, retrained: Evidence | None = None):
+    def __init__(
+        self, run: Run | Subject, result: Result, original: Evidence | None = None, retrained: Evidence | None = None
+    ):
         self.run, self.result, self.original, self.retrained = run, result, original, retrained
         self.reference = retrained
         self.dataset: Dataset = run.data.dataset
@@ -128,9 +150,32 @@ class Evidence:
     # ---- what it knows
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """What enters the classifier: float `[n, d]`."""
-        model = models.features(self.run.module, self.run.network.classifier)
-        return make_predictor(model, self.run.preprocess)(self.result.variables, images)
+        """What enters the classifier: float `[n, d]`.
+
+        Raises:
+          ValueError: the network's classifier cannot be found.
+        """
+        if isinstance(self.run.module, nn.Module):
+            model = models.features(self.run.module, self.run.network.classifier)
+            return make_predictor(model, self.run.preprocess)(self.result.variables, images)
+        model = beside_logits(self.run.model, self.kernel)
+        return make_predictor(model, self.run.preprocess)(self.result.variables, images)[:, self.dataset.num_classes :]
+
+    @functools.cached_property
+    def kernel(self) -> Classifier:
+        """Where the classifier's kernel is, found in the original network.
+
+        Raises:
+          ValueError: it cannot be found, or the logits are something else than features times a kernel plus a bias.
+        """
+        if self.original is not None:
+            return self.original.kernel
+        streams = {REMAIN: {"image": np.asarray(self.dataset.train.images[:KERNEL_IMAGES])}}
+        setup = Setup(
+            self.run.model, self.result.variables, self.run.preprocess, streams, self.dataset.num_classes, (), run_key(0),
+            classifier=self.run.model.classifier,
+        )  # fmt: skip
+        return find_head(setup).classifier
 
     @functools.cached_property
     def train_features(self) -> np.ndarray:
@@ -174,6 +219,10 @@ class Evidence:
     @functools.cached_property
     def classifier(self) -> tuple[np.ndarray, np.ndarray] | None:
         """The last layer's kernel `[d, k]` and bias `[k]`; None where it is no matrix."""
+        if not isinstance(self.run.module, nn.Module):
+            images = self.dataset.train.images[:KERNEL_IMAGES]
+            rows = np.asarray(self.kernel.rows(self.result.variables["params"]), np.float64)
+            return rows, (self._logits(images) - self.features(images) @ rows).mean(0)
         layer: Any = self.result.variables["params"]
         for key in self.run.network.path:
             layer = layer[key]
@@ -207,7 +256,7 @@ class Evidence:
 Kind = TypeVar("Kind", bound=Evidence)
 
 
-def side_by_side(run: Run, networks: dict[str, Result], kind: type[Kind]) -> dict[str, Kind]:
+def side_by_side(run: Run | Subject, networks: dict[str, Result], kind: type[Kind]) -> dict[str, Kind]:
     """The evidence, of some kind, on every network of a report, each beside the original and the retrained one."""
     found = {name: kind(run, result) for name, result in networks.items()}
     for evidence in found.values():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from delete_jax import report
-from delete_jax.report import Card, Examples, Parts, Point, Verdict, percent
+from delete_jax import reports
+from delete_jax.reports import Card, Examples, Parts, Point, Verdict, percent
 from delete_jax.tasks.backdoor.measures import LOST, NAMES
 
 GONE, PARTLY = (
@@ -13,7 +13,7 @@ GONE, PARTLY = (
     0.2,
 )  # attack success that may be left, and from which on nothing was removed; also a loss too large
 TITLES = {"original": "poisoned", "retrained": "never poisoned", "unlearned": "unlearned"}
-GROUPS: report.MeasureGroups = {
+GROUPS: reports.MeasureGroups = {
     "The backdoor": ("asr", "acc_stamped"),
     "Without the trigger": ("acc", "acc_target", "acc_others"),
 }
@@ -23,7 +23,7 @@ def parts(record: dict[str, Any], examples: Examples) -> Parts:
     """What the page shows.
 
     Args:
-      record: of the run, as `delete_jax.report.record` describes it, with the metrics `tasks.backdoor.measures.NAMES`,
+      record: of the run, as `delete_jax.reports.record` describes it, with the metrics `tasks.backdoor.measures.NAMES`,
         `backdoor` (the trigger, `target`, `rate` and `clean`) and `notes`.
       examples: stamped images of other classes, then clean ones of the target.
 
@@ -33,8 +33,8 @@ def parts(record: dict[str, Any], examples: Examples) -> Parts:
     missing = [name for name in ("backdoor", "notes") if name not in record]
     if missing:
         raise ValueError(f"record lacks {', '.join(missing)}")
-    report.check_metrics(record, dict.fromkeys(NAMES, ()))
-    report.check_examples(record, examples)
+    reports.check_metrics(record, dict.fromkeys(NAMES, ()))
+    reports.check_examples(record, examples)
     return Parts(
         verdict(record),
         [
@@ -42,13 +42,13 @@ def parts(record: dict[str, Any], examples: Examples) -> Parts:
             _card(record, "acc_target", "Target class, clean"),
             _card(record, "acc_others", "Other classes, clean"),
             _card(record, "acc_stamped", "Accuracy with the trigger"),
-            report.time_card(record),
+            reports.time_card(record),
         ],
         [
-            report.provenance(record, TITLES),
-            report.comparison(record, GROUPS, TITLES),
-            report.process(record, "Clean validation images while unlearning", ("target", "others")),
-            report.samples(record, examples, ("Clean images of the target", "With the trigger")),
+            reports.provenance(record, TITLES),
+            reports.comparison(record, GROUPS, TITLES),
+            reports.process(record, "Clean validation images while unlearning", ("target", "others")),
+            reports.samples(record, examples, ("Clean images of the target", "With the trigger")),
         ],
         _limits(record),
     )
@@ -75,7 +75,7 @@ def verdict(record: dict[str, Any]) -> Verdict:
 
 
 def _card(record: dict[str, Any], name: str, title: str) -> Card:
-    return report.measure_card(record, name, title, TITLES)
+    return reports.measure_card(record, name, title, TITLES)
 
 
 def _limits(record: dict[str, Any]) -> list[Point]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from delete_jax import metrics, report
-from delete_jax.report import metric, percent
+from delete_jax import metrics, reports
+from delete_jax.reports import metric, percent
 
 QUERIES = ("residual_auc", "acc_ft_perturbed", "residual_knowledge")
 WEIGHTS = (
     "probe_1", "probe_1_others", "probe_10", "probe_10_others", "probe_100", "probe_100_others", "probe", "nearest_mean",
     "prototype", "shots_1", "shots_5", "shots_all", "relearn_steps", "cka_original", "cka_retrained", "head_norm", "head_bias",
 )  # fmt: skip
-GROUPS: report.MeasureGroups = {
+GROUPS: reports.MeasureGroups = {
     "For someone who can query probabilities": metrics.with_gaps(QUERIES),
     "Inside the network, for someone who has the weights": metrics.with_gaps(WEIGHTS),
     "Membership attack": ("mia", "mia_accuracy"),
@@ -88,10 +88,10 @@ def _caveat(record: dict[str, Any]) -> str:
     return "less than in the retrained network is another trace, not a better result" if below else ""
 
 
-def section(record: dict[str, Any]) -> report.Section:
+def section(record: dict[str, Any]) -> reports.Section:
     """Every attack beside the same attack on the retrained network, and the gap to it; empty where none was measured."""
-    table = report.measure_table(record, GROUPS, label="What is left")
-    return report.Section("What is left", [report.Text(_reading(record)), table] if table.groups else [])
+    table = reports.measure_table(record, GROUPS, label="What is left")
+    return reports.Section("What is left", [reports.Text(_reading(record)), table] if table.groups else [])
 
 
 def _reading(record: dict[str, Any]) -> str:
@@ -105,7 +105,7 @@ def _reading(record: dict[str, Any]) -> str:
     )
 
 
-def damage_groups(record: dict[str, Any]) -> report.MeasureGroups:
+def damage_groups(record: dict[str, Any]) -> reports.MeasureGroups:
     """Measures of the damage close to what was erased; the class that stands to lose first is named where it is known."""
     nearest = record.get("nearest_class") or {"name": "", "share": None}
     share = f"{percent(nearest['share'])} of the retrained network's predictions for what was erased"

@@ -1,64 +1,15 @@
-"""What is measured where a class is forgotten, and which samples a report shows."""
+"""What is measured where a class is forgotten, beside what is always measured (`tasks.figures`)."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from delete_jax import metrics
-from delete_jax.data import Dataset
-from delete_jax.report import Examples
-from delete_jax.tasks.evidence import Evidence
-
-ANSWERS = (
-    "acc_f", "acc_r", "acc_ft", "acc_rt", "any_forgotten", "forget_mass", "hmean_residual", "hmean_drop", "aus",
-    "residual_auc", "nearest_class",
-    *(name for name in metrics.MEASURES if name.startswith("distance_to_retrained.")),
-)  # fmt: skip
-ALWAYS = (*ANSWERS, "probe_10", "probe_10_others")
-"""What every report has: what the network answers, and what its verdict says of those who have the weights."""
 INSIDE = (
     "probe", "probe_gap", "nearest_mean", "prototype", "relearn_steps", "cka_original", "cka_retrained", "mia",
     "mia_accuracy", "probe_1", "probe_1_others", "probe_10", "probe_10_others", "probe_100", "probe_100_others", "shots_1",
     "shots_5", "shots_all", "head_norm", "head_bias", "acc_ft_perturbed", "residual_knowledge", "over_unlearning",
 )  # fmt: skip
 """What this package has for this task beside that; `config.task.measures` names them, or others of `metrics.MEASURES`."""
-
-
-def measure(evidence: Evidence, names: tuple[str, ...] = ANSWERS) -> dict[str, Any]:
-    """The figures of one network, fractions, by the names of `metrics.MEASURES`, attacks with their gaps; and, for the
-    pictures, on test samples: `per_class` (accuracies), `confusion` (counts) and `absorbed_by` (where erased samples go)."""
-    return metrics.measure(evidence, metrics.with_gaps(names)) | {
-        "per_class": metrics.per_class(evidence.confusion),
-        "confusion": evidence.confusion.tolist(),
-        "absorbed_by": evidence.absorbed_by.tolist(),
-    }
-
-
-def choose_examples(dataset: Dataset, forget: tuple[int, ...], before: np.ndarray, after: np.ndarray) -> Examples:
-    """Four test samples of erased classes and one of each of up to eight others, the first in the test set.
-
-    Args:
-      before, after: probabilities float `[n, k]` of the original and of the unlearned network on the test samples.
-    """
-    labels = dataset.test.labels
-    erased = np.flatnonzero(np.isin(labels, forget))[:4]
-    others = [class_ for class_ in range(dataset.num_classes) if class_ not in forget and np.any(labels == class_)][:8]
-    rows = np.concatenate([erased, [np.flatnonzero(labels == class_)[0] for class_ in others]]).astype(int)
-    return Examples(dataset.test.images[rows], labels[rows], before[rows], after[rows])
-
-
-def nearest_class(evidence: Evidence) -> dict[str, Any]:
-    """What a report says of the class that the retrained network takes most erased test samples for; nothing without one.
-
-    Returns:
-      `nearest_class`: its `class`, its `name`, and the `share` of the erased test samples.
-    """
-    if (class_ := evidence.nearest_class) is None or evidence.reference is None:
-        return {}
-    share = float(evidence.reference.absorbed_by[class_])
-    return {"nearest_class": {"class": class_, "name": evidence.dataset.class_names[class_], "share": share}}
 
 
 def summary(figures: dict[str, dict[str, Any]]) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from delete_jax import report
-from delete_jax.report import Examples, Parts, Verdict, floats, metric, number, percent
+from delete_jax import reports
+from delete_jax.reports import Examples, Parts, Verdict, floats, metric, number, percent
 from delete_jax.tasks.classification import left
 
 TOLERATED = 0.01  # an erased class may be answered for this fraction of its test samples: a stray sample is no memory
@@ -18,7 +18,7 @@ COST = 0.02  # loss of accuracy on the other classes that the headline must ment
 DAMAGE = 0.10  # ... and the loss that is a failure
 CLASS_COST = 0.05  # loss of one remaining class that the average must not hide
 
-GROUPS: report.MeasureGroups = {
+GROUPS: reports.MeasureGroups = {
     "The erased class": ("acc_ft", "acc_f", "any_forgotten", "forget_mass"),
     "Everything else": ("acc_rt", "acc_r"),
     "Both in one figure": ("hmean_residual", "hmean_drop", "aus"),
@@ -30,11 +30,11 @@ GROUPS: report.MeasureGroups = {
 }
 
 
-def parts(record: dict[str, Any], examples: Examples, elsewhere: report.MeasureGroups = MappingProxyType({})) -> Parts:
+def parts(record: dict[str, Any], examples: Examples, elsewhere: reports.MeasureGroups = MappingProxyType({})) -> Parts:
     """What the page shows.
 
     Args:
-      record: of the run, as `delete_jax.report.record` describes it; every network's metrics have the accuracies `acc_ft` and
+      record: of the run, as `delete_jax.reports.record` describes it; every network's metrics have the accuracies `acc_ft` and
         `acc_rt`, `per_class` and `absorbed_by` `[k]`, and `confusion` `[k, k]`.
       examples: test images to show.
       elsewhere: measures that sections show which are added to these.
@@ -43,21 +43,23 @@ def parts(record: dict[str, Any], examples: Examples, elsewhere: report.MeasureG
       ValueError: metrics are missing, or a shape does not fit the number of classes.
     """
     k = len(record["dataset"]["class_names"])
-    report.check_metrics(
+    reports.check_metrics(
         record, {"acc_ft": (), "acc_rt": (), "per_class": (k,), "confusion": (k, k), "absorbed_by": (k,)}
     )
-    report.check_examples(record, examples)
+    reports.check_examples(record, examples)
     return Parts(
         verdict(record),
         _cards(record),
         [
-            report.provenance(record),
-            report.comparison(record, {**GROUPS, **left.damage_groups(record)}, elsewhere={**left.GROUPS, **elsewhere}),
+            reports.provenance(record),
+            reports.comparison(
+                record, {**GROUPS, **left.damage_groups(record)}, elsewhere={**left.GROUPS, **elsewhere}
+            ),
             left.section(record),
-            report.process(record, "Accuracy while unlearning"),
+            reports.process(record, "Accuracy while unlearning"),
             _class_by_class(record),
             _confusion(record),
-            report.samples(record, examples),
+            reports.samples(record, examples),
         ],
         _limits(record, examples),
     )
@@ -73,7 +75,7 @@ def verdict(record: dict[str, Any]) -> Verdict:
       level "good" if at most 1 % of the forgotten test samples are answered with an erased class and the accuracy on
       the other classes fell by at most 2 points; "bad" from 10 % or 10 points; else "warning".
     """
-    record = report.plain(record)
+    record = reports.plain(record)
     networks = record["networks"]
     before, after = networks["original"]["metrics"], networks["unlearned"]["metrics"]
     one = len(record["forget"]["classes"]) == 1
@@ -113,7 +115,7 @@ def _headline(record: dict[str, Any], what: str) -> str:
     networks, forgotten = record["networks"], record["forget"]["classes"]
     before, after = networks["original"]["metrics"], networks["unlearned"]["metrics"]
     one = len(forgotten) == 1
-    subject = f"{'Class' if one else 'Classes'} {report.quoted(record)}"
+    subject = f"{'Class' if one else 'Classes'} {reports.quoted(record)}"
     was, are, its = ("was", "it is", "its") if one else ("were", "they are", "their")
     gone, still = after["acc_ft"], after.get("any_forgotten")
     if gone is None:
@@ -125,7 +127,7 @@ def _headline(record: dict[str, Any], what: str) -> str:
         if _swapped(gone, still):
             said += f", and {percent(still)} are answered with one of the erased classes"
     others = len(record["dataset"]["class_names"]) - len(forgotten)
-    many = f"the other {report.word(others)} classes are" if others > 1 else "the other class is"
+    many = f"the other {reports.word(others)} classes are" if others > 1 else "the other class is"
     retrained = metric(record, "retrained", "acc_rt")
     reference = "" if "retrained" not in networks else f"; {percent(retrained)} retrained from scratch"
     return f"{said}; {many} recognised in {percent(after['acc_rt'])} ({percent(before['acc_rt'])} before{reference})."
@@ -178,11 +180,11 @@ def _test_images(record: dict[str, Any]) -> np.ndarray:
     return floats(metric(record, "original", "confusion")).sum(axis=1)
 
 
-def _cards(record: dict[str, Any]) -> list[report.Card]:
+def _cards(record: dict[str, Any]) -> list[reports.Card]:
     one = len(record["forget"]["classes"]) == 1
     second = ("any_forgotten", "Predicted as any erased class")
     second = ("forget_mass", "Probability given to the erased class") if one else second
-    distance = report.measure_card(
+    distance = reports.measure_card(
         record, "distance_to_retrained.forget.total_variation", "Distance to the retrained network"
     )
     beside = ["no retrained reference was made"]
@@ -190,40 +192,40 @@ def _cards(record: dict[str, Any]) -> list[report.Card]:
         before = metric(record, "original", "distance_to_retrained.forget.total_variation")
         beside = [*([] if before is None else [f"{number(before)} original"]), "0 = same answers"]
     return [
-        report.measure_card(record, "acc_ft", f"Erased class{'' if one else 'es'} still recognised"),
-        report.measure_card(record, *second),
-        report.measure_card(record, "acc_rt", "Other classes recognised"),
+        reports.measure_card(record, "acc_ft", f"Erased class{'' if one else 'es'} still recognised"),
+        reports.measure_card(record, *second),
+        reports.measure_card(record, "acc_rt", "Other classes recognised"),
         distance._replace(details=beside),
-        report.time_card(record),
+        reports.time_card(record),
     ]
 
 
-def _class_by_class(record: dict[str, Any]) -> report.Section:
-    names, forgotten = [report.short(name) for name in record["dataset"]["class_names"]], record["forget"]["classes"]
+def _class_by_class(record: dict[str, Any]) -> reports.Section:
+    names, forgotten = [reports.short(name) for name in record["dataset"]["class_names"]], record["forget"]["classes"]
     k = len(names)
-    absorbed = report.network_series(record, "absorbed_by")
+    absorbed = reports.network_series(record, "absorbed_by")
     del absorbed["original"]
-    top = report.most_frequent({name: series.values for name, series in absorbed.items()})
+    top = reports.most_frequent({name: series.values for name, series in absorbed.items()})
     text = "The answers to the test images of what was erased" + (
         ", beside those of the network that never saw it: the closer, the better." if len(absorbed) > 1 else "."
     )
     text += f" The {len(top)} most frequent of {k} classes." if k > len(top) else ""
-    goes = report.bars("Where the erased images go", text, list(absorbed.values()), top, names, forgotten)
+    goes = reports.bars("Where the erased images go", text, list(absorbed.values()), top, names, forgotten)
 
-    accuracy = report.network_series(record, "per_class")
-    shown = report.most_changed(accuracy["original"].values, accuracy["unlearned"].values, forgotten)
+    accuracy = reports.network_series(record, "per_class")
+    shown = reports.most_changed(accuracy["original"].values, accuracy["unlearned"].values, forgotten)
     text = "Test images answered rightly, class by class; ✕ marks what was erased."
     if k > len(shown):
         text += f" Shown are what was erased and the classes that changed most, {len(shown)} of {k}."
-    each = report.bars("Accuracy of each class", text, list(accuracy.values()), shown, names, forgotten)
-    numbers = report.class_table(record, "Accuracy of each class", _test_images(record))
-    return report.Section("Class by class", [report.Figures([goes, each]), numbers])
+    each = reports.bars("Accuracy of each class", text, list(accuracy.values()), shown, names, forgotten)
+    numbers = reports.class_table(record, "Accuracy of each class", _test_images(record))
+    return reports.Section("Class by class", [reports.Figures([goes, each]), numbers])
 
 
-def _confusion(record: dict[str, Any]) -> report.Section:
-    names, forgotten = [report.short(name) for name in record["dataset"]["class_names"]], record["forget"]["classes"]
+def _confusion(record: dict[str, Any]) -> reports.Section:
+    names, forgotten = [reports.short(name) for name in record["dataset"]["class_names"]], record["forget"]["classes"]
     panels = [
-        report.confusion(
+        reports.confusion(
             title,
             f"Answers of the {name} network to the test images; each row sums to 100 %.",
             floats(metric(record, name, "confusion")),
@@ -232,32 +234,32 @@ def _confusion(record: dict[str, Any]) -> report.Section:
         )
         for name, title in (("original", "Confusion before"), ("unlearned", "Confusion after"))
     ]
-    return report.Section("Which class is taken for which", [report.Figures(panels)])
+    return reports.Section("Which class is taken for which", [reports.Figures(panels)])
 
 
-def _limits(record: dict[str, Any], examples: Examples) -> list[report.Point]:
+def _limits(record: dict[str, Any], examples: Examples) -> list[reports.Point]:
     rows = floats(metric(record, "unlearned", "confusion"))[record["forget"]["classes"]]
     n, rate = rows.sum(), metric(record, "unlearned", "acc_ft")
     text = "Other images, altered images or attacks may be answered differently."
-    points = [report.inside_limit(record), report.Point("Measured on this test set.", text)]
+    points = [reports.inside_limit(record), reports.Point("Measured on this test set.", text)]
     if n > 0 and rate is not None:
         text = f"There are {n:.0f} test images of what was erased. With {percent(rate)} of them recognised, the rate "
         text += f"on further images of the same kind may be up to {percent(upper_bound(rate, n))} (95 % confidence)."
-        points.append(report.Point("A finite sample.", text))
+        points.append(reports.Point("A finite sample.", text))
     seed = "" if record["method"].get("seed") is None else f" with seed {record['method']['seed']}"
     text = f"These are figures of one run{seed}: small differences may be chance; a claim about the method needs more."
-    points.append(report.Point("One run.", text))
+    points.append(reports.Point("One run.", text))
     if "retrained" not in record["networks"]:
         text = "Nothing here says how close the result is to never having seen the class."
-        points.append(report.Point("No retrained reference was made.", text))
+        points.append(reports.Point("No retrained reference was made.", text))
     text = (
         "The original checkpoint, the forget samples, their copies and backups still exist unless deleted separately. "
         "The method is approximate; this page is evidence, not a proof."
     )
-    points.append(report.Point("Nothing else is deleted.", text))
+    points.append(reports.Point("Nothing else is deleted.", text))
     if len(examples.labels):
         text = "Samples of the erased class may be among them: hand it on accordingly."
-        points.append(report.Point("This page shows images.", text))
+        points.append(reports.Point("This page shows images.", text))
     return points
 
 

@@ -11,8 +11,9 @@ from delete_jax.methods import Method, Stream
 from delete_jax.model import Variables
 from delete_jax.streams import split_streams
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, check_measures
-from delete_jax.tasks.classification.measures import ALWAYS, INSIDE, choose_examples, measure, nearest_class, summary
+from delete_jax.tasks.classification.measures import INSIDE, summary
 from delete_jax.tasks.evidence import Evidence, side_by_side, try_measures
+from delete_jax.tasks.figures import ALWAYS, choose_examples, measure, nearest_class
 
 if TYPE_CHECKING:
     from delete_jax.config import Config

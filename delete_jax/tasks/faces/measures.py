@@ -10,9 +10,9 @@ import numpy as np
 
 from delete_jax import metrics
 from delete_jax.metrics import Scores
-from delete_jax.report import Examples
-from delete_jax.tasks.classification.measures import ALWAYS
+from delete_jax.reports import Examples
 from delete_jax.tasks.evidence import Evidence
+from delete_jax.tasks.figures import ALWAYS
 
 NAMES = ALWAYS + tuple(name for name in metrics.MEASURES if name.startswith("verification."))
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from delete_jax import metrics, report
-from delete_jax.report import COLORS, Panel, Parts, Verdict
+from delete_jax import metrics, reports
+from delete_jax.reports import COLORS, Panel, Parts, Verdict
 from delete_jax.tasks.classification import page
 from delete_jax.tasks.classification.left import Erased, still_found
 from delete_jax.tasks.faces.measures import FaceExamples, mean
@@ -15,7 +15,7 @@ from delete_jax.tasks.faces.measures import FaceExamples, mean
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-VERIFICATION: report.MeasureGroups = {
+VERIFICATION: reports.MeasureGroups = {
     f"{group.capitalize()} people": tuple(
         f"verification.{group}.{name}" for name in ("genuine", "impostor", "eer", "tar", "rank_one")
     )
@@ -34,7 +34,7 @@ def parts(record: dict[str, Any], examples: FaceExamples) -> Parts:
       ValueError: metrics are missing, or a shape does not fit the number of classes.
     """
     common = page.parts(record, examples.common, VERIFICATION)
-    forgotten = report.Point(
+    forgotten = reports.Point(
         "Retraining barely removes verifiability.",
         "The features generalise to people that were never seen, so two images of a forgotten person can still be told to show "
         "the same one: never claim that a person cannot be verified.",
@@ -52,18 +52,20 @@ def verdict(record: dict[str, Any]) -> Verdict:
     return page.verdict(record)._replace(further=still_found(record, people))
 
 
-def _verification(record: dict[str, Any], examples: FaceExamples) -> report.Section:
+def _verification(record: dict[str, Any], examples: FaceExamples) -> reports.Section:
     text = (
         "Pairs of test images, by the cosine of their features. A person who was forgotten should be as hard to verify as "
         "for the retrained network, and everybody else as easy as before."
     )
-    table = report.measure_table(record, VERIFICATION, label="Verification")
-    return report.Section("Same person or not", [report.Text(text), table, report.Figures(_panels(record, examples))])
+    table = reports.measure_table(record, VERIFICATION, label="Verification")
+    return reports.Section(
+        "Same person or not", [reports.Text(text), table, reports.Figures(_panels(record, examples))]
+    )
 
 
 def _panels(record: dict[str, Any], examples: FaceExamples) -> list[Panel]:
     after = examples.scores["unlearned"]
-    colors = report.network_colors(report.present(record))
+    colors = reports.network_colors(reports.present(record))
 
     def histogram(ax: Axes) -> None:
         shown = [scores for group in ("forgotten", "remaining") for scores in after[group] if len(scores)]
@@ -101,12 +103,12 @@ def _panels(record: dict[str, Any], examples: FaceExamples) -> list[Panel]:
             ax.legend(loc="lower right")
 
     cosines = "; ".join(
-        f"{group} people: the same person {report.number(mean(scores.genuine))} on average, different people "
-        f"{report.number(mean(scores.impostor))}"
+        f"{group} people: the same person {reports.number(mean(scores.genuine))} on average, different people "
+        f"{reports.number(mean(scores.impostor))}"
         for group, scores in after.items()
     )
     accepted = "; ".join(
-        f"{name}, {group} people: {report.percent(metrics.true_acceptance(groups[group]))} accepted at 1 % false"
+        f"{name}, {group} people: {reports.percent(metrics.true_acceptance(groups[group]))} accepted at 1 % false"
         for name, groups in examples.scores.items()
         for group in ("forgotten", "remaining")
     )
@@ -118,23 +120,23 @@ def _panels(record: dict[str, Any], examples: FaceExamples) -> list[Panel]:
     ]
 
 
-def _reasons(record: dict[str, Any], examples: FaceExamples) -> report.Section:
+def _reasons(record: dict[str, Any], examples: FaceExamples) -> reports.Section:
     """Grad-CAM over the images, a column for each network; empty where there are no maps."""
     if not examples.maps:
-        return report.Section("Where the network looks", [])
+        return reports.Section("Where the network looks", [])
     names, forgotten = record["dataset"]["class_names"], record["forget"]["classes"]
     rows = []
     for i, image in enumerate(examples.images):
         label = int(examples.labels[i])
-        pictures = [report.Picture(image, "Test image")]
+        pictures = [reports.Picture(image, "Test image")]
         pictures += [
-            report.Picture(_glow(image, maps[i]), f"Reasons of the {name} network")
+            reports.Picture(_glow(image, maps[i]), f"Reasons of the {name} network")
             for name, maps in examples.maps.items()
         ]
-        rows.append(report.PictureRow(pictures, report.mark(names[label], label in forgotten)))
+        rows.append(reports.PictureRow(pictures, reports.mark(names[label], label in forgotten)))
     text = "Grad-CAM for the true person: bright is what speaks for them; dark means that nothing does."
-    pictured = report.Pictures("Grad-CAM", ["person", "image", *examples.maps], rows)
-    return report.Section("Where the network looks", [report.Text(text), pictured])
+    pictured = reports.Pictures("Grad-CAM", ["person", "image", *examples.maps], rows)
+    return reports.Section("Where the network looks", [reports.Text(text), pictured])
 
 
 def _glow(image: np.ndarray, heat: np.ndarray) -> np.ndarray:

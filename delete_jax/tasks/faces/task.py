@@ -11,10 +11,11 @@ import numpy as np
 from delete_jax import data, models
 from delete_jax.loop import Result
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, check_measures, require
-from delete_jax.tasks.classification.measures import choose_examples, measure, nearest_class, summary
+from delete_jax.tasks.classification.measures import summary
 from delete_jax.tasks.classification.task import streams, try_out
 from delete_jax.tasks.evidence import side_by_side
 from delete_jax.tasks.faces.measures import NAMES, FaceEvidence, FaceExamples
+from delete_jax.tasks.figures import choose_examples, measure, nearest_class
 
 if TYPE_CHECKING:
     from delete_jax.config import Config

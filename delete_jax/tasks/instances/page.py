@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from delete_jax import report
-from delete_jax.report import Card, Examples, Parts, Point, Verdict, metric, number, percent
+from delete_jax import reports
+from delete_jax.reports import Card, Examples, Parts, Point, Verdict, metric, number, percent
 from delete_jax.tasks.instances.task import NAMES
 
 NEAR = 0.02  # difference from the retrained network's accuracy on the forgotten samples that is none, beside chance
 COST, DAMAGE = 0.02, 0.10  # loss of test accuracy that the headline mentions, and that is a failure
 DISTANCE = "distance_to_retrained.forget.total_variation"
-GROUPS: report.MeasureGroups = {
+GROUPS: reports.MeasureGroups = {
     "The forgotten samples": ("acc_listed", DISTANCE),
     "Everything else": ("acc_unlisted", "acc_test", "distance_to_retrained.remain.total_variation"),
     "Membership attack": ("mia", "mia_accuracy"),
@@ -23,15 +23,15 @@ def parts(record: dict[str, Any], examples: Examples) -> Parts:
     """What the page shows.
 
     Args:
-      record: of the run, as `delete_jax.report.record` describes it, with `tasks.instances.task.NAMES` and `samples`.
+      record: of the run, as `delete_jax.reports.record` describes it, with `tasks.instances.task.NAMES` and `samples`.
       examples: training images, first forgotten ones.
 
     Raises:
       ValueError: metrics are missing.
     """
     needed = [name for name in NAMES if not name.startswith("distance")]  # to itself, the retrained network has none
-    report.check_metrics(record, dict.fromkeys(needed, ()))
-    report.check_examples(record, examples)
+    reports.check_metrics(record, dict.fromkeys(needed, ()))
+    reports.check_examples(record, examples)
     cards = [
         _card(record, "acc_listed", "Forgotten samples recognised"),
         _card(record, "mia", "Forgotten samples predicted as members")._replace(
@@ -39,12 +39,12 @@ def parts(record: dict[str, Any], examples: Examples) -> Parts:
         ),  # best as the retrained network
         _card(record, "acc_unlisted", "Remaining samples recognised"),
         _card(record, "acc_test", "Test images recognised"),
-        report.time_card(record),
+        reports.time_card(record),
     ]
     sections = [
-        report.provenance(record),
-        report.comparison(record, GROUPS),
-        report.process(record, "Accuracy while unlearning", ("forgotten samples", "validation")),
+        reports.provenance(record),
+        reports.comparison(record, GROUPS),
+        reports.process(record, "Accuracy while unlearning", ("forgotten samples", "validation")),
         _samples(record, examples),
     ]
     return Parts(verdict(record), cards, sections, _limits(record))
@@ -54,7 +54,7 @@ def verdict(record: dict[str, Any]) -> Verdict:
     """In plain words, from the numbers alone: "good" where as many forgotten samples are recognised as by the retrained
     network (within 2 points and chance), the answers to them moved towards its answers, and the test accuracy is at most 2
     points below the original's and the retrained network's."""
-    record = report.plain(record)
+    record = reports.plain(record)
     networks = {name: network["metrics"] for name, network in record["networks"].items()}
     before, after, retrained = networks["original"], networks["unlearned"], networks.get("retrained")
     drop = min(one["acc_test"] for one in (before, retrained or before)) - after["acc_test"]  # fewer samples teach less
@@ -95,10 +95,10 @@ def verdict(record: dict[str, Any]) -> Verdict:
 
 
 def _card(record: dict[str, Any], name: str, title: str) -> Card:
-    return report.measure_card(record, name, title)
+    return reports.measure_card(record, name, title)
 
 
-def _samples(record: dict[str, Any], examples: Examples) -> report.Section:
+def _samples(record: dict[str, Any], examples: Examples) -> reports.Section:
     names, first = record["dataset"]["class_names"], record["samples"]["shown_forgotten"]
     shown = []
     for i, image in enumerate(examples.images):
@@ -107,10 +107,10 @@ def _samples(record: dict[str, Any], examples: Examples) -> report.Section:
             for when, p in (("before", examples.before), ("after", examples.after))
         ]
         true = names[int(examples.labels[i])]
-        shown.append(report.Sample(image, f"A training image of class {true}", true, answers))
-    text = report.Text("Training images with the first answer and its probability.")
-    blocks = [report.Samples("Forgotten", shown[:first]), report.Samples("Not forgotten", shown[first:])]
-    return report.Section("Samples before and after", [text, *blocks])
+        shown.append(reports.Sample(image, f"A training image of class {true}", true, answers))
+    text = reports.Text("Training images with the first answer and its probability.")
+    blocks = [reports.Samples("Forgotten", shown[:first]), reports.Samples("Not forgotten", shown[first:])]
+    return reports.Section("Samples before and after", [text, *blocks])
 
 
 def _limits(record: dict[str, Any]) -> list[Point]:

@@ -12,7 +12,7 @@ from delete_jax.given import shown
 from delete_jax.loop import Result
 from delete_jax.methods import Method, Stream
 from delete_jax.model import Variables
-from delete_jax.report import Examples
+from delete_jax.reports import Examples
 from delete_jax.streams import check_indices, split_samples
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training
 from delete_jax.tasks.evidence import SHADOW_SAMPLES, Evidence, side_by_side

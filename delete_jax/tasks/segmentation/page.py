@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from delete_jax import report
+from delete_jax import reports
 from delete_jax.data.dataset import IGNORE
-from delete_jax.report import COLORS, Parts, Picture, PictureRow, Point, Verdict, metric, number, percent
+from delete_jax.reports import COLORS, Parts, Picture, PictureRow, Point, Verdict, metric, number, percent
 
 if TYPE_CHECKING:
     from delete_jax.tasks.segmentation.measures import MapExamples
@@ -21,7 +21,7 @@ TITLES = {
     "retrained_background": "retrained, erased pixels background",
     "unlearned": "unlearned",
 }
-GROUPS: report.MeasureGroups = {
+GROUPS: reports.MeasureGroups = {
     "The erased class": ("iou_f", "predicted_f", "to_background", "same_as_retrained"),
     "Everything else": ("miou_r", "miou_r_counted", "iou_background", "pixel_accuracy"),
 }
@@ -40,7 +40,7 @@ def parts(record: dict[str, Any], examples: MapExamples) -> Parts:
     """What the page shows.
 
     Args:
-      record: of the run, as `delete_jax.report.record` describes it, with metrics from `tasks.segmentation.measures`.
+      record: of the run, as `delete_jax.reports.record` describes it, with metrics from `tasks.segmentation.measures`.
       examples: images and maps to show.
 
     Raises:
@@ -48,8 +48,8 @@ def parts(record: dict[str, Any], examples: MapExamples) -> Parts:
     """
     k = len(record["dataset"]["class_names"])
     needed = dict.fromkeys(("iou_f", "predicted_f", "miou_r", "pixel_accuracy"), ())
-    report.check_metrics(record, {**needed, "per_class": (k,), "absorbed_by": (k,)})
-    report.check_images(examples.images, examples.labels)
+    reports.check_metrics(record, {**needed, "per_class": (k,), "absorbed_by": (k,)})
+    reports.check_images(examples.images, examples.labels)
     return Parts(
         verdict(record),
         [
@@ -57,12 +57,12 @@ def parts(record: dict[str, Any], examples: MapExamples) -> Parts:
             _card(record, "predicted_f", "Pixels predicted as erased"),
             _card(record, "miou_r", "Mean IoU of the others"),
             _card(record, "pixel_accuracy", "Pixel accuracy"),
-            report.time_card(record),
+            reports.time_card(record),
         ],
         [
-            report.provenance(record, TITLES),
-            report.comparison(record, GROUPS, TITLES),
-            report.process(record, "Pixel accuracy while unlearning"),
+            reports.provenance(record, TITLES),
+            reports.comparison(record, GROUPS, TITLES),
+            reports.process(record, "Pixel accuracy while unlearning"),
             _class_by_class(record),
             _maps(record, examples),
         ],
@@ -82,7 +82,7 @@ def verdict(record: dict[str, Any]) -> Verdict:
         label, level = "Partly erased", "warning"
     elif lost > COST:
         label, level = "Erased at a cost", "bad" if lost > PARTLY else "warning"
-    said = f"IoU of {report.quoted(record)}: {number(left)} ({number(before['iou_f'])} before)"
+    said = f"IoU of {reports.quoted(record)}: {number(left)} ({number(before['iou_f'])} before)"
     reference = metric(record, "retrained", "miou_r")
     beside = "" if reference is None else f"; {number(reference)} retrained from scratch"
     said += f"; mean IoU of the other classes: {number(after['miou_r'])} ({number(before['miou_r'])} before{beside})."
@@ -100,32 +100,32 @@ def verdict(record: dict[str, Any]) -> Verdict:
     return Verdict(level, label, said, notes)
 
 
-def _card(record: dict[str, Any], name: str, title: str) -> report.Card:
-    return report.measure_card(record, name, title, TITLES)
+def _card(record: dict[str, Any], name: str, title: str) -> reports.Card:
+    return reports.measure_card(record, name, title, TITLES)
 
 
-def _class_by_class(record: dict[str, Any]) -> report.Section:
-    names, forgotten = [report.short(name) for name in record["dataset"]["class_names"]], record["forget"]["classes"]
-    absorbed = report.network_series(record, "absorbed_by", TITLES)
+def _class_by_class(record: dict[str, Any]) -> reports.Section:
+    names, forgotten = [reports.short(name) for name in record["dataset"]["class_names"]], record["forget"]["classes"]
+    absorbed = reports.network_series(record, "absorbed_by", TITLES)
     del absorbed["original"]
-    top = report.most_frequent({name: series.values for name, series in absorbed.items()})
+    top = reports.most_frequent({name: series.values for name, series in absorbed.items()})
     text = "What the test pixels of the erased class become."
     if "retrained_background" in absorbed:
         text += " The two references were told different things about them: nothing, or that they are background."
-    goes = report.bars("Where the erased pixels go", text, list(absorbed.values()), top, names, forgotten)
-    overlap = report.network_series(record, "per_class", TITLES)
-    shown = report.most_changed(overlap["original"].values, overlap["unlearned"].values, forgotten)
+    goes = reports.bars("Where the erased pixels go", text, list(absorbed.values()), top, names, forgotten)
+    overlap = reports.network_series(record, "per_class", TITLES)
+    shown = reports.most_changed(overlap["original"].values, overlap["unlearned"].values, forgotten)
     text = "✕ marks what was erased."
-    each = report.bars("IoU of each class", text, list(overlap.values()), shown, names, forgotten)
-    return report.Section("Class by class", [report.Figures([goes, each])])
+    each = reports.bars("IoU of each class", text, list(overlap.values()), shown, names, forgotten)
+    return reports.Section("Class by class", [reports.Figures([goes, each])])
 
 
-def _maps(record: dict[str, Any], examples: MapExamples) -> report.Section:
+def _maps(record: dict[str, Any], examples: MapExamples) -> reports.Section:
     """A row per image: image, truth, and each network's map; the erased class in its own strong colour."""
     if not len(examples.images):
-        return report.Section("Samples before and after", [])
+        return reports.Section("Samples before and after", [])
     names, forgotten = record["dataset"]["class_names"], record["forget"]["classes"]
-    networks = report.present(record, TITLES)
+    networks = reports.present(record, TITLES)
     palette = _palette(len(names), forgotten)
     rows = []
     for i, image in enumerate(examples.images):
@@ -137,9 +137,9 @@ def _maps(record: dict[str, Any], examples: MapExamples) -> report.Section:
         ]
         rows.append(PictureRow(pictures))
     used = sorted({*np.unique(examples.labels[examples.labels < len(names)]).tolist(), *forgotten})
-    keys = [report.Key(f"#{bytes(palette[c]).hex()}", report.mark(names[c], c in forgotten)) for c in used]
-    pictured = report.Pictures("Images", ["image", "truth", *networks.values()], rows)
-    return report.Section("Samples before and after", [report.Legend(keys), pictured])
+    keys = [reports.Key(f"#{bytes(palette[c]).hex()}", reports.mark(names[c], c in forgotten)) for c in used]
+    pictured = reports.Pictures("Images", ["image", "truth", *networks.values()], rows)
+    return reports.Section("Samples before and after", [reports.Legend(keys), pictured])
 
 
 def _palette(num_classes: int, forgotten: list[int]) -> np.ndarray:

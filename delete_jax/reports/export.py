@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from delete_jax.report.parts import Panel, Parts
-from delete_jax.report.style import COLORS, DIRECTIONS, MUTED, PAGE_COLORS, PANEL_WIDTH
+from delete_jax.reports.parts import Panel, Parts
+from delete_jax.reports.style import COLORS, DIRECTIONS, MUTED, PAGE_COLORS, PANEL_WIDTH
 
 if TYPE_CHECKING:
     from markupsafe import Markup

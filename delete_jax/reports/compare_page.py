@@ -17,12 +17,12 @@ from typing import NamedTuple
 import numpy as np
 
 from delete_jax.metrics import MEASURES, SHOWN, Measure, per_class, show
-from delete_jax.report.figures import MAX_BARS, most_changed
-from delete_jax.report.page import environment
-from delete_jax.report.record import ORIGINAL, RETRAINED
-from delete_jax.report.scatter import Chart, Spot, chart
-from delete_jax.report.style import COLORS, PAGE_COLORS
-from delete_jax.report.words import short
+from delete_jax.reports.figures import MAX_BARS, most_changed
+from delete_jax.reports.page import environment
+from delete_jax.reports.record import ORIGINAL, RETRAINED
+from delete_jax.reports.scatter import Chart, Spot, chart
+from delete_jax.reports.style import COLORS, PAGE_COLORS
+from delete_jax.reports.words import short
 from delete_jax.writing import making, writing
 
 REFERENCE, METHOD = "reference", "method"
@@ -124,7 +124,7 @@ def check_free(path: Path) -> None:
 
 def render_comparison(comparison: Comparison) -> str:
     """The whole HTML document."""
-    script = resources.files("delete_jax.report").joinpath("compare_page.js").read_text(encoding="utf-8")
+    script = resources.files("delete_jax.reports").joinpath("compare_page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     shown = _shown_classes(comparison)
     return environment().get_template("compare_page.html.jinja").render(

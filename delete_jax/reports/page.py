@@ -16,11 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from delete_jax.report import export
-from delete_jax.report.parts import Parts
-from delete_jax.report.record import check, plain
-from delete_jax.report.style import COLORS, DIRECTIONS, PAGE_COLORS, STYLE
-from delete_jax.report.words import quoted
+from delete_jax.reports import export
+from delete_jax.reports.parts import Parts
+from delete_jax.reports.record import check, plain
+from delete_jax.reports.style import COLORS, DIRECTIONS, PAGE_COLORS, STYLE
+from delete_jax.reports.words import quoted
 from delete_jax.writing import write_all
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def write_report(record: dict[str, Any], make_parts: Callable[[dict[str, Any]], 
     converted.
 
     Args:
-      record: the figures of the run, as `delete_jax.report.record` describes them.
+      record: the figures of the run, as `delete_jax.reports.record` describes them.
       make_parts: gets the record as plain JSON, checked, and says what the page shows.
       directory: made if it is missing.
 
@@ -83,7 +83,7 @@ def environment() -> jinja2.Environment:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("delete_jax.report", "."),
+        loader=jinja2.PackageLoader("delete_jax.reports", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

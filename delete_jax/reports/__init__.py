@@ -22,7 +22,7 @@ in `parts`; `common` makes those that most pages need:
 Importing it loads neither Matplotlib nor Jinja: they are loaded when a report is written.
 """
 
-from delete_jax.report.common import (
+from delete_jax.reports.common import (
     MeasureGroups,
     check_examples,
     class_table,
@@ -37,9 +37,9 @@ from delete_jax.report.common import (
     samples,
     time_card,
 )
-from delete_jax.report.figures import MAX_BARS, Series, bars, confusion, lines, most_changed, most_frequent
-from delete_jax.report.page import write_report
-from delete_jax.report.parts import (
+from delete_jax.reports.figures import MAX_BARS, Series, bars, confusion, lines, most_changed, most_frequent
+from delete_jax.reports.page import write_report
+from delete_jax.reports.parts import (
     Block,
     Card,
     Code,
@@ -66,9 +66,9 @@ from delete_jax.report.parts import (
     Text,
     Verdict,
 )
-from delete_jax.report.record import check_images, check_metrics, floats, metric, plain, present
-from delete_jax.report.style import COLORS, STYLE, network_colors
-from delete_jax.report.words import number, percent, quoted, seconds, short, word
+from delete_jax.reports.record import check_images, check_metrics, floats, metric, plain, present
+from delete_jax.reports.style import COLORS, STYLE, network_colors
+from delete_jax.reports.words import number, percent, quoted, seconds, short, word
 
 __all__ = [
     "COLORS",

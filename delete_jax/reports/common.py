@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from delete_jax.metrics import MEASURES, show
-from delete_jax.report.figures import MAX_BARS, Series, lines
-from delete_jax.report.parts import (
+from delete_jax.reports.figures import MAX_BARS, Series, lines
+from delete_jax.reports.parts import (
     Block,
     Card,
     Code,
@@ -29,9 +29,9 @@ from delete_jax.report.parts import (
     Table,
     Text,
 )
-from delete_jax.report.record import BY_NAME, ORIGINAL, RETRAINED, UNLEARNED, check_images, floats, metric, present
-from delete_jax.report.style import network_colors
-from delete_jax.report.words import faster, percent, quoted, seconds, setting, thousands
+from delete_jax.reports.record import BY_NAME, ORIGINAL, RETRAINED, UNLEARNED, check_images, floats, metric, present
+from delete_jax.reports.style import network_colors
+from delete_jax.reports.words import faster, percent, quoted, seconds, setting, thousands
 
 MeasureGroups = Mapping[str, Sequence[str]]
 """A group's title -> names of measures (`delete_jax.metrics.MEASURES`)."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from delete_jax.report.parts import Panel
-from delete_jax.report.record import floats
-from delete_jax.report.style import COLORS, INK, PANEL_WIDTH
-from delete_jax.report.words import number, percent, short
+from delete_jax.reports.parts import Panel
+from delete_jax.reports.record import floats
+from delete_jax.reports.style import COLORS, INK, PANEL_WIDTH
+from delete_jax.reports.words import number, percent, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

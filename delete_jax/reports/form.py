@@ -63,7 +63,7 @@ def check_form(value: Any, form: Any, where: str) -> None:
       ValueError: names the first part that has another form.
 
     Examples:
-      >>> from delete_jax.report.form import COUNT, STRING, check_form
+      >>> from delete_jax.reports.form import COUNT, STRING, check_form
       >>> check_form({"name": "digits", "sizes": [5, 3]}, {"name": STRING, "sizes": [COUNT], "digest?": STRING}, "dataset")
     """
     if isinstance(form, Maybe):

@@ -28,7 +28,7 @@ import numpy as np
 
 from delete_jax.given import shown
 from delete_jax.metrics import MEASURES, look_up
-from delete_jax.report.form import COUNT, NUMBER, SETTING, STRING, Maybe, check_form
+from delete_jax.reports.form import COUNT, NUMBER, SETTING, STRING, Maybe, check_form
 
 ORIGINAL, RETRAINED, UNLEARNED = "original", "retrained", "unlearned"
 BY_NAME: Mapping[str, str] = MappingProxyType({})  # titles of networks: they are called by their names
@@ -57,7 +57,7 @@ FORM = {
     "history?": COLUMNS,
     "curve?": COLUMNS,
 }
-"""What every page, and every comparison, reads (`delete_jax.report.form`)."""
+"""What every page, and every comparison, reads (`delete_jax.reports.form`)."""
 
 
 def plain(value: Any, where: str = "record") -> Any:

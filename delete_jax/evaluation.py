@@ -1,0 +1,298 @@
+"""Evidence for any network: what networks predict and still know of erased classes, side by side, as a table and as a page."""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import json
+import os
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from delete_jax import metrics
+from delete_jax.class_names import class_names as as_class_names
+from delete_jax.data import Dataset, Split, forget_remain, split_digest
+from delete_jax.given import array, listed, shown
+from delete_jax.identity import digest
+from delete_jax.loop import Result
+from delete_jax.metrics.table import find
+from delete_jax.model import Model, Variables
+from delete_jax.network_check import as_is, check_answers, check_network
+from delete_jax.parallel import outside_meshes
+from delete_jax.reports import Examples, plain, write_report
+from delete_jax.streams import as_images, check_forget, check_samples
+from delete_jax.tasks import TASKS
+from delete_jax.tasks.base import ORIGINAL, RETRAINED, UNLEARNED, Data
+from delete_jax.tasks.evidence import Evidence, Subject, side_by_side
+from delete_jax.tasks.figures import ALWAYS, ANSWERS, choose_examples, measure, nearest_class
+
+if TYPE_CHECKING:
+    import chex
+
+PAGE = ("report.html", "report.png", "report.json")
+
+
+class Evaluation(Mapping[str, dict[str, Any]]):
+    """The measures of several networks: `evaluation["unlearned"]["acc_ft"]`. Printed, it is a table.
+
+    Attributes:
+      networks: their names, in the order given.
+      notes: what could not be measured, and why, one line each.
+      record: everything that a report says, as plain data (`delete_jax.reports.record`).
+      examples: the test images that a report shows.
+    """
+
+    def __init__(self, record: dict[str, Any], examples: Examples, measured: Sequence[str], notes: Sequence[str]):
+        self.record, self.examples, self.notes = record, examples, list(notes)
+        self.networks = list(record["networks"])
+        self._measured = list(measured)
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        if name not in self.networks:
+            raise KeyError(f"{name!r} is no network of this evaluation: there are {', '.join(self.networks)}")
+        return self.record["networks"][name]["metrics"]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.networks)
+
+    def __len__(self) -> int:
+        return len(self.networks)
+
+    def _rows(self) -> list[list[str]]:
+        """The cells of the table: a row for each measure that some network has, under the networks' names."""
+        rows = [["", *self.networks]]
+        for row in map(find, self._measured):
+            values = [metrics.look_up(self[name], row.name) for name in self]
+            if any(value is not None for value in values):
+                rows.append([row.heading, *(metrics.show(value, row.show) for value in values)])
+        return rows
+
+    def __str__(self) -> str:
+        rows = self._rows()
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = [
+            "  ".join(
+                [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+            )
+            for row in rows
+        ]
+        return "\n".join([*(line.rstrip() for line in lines), *(f"note: {note}" for note in self.notes)])
+
+    def __repr__(self) -> str:
+        return f"Evaluation({', '.join(self.networks)}; {len(self._measured)} measures)"
+
+    def to_markdown(self) -> str:
+        """The table as Markdown; arrows say which direction is better."""
+        head, *rows = self._rows()
+        lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def to_json(self) -> str:
+        """The record as JSON: every measure of every network, with what was erased and from what; NaN becomes null."""
+        return json.dumps(plain(self.record), indent=1, ensure_ascii=False, allow_nan=False)
+
+
+@outside_meshes
+def evaluate(
+    model: Model,
+    networks: Mapping[str, Variables | Result],
+    *,
+    train: tuple[Any, Any],
+    test: tuple[Any, Any],
+    forget: int | str | Iterable[int | str],
+    preprocess: Callable[[chex.Array], chex.Array] | None = None,
+    class_names: Sequence[str] | Mapping[Any, Any] | None = None,
+    measures: Iterable[str] | None = None,
+) -> Evaluation:
+    """Measures networks after unlearning, side by side: what they predict, and what is left of the erased classes.
+
+    Works for a network of any framework: Linen, NNX, PyTorch, Keras or plain functions. Features are read through the kernel of its
+    last layer. Nothing is trained but the small probes and attacks that a measure asks for.
+
+    Args:
+      model: from `models.from_linen`, `from_nnx`, `from_torch`, `from_keras`, or `Model(apply=..., apply_train=...)`.
+      networks: variables, or `Result`s of `unlearn`, by name. "original" is the network before, and is needed; "unlearned" the
+        one after; "retrained" one that was trained without the classes, which makes distances and gaps to it. Any further names.
+      train, test: images `[n, h, w, c]` and labels int `[n]` of all classes, as for `unlearn`.
+      forget: the erased classes: numbers, or names if `class_names` are given.
+      preprocess: maps stored images to the network's input.
+      class_names: the name of class i at position i, or a dict (see `class_names.class_names`).
+      measures: names of `metrics.MEASURES`, in addition to those of every report.
+
+    Returns:
+      An `Evaluation`. `print` shows its table; `evaluation["unlearned"]["acc_ft"]` is one value.
+
+    Raises:
+      ValueError: an argument is invalid, or a measure that was asked for cannot be computed; one line says which.
+
+    Examples:
+      A linear network that predicts the brightest of four pixels, and what unlearning makes of it:
+
+      >>> import numpy as np
+      >>> import delete_jax as dj
+      >>> apply = lambda variables, x: x.reshape(len(x), -1) @ variables["params"]["w"]
+      >>> model = dj.Model(apply, lambda variables, x, key: (apply(variables, x), variables))
+      >>> original = {"params": {"w": 4 * np.eye(4, dtype=np.float32)}}
+      >>> labels = np.arange(64) % 4
+      >>> images = np.eye(4, dtype=np.float32)[labels].reshape(64, 2, 2, 1)
+      >>> unlearned = dj.unlearn(model, original, images, labels, forget=[3], lr=0.1, epochs=40)
+      >>> networks = {"original": original, "unlearned": unlearned}
+      >>> found = dj.evaluate(model, networks, train=(images, labels), test=(images, labels), forget=[3])
+      >>> found["original"]["acc_ft"], found["unlearned"]["acc_ft"], found["unlearned"]["acc_rt"]
+      (1.0, 0.0, 1.0)
+    """
+    results = _as_results(networks)
+    splits, num_classes = _splits(model, results, train, test, preprocess or as_is)
+    names = tuple(map(str, range(num_classes))) if class_names is None else as_class_names(class_names, num_classes)
+    erased = check_forget(forget, num_classes, None if class_names is None else names)
+    asked = [find(name).name for name in listed(() if measures is None else measures, "measures")]
+    train_split, test_split = splits
+    nothing = np.zeros(1, np.float32)
+    dataset = Dataset(
+        "given samples", train_split, Split(*(part[:0] for part in train_split)), test_split, names, nothing, nothing
+    )
+    found = side_by_side(Subject(model, preprocess or as_is, Data(dataset, erased)), results, Evidence)
+    notes: list[str] = []
+    always: tuple[str, ...] = ALWAYS
+    try:
+        _ = found[ORIGINAL].kernel
+    except ValueError as error:
+        always = ANSWERS
+        notes.append(f"nothing inside the networks is measured: {error}")
+    measured = metrics.with_gaps((*always, *asked))
+    figures = {name: measure(evidence, (*always, *asked)) for name, evidence in found.items()}
+    after = found.get(UNLEARNED, found[next(reversed(found))])
+    examples = choose_examples(dataset, erased, found[ORIGINAL].test, after.test)
+    record = _record(dataset, erased, results, figures) | nearest_class(after)
+    return Evaluation(record, examples._replace(images=_as_bytes(examples.images)), measured, notes)
+
+
+def report(evaluation: Evaluation, path: str | os.PathLike) -> None:
+    """Writes the page of an evaluation: the verdict, what is left, each class, samples and limits. `report.json` and `report.png` lie
+    beside it.
+
+    Args:
+      evaluation: of `evaluate`, with a network called "unlearned".
+      path: `FOLDER/report.html`, or the folder. Existing files of these names are replaced.
+
+    Raises:
+      ValueError: there is no unlearned network, or the path is no page of that name.
+      OSError: the files cannot be written.
+
+    Examples:
+      >>> import delete_jax as dj
+      >>> dj.report(evaluation, "erased/report.html")  # doctest: +SKIP
+    """
+    if not isinstance(evaluation, Evaluation):
+        raise ValueError(f"report needs what delete_jax.evaluate returns, got {shown(evaluation)}")
+    if UNLEARNED not in evaluation:
+        raise ValueError(
+            f"a report is about a network called {UNLEARNED!r}: this evaluation has {', '.join(evaluation)}"
+        )
+    path = Path(path)
+    if path.suffix and path.name != PAGE[0]:
+        raise ValueError(f"{path}: the page is called {PAGE[0]}; give FOLDER/{PAGE[0]}, or the folder")
+    page = importlib.import_module(next(iter(TASKS.values())).page)
+    write_report(
+        evaluation.record, lambda record: page.parts(record, evaluation.examples), path.parent if path.suffix else path
+    )
+
+
+def _as_results(networks: Any) -> dict[str, Result]:
+    if not isinstance(networks, Mapping) or not all(isinstance(name, str) and name for name in networks):
+        raise ValueError(f'networks must be a dict such as {{"original": v0, "unlearned": v1}}, got {shown(networks)}')
+    if ORIGINAL not in networks or len(networks) < 2:
+        raise ValueError(
+            f"networks needs {ORIGINAL!r}, the network before, and at least another one, such as {UNLEARNED!r}; got "
+            f"{', '.join(networks) or 'none'}"
+        )
+    found = {name: value if isinstance(value, Result) else Result(value, [], []) for name, value in networks.items()}
+    order = [ORIGINAL, *(name for name in found if name != ORIGINAL)]
+    return {name: found[name] for name in order}
+
+
+def _splits(
+    model: Model, results: Mapping[str, Result], train: Any, test: Any, preprocess: Callable
+) -> tuple[tuple[Split, Split], int]:
+    """Both splits, checked against every network, and the number of classes."""
+    splits = []
+    num_classes = 0
+    for what, given in (("train", train), ("test", test)):
+        if not isinstance(given, (tuple, list)) or len(given) != 2:
+            raise ValueError(f"{what} must be (images, labels), got {shown(given)}")
+        images, labels = as_images(given[0]), array(given[1], f"labels of {what}")
+        for name, result in results.items():
+            try:
+                num_classes = check_network(model, result.variables, images, preprocess, labels)
+            except ValueError as error:
+                raise ValueError(f"{what}, network {name!r}: {error}") from error
+        if labels.ndim != 1:
+            raise ValueError(f"{what}: evaluate is for one label for each image, got label maps {labels.shape}")
+        try:
+            check_samples(images, labels, num_classes)
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}") from error
+        splits.append(Split(images, labels.astype(np.int32)))
+    for result in results.values():
+        check_answers(model, result.variables, splits[0].images, preprocess)
+    return (splits[0], splits[1]), num_classes
+
+
+def _record(
+    dataset: Dataset, erased: tuple[int, ...], results: Mapping[str, Result], figures: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """What a report says, as far as samples and networks tell it."""
+    unlearned, retrained = results.get(UNLEARNED), results.get(RETRAINED)
+    seconds = unlearned.seconds or None if unlearned else None
+    retraining = retrained.seconds or None if retrained else None
+    samples = forget_remain(dataset.train, erased)[0]
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "delete_jax")
+    return {
+        "format": 1,
+        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "command": "delete_jax.evaluate",
+        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
+        "device": f"{jax.devices()[0].device_kind} × {jax.device_count()}, {os.cpu_count()} CPU cores",
+        "dataset": {
+            "name": dataset.name,
+            "digest": dataset.digest,
+            "num_train": len(dataset.train.labels),
+            "num_test": len(dataset.test.labels),
+            "class_names": list(dataset.class_names),
+        },
+        "forget": {
+            "classes": list(erased),
+            "names": [dataset.class_names[class_] for class_ in erased],
+            "num_samples": len(samples.labels),
+            "digest": split_digest(samples),
+        },
+        "model": {
+            "name": "a network given to evaluate",
+            "num_parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(results[ORIGINAL].variables["params"])),
+        },
+        "method": {"name": "not stated", **({"lr": unlearned.lr} if unlearned and unlearned.lr is not None else {})},
+        "networks": {
+            name: {"digest": digest(result.variables), "source": result.source, "metrics": figures[name]}
+            for name, result in results.items()
+        },
+        "cost": {
+            "retrain_seconds": retraining,
+            "unlearn_seconds": seconds,
+            "speedup": retraining / seconds if retraining and seconds else None,
+        },
+    }
+
+
+def _as_bytes(images: np.ndarray) -> np.ndarray:
+    """Images as a page can show them: uint8 as they are, floats from their smallest to their largest value."""
+    images = np.asarray(images)
+    if images.dtype == np.uint8 or not images.size:
+        return images.astype(np.uint8)
+    low, high = float(images.min()), float(images.max())
+    return np.round(255 * (images.astype(np.float64) - low) / max(high - low, 1e-12)).astype(np.uint8)
