@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from delete_jax.model import Model as Model
     from delete_jax.options import Options as Options
     from delete_jax.predict import NonFiniteError as NonFiniteError
+    from delete_jax.studies import Study as Study
+    from delete_jax.studies import study as study
     from delete_jax.sweeping import Request as Request
     from delete_jax.sweeping import sweep as sweep
     from delete_jax.unlearning import unlearn as unlearn
@@ -40,8 +42,10 @@ _PLACES = {
     "Request": "sweeping",
     "Result": "loop",
     "Store": "loop",
+    "Study": "studies",
     "evaluate": "evaluation",
     "report": "evaluation",
+    "study": "studies",
     "sweep": "sweeping",
     "unlearn": "unlearning",
 }

@@ -10,7 +10,7 @@ import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -148,29 +148,70 @@ def evaluate(
       (1.0, 0.0, 1.0)
     """
     results = _as_results(networks)
-    splits, num_classes = _splits(model, results, train, test, preprocess or as_is)
-    names = tuple(map(str, range(num_classes))) if class_names is None else as_class_names(class_names, num_classes)
-    erased = check_forget(forget, num_classes, None if class_names is None else names)
+    splits, num_classes = given_splits(model, results, train, test, preprocess or as_is)
+    erased = check_forget(forget, num_classes, class_names)
     asked = [find(name).name for name in listed(() if measures is None else measures, "measures")]
-    train_split, test_split = splits
+    evidence = evidence_of(model, results, splits, erased, preprocess or as_is, class_names)
+    figures = {name: evidence.measured(name, asked) for name in results}
+    before, after = evidence.networks[ORIGINAL], evidence.networks.get(UNLEARNED, [*evidence.networks.values()][-1])
+    examples = choose_examples(evidence.dataset, erased, before.test, after.test)
+    record = _record(evidence.dataset, erased, results, figures) | nearest_class(after)
+    shown_images = examples._replace(images=_as_bytes(examples.images))
+    return Evaluation(record, shown_images, metrics.with_gaps((*evidence.always, *asked)), evidence.notes)
+
+
+class Beside(NamedTuple):
+    """Networks beside each other, on the same samples.
+
+    networks: the evidence on each, by name. always: the measures that can be taken of all of them. notes: why others cannot.
+    """
+
+    subject: Subject
+    networks: dict[str, Evidence]
+    always: tuple[str, ...]
+    notes: list[str]
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.subject.data.dataset
+
+    def measured(self, name: str, asked: Sequence[str]) -> dict[str, Any]:
+        """The measures of a network, those that were asked for among them."""
+        return measure(self.networks[name], (*self.always, *asked))
+
+    def beside(self, result: Result, asked: Sequence[str]) -> dict[str, Any]:
+        """The measures of a further network, beside the original and the retrained one."""
+        references = (self.networks.get(name) for name in (ORIGINAL, RETRAINED))
+        return measure(Evidence(self.subject, result, *references), (*self.always, *asked))
+
+
+def evidence_of(
+    model: Model,
+    results: Mapping[str, Result],
+    splits: tuple[Split, Split],
+    erased: tuple[int, ...],
+    preprocess: Callable[[chex.Array], chex.Array],
+    class_names: Sequence[str] | Mapping[Any, Any] | None,
+) -> Beside:
+    """The evidence on networks that have passed all checks (`given_splits`); arguments as for `evaluate`."""
+    k = check_network(model, results[ORIGINAL].variables, splits[0].images, preprocess)
+    names = tuple(map(str, range(k))) if class_names is None else as_class_names(class_names, k)
     nothing = np.zeros(1, np.float32)
-    dataset = Dataset(
-        "given samples", train_split, Split(*(part[:0] for part in train_split)), test_split, names, nothing, nothing
-    )
-    found = side_by_side(Subject(model, preprocess or as_is, Data(dataset, erased)), results, Evidence)
-    notes: list[str] = []
-    always: tuple[str, ...] = ALWAYS
+    none = Split(*(part[:0] for part in splits[0]))
+    dataset = Dataset("given samples", splits[0], none, splits[1], names, nothing, nothing)
+    subject = Subject(model, preprocess, Data(dataset, erased))
+    networks = side_by_side(subject, dict(results), Evidence)
     try:
-        _ = found[ORIGINAL].kernel
+        _ = networks[ORIGINAL].kernel
     except ValueError as error:
-        always = ANSWERS
-        notes.append(f"nothing inside the networks is measured: {error}")
-    measured = metrics.with_gaps((*always, *asked))
-    figures = {name: measure(evidence, (*always, *asked)) for name, evidence in found.items()}
-    after = found.get(UNLEARNED, found[next(reversed(found))])
-    examples = choose_examples(dataset, erased, found[ORIGINAL].test, after.test)
-    record = _record(dataset, erased, results, figures) | nearest_class(after)
-    return Evaluation(record, examples._replace(images=_as_bytes(examples.images)), measured, notes)
+        return Beside(subject, networks, ANSWERS, [f"nothing inside the networks is measured: {error}"])
+    return Beside(subject, networks, ALWAYS, [])
+
+
+def flat(figures: Mapping[str, Any]) -> dict[str, float]:
+    """The measures of a network by the names of `metrics.MEASURES`, without what is nested or for pictures."""
+    found = {name: metrics.look_up(figures, name) for name in metrics.MEASURES}
+    return {name: float(value) for name, value in found.items() if isinstance(value, (int, float))}
 
 
 def report(evaluation: Evaluation, path: str | os.PathLike) -> None:
@@ -217,7 +258,7 @@ def _as_results(networks: Any) -> dict[str, Result]:
     return {name: found[name] for name in order}
 
 
-def _splits(
+def given_splits(
     model: Model, results: Mapping[str, Result], train: Any, test: Any, preprocess: Callable
 ) -> tuple[tuple[Split, Split], int]:
     """Both splits, checked against every network, and the number of classes."""

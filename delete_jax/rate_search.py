@@ -26,6 +26,11 @@ LEAST_LIMIT = 0.01
 ask for ten times the rate at which the class is no longer anybody's answer."""
 DRAWS, CHUNK = 4, 512
 
+
+class NoRateError(ValueError):
+    """No rate erases the samples that were held out; the message says how near the best came."""
+
+
 Predict = Callable[[Variables, np.ndarray], np.ndarray]
 
 
@@ -75,7 +80,7 @@ def find_rate(train: Callable[[float], Trained], judge: Callable[[Trained], Row]
       fewer than 0.5 % are answered with them is too little to ask of a few dozen samples: then 1 to 3 % of new ones are.)
 
     Raises:
-      ValueError: no rate does.
+      NoRateError: no rate does.
     """
     rows: list[Row] = []
     for lr in RATES:
@@ -86,7 +91,7 @@ def find_rate(train: Callable[[float], Trained], judge: Callable[[Trained], Row]
         if rows[-1]["above"] <= LEFT:
             return rows
     best = min(rows, key=lambda row: (row["above"], row["probability"]))
-    raise ValueError(
+    raise NoRateError(
         f"lr={AUTO!r}: {method} erases the held-out forget samples at no rate from {RATES[0]:g} to {rows[-1]['lr']:g} (at best "
         f"{best['above']:.1%} of them are left above the limit, at {best['lr']:g}): give more epochs or samples, "
         "batch_norm='frozen', or a number"

@@ -55,6 +55,10 @@ MAY_IMPORT = {
         "class_names", "data", "given", "identity", "loop", "metrics", "model", "network_check", "parallel", "reports", "streams",
         "tasks",
     },
+    "studies": {
+        "evaluation", "given", "identity", "loop", "methods", "metrics", "model", "network_check", "options", "parallel",
+        "rate_search", "streams", "tasks", "traced", "unlearning", "writing",
+    },
     "config": {"data", "given", "methods", "models", "nearest", "options", "parallel", "step", "streams", "tasks"},
     "run": {
         "checkpoint", "class_names", "config", "data", "given", "identity", "loop", "methods", "metrics", "model", "models", "nearest", "network_check", "options",

@@ -1,0 +1,378 @@
+"""Several methods, requests and seeds on one network, measured alike: the table of a paper, with mean and standard deviation."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from delete_jax import metrics
+from delete_jax.evaluation import evidence_of, flat, given_splits
+from delete_jax.given import integer, listed, shown
+from delete_jax.identity import IdentityError, describe_method, differences, digest
+from delete_jax.loop import NonFiniteError, Result
+from delete_jax.methods import Method, as_method
+from delete_jax.metrics.measure import SHOWN, Measure
+from delete_jax.metrics.table import find
+from delete_jax.model import Model, Variables
+from delete_jax.network_check import as_is
+from delete_jax.options import AUTO, Options, rate
+from delete_jax.parallel import outside_meshes
+from delete_jax.rate_search import NoRateError
+from delete_jax.streams import check_forget
+from delete_jax.tasks.base import ORIGINAL, RETRAINED
+from delete_jax.tasks.figures import ALWAYS
+from delete_jax.traced import functions
+from delete_jax.unlearning import unlearn
+from delete_jax.writing import writing
+
+if TYPE_CHECKING:
+    import optax
+
+SHOWN_FIRST = ("acc_ft", "acc_rt", "residual_auc", "residual_auc_gap", "probe_10", "probe_10_gap")
+"""The columns of every table, as far as they were measured; those that were asked for follow, then the time."""
+SECONDS = "seconds"
+
+
+class Study(NamedTuple):
+    """The results of a study. Printed, it is a table: a row for each method, mean ± standard deviation over seeds.
+
+    A cell's value is the mean over the requests; the deviation is that of these means over the seeds.
+
+    Attributes:
+      cells: one dict for each method, request and seed: `method`, `forget`, `seed`, `metrics` by the names of `metrics.MEASURES`,
+        `lr` and `seconds`. Where a training diverged or no rate erases, there are no metrics, and `failed` says why.
+      references: the same of the original and the retrained network, for each request.
+      measures: the names of the columns.
+    """
+
+    cells: list[dict[str, Any]]
+    references: list[dict[str, Any]]
+    measures: list[str]
+
+    def __repr__(self) -> str:
+        return f"Study({len(self.methods)} methods, {len(self.cells)} cells)"
+
+    @property
+    def methods(self) -> list[str]:
+        """The names of the rows, in their order."""
+        return list(dict.fromkeys(cell["method"] for cell in [*self.references, *self.cells]))
+
+    def values(self, method: str, measure: str) -> list[float]:
+        """A measure of one row, one value for each seed: the mean over the requests; none where a cell failed."""
+        cells = [cell for cell in [*self.references, *self.cells] if cell["method"] == method]
+        by_seed: dict[int, list[float | None]] = {}
+        for cell in cells:
+            value = cell.get(SECONDS) if measure == SECONDS else cell["metrics"].get(measure)
+            by_seed.setdefault(cell["seed"], []).append(value)
+        whole = [values for values in by_seed.values() if all(value is not None for value in values)]
+        return [float(np.mean(values)) for values in whole] if len(whole) == len(by_seed) else []  # type: ignore[arg-type]
+
+    def _table(self) -> tuple[list[str], list[tuple[str, list[tuple[str, str]]]]]:
+        """Headings, and for each row its name and its cells as (mean, deviation) in words."""
+        rows = [find(name) for name in self.measures]
+        columns = [row for row in rows if any(self.values(method, row.name) for method in self.methods)]
+        heads = [f"{row.heading}{_unit(row)}" for row in columns]
+        return heads, [
+            (method, [_cell(self.values(method, row.name), row) for row in columns]) for method in self.methods
+        ]
+
+    def _lines(self, between: str) -> list[list[str]]:
+        heads, rows = self._table()
+        found = [
+            [name, *(f"{mean}{between}{deviation}" if deviation else mean for mean, deviation in cells)]
+            for name, cells in rows
+        ]
+        return [["", *heads], *found]
+
+    def __str__(self) -> str:
+        lines = self._lines(" ± ")
+        widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+        pairs = [zip(line[1:], widths[1:], strict=True) for line in lines]
+        return "\n".join(
+            "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in pair)]).rstrip()
+            for line, pair in zip(lines, pairs, strict=True)
+        )
+
+    def to_markdown(self) -> str:
+        """The table as Markdown."""
+        head, *rows = self._lines(" ± ")
+        lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def to_latex(self) -> str:
+        """The table as a LaTeX tabular of the package booktabs."""
+        arrows = {
+            "↓": r"$\downarrow$",
+            "↑": r"$\uparrow$",
+            "→": r"$\to$",
+            "%": r"\%",
+            "_": r"\_",
+            "–": "--",
+            "−": "$-$",
+        }
+
+        def text(cell: str) -> str:
+            return "".join(arrows.get(letter, letter) for letter in cell)
+
+        head, *rows = self._lines(r" $\pm$ ")
+        lines = [" & ".join(map(text, line)) + r" \\" for line in [head, *rows]]
+        form = "l" + "r" * (len(head) - 1)
+        return "\n".join(
+            [
+                rf"\begin{{tabular}}{{{form}}}",
+                r"\toprule",
+                lines[0],
+                r"\midrule",
+                *lines[1:],
+                r"\bottomrule",
+                r"\end{tabular}",
+            ]
+        )
+
+    def to_csv(self) -> str:
+        """Every cell as a line of CSV: method, forget, seed, lr, seconds, then each measure as a plain number."""
+        cells = [*self.references, *self.cells]
+        names = list(dict.fromkeys(name for cell in cells for name in cell["metrics"]))
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["method", "forget", "seed", "lr", SECONDS, *names])
+        for cell in cells:
+            about = [
+                cell["method"],
+                " ".join(map(str, cell["forget"])),
+                cell["seed"],
+                cell.get("lr"),
+                cell.get(SECONDS),
+            ]
+            writer.writerow([*about, *(cell["metrics"].get(name) for name in names)])
+        return file.getvalue()
+
+
+def _unit(row: Measure) -> str:
+    return {"percent": " (%)", "points": " (points)"}.get(row.show, "")
+
+
+def _cell(values: Sequence[float], row: Measure) -> tuple[str, str]:
+    if not values or not np.isfinite(values).all():
+        return "–", ""
+    how = SHOWN[row.show]
+    scaled = how.factor * np.array(values)
+    deviation = f"{scaled.std(ddof=1):.{how.digits}f}" if len(values) > 1 else ""
+    return f"{scaled.mean():.{how.digits}f}".replace("-", "−"), deviation
+
+
+@outside_meshes
+def study(
+    model: Model,
+    variables: Variables,
+    *,
+    train: tuple[Any, Any],
+    test: tuple[Any, Any],
+    forget: Iterable[Any],
+    methods: Iterable[Method | str],
+    seeds: int | Iterable[int] = 3,
+    lr: float | str | Mapping[str, float | str] = AUTO,
+    epochs: int = 5,
+    batch_size: int = 128,
+    batch_norm: str = "train",
+    preprocess: Callable[[jax.Array], jax.Array] | None = None,
+    augment: Callable[..., Any] | None = None,
+    tx: optax.GradientTransformation | None = None,
+    parallel: str = "auto",
+    class_names: Sequence[str] | Mapping[Any, Any] | None = None,
+    measures: Iterable[str] | None = None,
+    retrained: Variables | Sequence[Variables] | None = None,
+    store: str | os.PathLike | None = None,
+) -> Study:
+    """Unlearns every request by every method with every seed, and measures each result as `evaluate` does.
+
+    Args:
+      model, variables: the original network, as for `unlearn`.
+      train, test: images `[n, h, w, c]` and labels int `[n]` of all classes.
+      forget: a list of requests, each a class or a list of classes, by number or, with `class_names`, by name.
+      methods: of `delete_jax.methods`, or their names. Each must have a name of its own.
+      seeds: how many, or which.
+      lr: the rate; "auto" finds it for each request and seed (`unlearn`); or a dict with one for each method, by name.
+      epochs, batch_size, batch_norm, preprocess, augment, tx, parallel, class_names: as for `unlearn`, the same for all methods.
+      measures: names of `metrics.MEASURES`, in addition to those of every report.
+      retrained: the network that was trained without the classes: for each request one, in their order. Distances and gaps are to it.
+      store: a folder. Finished cells are kept there; the same call goes on with the others. One process at a time.
+
+    Returns:
+      A `Study`: `print` shows its table; `to_markdown`, `to_latex`, `to_csv`.
+
+    Raises:
+      ValueError: an argument is invalid; found before anything is trained.
+      IdentityError: the folder holds the cells of another study.
+
+    Examples:
+      >>> import numpy as np
+      >>> import delete_jax as dj
+      >>> apply = lambda variables, x: x.reshape(len(x), -1) @ variables["params"]["w"]
+      >>> model = dj.Model(apply, lambda variables, x, key: (apply(variables, x), variables))
+      >>> variables = {"params": {"w": 4 * np.eye(4, dtype=np.float32)}}
+      >>> labels = np.arange(64) % 4
+      >>> images = np.eye(4, dtype=np.float32)[labels].reshape(64, 2, 2, 1)
+      >>> samples = {"train": (images, labels), "test": (images, labels)}
+      >>> table = dj.study(model, variables, **samples, forget=[3], methods=["delete"], seeds=2, lr=0.1, epochs=40)
+      >>> table.values("original", "acc_ft"), table.values("delete", "acc_ft")
+      ([1.0], [0.0, 0.0])
+    """
+    chosen = [as_method(method) for method in _list(methods, "methods")]
+    names = [method.name for method in chosen]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"methods has {twice[0]} several times: give each a name of its own, method._replace(name=…)")
+    rates = _rates(lr, names)
+    numbers = (
+        list(range(integer("seeds", seeds, 1)))
+        if not isinstance(seeds, Iterable)
+        else [integer("a seed", seed, 0, 2**32 - 1) for seed in seeds]
+    )
+    before = Result(variables, [], [])
+    splits, num_classes = given_splits(model, {ORIGINAL: before}, train, test, preprocess or as_is)
+    requests = [check_forget(request, num_classes, class_names) for request in _list(forget, "forget")]
+    references = _references(retrained, requests)
+    asked = [find(name).name for name in listed(() if measures is None else measures, "measures")]
+    shared: dict[str, Any] = {
+        "epochs": epochs, "batch_size": batch_size, "batch_norm": batch_norm, "preprocess": preprocess, "augment": augment, "tx": tx,
+        "parallel": parallel,
+    }  # fmt: skip
+    options = Options(**shared)
+    cells = _Cells(store, lambda: _identity(model, variables, splits, references, options, asked))
+    found: list[dict[str, Any]] = []
+    known: list[dict[str, Any]] = []
+    for request, reference in zip(requests, references, strict=True):
+        networks = {ORIGINAL: before} | ({RETRAINED: Result(reference, [], [])} if reference is not None else {})
+        evidence = evidence_of(model, networks, splits, request, preprocess or as_is, class_names)
+        for name in networks:
+            make = lambda name=name: {"metrics": flat(evidence.measured(name, asked))}  # noqa: E731
+            known.append(cells.get({"method": name, "forget": list(request), "seed": 0}, make))
+        for method in chosen:
+            own = functions(model, variables, method, splits[0].images, options).get("method")
+            for seed in numbers:
+                about = {"method": method.name, "forget": list(request), "seed": seed}
+                key = {**about, "rate": rates[method.name], "described": describe_method(method), "code": own}
+
+                def make(method=method, seed=seed) -> dict[str, Any]:
+                    try:
+                        result = unlearn(
+                            model,
+                            variables,
+                            *splits[0],
+                            forget=request,
+                            method=method,
+                            lr=rates[method.name],
+                            seed=seed,
+                            **shared,
+                        )
+                    except (NonFiniteError, NoRateError) as error:
+                        return {"metrics": {}, "failed": str(error)}
+                    return {"metrics": flat(evidence.beside(result, asked)), "lr": result.lr, SECONDS: result.seconds}
+
+                found.append(cells.get(about, make, key))
+    shown_names = [*SHOWN_FIRST, *metrics.with_gaps(asked), SECONDS]
+    return Study(found, known, list(dict.fromkeys(shown_names)))
+
+
+def _list(given: Any, name: str) -> list[Any]:
+    if isinstance(given, (str, bytes, Mapping, Method)) or not isinstance(given, Iterable):
+        raise ValueError(f"{name} must be a list, got {shown(given)}")
+    if not (found := list(given)):
+        raise ValueError(f"{name} is empty: give at least one")
+    return found
+
+
+def _rates(lr: Any, names: Sequence[str]) -> dict[str, float | str]:
+    given = dict(lr) if isinstance(lr, Mapping) else dict.fromkeys(names, lr)
+    if wrong := [name for name in [*names, *given] if (name in names) != (name in given)]:
+        raise ValueError(f"lr must have a rate for each method, {', '.join(names)}, and no other: {shown(wrong[0])}")
+    return {name: AUTO if isinstance(value, str) and value == AUTO else rate(value) for name, value in given.items()}
+
+
+def _references(retrained: Any, requests: Sequence[tuple[int, ...]]) -> list[Variables | None]:
+    if retrained is None:
+        return [None] * len(requests)
+    given: list[Any] = [retrained] if isinstance(retrained, Mapping) else _list(retrained, "retrained")
+    if len(given) != len(requests):
+        raise ValueError(
+            f"retrained must have a network for each request: {len(given)} for {len(requests)} requests; a network that was trained "
+            "without one class is no reference for another"
+        )
+    return given
+
+
+def _identity(
+    model: Model, variables: Variables, splits: Any, references: Sequence[Any], options: Options, asked: Sequence[str]
+) -> dict[str, Any]:
+    """What the cells of a store are of, as JSON has it."""
+    given = functions(model, variables, as_method(None), splits[0].images, options)
+    settings = {name: getattr(options, name) for name in ("epochs", "batch_size", "batch_norm")}
+    return {
+        "original": digest(variables),
+        "samples": [digest(split._asdict()) for split in splits],
+        "retrained": [None if reference is None else digest(reference) for reference in references],
+        "settings": settings,
+        "measures": [*ALWAYS, *asked],
+        "functions": given,
+    }
+
+
+class _Cells:
+    """Finished cells, by what they are of: in memory, and in a folder where there is one."""
+
+    def __init__(self, store: str | os.PathLike | None, identity: Callable[[], dict[str, Any]]):
+        self.path = None if store is None else Path(store).expanduser() / "cells.jsonl"
+        self.kept: dict[str, dict[str, Any]] = {}
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        mine = json.loads(json.dumps(identity()))
+        if not self.path.exists():
+            with writing(self.path, replace=False) as file:
+                file.write((json.dumps(mine) + "\n").encode())
+        lines = list(self._lines())
+        if not lines or (found := self._comparable(lines[0], mine)) != mine:
+            what = ", ".join(differences(found, mine)[:3]) if lines else "nothing is in it"
+            raise IdentityError(f"{self.path.parent} holds another study ({what}): choose another folder, or delete it")
+        self.kept = {line["key"]: line["cell"] for line in lines[1:]}
+
+    @staticmethod
+    def _comparable(found: Any, mine: dict[str, Any]) -> Any:
+        same = isinstance(found, dict) and found.get("functions", {}).get("versions") == mine["functions"]["versions"]
+        return found if same or not isinstance(found, dict) else {**found, "functions": mine["functions"]}
+
+    def _lines(self) -> Iterator[Any]:
+        """The lines that are whole; what a killed process began to write is cut off."""
+        assert self.path is not None
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            with writing(self.path) as file:
+                file.write(whole)
+        for number, line in enumerate(whole.splitlines()):
+            try:
+                yield json.loads(line)
+            except ValueError:
+                raise IdentityError(
+                    f"{self.path}, line {number + 1} is damaged: delete the line, or choose another folder"
+                ) from None
+
+    def get(self, about: dict[str, Any], make: Callable[[], dict[str, Any]], key: Any = None) -> dict[str, Any]:
+        """The cell, made where it is not kept."""
+        text = json.dumps(key or about, sort_keys=True)
+        if text not in self.kept:
+            self.kept[text] = json.loads(json.dumps(about | make(), default=float))
+            if self.path is not None:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"key": text, "cell": self.kept[text]}) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+        return self.kept[text]

@@ -1,0 +1,191 @@
+"""A study: methods, requests and seeds on one network, measured alike, kept cell by cell."""
+
+import csv
+import io
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import delete_jax as dj
+from delete_jax import studies
+from delete_jax.identity import IdentityError
+from delete_jax.methods import FORGET, Method, Term
+from tests import tiny
+from tests.test_evaluation import plain
+from tests.test_readme import snippets
+
+pytestmark = pytest.mark.usefixtures("fast_compile")
+MODEL, ORIGINAL = plain()
+SAMPLES = {"train": tiny.samples(96), "test": tiny.samples(64, 1)}
+
+
+def without(class_):
+    return {"params": {"w": np.where(np.arange(4) == class_, -9, ORIGINAL["params"]["w"]).astype(np.float32)}}
+
+
+def studied(**more):
+    given = {
+        **SAMPLES,
+        "forget": [[1], [3]],
+        "methods": ["anchored", "gradient_ascent"],
+        "seeds": 2,
+        "lr": 0.1,
+        "epochs": 20,
+        "batch_size": 8,
+    }
+    return dj.study(MODEL, ORIGINAL, **given | more)
+
+
+def pushing(weight):
+    """A method that pushes the class away; another weight is other code around it."""
+
+    def loss(outputs, context):
+        output = outputs[FORGET]
+        return {FORGET: Term(weight * jnp.mean(jnp.where(output.batch["erase"], output.logits, 0), -1))}
+
+    return Method("pushing", loss)
+
+
+def test_the_cells_and_the_table():
+    table = studied(retrained=[without(1), without(3)], measures=["head_norm"])
+    assert len(table.cells) == 2 * 2 * 2
+    assert table.methods == ["original", "retrained", "anchored", "gradient_ascent"]
+    assert table.values("original", "acc_ft") == [1.0]
+    assert table.values("retrained", "acc_ft") == [0.0]
+    own = [cell["metrics"]["acc_ft"] for cell in table.cells if cell["method"] == "anchored" and cell["seed"] == 1]
+    assert table.values("anchored", "acc_ft")[1] == np.mean(own)
+    alone = dj.unlearn(
+        MODEL, ORIGINAL, *SAMPLES["train"], forget=[3], method="anchored", seed=1, lr=0.1, epochs=20, batch_size=8
+    )
+    networks = {"original": ORIGINAL, "unlearned": alone, "retrained": without(3)}
+    expected = dj.evaluate(MODEL, networks, **SAMPLES, forget=[3], measures=["head_norm"])["unlearned"]
+    (cell,) = (cell for cell in table.cells if (cell["method"], cell["forget"], cell["seed"]) == ("anchored", [3], 1))
+    for name in ("acc_ft", "acc_rt", "probe_10", "probe_10_gap", "head_norm"):
+        assert cell["metrics"][name] == pytest.approx(expected[name], abs=1e-12)
+    values = table.values("anchored", "acc_rt")
+    shown = f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1):.1f}"
+    assert shown in str(table)
+    assert shown in table.to_markdown()
+    assert shown.replace("±", r"$\pm$") in table.to_latex()
+    assert r"gradient\_ascent" in table.to_latex()
+    lines = list(csv.DictReader(io.StringIO(table.to_csv())))
+    assert len(lines) == 8 + 4
+    assert float(lines[-1]["acc_rt"]) == table.cells[-1]["metrics"]["acc_rt"]
+    assert repr(table) == "Study(4 methods, 8 cells)"
+
+
+def test_it_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    whole = studied()
+    real, count = studies.unlearn, []
+
+    def stopped(*args, **options):
+        count.append(options["seed"])
+        if len(count) == 4:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    monkeypatch.setattr(studies, "unlearn", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        studied(store=tmp_path)
+    with (tmp_path / "cells.jsonl").open("a") as file:
+        file.write('{"key": "half')  # as a process leaves it that is killed there
+    monkeypatch.setattr(studies, "unlearn", lambda *args, **options: count.append(0) or real(*args, **options))
+    found = studied(store=tmp_path)
+    assert len(count) == 4 + 8 - 3
+    for cell, other in zip(found.cells, whole.cells, strict=True):
+        assert cell["metrics"] == other["metrics"]
+    monkeypatch.setattr(studies, "unlearn", None)
+    assert studied(store=tmp_path).cells == found.cells
+    assert (
+        len((tmp_path / "cells.jsonl").read_text().splitlines()) == 1 + 2 + 8
+    )  # what it is of, the references, the cells
+
+
+def test_cells_of_something_else(tmp_path, monkeypatch):
+    studied(store=tmp_path, seeds=1, methods=[pushing(1.0)])
+    for other, words in (
+        ({"epochs": 3}, "settings.epochs was 20, now 3"),
+        ({"preprocess": lambda x: 2 * x}, "functions.preprocess"),
+    ):
+        with pytest.raises(IdentityError, match=words):
+            studied(store=tmp_path, seeds=1, methods=[pushing(1.0)], **other)
+    made = []
+    real = studies.unlearn
+    monkeypatch.setattr(
+        studies, "unlearn", lambda *args, **options: made.append(options["method"].name) or real(*args, **options)
+    )
+    studied(store=tmp_path, seeds=1, methods=[pushing(1.0)])
+    assert made == []
+    studied(store=tmp_path, seeds=1, methods=[pushing(2.0)])  # another loss is another cell
+    studied(store=tmp_path, seeds=1, methods=[pushing(1.0)], lr=0.2)
+    assert made == ["pushing"] * 4
+    lines = (tmp_path / "cells.jsonl").read_text().splitlines()
+    (tmp_path / "cells.jsonl").write_text("\n".join([lines[0], "{damaged", *lines[1:]]) + "\n")
+    with pytest.raises(IdentityError, match=r"cells\.jsonl, line 2 is damaged"):
+        studied(store=tmp_path, seeds=1)
+
+
+def test_what_fails_is_shown():
+    """One that diverges, and one that no rate erases: the others count."""
+    nothing = Method("nothing", lambda outputs, context: {FORGET: Term(0 * jnp.mean(outputs[FORGET].logits, -1))})
+    table = studied(
+        methods=["gradient_ascent", "delete", nothing],
+        seeds=1,
+        lr={"gradient_ascent": 1e38, "delete": 0.1, "nothing": "auto"},
+        epochs=5,
+    )
+    failed = {cell["method"]: cell.get("failed", "") for cell in table.cells}
+    assert "diverged" in failed["gradient_ascent"]
+    assert failed["delete"] == ""
+    assert "erases the held-out forget samples at no rate" in failed["nothing"]
+    assert table.values("nothing", "acc_ft") == []
+    (row,) = (line for line in table.to_markdown().splitlines() if line.startswith("| nothing"))
+    assert set(row.split("|")[2:-1]) == {" – "}
+
+
+WRONG = {
+    "no list of methods": ({"methods": "delete"}, "methods must be a list, got 'delete'"),
+    "no method": ({"methods": []}, "methods is empty"),
+    "one name twice": ({"methods": ["delete", dj.methods.delete(temperature=2.0)]}, "methods has delete several times"),
+    "an unknown method": ({"methods": ["delet"]}, "unknown method 'delet'"),
+    "no list of requests": ({"forget": 3}, "forget must be a list, got 3"),
+    "a mask": ({"forget": [np.arange(4) == 1]}, "got a mask of truth values"),
+    "no seeds": ({"seeds": 0}, "seeds must be at least 1, got 0"),
+    "seeds of another kind": ({"seeds": [0, 0.5]}, "a seed must be an integer, got 0.5"),
+    "a rate too few": ({"lr": {"anchored": 0.1}}, "lr must have a rate for each method, anchored, gradient_ascent"),
+    "a rate too many": ({"lr": {"anchored": 0.1, "gradient_ascent": 1, "x": 1}}, "and no other: 'x'"),
+    "a wrong rate": ({"lr": -1}, "the learning rate must be a number above 0"),
+    "too few references": ({"retrained": [without(1)]}, "a network for each request: 1 for 2 requests"),
+    "an unknown measure": ({"measures": ["prob"]}, "unknown measure 'prob'"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_cannot_be_studied(name, monkeypatch, tmp_path):
+    monkeypatch.setattr(studies, "unlearn", None)
+    given, words = WRONG[name]
+    with pytest.raises(ValueError, match=words) as caught:
+        studied(**given, store=tmp_path / "store")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "store").exists()
+
+
+def test_as_the_page_has_it(tmp_path, monkeypatch):
+    (snippet,) = snippets("choosing", "table = dj.study(")
+    (images, labels), (test_images, test_labels) = SAMPLES["train"], SAMPLES["test"]
+    names = {
+        "model": MODEL,
+        "variables": ORIGINAL,
+        "images": images,
+        "labels": labels,
+        "test_images": test_images,
+        "test_labels": test_labels,
+    }
+    monkeypatch.chdir(tmp_path)
+    exec(snippet.replace("[5]", "[1]").replace("seeds=3", "seeds=1"), names)
+    assert (
+        json.loads((tmp_path / "runs" / "study" / "cells.jsonl").read_text().splitlines()[0])["settings"]["epochs"]
+        == 20
+    )
