@@ -1,6 +1,12 @@
 """A store is of one request: another function is another request; the same one, written anew, is not."""
 
+import collections
+import dataclasses
 import functools
+import operator
+import types
+from fractions import Fraction
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -119,13 +125,102 @@ def test_code():
     assert code(lambda x: jnp.sin(x)) != code(lambda x: jnp.cos(x))
     loop: list = []
     loop.append(loop)
-    assert code(loop) == "(<0>)"
+    assert code(loop) == "list(<0>)"
     global SCALE
     SCALE = 2.0
     try:
         assert code(make(1, np.zeros(3))) != one
     finally:
         SCALE = 1.0
+
+
+def test_what_jax_does_not_show():
+    """Arrays inside of jitted functions, callbacks, own derivatives: JAX's text has none of them."""
+    x = jnp.ones(3)
+
+    def jitted(value):
+        array = np.full(3, value, np.float32)
+        return jax.jit(lambda x: jax.jit(lambda y: y + array)(x))
+
+    def called_back(value):
+        return lambda x: jax.pure_callback(lambda y: np.asarray(y) * np.float32(value), x, x)
+
+    def differentiated(value):
+        @jax.custom_vjp
+        def function(x):
+            return x
+
+        function.defvjp(lambda x: (x, None), lambda _, g: (value * g,))
+        return jax.grad(lambda x: function(x).sum())
+
+    def forward(value):
+        @jax.custom_jvp
+        def function(x):
+            return x
+
+        function.defjvp(lambda primals, tangents: (primals[0], value * tangents[0]))
+        return function
+
+    for make in (jitted, called_back, differentiated, forward):
+        assert computation(make(1.0), x) == computation(make(1.0), x), make.__name__
+        assert computation(make(1.0), x) != computation(make(2.0), x), make.__name__
+
+
+class Constants:
+    weight = 1.0
+
+    @property
+    def doubled(self):
+        return 2 * self.weight
+
+
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    weight: float
+
+
+class Called:
+    def __call__(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Slotted(1.0), Slotted(2.0)), (range(3), range(4)), (slice(1), slice(2)), (Fraction(1, 2), Fraction(1, 3)),
+        (Path("a"), Path("b")), (bytearray(b"a"), bytearray(b"b")), (collections.deque([1]), collections.deque([2])),
+        (np.ma.masked_array([1, 2], [True, False]), np.ma.masked_array([1, 2], [False, False])), (operator.itemgetter(1), operator.itemgetter(2)),
+        (np.random.default_rng(0), np.random.default_rng(1)), ([1].append, [2].append), ({jnp.sin: 1}, {jnp.cos: 1}),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_values_around_a_function(one, other):
+    def around(value):
+        return lambda x: (value, x)
+
+    assert code(around(one)) == code(around(one))
+    assert code(around(one)) != code(around(other))
+
+
+def test_classes_and_modules(monkeypatch):
+    """What a function reads of somebody's own classes and modules counts, too."""
+    own = types.ModuleType("somebodys_settings")
+    own.weight = 1.0
+
+    def reads(x):
+        return Constants().doubled * own.weight * Called()(x)
+
+    first = code(reads)
+    monkeypatch.setattr(Constants, "weight", 2.0)
+    second = code(reads)
+    own.weight = 2.0
+    third = code(reads)
+    monkeypatch.setattr(Called, "__call__", lambda self, x: -x)
+    assert len({first, second, third, code(reads)}) >= 3
+    deep = lambda x: x  # noqa: E731
+    for _ in range(3000):
+        deep = functools.partial(deep)
+    assert code(deep)
 
 
 def test_computation():
