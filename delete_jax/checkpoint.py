@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from delete_jax.given import integer, shown
 from delete_jax.identity import digest
 from delete_jax.processes import from_first
 
@@ -116,8 +117,21 @@ class Checkpoints:
           keep: how many of the newest checkpoints to keep.
           asynchronous: `save` returns when it has copied the arrays, and a thread writes them. One checkpoint is written at a
             time. If that fails, the next `save`, `restore` or `wait` raises the error; `unlearn` waits before it returns.
+
+        Raises:
+          ValueError: the directory is no path, `keep` is no number of at least 1, or `meta` is no JSON.
         """
-        path = epath.Path(directory).expanduser()
+        try:
+            path = epath.Path(directory).expanduser()
+        except (TypeError, RuntimeError) as error:
+            raise ValueError(f"directory must be the path of a folder, got {shown(directory)} ({error})") from None
+        if not os.fspath(directory) or os.fspath(path).startswith("~"):
+            raise ValueError(f"directory must be the path of a folder, got {shown(directory)}: write it in full")
+        integer("keep", keep, 1)
+        try:
+            json.dumps(meta)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"meta must be plain JSON, got {shown(meta)} ({error})") from None
         self.directory = path if "://" in os.fspath(path) else path.resolve()
         self._meta, self._keep = meta or {}, keep
         self._reported: set[str] = set()

@@ -43,17 +43,19 @@ def class_names(names: Any, num_classes: int) -> tuple[str, ...]:
     for number, name in enumerate(found):
         if not isinstance(name, str):
             raise ValueError(f"class_names must be strings: that of class {number} is {shown(name)}")
-        if not name.strip() or name.startswith(MARK):
+        is_text = not set("\t\n\r\v\f") & set(name)
+        if not name.strip() or name.startswith(MARK) or not is_text:
             what = "begins with a byte order mark" if name.startswith(MARK) else "is empty"
+            what = what if is_text else "holds a tab or a line break"
             raise ValueError(f"class_names: the name of class {number} {what}: {shown(name)}")
     if len(found) != num_classes:
         raise ValueError(f"class_names has {len(found)} names for {num_classes} classes: give one for each")
     for first in (0, 1):
-        if all(re.match(rf"{number}[\s:,]+\S", name) for number, name in enumerate(found, first)):
+        if all(re.match(rf"{number}[\s:,]+[^\W\d_]", name) for number, name in enumerate(found, first)):
             raise ValueError(
                 f"class_names have their numbers in front, such as {shown(found[0])}: give the names alone"
             )
-    return tuple(map(str, found))
+    return tuple(str.__str__(name) for name in found)  # of an Enum its value
 
 
 def _in_order(names: Mapping[Any, Any]) -> list[Any]:
@@ -94,4 +96,7 @@ def read_class_names(path: Path) -> list[str]:
         raise ValueError(f"{path} is not encoded in UTF-8: save it as UTF-8") from None
     if "\0" in text:
         raise ValueError(f"{path} is no file of class names: it holds binary data")
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines and lines[0].startswith(("[", "{")):
+        raise ValueError(f"{path} is no file of class names, but JSON or the like: write one name on each line")
+    return lines

@@ -30,9 +30,10 @@ def is_tensor(value: Any) -> bool:
 
 
 def is_masked(value: Any) -> bool:
-    """Whether it is one of NumPy's masked arrays, or a list of them: `np.asarray` drops the mask."""
-    parts = value if isinstance(value, (list, tuple)) else [value]
-    return any(isinstance(part, np.ma.MaskedArray) for part in parts)
+    """Whether it is one of NumPy's masked arrays, or holds one in lists: `np.asarray` drops the mask."""
+    if isinstance(value, (list, tuple)):
+        return any(map(is_masked, value))
+    return isinstance(value, np.ma.MaskedArray)
 
 
 def array(value: Any, name: str) -> np.ndarray:
@@ -62,7 +63,10 @@ def array(value: Any, name: str) -> np.ndarray:
         elif isinstance(value, (list, tuple)) and value and any(map(is_tensor, value)):
             found = np.stack([array(part, name) for part in value])
         else:
-            found = np.asarray(value)
+            found = np.asanyarray(value)
+            if is_masked(found):  # as somebody's class gives it
+                return array(found, name)
+            found = np.asarray(found)
     except ValueError as error:
         text = " ".join(str(error).split())
         raise ValueError(text if text.startswith(name) else f"{name} cannot be read as an array: {text}") from None

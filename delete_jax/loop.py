@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from delete_jax.columns import Rows, place
+from delete_jax.given import shown
 from delete_jax.memory import free_bytes, peak_bytes
 from delete_jax.methods.base import FORGET, Stream
 from delete_jax.model import Variables, as_saved, from_saved
@@ -192,13 +193,19 @@ def fit(
         peak = meta.get("peak_bytes")
     history, evaluations = kept_rows(meta) if log is None else log.resume(first_epoch)
     source = str(getattr(store, "directory", ""))
-    if first_epoch >= epochs:
+    if first_epoch > epochs:
+        where = source or "the store"
+        raise ValueError(
+            f"{where} holds the network after {first_epoch} epochs, and {epochs} were asked for: choose another folder, or ask for at "
+            f"least {first_epoch}"
+        )
+    if first_epoch == epochs:
         return Result(state.variables, history, evaluations, seconds, compile_seconds, source, peak_bytes=peak)
     streams = bring(trainer, streams, resident)
     state, teacher, constants = trainer.replicate((state, teacher, dict(constants or {})))
     on_host = any(isinstance(column, Rows) for stream in streams.values() for column in stream.values())
     if evaluate is not None and first_epoch == 0:
-        evaluations.append({"epoch": 0, "step": 0, **evaluate(state.variables)})
+        evaluations.append({"epoch": 0, "step": 0, **evaluated(evaluate, state.variables)})
     compiled = False
     for epoch in range(first_epoch, epochs):
         picks = epoch_picks(seed, epoch, sizes, batch_size)
@@ -238,7 +245,8 @@ def fit(
             rate = num_steps * batch_size / epoch_seconds
             progress(rows[-1]["step"], epochs * num_steps, rows[-1], rate, epoch_done=True)
         if evaluate is not None:
-            evaluations.append({"epoch": epoch + 1, "step": (epoch + 1) * num_steps, **evaluate(state.variables)})
+            found = evaluated(evaluate, state.variables)
+            evaluations.append({"epoch": epoch + 1, "step": (epoch + 1) * num_steps, **found})
         if log is not None:  # before the checkpoint: a state that exists has its rows
             log.append(rows, evaluations[-1:] if epoch else evaluations)
         if store is not None:
@@ -253,6 +261,21 @@ def fit(
             }
             store.save(epoch + 1, as_saved(jax.device_get(state)), meta)
     return Result(state.variables, history, evaluations, seconds, compile_seconds, source, peak_bytes=peak)
+
+
+def evaluated(evaluate: Callable[[Variables], Row], variables: Variables) -> Row:
+    """What a caller's `evaluate` says of a network.
+
+    Raises:
+      ValueError: it is no dict of numbers by name.
+    """
+    found = evaluate(variables)
+    names = ("epoch", "step")
+    if not isinstance(found, Mapping) or not all(isinstance(name, str) and name not in names for name in found):
+        raise ValueError(
+            f"evaluate must return a dict of numbers by name, other than {' and '.join(names)}, got {shown(found)}"
+        )
+    return dict(found)
 
 
 def kept(history: Sequence[Row], evaluations: Sequence[Row]) -> dict[str, Any]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from delete_jax.collectives import check_synchronised
 from delete_jax.given import is_masked, is_tensor
 from delete_jax.model import Model, Variables, first_line, leaf_name
 from delete_jax.parallel import run_key
@@ -158,7 +159,7 @@ def check_training(
         raise ValueError(f"apply_train must return (logits, variables), got {_shown(updated)} for the variables")
     _check_state(given, dict(updated))
     if axis_name is not None and jax.device_count() > 1:
-        _check_synchronised(model, given, x, key, axis_name)
+        check_synchronised(model, given, x, key, axis_name)
 
 
 def check_answers(model: Model, variables: Variables, images: np.ndarray, preprocess: Callable) -> None:
@@ -173,7 +174,7 @@ def check_answers(model: Model, variables: Variables, images: np.ndarray, prepro
 
 def check_logits(logits: np.ndarray) -> None:
     """Raises ValueError for probabilities in place of logits `[*b, k]`."""
-    if (logits >= 0).all() and np.abs(logits.astype(np.float64).sum(-1) - 1).max() < 1e-3:
+    if (logits >= 0).all() and np.abs(logits.astype(np.float64).sum(-1) - 1).max() < 1e-2:
         raise ValueError(
             "the network answers with probabilities (none below 0, their sum 1), and logits are needed: leave out its last "
             "softmax, or return the logarithm of what it answers"
@@ -204,6 +205,12 @@ def _check_weights(variables: Variables) -> None:
             )
         if not (jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)):
             raise ValueError(f"variables must hold numbers: {leaf_name(path)} is {dtype}")
+        if jnp.issubdtype(dtype, jnp.integer) and not isinstance(leaf, jax.ShapeDtypeStruct):
+            narrow = np.asarray(leaf).astype(jax.dtypes.canonicalize_dtype(dtype))
+            if not np.array_equal(narrow, leaf):
+                raise ValueError(
+                    f"variables must fit JAX's integers: {leaf_name(path)} holds numbers beyond {narrow.dtype}"
+                )
         if not dtype.isnative:
             raise ValueError(
                 f"variables must have this machine's byte order: {leaf_name(path)} is {dtype}; convert it, such as "
@@ -299,51 +306,6 @@ def _check_state(given: Variables, updated: Variables) -> None:
         else:
             continue
         raise ValueError(f"apply_train must return the variables that it was given, with new values: {name} {what}")
-
-
-def _check_synchronised(model: Model, variables: Variables, x: Any, key: Any, axis_name: str) -> None:
-    """Raises ValueError where running statistics would be those of one device's part of a batch alone: they depend on the images
-    by a way without a collective operation."""
-    axes = [(axis_name, jax.device_count())]
-    traced, shapes = jax.make_jaxpr(model.apply_train, axis_env=axes, return_shape=True)(variables, x, key)
-    before, place = len(jax.tree.leaves(variables)), traced.jaxpr.invars
-    _, is_own = _own(
-        traced.jaxpr, [before <= i < before + len(jax.tree.leaves(x)) for i in range(len(place))], axis_name
-    )
-    names = [leaf_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(shapes)[0]]
-    for name, own in zip(names, is_own, strict=True):
-        if own and name.startswith("1/") and not name.startswith("1/params/"):
-            raise ValueError(
-                f"under parallel='pmap', the running statistics {name.removeprefix('1/')} would be those of one device's part of "
-                f"each batch: use parallel='sharding', or a BatchNorm with axis_name={axis_name!r}, such as models.BatchNorm"
-            )
-
-
-def _own(jaxpr: Any, inputs: Sequence[bool], axis_name: str) -> tuple[bool, list[bool]]:
-    """Whether a traced function has collectives over an axis, and which of its results are a device's own, given which of its
-    inputs are."""
-    own = dict(zip(jaxpr.invars, inputs, strict=True))
-    has_any = False
-    for step in jaxpr.eqns:
-        given = [own.get(value, False) if not hasattr(value, "val") else False for value in step.invars]
-        inner = [
-            getattr(part, "jaxpr", part)
-            for part in step.params.values()
-            if hasattr(getattr(part, "jaxpr", part), "eqns")
-        ]
-        axes = step.params.get("axes", step.params.get("axis_name", ()))
-        is_collective = axis_name in (axes if isinstance(axes, (tuple, list)) else (axes,))
-        results = [any(given)] * len(step.outvars)
-        if len(inner) == 1 and len(inner[0].invars) == len(given) and len(inner[0].outvars) == len(results):
-            is_collective, results = _own(inner[0], given, axis_name)  # a call
-        elif inner:  # a loop or a branch
-            is_collective = any(_own(part, [True] * len(part.invars), axis_name)[0] for part in inner)
-            results = [any(given) and not is_collective] * len(results)
-        elif is_collective:
-            results = [False] * len(results)
-        has_any |= is_collective
-        own |= dict(zip(step.outvars, results, strict=True))
-    return has_any, [own.get(value, False) if not hasattr(value, "val") else False for value in jaxpr.outvars]
 
 
 def _shown(value: Any) -> str:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from delete_jax.model import Variables, first_line
-from delete_jax.step import init_state, take_update
+from delete_jax.optimisers import take_update
+from delete_jax.step import init_state
 
 
 def check_optimiser(tx: optax.GradientTransformation, variables: Variables) -> None:

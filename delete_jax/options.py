@@ -79,7 +79,7 @@ def checked(options: Options, image_shape: tuple[int, ...]) -> Options:
         epochs=integer("epochs", options.epochs, 1, MOST_EPOCHS),
         lr=AUTO if isinstance(options.lr, str) and options.lr == AUTO else rate(options.lr),
         batch_size=batch_size,
-        micro_batch=micro_batch,
+        micro_batch=None if micro_batch == batch_size else micro_batch,
         seed=integer("seed", options.seed, 0, 2**32 - 1),
         resident=_resident(options.resident),
     )

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
+from delete_jax.class_names import class_names as as_class_names
 from delete_jax.columns import Rows
-from delete_jax.given import array
+from delete_jax.given import array, shown
 from delete_jax.methods import FORGET, Method, Setup, Stream
 from delete_jax.methods.base import check_needs
 from delete_jax.methods.contract import called, check_prepared
@@ -79,6 +80,8 @@ def split(
     """
     if (forget is None) == (forget_indices is None):
         raise ValueError("give either forget, the classes to erase, or forget_indices, the samples to forget")
+    if class_names is not None:
+        class_names = as_class_names(class_names, num_classes)
     classes = () if forget is None else check_forget(forget, num_classes, class_names)
     check_choices(mask=mask, pixels=pixels)
     if labels.ndim == 1 and pixels != "all":
@@ -136,7 +139,7 @@ def check_request(
 ) -> None:
     """Raises ValueError unless the method suits the request."""
     check_needs(method, provided(streams, forget), "these samples")
-    method.check(num_classes, forget)
+    called(method, "check", num_classes, forget)
     if options.lr == AUTO:
         check_auto(method, forget)
 
@@ -147,7 +150,7 @@ def make_setup(
     """What a method prepares itself from, all checks being passed."""
     return Setup(
         model,
-        variables,
+        jax.tree.map(lambda leaf: leaf, variables),  # containers of its own: a method may not change the caller's
         options.preprocess or as_is,
         streams,
         num_classes,
@@ -199,7 +202,10 @@ def make_ready(method: Method, setup: Setup, tx: optax.GradientTransformation, o
     is_known = all("teacher_logits" in stream for stream in streams.values()) and method.reorient is None
     in_step = method.uses_teacher and not is_known
     seconds = time.perf_counter() - started
-    student, start = (setup.model, setup.teacher) if method.wrap is None else called(method, "wrap", setup)
+    wrapped: Any = (setup.model, setup.teacher) if method.wrap is None else called(method, "wrap", setup)
+    if not (isinstance(wrapped, tuple) and len(wrapped) == 2 and isinstance(wrapped[0], Model)):
+        raise ValueError(f"method {method.name}: wrap must return (model, variables), got {shown(wrapped)}")
+    student, start = wrapped
     num_parts = options.batch_size // (options.micro_batch or options.batch_size)
     trainer = make_trainer(student, method, tx, setup.preprocess, augment, batch_norm, options.parallel, num_parts)
     teacher = setup.teacher if in_step else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -16,7 +15,8 @@ import optax
 
 from delete_jax.methods.base import ANCHOR, FORGET, Context, Method, Output, Stream
 from delete_jax.methods.contract import checked_terms
-from delete_jax.model import Model, Variables, as_given
+from delete_jax.model import Model, Variables, as_given, first_line
+from delete_jax.optimisers import take_update
 
 if TYPE_CHECKING:
     import chex
@@ -269,24 +269,6 @@ def _pieces(
     return join, gradients, update
 
 
-def take_update(
-    tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any, loss: chex.Array
-) -> tuple[Any, Any]:
-    """The optimiser's updates and its next state, of the dtypes that it had. An optimiser that takes optax's extra arguments is
-    given the loss (`value=`) and the gradients (`grad=`)."""
-    known = inspect.signature(tx.update).parameters
-    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known.values())
-    extra = {name: given for name, given in (("value", loss), ("grad", grads)) if takes_any or name in known}
-    updates, after = tx.update(grads, opt_state, params, **extra)
-    return updates, jax.tree.map(_typed_as, after, opt_state)
-
-
-def _typed_as(value: Any, like: Any) -> chex.Array:
-    """The value in the dtype of another one: a state that changed it from step to step would be compiled twice."""
-    value = jnp.asarray(value)
-    return value if jnp.issubdtype(value.dtype, jax.dtypes.extended) else jnp.astype(value, like.dtype)
-
-
 def make_eval_step(
     model: Model, preprocess: Callable[[chex.Array], chex.Array]
 ) -> Callable[[Variables, chex.Array], chex.Array]:
@@ -344,15 +326,23 @@ def _with_images(
     keys = jnp.concatenate([stream_keys(i, size) for i, size in enumerate(sizes)])
     images = jnp.concatenate([column["image"] for column in streams.values()])
     if not with_maps or next(iter(streams.values()))["label"].ndim == 1:
-        changed = change(images, keys)
+        changed = _called(change, images, keys)
         _check_changed(changed, images, is_exact=not with_maps)
         parts = [{"image": part} for part in _split(changed, sizes)]
     else:
         maps = [_maps(column) for column in streams.values()]
-        images, moved = change(images, keys, tuple(jnp.concatenate(columns) for columns in zip(*maps, strict=True)))
+        given = tuple(jnp.concatenate(columns) for columns in zip(*maps, strict=True))
+        images, moved = _called(change, images, keys, given)
         columns = zip(_split(images, sizes), *(_split(part, sizes) for part in moved), strict=True)
         parts = [_from_maps(*column) for column in columns]
     return {name: column | part for (name, column), part in zip(streams.items(), parts, strict=True)}
+
+
+def _called(change: Callable, *arguments: Any) -> Any:
+    try:
+        return change(*arguments)
+    except TypeError as error:  # of another signature, say
+        raise ValueError(f"augment cannot be traced: {first_line(error)}; it takes (images, keys)") from error
 
 
 def _check_changed(changed: Any, images: chex.Array, is_exact: bool) -> None:
@@ -360,7 +350,7 @@ def _check_changed(changed: Any, images: chex.Array, is_exact: bool) -> None:
     shape and dtype."""
     shape, dtype = jnp.shape(changed), getattr(changed, "dtype", None)
     wanted = images.shape if is_exact else (len(images), *shape[1:])
-    if len(shape) != 4 or shape != wanted or (is_exact and dtype != images.dtype):
+    if len(shape) != 4 or shape != wanted or dtype != images.dtype:
         who = "the method's reorient" if is_exact else "augment"
         raise ValueError(
             f"{who} must return an image for each of those given, {images.dtype} {list(images.shape)}, got {dtype} {list(shape)}"

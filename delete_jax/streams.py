@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -139,8 +140,14 @@ def check_samples(images: np.ndarray, labels: np.ndarray, num_classes: int) -> N
         raise ValueError(
             f"label {labels[wrong].flat[0]} is outside the network's {num_classes} classes (0 to {num_classes - 1})"
         )
-    if images.dtype != np.uint8 and not all(np.isfinite(part).all() for part in chunks(images)):
-        raise ValueError("images hold NaN or infinite values: clean or remove them")
+    if images.dtype != np.uint8 and not all(_is_finite(part) for part in chunks(images)):
+        raise ValueError("images hold NaN or infinite values, or values beyond float32: clean or remove them")
+
+
+def _is_finite(images: np.ndarray) -> bool:
+    """Whether all numbers are finite, also as JAX has them."""
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(images.astype(jax.dtypes.canonicalize_dtype(images.dtype), copy=False)).all())
 
 
 def check_forget(

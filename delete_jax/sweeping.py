@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from delete_jax.class_names import class_names as as_class_names
 from delete_jax.columns import place, without
 from delete_jax.given import listed, shown
 from delete_jax.loop import NonFiniteError, Result, check_finite, epoch_picks, epoch_rows
@@ -112,6 +113,8 @@ def sweep(
         parallel="jit", finish=finish,
     )  # fmt: skip
     images, labels, num_classes = given_samples(model, variables, images, labels, shared)
+    if class_names is not None:
+        class_names = as_class_names(class_names, num_classes)
     found: list[Line] = []
     for number, (forget, name, lr, seed) in enumerate(lines):
         options = shared._replace(lr=lr, seed=seed)

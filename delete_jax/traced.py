@@ -27,9 +27,10 @@ from delete_jax.identity import digest
 from delete_jax.methods import METHODS, Method, create
 from delete_jax.model import Model, Variables, leaf_name, plain_key
 from delete_jax.network_check import as_is
+from delete_jax.optimisers import take_update
 from delete_jax.options import Options
 from delete_jax.parallel import run_key
-from delete_jax.step import init_state, sgd, take_update
+from delete_jax.step import init_state, sgd
 
 BATCH, DIGITS = 2, 16
 LIBRARIES = (

@@ -14,7 +14,7 @@ import optax
 
 from delete_jax.columns import without
 from delete_jax.identity import Identified, describe_method, differences, digest
-from delete_jax.loop import Log, NonFiniteError, Progress, Result, Row, Store, bring, fit, kept, kept_rows
+from delete_jax.loop import Log, NonFiniteError, Progress, Result, Row, Store, bring, evaluated, fit, kept, kept_rows
 from delete_jax.memory import peak_bytes
 from delete_jax.methods import FORGET, Method, Setup, Stream, as_method
 from delete_jax.methods.contract import called, check_edited
@@ -204,7 +204,9 @@ def carry_out(
         store=options.store,
         progress=options.progress,
     )
-    fitted = fitted._replace(variables=method.unwrap(fitted.variables), lr=lr, search=search)
+    unwrapped = called(method, "unwrap", fitted.variables)
+    check_edited(method, unwrapped, setup.teacher, "unwrap")
+    fitted = fitted._replace(variables=unwrapped, lr=lr, search=search)
     return finished(fitted, setup, options)
 
 
@@ -339,7 +341,7 @@ def _edit(method: Method, setup: Setup, tx: optax.GradientTransformation, option
         )
     if evaluate is not None:
         evaluations = [
-            {"epoch": epoch, "step": epoch, **evaluate(variables)}
+            {"epoch": epoch, "step": epoch, **evaluated(evaluate, variables)}
             for epoch, variables in ((0, setup.teacher), (epochs, state.variables))
         ]
     if log is not None:

@@ -13,7 +13,7 @@ from delete_jax.checkpoint import Checkpoints
 from delete_jax.tasks import TASKS
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "delete_jax"
-CORE = {"columns", "given", "losses", "model", "methods", "step", "parallel"}
+CORE = {"columns", "given", "optimisers", "losses", "model", "methods", "step", "parallel"}
 MOST_LINES = 400
 MAY_IMPORT = {
     "given": set(),
@@ -24,29 +24,31 @@ MAY_IMPORT = {
     "methods": {"given", "losses", "model", "nearest"},
     "data": {"given", "nearest"},
     "streams": {"class_names", "columns", "data", "given", "methods"},
-    "step": {"losses", "methods", "model"},
+    "optimisers": set(),
+    "step": {"optimisers", "losses", "methods", "model"},
     "parallel": {"columns", "methods", "model", "step"},
     "predict": {"model", "parallel", "step"},
     "nearest": set(),
     "writing": set(),
     "memory": set(),
     "processes": set(),
-    "loop": {"columns", "memory", "methods", "model", "parallel", "predict", "step"},
+    "loop": {"given", "columns", "memory", "methods", "model", "parallel", "predict", "step"},
     "identity": {"columns", "loop", "methods"},
     "options": {"given", "loop", "methods", "model", "parallel", "step"},
-    "network_check": {"given", "model", "parallel", "predict", "step"},
-    "optimiser_check": {"model", "step"},
+    "collectives": {"model"},
+    "network_check": {"collectives", "given", "model", "parallel", "predict", "step"},
+    "optimiser_check": {"optimisers", "model", "step"},
     "rate_search": {"columns", "loop", "methods", "model", "options"},
-    "preparing": {"columns", "given", "methods", "model", "network_check", "optimiser_check", "options", "parallel", "predict", "streams"},
-    "traced": {"identity", "methods", "model", "network_check", "options", "parallel", "step"},
+    "preparing": {"class_names", "columns", "given", "methods", "model", "network_check", "optimiser_check", "options", "parallel", "predict", "streams"},
+    "traced": {"optimisers", "identity", "methods", "model", "network_check", "options", "parallel", "step"},
     "unlearning": {
         "columns", "identity", "loop", "memory", "methods", "model", "network_check", "options", "parallel", "predict", "preparing",
         "processes", "rate_search", "step", "traced",
     },
-    "sweeping": {"columns", "given", "loop", "methods", "model", "options", "parallel", "preparing", "step", "streams", "unlearning"},
+    "sweeping": {"class_names", "columns", "given", "loop", "methods", "model", "options", "parallel", "preparing", "step", "streams", "unlearning"},
     "models": {"class_names", "given", "model", "nearest", "network_check", "parallel", "writing"},
     "metrics": {"data", "given", "nearest"},
-    "checkpoint": {"identity", "processes"},
+    "checkpoint": {"given", "identity", "processes"},
     "reports": {"given", "metrics", "writing"},
     "tasks": {
         "data", "given", "loop", "methods", "metrics", "model", "models", "nearest", "parallel", "predict", "reports", "step", "streams",

@@ -417,6 +417,32 @@ def test_a_resumed_training_has_all_rows(tmp_path):
         assert edited.source == str(tmp_path / "edited")
 
 
+def test_fewer_epochs_than_are_there(tmp_path):
+    unlearned(Checkpoints(tmp_path), 2)
+    with pytest.raises(ValueError, match="holds the network after 2 epochs, and 1 were asked for"):
+        unlearned(Checkpoints(tmp_path), 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"keep": 0}, "keep must be at least 1, got 0"), ({"keep": "x"}, "keep must be an integer"), ({"directory": ""}, "the path of a folder"),
+        ({"directory": "~no_such_user/x"}, "the path of a folder"), ({"directory": 5}, "the path of a folder"), ({"meta": {"a": {1}}}, "meta must be plain JSON"),
+    ],
+)  # fmt: skip
+def test_stores_that_are_none(given, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=words):
+        Checkpoints(**{"directory": tmp_path / "store"} | given)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("found", [None, 5, {1: 2.0}, {"step": 3}])
+def test_evaluations_that_are_none(found):
+    with pytest.raises(ValueError, match="evaluate must return a dict of numbers by name"):
+        unlearned(None, evaluate=lambda variables: found)
+
+
 def test_killed_while_a_state_is_written_beside_the_training(tmp_path):
     """What is there is whole, and the same call ends with the same bits."""
     jax.clear_caches()  # another test may have compiled the same step without optimisations, as the process below does not

@@ -86,6 +86,14 @@ WRONG = {
         Method("mine", right, reorient=lambda images, keys: images[:, :3]),
         r"reorient must return an image for each of those given, float32 \[8, 6, 6, 1\], got float32 \[8, 3, 6, 1\]",
     ),
+    "another unwrapped": (Method("mine", right, unwrap=lambda variables: {"params": {}}), "unwrap must return variables like the original's"),
+    "a list in it": (Method("mine", right, hyperparameters={"a": 1}), "its fields must be hashable: tuples for lists, Frozen for dicts"),
+    "a list of columns": (Method("mine", right, prepare=lambda setup: Prepared([1])), "prepare must return columns as dicts by name"),
+    "a number for constants": (Method("mine", right, prepare=lambda setup: Prepared({}, 5)), "prepare must return constants as dicts by name"),
+    "a list of numbers": (losing(lambda o: {FORGET: Term([1.0] * 8)}), TERMS + r"Term\(\[1.0"),
+    "nothing wrapped": (Method("mine", right, wrap=lambda setup: None), r"wrap must return \(model, variables\), got None"),
+    "a check with a slip": (Method("mine", right, check=lambda num_classes: None), "its check fails: TypeError"),
+    "a failing preparation": (Method("mine", right, prepare=lambda setup: {}[0]), "its prepare fails: KeyError"),
     "half a network": (Method("mine", edit=lambda setup: {"params": {}}), "edit must return variables like the original's: .* is missing"),
     "edit with a slip": (Method("mine", edit=lambda setup: 1 / 0), "its edit fails: ZeroDivisionError"),
 }  # fmt: skip
@@ -107,6 +115,27 @@ def test_wrong_in_parts_and_on_several_devices():
             unlearned(method, **options)
 
 
-def test_augment_that_loses_images():
-    with pytest.raises(ValueError, match="augment must return an image for each of those given"):
-        unlearned("delete", augment=lambda images, keys: images[:2])
+@pytest.mark.parametrize(
+    "augment", [lambda images, keys: images[:2], lambda images, keys: images.astype(jnp.int32), lambda images: images]
+)
+def test_augment_that_is_none(augment):
+    with pytest.raises(ValueError, match=r"augment (must return an image for each of those given|cannot be traced)"):
+        unlearned("delete", augment=augment)
+
+
+def test_the_callers_network_stays_as_it_is():
+    def prepare(setup):
+        setup.teacher["params"]["Dense_0"] = None
+        return Prepared()
+
+    network = tiny.network()
+    with pytest.raises((ValueError, AttributeError, TypeError)):
+        dj.unlearn(
+            *network,
+            *tiny.samples(32),
+            forget=[1],
+            method=Method("mine", right, prepare=prepare),
+            batch_size=8,
+            parallel="jit",
+        )
+    assert network[1]["params"]["Dense_0"] is not None

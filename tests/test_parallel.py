@@ -4,10 +4,12 @@ import sys
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import delete_jax as dj
+from delete_jax.collectives import check_synchronised
 from delete_jax.data import augmentation
 from delete_jax.loop import fit
 from delete_jax.parallel import make_trainer, meant
@@ -117,6 +119,58 @@ def test_statistics_of_one_device_are_refused_under_pmap(net):
         for mode in ("pmap", "jit")
     ]
     assert_near(*frozen)
+
+
+def state_of(step):
+    """A model whose state `m` is what `step(x, m)` makes of a batch."""
+
+    def apply(variables, x):
+        return x.reshape(x.shape[0], -1) @ variables["params"]["w"]
+
+    def apply_train(variables, x, key):
+        return apply(variables, x), {**variables, "state": {"m": step(x, variables["state"]["m"])}}
+
+    rng = np.random.default_rng(0)
+    return dj.Model(apply, apply_train), {
+        "params": {"w": rng.normal(size=(36, 4)).astype(np.float32)}, "state": {"m": np.float32(0)},
+    }  # fmt: skip
+
+
+def everywhere(x):
+    return jax.lax.pmean(x.mean(), "batch")
+
+
+def carried(x, m, read):
+    """The first turn's value is in the second place after the second turn."""
+    return jax.lax.scan(lambda c, _: ((read(x), c[0]), None), (0 * m, 0 * m), None, length=2)[0][1]
+
+
+STATES = {
+    "the mean of all": (lambda x, m: 0.9 * m + 0.1 * everywhere(x), True),
+    "its own mean": (lambda x, m: 0.9 * m + 0.1 * x.mean(), False),
+    "carried, of all": (lambda x, m: carried(x, m, everywhere), True),
+    "carried, its own": (lambda x, m: carried(x, m, lambda x: x.mean()), False),
+    "a loop, of all": (lambda x, m: jax.lax.fori_loop(0, 3, lambda i, c: c + everywhere(x), m), True),
+    "a loop of both": (lambda x, m: jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + everywhere(x) ** 2 + 1, c[1] + x.mean()), (m, m))[1], False),
+    "a branch": (lambda x, m: jax.lax.cond(m < 3, lambda q: q + 1, lambda q: q, m), True),
+    "a branch, of all": (lambda x, m: jax.lax.cond(m < 3, lambda q: q + everywhere(x), lambda q: q, m), True),
+    "a branch, its own": (lambda x, m: jax.lax.cond(m < 3, lambda q: q + x.mean(), lambda q: q, m), False),
+    "the device's number": (lambda x, m: m + jax.lax.axis_index("batch").astype(jnp.float32), False),
+    "a jitted function": (lambda x, m: jax.jit(lambda q: m + everywhere(q))(x), True),
+    "a recomputed one, its own": (lambda x, m: jax.checkpoint(lambda q: m + q.mean())(x), False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_what_is_of_all_devices(name):
+    step, is_of_all = STATES[name]
+    model, variables = state_of(step)
+    arguments = model, variables, jnp.zeros((2, 6, 6, 1)), jax.random.key(0), "batch"
+    if is_of_all:
+        check_synchronised(*arguments)
+        return
+    with pytest.raises(ValueError, match="the running statistics state/m would be those of one device's part"):
+        check_synchronised(*arguments)
 
 
 def test_statistics_of_all_devices():

@@ -32,11 +32,12 @@ from delete_jax import main as command
 from delete_jax import methods, unlearning
 from delete_jax.config import Config, fields, validate
 from delete_jax.optimiser_check import check_optimiser
+from delete_jax.optimisers import take_update
 from delete_jax.options import MOST_BATCH_BYTES, MOST_EPOCHS, Options, checked
 from delete_jax.run import arguments, stages
 from delete_jax.run.folder import Folder
 from delete_jax.run.log import JsonLog
-from delete_jax.step import init_state, take_update
+from delete_jax.step import init_state
 from delete_jax.streams import check_forget
 from tests import tiny
 

@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from numpy.typing import ArrayLike
 
+from delete_jax.given import array
 from delete_jax.given import dtype as as_dtype
 
 
@@ -46,12 +47,16 @@ def normalize(
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"dtype={dtype}: give a float dtype, such as float32")
     # Four axes, so that it also works where implicit rank promotion is an error.
-    mean, std = (np.asarray(values, dtype).reshape(1, 1, 1, -1) for values in (mean, std))
+    mean, std = (
+        array(value, name).astype(dtype).reshape(1, 1, 1, -1) for value, name in ((mean, "mean"), (std, "std"))
+    )
     if mean.size != std.size:
         raise ValueError(f"mean has {mean.size} numbers and std {std.size}: give one of each per channel")
     for name, values, least in (("mean", mean, -np.inf), ("std", std, 0)):
         if not (np.isfinite(values) & (values > least)).all():
             raise ValueError(f"{name}={values.ravel()}: give finite numbers{', above 0' if name == 'std' else ''}")
+    if mean.size and mean.max() > 1:
+        raise ValueError(f"mean={mean.ravel()}: pixels are in [0, 1] here; divide mean and std by 255")
     if size is not None and (not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1):
         raise ValueError(f"size={size!r}: give the side of the network's images in pixels, at least 1, or None")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from delete_jax import losses
 from delete_jax.given import shown
@@ -59,7 +60,11 @@ def checked_terms(method: Method, outputs: Mapping[str, Output], context: Contex
         if name not in outputs or not isinstance(term, Term):
             raise ValueError(f"method {method.name}: its loss must return {wanted}, got {_kind(term)} for {name!r}")
         shape = outputs[name].batch["weight"].shape
-        found = jnp.shape(term.loss), jnp.result_type(term.loss)
+        if not isinstance(term.loss, (jax.Array, np.ndarray)):
+            raise ValueError(
+                f"method {method.name}: its loss must return {wanted}, got Term({shown(term.loss)}) for {name!r}"
+            )
+        found = term.loss.shape, term.loss.dtype
         if found[0] != shape or not jnp.issubdtype(found[1], jnp.floating):
             raise ValueError(
                 f"method {method.name}: its loss must have a number for each position of {name}, float {list(shape)}, got "
@@ -83,7 +88,9 @@ def called(method: Method, name: str, *arguments: Any) -> Any:
     """What one of a method's functions returns, called once before the training; a slip in it is a ValueError that names it."""
     try:
         return getattr(method, name)(*arguments)
-    except (TypeError, AttributeError, LookupError, ArithmeticError, NameError) as error:
+    except (OSError, MemoryError, ValueError, jax.errors.JaxRuntimeError):  # of the machine, or one line already
+        raise
+    except Exception as error:
         raise ValueError(
             f"method {method.name}: its {name} fails: {type(error).__name__}: {first_line(error)}"
         ) from error
@@ -91,6 +98,12 @@ def called(method: Method, name: str, *arguments: Any) -> Any:
 
 def check_method(method: Method) -> None:
     """Raises ValueError for a field of a method that is of the wrong kind: a NamedTuple takes anything."""
+    try:
+        hash(method)
+    except TypeError:
+        raise ValueError(
+            f"method {shown(method.name)}: its fields must be hashable: tuples for lists, Frozen for dicts"
+        ) from None
     functions = ("loss", "prepare", "check", "unwrap", "reorient", "wrap", "edit")
     for name in functions:
         value = getattr(method, name)
@@ -114,6 +127,12 @@ def check_prepared(method: Method, prepared: Any, streams: Mapping[str, Stream])
     """
     if not isinstance(prepared, Prepared):
         raise ValueError(f"method {method.name}: prepare must return a Prepared, got a {type(prepared).__name__}")
+    for name in ("columns", "constants", "streams"):
+        value = getattr(prepared, name)
+        if not isinstance(value, Mapping) or (
+            name != "constants" and not all(isinstance(v, Mapping) for v in value.values())
+        ):
+            raise ValueError(f"method {method.name}: prepare must return {name} as dicts by name, got {shown(value)}")
     streams = {**streams, **prepared.streams}
     for name, columns in prepared.columns.items():
         if name not in streams:
@@ -127,14 +146,17 @@ def check_prepared(method: Method, prepared: Any, streams: Mapping[str, Stream])
                 )
 
 
-def check_edited(method: Method, edited: Any, original: Variables) -> None:
-    """Raises ValueError unless a method's `edit` returned variables like the original's."""
+def check_edited(method: Method, edited: Any, original: Variables, name: str = "edit") -> None:
+    """Raises ValueError unless a method's `edit`, or its `unwrap`, returned variables like the original's."""
 
     def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
         return {leaf_name(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
     found, wanted = shapes(edited), shapes(original)
-    if wrong := [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]:
-        name = wrong[0]
-        what = f"{name} is missing" if name not in found else f"{name} has the shape {list(found[name])}"
-        raise ValueError(f"method {method.name}: edit must return variables like the original's: {what}")
+    if wrong := [leaf for leaf in {**wanted, **found} if found.get(leaf) != wanted.get(leaf)]:
+        leaf = wrong[0]
+        what = f"{leaf} is missing" if leaf not in found else f"{leaf} has the shape {list(found[leaf])}"
+        raise ValueError(f"method {method.name}: {name} must return variables like the original's: {what}")
+    leaves = zip(*(jax.tree.leaves(tree) for tree in (edited, original)), strict=True)
+    if any(jnp.iscomplexobj(one) and not jnp.iscomplexobj(other) for one, other in leaves):
+        raise ValueError(f"method {method.name}: {name} must return real numbers, got complex ones")

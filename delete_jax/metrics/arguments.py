@@ -141,7 +141,7 @@ def confusion(value: Any, name: str = "confusion") -> np.ndarray:
     _check_finite(low, high, name)
     if low < 0:
         raise ValueError(f"{name} must be counts, from 0, got {low}")
-    return found
+    return found.astype(np.float64) if found.dtype.kind not in "iu" else found  # sums of half precision overflow
 
 
 def fraction(value: Any, name: str) -> float:

@@ -264,7 +264,11 @@ def _matched(
 def _to_jax(value: np.ndarray) -> jax.Array:
     """A copy, because JAX may otherwise share memory with a file or with the caller's network."""
     wide = value.dtype == np.float64 and jnp.zeros((), float).dtype == np.float64
-    return jnp.asarray(value.astype(np.float64 if wide else np.float32, copy=True))
+    with np.errstate(over="ignore"):
+        narrow = value.astype(np.float64 if wide else np.float32, copy=True)
+    if not np.isfinite(narrow).all():
+        raise ValueError(f"a weight is {value[~np.isfinite(narrow)].flat[0]}, and the largest float32 is 3.4e+38")
+    return jnp.asarray(narrow)
 
 
 def _said(

@@ -98,6 +98,10 @@ def _told(given: argparse.Namespace) -> dict[str, Any]:
         is_file = os.path.isfile(path)  # False, too, for what is too long for a path
         if "," not in names and not is_file:  # a network has two classes at least
             raise ValueError(f"--class_names={names:.60}: there is no such file; give one, or names such as ant,bee")
+        if not is_file and names.startswith(("[", "(", "{")):
+            raise ValueError(
+                f"--class_names={names:.60}: give the names alone, such as ant,bee, or a file with one on each line"
+            )
         told["class_names"] = read_class_names(path) if is_file else [name.strip() for name in names.split(",")]
     return told
 
