@@ -29,7 +29,7 @@ from tradeoff import write_picture
 
 import delete_jax as dj
 from delete_jax.methods import METHODS
-from delete_jax.run.record import versions
+from delete_jax.reports.made_with import versions
 from delete_jax.tasks import TASKS
 
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)

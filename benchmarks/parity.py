@@ -26,7 +26,7 @@ import numpy as np
 from delete_jax import models
 from delete_jax.model import Model, Variables
 from delete_jax.models.torch_names import architecture, leaves, to_torch
-from delete_jax.run.record import versions
+from delete_jax.reports.made_with import versions
 
 if TYPE_CHECKING:
     import torch

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
 import importlib
 import json
 import os
-import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +23,7 @@ from delete_jax.model import Model, Variables
 from delete_jax.network_check import as_is, check_answers, check_network
 from delete_jax.parallel import outside_meshes
 from delete_jax.reports import Examples, plain, write_report
+from delete_jax.reports.made_with import device, now, versions
 from delete_jax.streams import as_images, check_forget, check_samples
 from delete_jax.tasks import TASKS
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, UNLEARNED, Data
@@ -293,13 +291,12 @@ def _record(
     seconds = unlearned.seconds or None if unlearned else None
     retraining = retrained.seconds or None if retrained else None
     samples = forget_remain(dataset.train, erased)[0]
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "delete_jax")
     return {
         "format": 1,
-        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created": now(),
         "command": "delete_jax.evaluate",
-        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
-        "device": f"{jax.devices()[0].device_kind} × {jax.device_count()}, {os.cpu_count()} CPU cores",
+        "versions": versions(),
+        "device": device(),
         "dataset": {
             "name": dataset.name,
             "digest": dataset.digest,

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
-import os
-import platform
 from typing import Any
 
 import jax
 
-import delete_jax
 from delete_jax import data
 from delete_jax.config import counted, plain
 from delete_jax.identity import digest
 from delete_jax.loop import Result, Row
+from delete_jax.reports.made_with import device, now, versions
 from delete_jax.tasks import Measured, Run
 
 
@@ -30,10 +26,10 @@ def make_record(run: Run, networks: dict[str, Result], measured: Measured, comma
         method["lr"] = unlearned.lr
     return {
         "format": 1,
-        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created": now(),
         "command": command,
         "versions": versions(),
-        "device": f"{jax.devices()[0].device_kind} × {jax.device_count()}, {os.cpu_count()} CPU cores",
+        "device": device(),
         "task": plain(run.config)["task"],
         "dataset": {
             "name": dataset.name,
@@ -76,13 +72,6 @@ def make_record(run: Run, networks: dict[str, Result], measured: Measured, comma
         "curve": _columns(unlearned.evaluations, ("step", "acc_f", "acc_r")),
         **more,
     }
-
-
-def versions() -> dict[str, str]:
-    """Versions of this package, of what computes, and of Python."""
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    found = {name: importlib.metadata.version(name) for name in packages}
-    return {"delete_jax": delete_jax.__version__, **found, "python": platform.python_version()}
 
 
 def _columns(rows: list[Row], names: tuple[str, ...]) -> dict[str, list[Any]]:
