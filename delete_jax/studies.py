@@ -303,7 +303,7 @@ def _references(retrained: Any, requests: Sequence[tuple[int, ...]]) -> list[Var
     given: list[Any] = [retrained] if isinstance(retrained, Mapping) else _list(retrained, "retrained")
     if len(given) != len(requests):
         raise ValueError(
-            f"retrained must have a network for each request: {len(given)} for {len(requests)} requests; a network that was trained "
+            f"retrained must have a network for each request: {len(given)} for {len(requests)} request(s); a network that was trained "
             "without one class is no reference for another"
         )
     return given

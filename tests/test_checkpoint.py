@@ -280,7 +280,7 @@ def test_every_bit_of_what_is_said_counts(tmp_path):
     path = tmp_path / "2" / "meta" / "metadata"
     original, (found, said) = path.read_bytes(), store.restore()
     rng, skipped = np.random.default_rng(0), 0
-    for bit in rng.choice(8 * len(original), 60, replace=False):
+    for bit in rng.choice(8 * len(original), 20, replace=False):
         flipped = bytearray(original)
         flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)
@@ -288,7 +288,7 @@ def test_every_bit_of_what_is_said_counts(tmp_path):
         assert_equal(restored, found)
         assert meta["epoch"] == 1 or meta == said
         skipped += meta["epoch"] == 1
-    assert skipped > 40
+    assert skipped > 13
 
 
 def test_a_checkpoint_under_another_number_is_skipped(tmp_path):

@@ -77,7 +77,7 @@ ATTACKING = [
 
 
 @pytest.mark.parametrize("method", ATTACKING, ids=lambda method: method.name)
-@pytest.mark.parametrize("kind", ["uint8", "float32"])
+@pytest.mark.parametrize("kind", [pytest.param("uint8", marks=pytest.mark.slow), "float32"])
 def test_methods_that_perturb_images_on_the_host(method, kind, tmp_path):
     images, labels = stored()
     images = images if kind == "uint8" else images.astype(np.float32)

@@ -38,7 +38,12 @@ def with_strict_types_off(call):
         return call()
 
 
-@pytest.mark.parametrize("name", RIGHT)
+OFTEN = ("prodigy", "sam", "reduce_on_plateau", "momo", "noisy_sgd")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in RIGHT]
+)
 def test_it_runs(name, tmp_path, fast_compile):
     network, samples = tiny.network(), tiny.samples(48)
 

@@ -407,7 +407,7 @@ LINKS = [
 ]  # fmt: skip
 
 
-@bounded(25)
+@bounded(10)
 @given(st.lists(st.sampled_from(LINKS), min_size=1, max_size=3))
 def test_optimisers(links):
     """Whatever optimisers keep in their states: a step runs with finite weights, or one line names them."""
