@@ -76,7 +76,10 @@ ATTACKING = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("method", ATTACKING, ids=lambda method: method.name)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(one, id=one.name, marks=pytest.mark.slow if one.name == "l2ul_imp" else ()) for one in ATTACKING],
+)
 @pytest.mark.parametrize("kind", [pytest.param("uint8", marks=pytest.mark.slow), "float32"])
 def test_methods_that_perturb_images_on_the_host(method, kind, tmp_path):
     images, labels = stored()

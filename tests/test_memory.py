@@ -36,7 +36,10 @@ def difference(found, expected) -> float:
     return max(float(jnp.abs(a - b).max() / (jnp.abs(b).max() + 1e-6)) for a, b in pairs)
 
 
-@pytest.mark.parametrize("name", TRAINED)
+OFTEN = ("delete", "anchored", "random_label", "salun", "scrub")  # the others among the slow tests
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in OFTEN else pytest.mark.slow) for n in TRAINED])
 def test_parts_make_the_same_step(name):
     model, variables = tiny.network()
     images, labels = tiny.samples(96)

@@ -131,7 +131,8 @@ def test_run_agrees_with_the_original_code(run, precision, x64):
         np.testing.assert_allclose(first_norm, norm(grads), rtol=1e-7 if exact else 1e-4)
 
 
-@pytest.mark.parametrize("precision", [pytest.param("f32", marks=pytest.mark.slow), "f64"])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["f32", "f64"])
 def test_l2ul_agrees_with_the_original_code(precision, x64):
     """With the original's attack, which clips *normalised* images to [0, 1] and so moves them by 57 to 83 instead of 0.4.
 
