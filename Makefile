@@ -37,11 +37,11 @@ check: $(VENV)/installed-test
 	@$(BIN)/mypy
 
 test: $(VENV)/installed-test
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # The limit is in pyproject.toml.
 coverage: $(VENV)/installed-test
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --cov --cov-report=term
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 slow: $(VENV)/installed-test
 	@$(BIN)/python -m pytest -q -m slow

@@ -23,7 +23,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-MOST_GROWTH = 850 * 2**20  # bytes; two workers stay below 4 GB together
+MOST_GROWTH = 750 * 2**20  # bytes; two workers stay below 4 GB together
 _after_dropping = None
 
 
