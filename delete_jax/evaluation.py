@@ -25,6 +25,7 @@ from delete_jax.parallel import outside_meshes
 from delete_jax.reports import Examples, plain, write_report
 from delete_jax.reports.made_with import device, now, versions
 from delete_jax.streams import as_images, check_forget, check_samples
+from delete_jax.tables import aligned, markdown
 from delete_jax.tasks import TASKS
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, UNLEARNED, Data
 from delete_jax.tasks.evidence import Evidence, Subject, side_by_side
@@ -72,24 +73,14 @@ class Evaluation(Mapping[str, dict[str, Any]]):
         return rows
 
     def __str__(self) -> str:
-        rows = self._rows()
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = [
-            "  ".join(
-                [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-            )
-            for row in rows
-        ]
-        return "\n".join([*(line.rstrip() for line in lines), *(f"note: {note}" for note in self.notes)])
+        return "\n".join([*aligned(self._rows()), *(f"note: {note}" for note in self.notes)])
 
     def __repr__(self) -> str:
         return f"Evaluation({', '.join(self.networks)}; {len(self._measured)} measures)"
 
     def to_markdown(self) -> str:
         """The table as Markdown; arrows say which direction is better."""
-        head, *rows = self._rows()
-        lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return markdown(self._rows())
 
     def to_json(self) -> str:
         """The record as JSON: every measure of every network, with what was erased and from what; NaN becomes null."""
@@ -149,7 +140,7 @@ def evaluate(
     splits, num_classes = given_splits(model, results, train, test, preprocess or as_is)
     erased = check_forget(forget, num_classes, class_names)
     asked = [find(name).name for name in listed(() if measures is None else measures, "measures")]
-    evidence = evidence_of(model, results, splits, erased, preprocess or as_is, class_names)
+    evidence = evidence_of(model, results, splits, num_classes, erased, preprocess or as_is, class_names)
     figures = {name: evidence.measured(name, asked) for name in results}
     before, after = evidence.networks[ORIGINAL], evidence.networks.get(UNLEARNED, [*evidence.networks.values()][-1])
     examples = choose_examples(evidence.dataset, erased, before.test, after.test)
@@ -187,13 +178,13 @@ def evidence_of(
     model: Model,
     results: Mapping[str, Result],
     splits: tuple[Split, Split],
+    num_classes: int,
     erased: tuple[int, ...],
     preprocess: Callable[[chex.Array], chex.Array],
     class_names: Sequence[str] | Mapping[Any, Any] | None,
 ) -> Beside:
     """The evidence on networks that have passed all checks (`given_splits`); arguments as for `evaluate`."""
-    k = check_network(model, results[ORIGINAL].variables, splits[0].images, preprocess)
-    names = tuple(map(str, range(k))) if class_names is None else as_class_names(class_names, k)
+    names = tuple(map(str, range(num_classes))) if class_names is None else as_class_names(class_names, num_classes)
     nothing = np.zeros(1, np.float32)
     none = Split(*(part[:0] for part in splits[0]))
     dataset = Dataset("given samples", splits[0], none, splits[1], names, nothing, nothing)

@@ -46,15 +46,21 @@ def describe_method(method: Method) -> dict[str, Any]:
 def _completed(found: Any, mine: Mapping[str, Any]) -> Any:
     """What a state was made from: its method with the hyper-parameters that an earlier version did not have, its functions only
     where they can be compared with `mine`, those of this process (`traced.functions`)."""
+    found = comparable(found, mine)
     method = found.get("method") if isinstance(found, dict) else None
-    if isinstance(found, dict) and "functions" in mine:
-        theirs = found.get("functions")
-        if not isinstance(theirs, dict) or theirs.get("versions") != mine["functions"]["versions"]:
-            found = {**found, "functions": mine["functions"]}
     if not isinstance(method, dict) or method.get("name") not in METHODS:
         return found
     defaults = json.loads(json.dumps(describe_method(create(method["name"]))))
     return {**found, "method": defaults | method}
+
+
+def comparable(found: Any, mine: Mapping[str, Any]) -> Any:
+    """What something was made from, with this process' functions in place of those that other versions traced."""
+    if not isinstance(found, dict) or "functions" not in mine:
+        return found
+    theirs = found.get("functions")
+    same = isinstance(theirs, dict) and theirs.get("versions") == mine["functions"]["versions"]
+    return found if same else {**found, "functions": mine["functions"]}
 
 
 class Identified:

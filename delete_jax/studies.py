@@ -16,7 +16,7 @@ import numpy as np
 from delete_jax import metrics
 from delete_jax.evaluation import evidence_of, flat, given_splits
 from delete_jax.given import integer, listed, shown
-from delete_jax.identity import IdentityError, describe_method, differences, digest
+from delete_jax.identity import IdentityError, comparable, describe_method, differences, digest
 from delete_jax.loop import NonFiniteError, Result
 from delete_jax.methods import Method, as_method
 from delete_jax.metrics.measure import SHOWN, Measure
@@ -27,6 +27,7 @@ from delete_jax.options import AUTO, Options, rate
 from delete_jax.parallel import outside_meshes
 from delete_jax.rate_search import NoRateError
 from delete_jax.streams import check_forget
+from delete_jax.tables import aligned, markdown
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 from delete_jax.tasks.figures import ALWAYS
 from delete_jax.traced import functions
@@ -93,19 +94,11 @@ class Study(NamedTuple):
         return [["", *heads], *found]
 
     def __str__(self) -> str:
-        lines = self._lines(" ± ")
-        widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-        pairs = [zip(line[1:], widths[1:], strict=True) for line in lines]
-        return "\n".join(
-            "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in pair)]).rstrip()
-            for line, pair in zip(lines, pairs, strict=True)
-        )
+        return "\n".join(aligned(self._lines(" ± ")))
 
     def to_markdown(self) -> str:
         """The table as Markdown."""
-        head, *rows = self._lines(" ± ")
-        lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return markdown(self._lines(" ± "))
 
     def to_latex(self) -> str:
         """The table as a LaTeX tabular of the package booktabs."""
@@ -251,7 +244,7 @@ def study(
     known: list[dict[str, Any]] = []
     for request, reference in zip(requests, references, strict=True):
         networks = {ORIGINAL: before} | ({RETRAINED: Result(reference, [], [])} if reference is not None else {})
-        evidence = evidence_of(model, networks, splits, request, preprocess or as_is, class_names)
+        evidence = evidence_of(model, networks, splits, num_classes, request, preprocess or as_is, class_names)
         for name in networks:
             make = lambda name=name: {"metrics": flat(evidence.measured(name, asked))}  # noqa: E731
             known.append(cells.get({"method": name, "forget": list(request), "seed": 0}, make))
@@ -339,15 +332,10 @@ class _Cells:
             with writing(self.path, replace=False) as file:
                 file.write((json.dumps(mine) + "\n").encode())
         lines = list(self._lines())
-        if not lines or (found := self._comparable(lines[0], mine)) != mine:
+        if not lines or (found := comparable(lines[0], mine)) != mine:
             what = ", ".join(differences(found, mine)[:3]) if lines else "nothing is in it"
             raise IdentityError(f"{self.path.parent} holds another study ({what}): choose another folder, or delete it")
         self.kept = {line["key"]: line["cell"] for line in lines[1:]}
-
-    @staticmethod
-    def _comparable(found: Any, mine: dict[str, Any]) -> Any:
-        same = isinstance(found, dict) and found.get("functions", {}).get("versions") == mine["functions"]["versions"]
-        return found if same or not isinstance(found, dict) else {**found, "functions": mine["functions"]}
 
     def _lines(self) -> Iterator[Any]:
         """The lines that are whole; what a killed process began to write is cut off."""

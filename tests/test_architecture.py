@@ -53,11 +53,14 @@ MAY_IMPORT = {
     "tasks": {
         "data", "given", "loop", "methods", "metrics", "model", "models", "nearest", "parallel", "predict", "reports", "step", "streams",
     },
+    "tables": set(),
     "evaluation": {
+        "tables",
         "class_names", "data", "given", "identity", "loop", "metrics", "model", "network_check", "parallel", "reports", "streams",
         "tasks",
     },
     "studies": {
+        "tables",
         "evaluation", "given", "identity", "loop", "methods", "metrics", "model", "network_check", "options", "parallel",
         "rate_search", "streams", "tasks", "traced", "unlearning", "writing",
     },
