@@ -25,20 +25,21 @@ import delete_jax as dj
 from delete_jax import methods, metrics, tasks
 from delete_jax.config import Config, validate
 from delete_jax.identity import digest
+from delete_jax.job import Job, checked_job
 from delete_jax.methods import FORGET, Stream
 from delete_jax.model import Variables
 from delete_jax.options import AUTO
 from delete_jax.predict import make_predictor
+from delete_jax.request import check_forget
 from delete_jax.run import stages
 from delete_jax.run.arguments import load
 from delete_jax.run.folder import Folder
 from delete_jax.run.training import train, unlearning_options
-from delete_jax.streams import check_forget
-from delete_jax.sweeping import Line, sweep_streams
+from delete_jax.sweeping import sweep_jobs
 from delete_jax.tasks import Run, Training
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 from delete_jax.tasks.evidence import RELEARN_STEPS, Evidence
-from delete_jax.unlearning import unlearn_streams
+from delete_jax.unlearning import unlearn_job
 from delete_jax.writing import writing
 
 Request = tuple[int, ...]
@@ -277,20 +278,17 @@ class Case:
           NonFiniteError: it diverged.
         """
         network = (start or self.network(ORIGINAL)).variables
-        make, *rest = self.request(way, rate, network)
-        return unlearn_streams(self.run.model, network, make(), *rest)
+        return unlearn_job(self.job(way, rate, network))
 
-    def request(self, way: Way, rate: Rate, network: Variables) -> Line:
+    def job(self, way: Way, rate: Rate, network: Variables) -> Job:
         """What a way reads and how it is trained."""
         config = way.configure(self.run.config, rate)
         method = methods.create(config.unlearn.method, **config.unlearn.hyperparameters)
         run = self.run._replace(config=config, method=method)
-
-        def make() -> dict[str, Stream]:
-            streams = self.bench.task.streams(run, method, network)
-            return self._joined(streams, way.remaining) if way.remaining else streams
-
-        return Line(make, self.bench.dataset.num_classes, self.forget, method, unlearning_options(run))
+        streams = self.bench.task.streams(run, method, network)
+        streams = self._joined(streams, way.remaining) if way.remaining else streams
+        num_classes, options = self.bench.dataset.num_classes, unlearning_options(run)
+        return checked_job(run.model, network, streams, num_classes, self.forget, method, options)
 
     def _joined(self, streams: dict[str, Stream], count: int) -> dict[str, Stream]:
         """The streams, the forget samples joined by remaining ones, at which the same classes are masked."""
@@ -437,9 +435,8 @@ class Study:
             by_network.setdefault(id(case.network(ORIGINAL)), []).append((rate, case))
         results = {}
         for pairs in by_network.values():
-            first, network = pairs[0][1], pairs[0][1].network(ORIGINAL).variables
-            lines = [case.request(way, rate, network) for rate, case in pairs]
-            found = sweep_streams(first.run.model, network, lines)
+            network = pairs[0][1].network(ORIGINAL).variables
+            found = sweep_jobs([case.job(way, rate, network) for rate, case in pairs])
             results |= {(rate, case.forget): one for (rate, case), one in zip(pairs, found, strict=True)}
         return results
 

@@ -25,12 +25,13 @@ from compare import means_first
 import delete_jax as dj
 from delete_jax import metrics, models
 from delete_jax.data import Split
+from delete_jax.job import checked_job
 from delete_jax.methods.finish import FINISHES
 from delete_jax.predict import make_predictor
 from delete_jax.run.training import unlearning_options
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 from delete_jax.tasks.evidence import Evidence
-from delete_jax.unlearning import unlearn_streams
+from delete_jax.unlearning import unlearn_job
 
 NONE, CONSTANT = "none", "constant"
 NAMES = ("residual_auc", "acc_ft", "acc_rt")
@@ -78,9 +79,9 @@ def networks(case: Case, result: dj.Result) -> Iterator[tuple[str, Evidence]]:
     for row in FINISHES:
         method = dj.methods.finish(row)
         streams = case.bench.task.streams(run, method, result.variables)
-        found = unlearn_streams(
-            run.model, result.variables, streams, num_classes, case.forget, method, unlearning_options(run)
-        )
+        options = unlearning_options(run)
+        job = checked_job(run.model, result.variables, streams, num_classes, case.forget, method, options)
+        found = unlearn_job(job)
         yield row, Evidence(run, found)
     yield CONSTANT, Served(run._replace(model=models.without_classes(run.model, case.forget)), result)
 

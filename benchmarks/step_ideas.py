@@ -25,9 +25,10 @@ from step_time import LR, NUM_CLASSES, to_forget
 
 import delete_jax as dj
 from delete_jax.data import normalize
-from delete_jax.loop import epoch_indices
+from delete_jax.epochs import epoch_indices
+from delete_jax.layout import gather_batches
 from delete_jax.models.layers import BatchNorm, batch_statistics
-from delete_jax.parallel import compiler_options, gather_batches
+from delete_jax.parallel import compiler_options
 from delete_jax.predict import make_predictor
 from delete_jax.step import init_state, make_train_step, sgd
 

@@ -24,9 +24,10 @@ import numpy as np
 import delete_jax as dj
 from delete_jax.columns import is_lazy
 from delete_jax.data import augmentation, normalize
-from delete_jax.loop import epoch_indices, fit
+from delete_jax.epochs import epoch_indices
+from delete_jax.job import Job
+from delete_jax.loop import one
 from delete_jax.methods import Stream
-from delete_jax.parallel import make_trainer
 from delete_jax.predict import make_predictor
 from delete_jax.step import init_state, make_train_step, sgd
 from delete_jax.streams import split_streams
@@ -71,15 +72,13 @@ def main() -> int:
     preprocess, augment = normalize(mean, std), augmentation(("flip", "crop") if options.augment else ())
     if augment is None:
         streams["forget"]["teacher_logits"] = make_predictor(model, preprocess)(variables, images)
-    teacher = variables if augment is not None else None
-    flops, compile_seconds = cost(model, preprocess, augment, variables, teacher, streams, options.batch)
-    trainer = make_trainer(model, dj.methods.delete(), sgd(), preprocess, augment, mode="jit")
-    streams = trainer.replicate(streams)
+    networks = {} if augment is None else {"original": variables}
+    flops, compile_seconds = cost(model, preprocess, augment, variables, networks, streams, options.batch)
 
     def jax_round(epochs: int) -> float:
-        state = init_state(variables, sgd())
-        settings = {"lr": LR, "seed": 0, "epochs": epochs, "batch_size": options.batch}
-        return fit(trainer, state, teacher, streams, **settings).seconds
+        settings = {"preprocess": preprocess, "augment": augment, "parallel": "jit", "batch_size": options.batch}
+        how = dj.Options(lr=LR, epochs=epochs, **settings)
+        return one(Job(model, variables, streams, NUM_CLASSES, (FORGET,), dj.methods.delete(), how)).seconds
 
     rounds = {"jax": jax_round}
     if options.torch:
@@ -138,11 +137,11 @@ def in_torch(module) -> bool:
     return plain and module.block is dj.models.Block
 
 
-def cost(model, preprocess, augment, variables, teacher, streams, batch: int) -> tuple[float, float]:
+def cost(model, preprocess, augment, variables, networks, streams, batch: int) -> tuple[float, float]:
     """XLA's count of operations in one step, and the seconds that compiling it takes."""
     step = make_train_step(model, dj.methods.delete(), sgd(), preprocess=preprocess, augment=augment)
     batches = jax.tree.map(lambda column: jnp.asarray(column[:batch]), streams, is_leaf=is_lazy)
-    lowered = jax.jit(step).lower(init_state(variables, sgd()), teacher, batches, jnp.float32(LR), jax.random.key(0))
+    lowered = jax.jit(step).lower(init_state(variables, sgd()), networks, batches, jnp.float32(LR), jax.random.key(0))
     started = time.perf_counter()
     compiled = lowered.compile()
     return compiled.cost_analysis()["flops"], time.perf_counter() - started

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from delete_jax.evaluation import Evaluation as Evaluation
     from delete_jax.evaluation import evaluate as evaluate
     from delete_jax.evaluation import report as report
-    from delete_jax.loop import Log as Log
-    from delete_jax.loop import Progress as Progress
-    from delete_jax.loop import Result as Result
-    from delete_jax.loop import Store as Store
     from delete_jax.model import Model as Model
     from delete_jax.options import Options as Options
     from delete_jax.predict import NonFiniteError as NonFiniteError
+    from delete_jax.result import Log as Log
+    from delete_jax.result import Progress as Progress
+    from delete_jax.result import Result as Result
+    from delete_jax.result import Store as Store
     from delete_jax.studies import Study as Study
     from delete_jax.studies import study as study
     from delete_jax.sweeping import Request as Request
@@ -34,14 +34,14 @@ _MODULES = ("data", "losses", "methods", "metrics", "models")
 _PLACES = {
     "Checkpoints": "checkpoint",
     "Evaluation": "evaluation",
-    "Log": "loop",
+    "Log": "result",
     "Model": "model",
     "NonFiniteError": "predict",
     "Options": "options",
-    "Progress": "loop",
+    "Progress": "result",
     "Request": "sweeping",
-    "Result": "loop",
-    "Store": "loop",
+    "Result": "result",
+    "Store": "result",
     "Study": "studies",
     "evaluate": "evaluation",
     "report": "evaluation",

@@ -17,14 +17,14 @@ from delete_jax.class_names import class_names as as_class_names
 from delete_jax.data import Dataset, Split, forget_remain, split_digest
 from delete_jax.given import array, listed, shown
 from delete_jax.identity import digest
-from delete_jax.loop import Result
 from delete_jax.metrics.table import find
 from delete_jax.model import Model, Variables
 from delete_jax.network_check import as_is, check_answers, check_network
 from delete_jax.parallel import outside_meshes
 from delete_jax.reports import Examples, plain, write_report
 from delete_jax.reports.made_with import device, now, versions
-from delete_jax.streams import as_images, check_forget, check_samples
+from delete_jax.request import as_images, check_forget, check_samples
+from delete_jax.result import Result
 from delete_jax.tables import aligned, markdown
 from delete_jax.tasks import TASKS
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, UNLEARNED, Data

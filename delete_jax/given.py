@@ -199,3 +199,11 @@ def class_numbers(classes: Any, num_classes: int | None = None, name: str = "for
     if num_classes is not None and (wrong := [number for number in numbers if number >= num_classes]):
         raise ValueError(f"{name}: there is no class {wrong[0]}: the classes are 0 to {num_classes - 1}")
     return numbers
+
+
+def function(name: str, value: Any, *methods: str) -> None:
+    """Raises ValueError unless a value is a function, or an object with these methods, or None."""
+    is_right = all(hasattr(value, method) for method in methods) if methods else callable(value)
+    if value is not None and not (is_right and not isinstance(value, type)):
+        needed = f"have {' and '.join(methods)}" if methods else "be a function"
+        raise ValueError(f"{name} must {needed}, got {shown(value)}")

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from delete_jax.columns import chunks, is_lazy
-from delete_jax.loop import Store
 from delete_jax.methods import METHODS, Method, create
+from delete_jax.result import Store
 
 
 class IdentityError(ValueError):

@@ -1,298 +1,343 @@
-"""The only Python loop: iterate, step, check, log, evaluate, save, resume. Pretraining and unlearning share it."""
+"""The only Python loop over steps: iterate, step, check, log, evaluate, save, resume. Whatever trains here is a list of jobs."""
 
 from __future__ import annotations
 
-import json
-import math
+import contextlib
+import dataclasses
+import itertools
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delete_jax.columns import Rows, place
-from delete_jax.given import shown
+from delete_jax.columns import Rows, without
+from delete_jax.editing import edit, finished
+from delete_jax.epochs import Epochs, Part, parts
+from delete_jax.job import Job
+from delete_jax.layout import ALONE, HostRows, Layout, Placement, Streams
 from delete_jax.memory import free_bytes, peak_bytes
-from delete_jax.methods.base import FORGET, Stream
+from delete_jax.methods.base import answers_column
 from delete_jax.model import Variables, as_saved, from_saved
-from delete_jax.parallel import HostRows, Picks, Trainer
+from delete_jax.parallel import Trainer, make_trainer, scalars
 from delete_jax.predict import NonFiniteError
-from delete_jax.step import TrainState
+from delete_jax.preparing import Ready, make_ready
+from delete_jax.result import Result, Watch, check_finite, epoch_rows, evaluated, kept, kept_rows
+from delete_jax.step import TrainState, init_state
 
 AHEAD = 2
 """How many batches are read, and how many wait on the devices, before their step."""
 
-Row = dict[str, Any]
-"""One line of a history: `step`, `epoch` and the step's metrics, or the evaluation after an epoch."""
-
-
-class Store(Protocol):
-    """The interface of a store, which keeps states beyond the process. `delete_jax.Checkpoints` is a store on disk."""
-
-    def restore(self) -> tuple[Any, dict[str, Any]] | None:
-        """Returns the newest state, a nested dict of arrays, and the `meta` saved with it; None if there is none."""
-
-    def save(self, epoch: int, tree: Any, meta: dict[str, Any]) -> None:
-        """Saves the state after an epoch, together with `meta`, which is plain JSON."""
-
-
-class Log(Protocol):
-    """The interface of a log, which receives the rows of a history. `delete_jax.run.log.JsonLog` writes them to a file. A log for
-    TensorBoard takes six lines:
-
-        class TensorBoard:  # of a tensorboardX.SummaryWriter
-            def __init__(self, writer): self.writer = writer
-            def resume(self, epoch): return [], []
-            def append(self, history, evaluations):
-                for row in [*history, *evaluations]:
-                    for name, value in row.items(): self.writer.add_scalar(name, value, row["step"])
-    """
-
-    def resume(self, epoch: int) -> tuple[list[Row], list[Row]]:
-        """Returns the rows of the first `epoch` epochs, as (history, evaluations), and discards later rows."""
-
-    def append(self, history: list[Row], evaluations: list[Row]) -> None:
-        """Adds the rows of one epoch."""
-
-
-class Progress(Protocol):
-    """The interface of a progress display. It must not wait for the device."""
-
-    def __call__(
-        self, step: int, num_steps: int, metrics: Mapping[str, float], rate: float, epoch_done: bool = False
-    ) -> None:
-        """Called when `step` of `num_steps` steps are finished: with the metrics of the last one, and `rate` in samples per second.
-
-        During the search for a learning rate, each rate is a separate training, and the metrics include `lr`.
-        """
-
-
-class Result(NamedTuple):
-    """A network and how it was made: the result of training, of unlearning, and of a finished stage of the command.
-
-    Attributes:
-      variables: of the network; on the devices after training, on the host if read from a checkpoint.
-      history: one row per step with `epoch`, `step`, `loss` and `grad_norm`. Methods with a target add `forgetting`, `within` and
-          `retention`, in nats.
-      evaluations: one row per evaluated epoch, with what `evaluate` returned. The first is the state before training.
-      seconds: wall clock of preparation, of the search for a rate, and of the steps, without compilation, evaluation and saving; 0
-          for a network that was not trained here.
-      compile_seconds: time until the first step was dispatched, in each process that took part.
-      source: the folder of its checkpoint; "" if there is none.
-      lr: the learning rate of unlearning; None for a network that was not unlearned.
-      search: the rates that were tried to find `lr` (`rate_search.find_rate`); empty if it was given.
-      peak_bytes: peak memory until its training ended (`memory.peak_bytes`); None if unknown.
-    """
-
-    variables: Variables
-    history: list[Row]
-    evaluations: list[Row]
-    seconds: float = 0.0
-    compile_seconds: float = 0.0
-    source: str = ""
-    lr: float | None = None
-    search: Sequence[Row] = ()
-    peak_bytes: int | None = None
-
-    def __repr__(self) -> str:
-        """One line; the weights themselves are in `variables`."""
-        weights = sum(np.size(leaf) for leaf in jax.tree.leaves(self.variables.get("params", {})))
-        said = [f"{weights:,} parameters", f"{len(self.history)} steps"]
-        if self.history:
-            said.append(f"loss {self.history[0]['loss']:.4g} to {self.history[-1]['loss']:.4g}")
-        if self.lr is not None:
-            said.append(f"lr {self.lr:g}")
-        return f"Result({', '.join([*said, f'{self.seconds:.1f} s'])})"
-
-
-def epoch_indices(seed: int, epoch: int, n: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The batches of one epoch: a pure function of (seed, epoch).
-
-    The last partial batch is kept: it is filled up from the beginning of the same epoch, with weight 0, so that each
-    sample counts exactly once and batch statistics still come from a full batch of real samples.
-
-    Returns:
-      index int32 `[steps, batch_size]` and weight float32 `[steps, batch_size]`, with `steps = ceil(n / batch_size)`.
-
-    Raises:
-      ValueError: n or batch_size below 1.
-    """
-    if n < 1 or batch_size < 1:
-        raise ValueError(f"an epoch needs samples and a batch size of at least 1, got n={n}, batch_size={batch_size}")
-    order = np.random.default_rng([seed, epoch]).permutation(n).astype(np.int32)
-    steps = math.ceil(n / batch_size)
-    weight = np.arange(steps * batch_size) < n
-    index = np.resize(order, steps * batch_size)  # np.resize repeats from the beginning
-    return index.reshape(steps, batch_size), weight.astype(np.float32).reshape(steps, batch_size)
-
-
-def epoch_picks(seed: int, epoch: int, sizes: Mapping[str, int], batch_size: int) -> Picks:
-    """An epoch over several streams: it is as long as the forget stream (or the only one); the others cycle or stop."""
-    picks = {name: epoch_indices(seed + i, epoch, n, batch_size) for i, (name, n) in enumerate(sizes.items())}
-    steps = len(picks[FORGET if FORGET in picks else next(iter(picks))][0])
-    return {
-        name: (np.resize(index, (steps, batch_size)), np.resize(weight, (steps, batch_size)))
-        for name, (index, weight) in picks.items()
-    }
-
 
 def fit(
-    trainer: Trainer,
-    state: TrainState,
-    teacher: Variables | None,
-    streams: Mapping[str, Stream],
-    *,
-    lr: float,
-    seed: int,
-    epochs: int,
-    batch_size: int,
-    constants: Mapping[str, Any] | None = None,
-    resident: int | str = "auto",
-    spent_seconds: float = 0.0,
-    about: Mapping[str, Any] | None = None,
-    evaluate: Callable[[Variables], Row] | None = None,
-    log: Log | None = None,
-    store: Store | None = None,
-    progress: Progress | None = None,
-) -> Result:
-    """Trains for `epochs` epochs, or continues where `store` says that an earlier call was interrupted.
+    jobs: Iterable[Job], layout: Layout | Callable[[], Layout] = ALONE, watches: Iterable[Watch] | None = None
+) -> Iterator[Result | NonFiniteError]:
+    """Trains jobs for their epochs, or continues where a store says that an earlier call was interrupted.
+
+    Jobs that follow each other and are one program, which means the same network, method and settings but for rate, seed and number
+    of epochs, run side by side where the layout has place for several. Each result is that of the job alone: bit by bit where it runs
+    alone, else up to rounding. Jobs that differ only in their rate are prepared once.
 
     Args:
-      trainer: from `parallel.make_trainer`.
-      state: a fresh state from `step.init_state`; it is donated.
-      teacher: the frozen original's variables, or None for a method that uses none.
-      streams: the method's samples (`methods.base.Stream`), brought to the devices once, but for images that do not fit:
-          those stay on the host, and a thread reads them ahead of the steps.
-      lr: learning rate, multiplies the optimiser's update.
-      seed: of the data order, augmentation and dropout.
-      batch_size: of each stream, over all devices.
-      constants: what the method prepared for all steps (`methods.base.Prepared`).
-      resident: how many bytes of images may lie on each device; "auto": half of what is free there.
-      spent_seconds: what preparing the streams took; counted with the steps.
-      about: what is saved beside each state, as JSON takes it.
-      evaluate: variables -> numbers, called before training and after each epoch; its time does not count.
-      log, store, progress: where rows, states and progress go.
+      jobs: they may be made one by one: no more of them are taken than train at once.
+      layout: how many train at once, and where; or a function that says so whenever the next ones begin.
+      watches: who follows each job; nobody when None.
+
+    Yields:
+      The result of each job, in their order. If its training diverged, the error stands in its place; what was saved before is the last
+      good state.
 
     Raises:
-      ValueError: batch_size is not a multiple of the number of devices.
-      NonFiniteError: a loss or gradient norm is NaN or infinite; the last saved state is the last good one.
+      ValueError: a method's own functions fail, or a store holds more epochs than a job has.
     """
-    check_batch_size(batch_size, trainer.num_shards)
-    sizes = {name: len(stream["label"]) for name, stream in streams.items()}
-    first_epoch, seconds, compile_seconds, peak = 0, spent_seconds, 0.0, None
-    meta: Mapping[str, Any] = {}
-    if store is not None and (saved := store.restore()) is not None:
-        tree, meta = saved
-        state = from_saved(tree, state)
-        first_epoch, seconds, compile_seconds = meta["epoch"], meta["seconds"], meta["compile_seconds"]
-        peak = meta.get("peak_bytes")
-    history, evaluations = kept_rows(meta) if log is None else log.resume(first_epoch)
-    source = str(getattr(store, "directory", ""))
-    if first_epoch > epochs:
-        where = source or "the store"
-        raise ValueError(
-            f"{where} holds the network after {first_epoch} epochs, and {epochs} were asked for: choose another folder, or ask for at "
-            f"least {first_epoch}"
+    kept_ready = _Kept()
+    pairs = zip(jobs, itertools.repeat(Watch()) if watches is None else watches, strict=False)
+    for wave, where in _waves(pairs, layout if callable(layout) else lambda: layout):
+        if wave[0][0].method.edit is not None:
+            yield _or_error(lambda pair=wave[0]: edit(*pair))
+            continue
+        courses = [_Course(job, kept_ready.ready(job), watch) for job, watch in wave]
+        if _alike(courses):
+            yield from _train(courses, where if len(courses) > 1 else ALONE, kept_ready)
+        else:
+            for course in courses:
+                yield from _train([course], ALONE, kept_ready)
+
+
+def one(job: Job, watch: Watch | None = None) -> Result:
+    """The result of a single job (`fit`).
+
+    Raises:
+      NonFiniteError: its training diverged.
+    """
+    (result,) = fit([job], watches=[watch or Watch()])
+    if isinstance(result, NonFiniteError):
+        raise result
+    return result
+
+
+def _or_error(make: Any) -> Any:
+    try:
+        return make()
+    except NonFiniteError as error:
+        return error
+
+
+def _waves(
+    pairs: Iterable[tuple[Job, Watch]], layout: Callable[[], Layout]
+) -> Iterator[tuple[list[tuple[Job, Watch]], Layout]]:
+    """Cuts a list into parts that train at once, and says where."""
+    wave: list[tuple[Job, Watch]] = []
+    where = ALONE
+    for job, watch in pairs:
+        if wave and _program(job) != _program(wave[0][0]):
+            yield wave, where
+            wave = []
+        if not wave:
+            where = layout()
+        wave.append((job, watch))
+        if len(wave) == where.lanes or _program(job) is None:
+            yield wave, where
+            wave = []
+    if wave:
+        yield wave, where
+
+
+def _program(job: Job) -> Any:
+    """What must be equal for two jobs to be one compiled program; None for one that is a program of its own."""
+    if (
+        job.method.wrap is not None or job.method.edit is not None
+    ):  # a network that is made anew for each job; none at all
+        return None
+    options = dataclasses.replace(job.options, lr=1.0, seed=0, epochs=1, finish=None)
+    return job.model, job.method, options, id(job.variables), {name: id(tree) for name, tree in job.networks.items()}
+
+
+class _Kept:
+    """The last preparation, and the last samples on the devices: the jobs of a search have both in common."""
+
+    def __init__(self) -> None:
+        self._job: Job | None = None
+        self._ready: Ready | None = None
+        self._samples: tuple[Trainer, list[Streams], list[Streams]] | None = None
+
+    def ready(self, job: Job) -> Ready:
+        """A job's preparation; its time counts once."""
+        last = self._job
+        if last is None or self._ready is None or not _differ_in_rate_only(job, last):
+            self._job, self._ready = job, make_ready(job)
+            return self._ready
+        return self._ready._replace(seconds=0.0)
+
+    def samples(self, trainer: Trainer, streams: list[Streams], resident: int | str) -> list[Streams]:
+        """The samples of some jobs on the trainer's devices."""
+        if self._samples is not None:
+            its, given, placed = self._samples
+            if its is trainer and len(given) == len(streams) and all(map(lambda a, b: a is b, given, streams)):
+                return placed
+        self._samples = None  # before others take their place on the devices
+        placed = trainer.placement.samples(streams, resident_bytes(resident))
+        self._samples = trainer, streams, placed
+        return placed
+
+
+def _differ_in_rate_only(job: Job, other: Job) -> bool:
+    same = all(getattr(job, name) is getattr(other, name) for name in ("variables", "streams", "networks"))
+    return same and (job.model, job.forget, job.method, job.at(1.0).options) == (
+        other.model, other.forget, other.method, other.at(1.0).options,
+    )  # fmt: skip
+
+
+class _Course:
+    """A job on its way: what of it is done, and what there is to tell of it."""
+
+    def __init__(self, job: Job, ready: Ready, watch: Watch):
+        self.job, self.ready, self.watch = job, ready, watch
+        self.state: TrainState | None = init_state(ready.start, job.options.tx)
+        self.epoch, self.compile_seconds = 0, 0.0
+        self.seconds = ready.seconds + watch.spent_seconds
+        self.peak: int | None = None
+        self.error: NonFiniteError | None = None
+        meta: Mapping[str, Any] = {}
+        if watch.store is not None and (saved := watch.store.restore()) is not None:
+            tree, meta = saved
+            self.state = from_saved(tree, self.state)
+            self.epoch, self.seconds, self.compile_seconds = meta["epoch"], meta["seconds"], meta["compile_seconds"]
+            self.peak = meta.get("peak_bytes")
+        self.history, self.evaluations = kept_rows(meta) if watch.log is None else watch.log.resume(self.epoch)
+        self.source = str(getattr(watch.store, "directory", ""))
+        if self.epoch > job.options.epochs:
+            raise ValueError(
+                f"{self.source or 'the store'} holds the network after {self.epoch} epochs, and {job.options.epochs} were asked "
+                f"for: choose another folder, or ask for at least {self.epoch}"
+            )
+        self.pending: list[Mapping[str, Any]] = []  # the metrics of this epoch's steps, on the devices
+        self.ready_parts = self.ready_steps = 0
+
+    def start(self) -> TrainState:
+        """The first state, which is handed over: its buffers are donated to the first step."""
+        state, self.state = self.state, None
+        assert state is not None
+        return state
+
+    @property
+    def goes_on(self) -> bool:
+        return self.error is None and self.epoch < self.job.options.epochs
+
+    def epochs(self) -> Epochs:
+        """The batches that are still to come."""
+        options, streams = self.job.options, self.ready.streams
+        sizes = {name: len(stream["label"]) for name, stream in streams.items()}
+        return Epochs(self.epoch, options.epochs, options.seed, sizes, options.batch_size)
+
+    def evaluate(self, variables: Variables, num_steps: int) -> None:
+        """Adds what the caller's `evaluate` says of the network now."""
+        if self.watch.evaluate is not None:
+            about = {"epoch": self.epoch, "step": self.epoch * num_steps}
+            found = evaluated(self.watch.evaluate, self.job.as_given(self.job.method.unwrap(variables)))
+            self.evaluations.append({**about, **found})
+
+    def show(self, lane: Any, num_steps: int, seconds: float) -> None:
+        """Tells the display of the newest step that is done; it never waits for the device."""
+        if self.watch.progress is None:
+            return
+        while self.ready_parts < len(self.pending) and self.pending[self.ready_parts]["loss"].is_ready():
+            self.ready_steps += np.shape(self.pending[self.ready_parts]["loss"])[-1]
+            self.ready_parts += 1
+        if self.ready_parts:
+            newest = self.pending[self.ready_parts - 1]
+            metrics = {name: float(np.asarray(value)[lane][-1]) for name, value in newest.items()}
+            options = self.job.options
+            speed = self.ready_steps * options.batch_size / max(seconds, 1e-9)
+            step = self.epoch * num_steps + self.ready_steps
+            self.watch.progress(step, options.epochs * num_steps, metrics, speed)
+
+    def spend(self, seconds: float, compiling: float) -> None:
+        self.seconds, self.compile_seconds = self.seconds + seconds, self.compile_seconds + compiling
+
+    def end_epoch(self, lane: Any, state: TrainState, seconds: float) -> None:
+        """Closes an epoch whose steps are done: checks, shows, evaluates, logs and saves it.
+
+        Raises:
+          NonFiniteError: a loss, a gradient norm or a weight is NaN or infinite; nothing is logged or saved.
+        """
+        options, watch, is_first = self.job.options, self.watch, self.epoch == 0
+        self.peak = max((found for found in (self.peak, peak_bytes()) if found is not None), default=None)
+        rows = epoch_rows(
+            self.epoch,
+            [{name: value[lane] for name, value in part.items()} for part in jax.device_get(self.pending)],
         )
-    if first_epoch == epochs:
-        return Result(state.variables, history, evaluations, seconds, compile_seconds, source, peak_bytes=peak)
-    streams = bring(trainer, streams, resident)
-    state, teacher, constants = trainer.replicate((state, teacher, dict(constants or {})))
-    on_host = any(isinstance(column, Rows) for stream in streams.values() for column in stream.values())
-    if evaluate is not None and first_epoch == 0:
-        evaluations.append({"epoch": 0, "step": 0, **evaluated(evaluate, state.variables)})
-    compiled = False
-    for epoch in range(first_epoch, epochs):
-        picks = epoch_picks(seed, epoch, sizes, batch_size)
-        num_steps = len(next(iter(picks.values()))[0])
-        started, compiling, ready, done = time.perf_counter(), 0.0, 0, 0
-        parts: list[Any] = []
-        cut = [
-            {name: (index[begin:end], weight[begin:end]) for name, (index, weight) in picks.items()}
-            for begin, end in spans(num_steps, trainer.scan_steps)
-        ]
-        for part, rows_read in _read_ahead(trainer, streams, cut) if on_host else ((part, None) for part in cut):
-            state, metrics = trainer.steps(state, teacher, streams, part, lr, seed, constants, rows_read)
+        self.pending, self.ready_parts, self.ready_steps = [], 0, 0
+        check_finite(rows, float(options.lr), state.variables)
+        self.history += rows
+        if watch.progress is not None:
+            speed = len(rows) * options.batch_size / max(seconds, 1e-9)
+            watch.progress(rows[-1]["step"], options.epochs * len(rows), rows[-1], speed, epoch_done=True)
+        self.epoch += 1
+        self.evaluate(state.variables, len(rows))
+        if watch.log is not None:  # before the checkpoint: a state that exists has its rows
+            watch.log.append(rows, self.evaluations if is_first else self.evaluations[-1:])
+        if watch.store is not None:
+            meta = {
+                **(kept(self.history, self.evaluations) if watch.log is None else {}),
+                "epoch": self.epoch,
+                "seconds": self.seconds,
+                "compile_seconds": self.compile_seconds,
+                "evaluations": len(self.evaluations),
+                "peak_bytes": self.peak,
+                **watch.about,
+            }
+            watch.store.save(self.epoch, as_saved(jax.device_get(state)), meta)
+
+    def result(self, state: TrainState) -> Result | NonFiniteError:
+        if self.error is not None:
+            return self.error
+        times = self.seconds, self.compile_seconds
+        made = Result(state.variables, self.history, self.evaluations, *times, self.source, peak_bytes=self.peak)
+        return finished(made, self.job)
+
+
+def _alike(courses: Sequence[_Course]) -> bool:
+    """Whether jobs of one program also have columns, constants and states of the same form, so that they can be joined."""
+    if len(courses) == 1:
+        return True
+    for name in courses[0].job.method.networks:
+        column = answers_column(name)
+        if len({column in stream for course in courses for stream in course.ready.streams.values()}) > 1:
+            for course in courses:  # some answers were too many to be kept
+                streams, frozen = without(course.ready.streams, column), {name: course.job.frozen(name)}
+                course.ready = course.ready._replace(streams=streams, networks=course.ready.networks | frozen)
+
+    def form(course: _Course) -> Any:
+        trees = course.state, dict(course.ready.constants)
+        trees = jax.tree.map(lambda leaf: (jnp.shape(leaf), getattr(leaf, "dtype", type(leaf))), trees)
+        columns = {
+            name: {column: (values.shape[1:], values.dtype) for column, values in stream.items()}
+            for name, stream in course.ready.streams.items()
+        }
+        return trees, columns, list(course.ready.networks)
+
+    return all(form(course) == form(courses[0]) for course in courses)
+
+
+def _train(courses: list[_Course], layout: Layout, last: _Kept) -> list[Result | NonFiniteError]:
+    """Trains jobs at once, until the longest is done."""
+    if not any(course.goes_on for course in courses):
+        return [course.result(course.start()) for course in courses]
+    ready, options, several = courses[0].ready, courses[0].job.options, layout.lanes > 1
+    mode = Layout(len(courses), layout.devices[: len(courses)]) if several else options.parallel
+    how = (ready.model, courses[0].job.method, options.tx, options.preprocess, ready.augment, ready.batch_norm)
+    trainer = make_trainer(*how, mode, options.num_parts)
+    on = trainer.placement
+    streams = last.samples(trainer, [course.ready.streams for course in courses], options.resident)
+    epochs = [course.epochs() for course in courses]
+    state = on.each([course.start() for course in courses])
+    networks, constants = on.shared(ready.networks), on.each([dict(course.ready.constants) for course in courses])
+    numbers = on.each([scalars(float(course.job.options.lr), course.job.options.seed) for course in courses])
+    for lane, course in enumerate(courses):
+        if course.epoch == 0:
+            course.evaluate(on.part(state, lane).variables, 0)
+    where = [lane if several else ... for lane in range(len(courses))]
+    compiled, compiling, started = False, 0.0, time.perf_counter()
+    queued: deque[Any] = deque()
+    with contextlib.closing(_read_ahead(on, streams, parts(epochs, trainer.scan_steps))) as planned:
+        for part, rows in planned:
+            active = [course.error is None and goes for course, goes in zip(courses, part.goes_on, strict=True)]
+            if not any(active):
+                break
+            flags = on.each([np.asarray(flag) for flag in active]) if several else None
+            state, metrics = trainer.steps(state, networks, streams, part.picks, *numbers, constants, rows, flags)
             if not compiled:  # dispatch returns once the step is compiled
                 compiled, compiling = True, time.perf_counter() - started
             if trainer.must_wait:
                 jax.block_until_ready(metrics)
-            if on_host and len(parts) >= AHEAD:  # else batches that wait for their step would fill the device
-                jax.block_until_ready(parts[-AHEAD])
-            parts.append(metrics)
-            if progress is not None:
-                while (
-                    ready < len(parts) and parts[ready]["loss"].is_ready()
-                ):  # what is shown never waits for the device
-                    done, ready = done + len(parts[ready]["loss"]), ready + 1
-                if ready:
-                    newest = {name: float(np.asarray(value)[-1]) for name, value in parts[ready - 1].items()}
-                    rate = done * batch_size / max(time.perf_counter() - started - compiling, 1e-9)
-                    progress(epoch * num_steps + done, epochs * num_steps, newest, rate)
-        jax.block_until_ready(state)
-        epoch_seconds = time.perf_counter() - started - compiling
-        seconds, compile_seconds = seconds + epoch_seconds, compile_seconds + compiling
-        peak = max((found for found in (peak, peak_bytes()) if found is not None), default=None)
-        rows = epoch_rows(epoch, jax.device_get(parts))
-        check_finite(rows, lr, state.variables)
-        history += rows
-        if progress is not None:
-            rate = num_steps * batch_size / epoch_seconds
-            progress(rows[-1]["step"], epochs * num_steps, rows[-1], rate, epoch_done=True)
-        if evaluate is not None:
-            found = evaluated(evaluate, state.variables)
-            evaluations.append({"epoch": epoch + 1, "step": (epoch + 1) * num_steps, **found})
-        if log is not None:  # before the checkpoint: a state that exists has its rows
-            log.append(rows, evaluations[-1:] if epoch else evaluations)
-        if store is not None:
-            meta = {
-                **(kept(history, evaluations) if log is None else {}),
-                "epoch": epoch + 1,
-                "seconds": seconds,
-                "compile_seconds": compile_seconds,
-                "evaluations": len(evaluations),
-                "peak_bytes": peak,
-                **(about or {}),
-            }
-            store.save(epoch + 1, as_saved(jax.device_get(state)), meta)
-    return Result(state.variables, history, evaluations, seconds, compile_seconds, source, peak_bytes=peak)
-
-
-def evaluated(evaluate: Callable[[Variables], Row], variables: Variables) -> Row:
-    """What a caller's `evaluate` says of a network.
-
-    Raises:
-      ValueError: it is no dict of numbers by name.
-    """
-    found = evaluate(variables)
-    names = ("epoch", "step")
-    if not isinstance(found, Mapping) or not all(isinstance(name, str) and name not in names for name in found):
-        raise ValueError(
-            f"evaluate must return a dict of numbers by name, other than {' and '.join(names)}, got {shown(found)}"
-        )
-    return dict(found)
-
-
-def kept(history: Sequence[Row], evaluations: Sequence[Row]) -> dict[str, Any]:
-    """The rows of a training without a log, as `meta` of a state has them: a resumed training begins with them."""
-
-    def plain(value: Any) -> Any:
-        return value.tolist() if hasattr(value, "tolist") else str(value)
-
-    columns = {name: [row[name] for row in history] for name in (history[0] if history else ())}
-    return json.loads(json.dumps({"history": columns, "rows": list(evaluations)}, default=plain))
-
-
-def kept_rows(meta: Mapping[str, Any]) -> tuple[list[Row], list[Row]]:
-    """The history and the evaluations that `kept` was given; none where a state has none, as earlier versions wrote it."""
-    columns = meta.get("history", {})
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    return rows, list(meta.get("rows", ()))
+            if rows is not None:  # else batches that wait for their step would fill the device
+                queued.append(metrics)
+                if len(queued) > AHEAD:
+                    jax.block_until_ready(queued.popleft())
+            running = [lane for lane, is_active in enumerate(active) if is_active]
+            for lane in running:
+                courses[lane].pending.append(metrics)
+                courses[lane].show(where[lane], part.num_steps[lane], time.perf_counter() - started - compiling)
+            if not any(part.ends[lane] for lane in running):
+                continue
+            jax.block_until_ready(state)
+            seconds = time.perf_counter() - started - compiling
+            share = seconds / (len(running) if len(layout.devices) == 1 else 1)  # the lanes of a device share its time
+            for lane in running:
+                courses[lane].spend(share, compiling)
+                if part.ends[lane]:
+                    try:
+                        courses[lane].end_epoch(where[lane], on.part(state, lane), share)
+                    except NonFiniteError as error:
+                        courses[lane].error = error
+            compiling, started = 0.0, time.perf_counter()
+    return [course.result(on.part(state, lane)) for lane, course in enumerate(courses)]
 
 
 def resident_bytes(resident: int | str) -> int:
@@ -303,71 +348,22 @@ def resident_bytes(resident: int | str) -> int:
     return sys.maxsize if free is None else free // 2
 
 
-def bring(trainer: Trainer, streams: Mapping[str, Stream], resident: int | str) -> Mapping[str, Stream]:
-    """The streams on the trainer's devices, but for images that do not fit there (`resident_bytes`)."""
-    return trainer.replicate(place(streams, resident_bytes(resident)))
-
-
 def _read_ahead(
-    trainer: Trainer, streams: Mapping[str, Stream], cut: Sequence[Picks]
-) -> Iterator[tuple[Picks, HostRows]]:
-    """Each part of an epoch with what it needs from the host, which a thread reads while the devices compute."""
+    on: Placement, streams: Sequence[Streams], parts: Iterator[Part]
+) -> Generator[tuple[Part, list[HostRows] | None], None, None]:
+    """Each part with what it needs from the host, which a thread reads while the devices compute; None if that is nothing."""
+    if not any(isinstance(column, Rows) for own in streams for stream in own.values() for column in stream.values()):
+        yield from ((part, None) for part in parts)
+        return
     with ThreadPoolExecutor(1, "read-ahead") as reader:
-        waiting: deque[Future[HostRows]] = deque()
+        waiting: deque[tuple[Part, Future[list[HostRows]]]] = deque()
         try:
-            for number, part in enumerate(cut):
-                for later in cut[number + len(waiting) : number + 1 + AHEAD]:
-                    waiting.append(reader.submit(trainer.read, streams, later))
-                yield part, waiting.popleft().result()
+            while True:
+                for part in itertools.islice(parts, 1 + AHEAD - len(waiting)):
+                    waiting.append((part, reader.submit(on.read, streams, part.picks)))
+                if not waiting:
+                    return
+                part, rows = waiting.popleft()
+                yield part, rows.result()
         finally:  # also when training stops early
             reader.shutdown(cancel_futures=True)
-
-
-@jax.jit
-def _is_finite(tree: Any) -> jax.Array:
-    """Whether every number of a tree is finite: one scalar, whatever the tree's size."""
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
-
-
-def spans(num_steps: int, length: int) -> Iterable[tuple[int, int]]:
-    """Cuts `0 … num_steps` into pieces of `length` and then of 1: two compiled programs serve any number of steps."""
-    whole = num_steps - num_steps % length
-    for begin in range(0, whole, length):
-        yield begin, begin + length
-    for begin in range(whole, num_steps):
-        yield begin, begin + 1
-
-
-def check_batch_size(batch_size: int, num_shards: int) -> None:
-    """Raises ValueError unless the batch can be split evenly over the devices."""
-    if batch_size < 1 or batch_size % num_shards:
-        lower = batch_size // num_shards * num_shards
-        advice = f"{lower} or {lower + num_shards}" if lower else f"{num_shards}"
-        raise ValueError(f"batch size {batch_size} cannot be split over {num_shards} device(s): use {advice}")
-
-
-def check_finite(rows: list[Row], lr: float, variables: Variables) -> None:
-    """Raises NonFiniteError for the first row with a NaN or infinite value, or if the network after these steps has one."""
-    for row in rows:
-        if not all(math.isfinite(value) for value in row.values()):
-            values = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "step"))
-            raise NonFiniteError(
-                f"training diverged at step {row['step']} (epoch {row['epoch']}; {values}) with learning rate {lr:g}: "
-                f"try a rate of {lr / 10:g}, or fewer epochs; check that the images and the teacher's weights are finite"
-            )
-    if not _is_finite(variables):  # the last loss was computed before the last update
-        raise NonFiniteError(
-            f"training diverged at step {rows[-1]['step']} (epoch {rows[-1]['epoch']}): a weight became NaN or infinite with "
-            f"learning rate {lr:g}: try a rate of {lr / 10:g}, or fewer epochs"
-        )
-
-
-def epoch_rows(epoch: int, parts: Sequence[Mapping[str, np.ndarray]]) -> list[Row]:
-    """The rows of an epoch, of metrics `{name: [steps]}` on the host, whose steps follow each other."""
-    columns = {name: np.concatenate([part[name] for part in parts]).tolist() for name in parts[0]}
-    num_steps = len(columns["loss"])
-    return [
-        {"epoch": epoch + 1, "step": epoch * num_steps + i + 1, **{name: values[i] for name, values in columns.items()}}
-        for i in range(num_steps)
-    ]

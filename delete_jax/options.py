@@ -1,32 +1,35 @@
-"""How a network is trained to forget: what the library call takes beside the network, the samples and the request."""
+"""How a network is trained: the settings of a training, checked when they are made."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-import optax
 
-from delete_jax.given import choice, integer, scalar, shown
-from delete_jax.loop import Log, Progress, Row, Store, check_batch_size
+from delete_jax.given import choice, function, integer, scalar, shown
 from delete_jax.methods import FORGET, Method
 from delete_jax.methods.finish import FINISHES
-from delete_jax.model import Variables
-from delete_jax.parallel import MODES
-from delete_jax.step import BATCH_NORM_MODES
-
-if TYPE_CHECKING:
-    import chex
+from delete_jax.network_check import as_is
+from delete_jax.parallel import MODES, check_batch_size
+from delete_jax.step import BATCH_NORM_MODES, sgd
 
 AUTO = "auto"
 """In place of a learning rate: it is found (`rate_search`)."""
 MOST_EPOCHS, MOST_BATCH_BYTES = 10**6, 2**36
 
 
-class Options(NamedTuple):
-    """The training options of `delete_jax.unlearn`: its keyword arguments of the same names, with their defaults."""
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The settings of a training: the keyword arguments of `delete_jax.unlearn` of the same names, with their defaults.
+
+    Made only if they are right; numbers are Python's afterwards, and what may be left out has its value.
+
+    Raises:
+      ValueError: one is out of its range or of a wrong kind; names it, the value and what is allowed.
+    """
 
     epochs: int = 5
     lr: float | str = 1e-3
@@ -34,55 +37,42 @@ class Options(NamedTuple):
     micro_batch: int | None = None
     seed: int = 0
     batch_norm: str = "train"
-    preprocess: Callable[[chex.Array], chex.Array] | None = None
+    preprocess: Any = as_is
     augment: Callable[..., Any] | None = None
-    tx: optax.GradientTransformation | None = None
+    tx: Any = dataclasses.field(default_factory=sgd)
     parallel: str = "auto"
     resident: int | str = "auto"
     finish: str | None = None
-    evaluate: Callable[[Variables], Row] | None = None
-    log: Log | None = None
-    store: Store | None = None
-    progress: Progress | None = None
 
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("batch_norm", self.batch_norm, BATCH_NORM_MODES),
+            ("parallel mode", self.parallel, MODES),
+            ("finish", self.finish, (None, *FINISHES)),
+        ):
+            choice(name, value, choices)
+        batch_size = integer("batch_size", self.batch_size, 1)
+        micro_batch = None if self.micro_batch is None else integer("micro_batch", self.micro_batch, 1)
+        check_batch(batch_size, (), self.parallel)
+        check_micro_batch(micro_batch, batch_size, self.parallel)
+        for name, methods in {"preprocess": (), "augment": (), "tx": ("init", "update")}.items():
+            function(name, getattr(self, name), *methods)
+        for name, value in {
+            "epochs": integer("epochs", self.epochs, 1, MOST_EPOCHS),
+            "lr": AUTO if isinstance(self.lr, str) and self.lr == AUTO else rate(self.lr),
+            "batch_size": batch_size,
+            "micro_batch": None if micro_batch == batch_size else micro_batch,
+            "seed": integer("seed", self.seed, 0, 2**32 - 1),
+            "resident": _resident(self.resident),
+            "preprocess": as_is if self.preprocess is None else self.preprocess,
+            "tx": sgd() if self.tx is None else self.tx,
+        }.items():
+            object.__setattr__(self, name, value)
 
-def checked(options: Options, image_shape: tuple[int, ...]) -> Options:
-    """The options with Python's numbers in place of NumPy's and JAX's.
-
-    Args:
-      options: as a user gives them.
-      image_shape: `[h, w, c]`, which decides how large a batch may be.
-
-    Raises:
-      ValueError: one of them is out of its range or of a wrong kind; names it, the value and what is allowed.
-    """
-    for name, value, choices in (
-        ("batch_norm", options.batch_norm, BATCH_NORM_MODES),
-        ("parallel mode", options.parallel, MODES),
-        ("finish", options.finish, (None, *FINISHES)),
-    ):
-        choice(name, value, choices)
-    batch_size = integer("batch_size", options.batch_size, 1)
-    check_batch(batch_size, image_shape, options.parallel)
-    micro_batch = None if options.micro_batch is None else integer("micro_batch", options.micro_batch, 1)
-    check_micro_batch(micro_batch, batch_size, options.parallel)
-    for name, methods in {
-        "preprocess": (), "augment": (), "evaluate": (), "progress": (),
-        "tx": ("init", "update"), "log": ("resume", "append"), "store": ("restore", "save"),
-    }.items():  # fmt: skip
-        value = getattr(options, name)
-        is_right = all(hasattr(value, method) for method in methods) if methods else callable(value)
-        if value is not None and not (is_right and not isinstance(value, type)):
-            needed = f"have {' and '.join(methods)}" if methods else "be a function"
-            raise ValueError(f"{name} must {needed}, got {shown(value)}")
-    return options._replace(
-        epochs=integer("epochs", options.epochs, 1, MOST_EPOCHS),
-        lr=AUTO if isinstance(options.lr, str) and options.lr == AUTO else rate(options.lr),
-        batch_size=batch_size,
-        micro_batch=None if micro_batch == batch_size else micro_batch,
-        seed=integer("seed", options.seed, 0, 2**32 - 1),
-        resident=_resident(options.resident),
-    )
+    @property
+    def num_parts(self) -> int:
+        """In how many parts a batch goes through the network."""
+        return self.batch_size // (self.micro_batch or self.batch_size)
 
 
 def _resident(value: Any) -> int | str:
@@ -109,22 +99,27 @@ def check_auto(method: Method, forget: Sequence[int]) -> None:
         )
 
 
+def shards(parallel: str) -> int:
+    """How many devices share a batch in that mode."""
+    return 1 if parallel == "jit" else jax.device_count()
+
+
 def check_batch(batch_size: int, image_shape: tuple[int, ...], parallel: str) -> None:
     """Raises ValueError for a batch that cannot be allocated, or not be split over the devices."""
     if (size := batch_size * 4 * int(np.prod(image_shape))) > MOST_BATCH_BYTES:
         raise ValueError(f"batch size {batch_size} means {size >> 30} GiB of images at once: choose a smaller one")
-    check_batch_size(batch_size, 1 if parallel == "jit" else jax.device_count())
+    check_batch_size(batch_size, shards(parallel))
 
 
 def check_micro_batch(micro_batch: int | None, batch_size: int, parallel: str) -> None:
     """Raises ValueError for a part that batches cannot be cut into, or that cannot be split over the devices."""
     if micro_batch is None:
         return
-    shards = 1 if parallel == "jit" else jax.device_count()
-    if not 1 <= micro_batch <= batch_size or batch_size % micro_batch or micro_batch % shards:
-        fitting = [size for size in range(shards, batch_size + 1, shards) if batch_size % size == 0]
+    devices = shards(parallel)
+    if not 1 <= micro_batch <= batch_size or batch_size % micro_batch or micro_batch % devices:
+        fitting = [size for size in range(devices, batch_size + 1, devices) if batch_size % size == 0]
         raise ValueError(
-            f"micro_batch {micro_batch} does not fit into a batch of {batch_size} on {shards} device(s): use one of "
+            f"micro_batch {micro_batch} does not fit into a batch of {batch_size} on {devices} device(s): use one of "
             f"{', '.join(map(str, fitting[-6:]))}"
         )
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from delete_jax.columns import select
-from delete_jax.loop import NonFiniteError, Row
-from delete_jax.methods import Stream
+from delete_jax.job import Job
+from delete_jax.layout import ALONE, Layout, in_lanes
+from delete_jax.loop import fit
+from delete_jax.methods import FORGET, Stream
 from delete_jax.methods.anchored import TRANSFORMATIONS, reorientation
 from delete_jax.model import Variables
 from delete_jax.options import AUTO
+from delete_jax.predict import NonFiniteError, make_predictor
+from delete_jax.processes import from_first
+from delete_jax.result import Progress, Result, Row, Watch
 
 RATES = tuple(float(f"{10 ** (i / 2 - 7):.3g}") for i in range(15))
 """1e-7 to 1 by half decades."""
@@ -25,6 +32,8 @@ LEAST_LIMIT = 0.01
 """The limit of the erased classes' probability is chance, 1/k, and never less than this: with a thousand classes, chance would
 ask for ten times the rate at which the class is no longer anybody's answer."""
 DRAWS, CHUNK = 4, 512
+SHORT, AT_ONCE, LEAST = 1e-3, 4, 0.5
+"""Steps of fewer seconds are short; so many rates train at once then; seconds that compiling a second program takes at least."""
 
 
 class NoRateError(ValueError):
@@ -63,19 +72,83 @@ def hold_out(stream: Stream, seed: int) -> tuple[Stream, Stream]:
     return train, held_out
 
 
-Trained = TypeVar("Trained")
-
-
-def find_rate(train: Callable[[float], Trained], judge: Callable[[Trained], Row], method: str) -> list[Row]:
-    """Tries rates from the smallest until one erases the samples that were held out.
+def search_rate(job: Job, progress: Progress | None = None, layout: Layout | None = None) -> list[Row]:
+    """The rates tried (`find_rate`): trainings of the same job on four fifths of its forget samples, judged on the others.
 
     Args:
-      train: a rate -> what it makes of the original.
-      judge: of that, what `make_judge` finds, and whatever else is to be in the rows.
+      job: whose rate is to be found.
+      progress: shows each training, with its rate.
+      layout: how many rates train at once, and where; found by itself when None.
+    """
+    trained_on, held_out = hold_out(job.streams[FORGET], job.options.seed)
+    tried = dataclasses.replace(job, streams={FORGET: trained_on})
+    predict = make_predictor(job.model, job.options.preprocess)
+    judge = make_judge(predict, job.variables, held_out, job.options.seed)
+
+    def measure(trained: Result) -> Row:
+        started = time.perf_counter()
+        row = from_first(lambda: judge(trained.variables))
+        return {**row, "seconds": trained.seconds + time.perf_counter() - started}
+
+    jobs = (tried.at(lr) for lr in RATES)
+    watches = (Watch(progress=None if progress is None else _trying(progress, lr)) for lr in RATES)
+    if layout is not None:
+        return find_rate(fit(jobs, layout, watches), measure, job.method.name)
+    faster = _Faster(tried.num_steps)
+    return find_rate(faster.learn(fit(jobs, faster, watches)), measure, job.method.name)
+
+
+class _Faster:
+    """Where the next rates train: several at once, as lanes of the device, where that has been found to be faster.
+
+    The first rate trains alone. Steps of less than `SHORT` seconds are mostly the host's work, which lanes share: then, if the rates to
+    come take longer than compiling a second program, `AT_ONCE` of them train at once; if these took longer each, the rest trains alone.
+    Networks of larger steps are slower in lanes on a CPU (`benchmarks/speed/lanes.py`).
+    """
+
+    def __init__(self, num_steps: int) -> None:
+        self.num_steps = num_steps
+        self.alone: Result | None = None
+        self.beside: list[Result] = []
+
+    def __call__(self) -> Layout:
+        if self.alone is None or jax.process_count() > 1 or jax.local_device_count() > 1:
+            return ALONE
+        seconds, compiling = self.alone.seconds, self.alone.compile_seconds
+        if self.beside:
+            return in_lanes(AT_ONCE) if np.mean([one.seconds for one in self.beside]) < seconds else ALONE
+        is_short = seconds / self.num_steps < SHORT
+        return in_lanes(AT_ONCE) if is_short and seconds * len(RATES) / 2 > 2 * max(compiling, LEAST) else ALONE
+
+    def learn(self, results: Iterable[Result | NonFiniteError]) -> Iterator[Result | NonFiniteError]:
+        """The results as they come, each looked at."""
+        for result in results:
+            if isinstance(result, Result) and self.alone is None:
+                self.alone = result
+            elif isinstance(result, Result):
+                self.beside.append(result)
+            yield result
+
+
+def _trying(progress: Progress, lr: float) -> Progress:
+    """Shows a training of the search, with its rate; done once, at its end."""
+
+    def show(step: int, num_steps: int, metrics: Mapping[str, float], rate: float, epoch_done: bool = False) -> None:
+        progress(step, num_steps, {"lr": lr, **metrics}, rate, epoch_done and step == num_steps)
+
+    return show
+
+
+def find_rate(trained: Iterable[Result | NonFiniteError], measure: Callable[[Result], Row], method: str) -> list[Row]:
+    """Goes through `RATES` from the smallest until one erases the samples that were held out.
+
+    Args:
+      trained: what each rate made of the original, in their order; taken as far as they are needed.
+      measure: of that, what `make_judge` finds, and whatever else is to be in the rows.
       method: its name, for the message.
 
     Returns:
-      One row per rate tried: `lr` and what `judge` found. The last is the first that erases: to all samples but 0.5 % the
+      One row per rate tried: `lr` and what `measure` found. The last is the first that erases: to all samples but 0.5 % the
       network gives the erased classes a probability below the limit: 1/k, and 1 % where there are more than 100. (That
       fewer than 0.5 % are answered with them is too little to ask of a few dozen samples: then 1 to 3 % of new ones are.)
 
@@ -83,10 +156,12 @@ def find_rate(train: Callable[[float], Trained], judge: Callable[[Trained], Row]
       NoRateError: no rate does.
     """
     rows: list[Row] = []
-    for lr in RATES:
+    for lr, result in zip(RATES, trained, strict=False):
+        if isinstance(result, NonFiniteError):  # larger ones diverge as well
+            break
         try:
-            rows.append({"lr": lr, **judge(train(lr))})
-        except NonFiniteError:  # larger ones diverge as well
+            rows.append({"lr": lr, **measure(result)})
+        except NonFiniteError:
             break
         if rows[-1]["above"] <= LEFT:
             return rows

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from delete_jax.methods.base import ANCHOR, FORGET, Context, Method, Output, Stream
+from delete_jax.methods.base import ANCHOR, FORGET, ORIGINAL, Context, Method, Output, Stream, answers_column
 from delete_jax.methods.contract import checked_terms
 from delete_jax.model import Model, Variables, as_given, first_line
 from delete_jax.optimisers import take_update
@@ -81,18 +81,19 @@ def make_train_step(
     batch_norm: str = "train",
     axis_name: str | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Builds the pure step `(state, teacher, batch, lr, key, constants) -> (state, metrics)`.
+    """Builds the pure step `(state, networks, batch, lr, key, constants) -> (state, metrics)`.
 
-    * `teacher`: the frozen original's variables (None for a method that uses none); evaluation mode, no gradient.
+    * `networks`: the variables of the frozen networks that the method reads, by name (`Method.networks`); evaluation mode, no
+      gradient. One whose answers all streams have as a column (`methods.base.answers_column`) may be left out.
     * `batch`: `{stream: columns [b, ...]}` for the method's streams. The student sees them in one forward pass, so that
-      batch statistics are those of all streams together. With a `teacher_logits` column the teacher is not run.
+      batch statistics are those of all streams together.
     * `lr`: float scalar that multiplies the update of `tx`, which is therefore built for a rate of 1.
     * `key`: the run's PRNG key; the step folds its number in.
     * `constants`: what the method prepared for all steps; its `update_mask` multiplies the updates, last, so that neither
       momentum nor decay can move a masked weight.
 
-    The loss is `sum over streams of sum(weight * loss) / sum(weight)`, both sums over all devices. It is NaN where the
-    teacher's answers are not finite: no target can be made of them.
+    The loss is `sum over streams of sum(weight * loss) / sum(weight)`, both sums over all devices. It is NaN where a
+    frozen network's answers are not finite: no target can be made of them.
 
     Args:
       preprocess: stored images `[b, h, w, c]` -> the network's input.
@@ -110,10 +111,15 @@ def make_train_step(
     join, gradients, update = _pieces(model, method, tx, preprocess, augment, batch_norm, axis_name)
 
     def step(
-        state: TrainState, teacher, batch: Mapping[str, Stream], lr, key, constants: Mapping[str, Any] = NOTHING
+        state: TrainState,
+        networks: Mapping[str, Variables],
+        batch: Mapping[str, Stream],
+        lr,
+        key,
+        constants: Mapping[str, Any] = NOTHING,
     ) -> tuple[TrainState, Metrics]:
         streams, weights = join(state, batch, key)
-        found = gradients(state, state.model_state, teacher, streams, weights, _keys(state, key).model, constants)
+        found = gradients(state, state.model_state, networks, streams, weights, _keys(state, key).model, constants)
         return update(state, found, lr, constants)
 
     return step
@@ -123,9 +129,9 @@ class PartSteps(NamedTuple):
     """The step of `make_train_step` for batches that go through the network in parts, whose gradients are added up: the
     same step in less memory. In train mode each part has batch statistics of its own.
 
-    begin: `(state, teacher, batch, key, constants) -> (streams, weights, sums)`: the batch as the network will see it, the
+    begin: `(state, networks, batch, key, constants) -> (streams, weights, sums)`: the batch as the network will see it, the
       sums of its weights, and sums of nothing yet.
-    add: `(sums, number, state, teacher, streams, weights, key, constants) -> sums`: with the part of that number. Where the
+    add: `(sums, number, state, networks, streams, weights, key, constants) -> sums`: with the part of that number. Where the
       step is mapped over devices, `sums` are of a device's own samples.
     finish: `(state, sums, lr, constants) -> (state, metrics)`.
     """
@@ -157,16 +163,18 @@ def make_part_steps(
         # Of each `num_parts` neighbours one, so that each device has its share of every part.
         return jax.tree.map(lambda column: column.reshape(-1, num_parts, *column.shape[1:])[:, number], dict(streams))
 
-    def begin(state: TrainState, teacher, batch: Mapping[str, Stream], key, constants):
+    def begin(state: TrainState, networks, batch: Mapping[str, Stream], key, constants):
         streams, weights = join(state, batch, key)
-        arguments = state, state.model_state, teacher, part(streams, jnp.uint32(0)), weights, key, constants
+        arguments = state, state.model_state, networks, part(streams, jnp.uint32(0)), weights, key, constants
         sums = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(gradients, *arguments)[:2])
         return streams, weights, (*sums, state.model_state)
 
-    def add(sums, number, state: TrainState, teacher, streams, weights, key, constants):
+    def add(sums, number, state: TrainState, networks, streams, weights, key, constants):
         *before, model_state = sums
         part_key = jax.random.fold_in(_keys(state, key).model, number)
-        *more, model_state = gradients(state, model_state, teacher, part(streams, number), weights, part_key, constants)
+        *more, model_state = gradients(
+            state, model_state, networks, part(streams, number), weights, part_key, constants
+        )
         return *jax.tree.map(jnp.add, before, more), model_state
 
     return PartSteps(begin, add, update)
@@ -206,25 +214,39 @@ def _pieces(
 
     run = make_eval_step(model, preprocess)
 
+    def frozen_answers(
+        network: str,
+        networks: Mapping[str, Variables],
+        streams: Mapping[str, Stream],
+        x: chex.Array,
+        sizes: Sequence[int],
+    ) -> dict[str, chex.Array]:
+        """A frozen network's answers to each stream: those of its column, or computed."""
+        column = answers_column(network)
+        found = {name: stream[column] for name, stream in streams.items() if column in stream}
+        if unknown := [name for name in streams if name not in found]:
+            parts = dict(zip(streams, _split(x, sizes), strict=True))
+            inputs = [parts[name] for name in unknown]
+            logits = _float(jax.lax.stop_gradient(model.apply(networks[network], jnp.concatenate(inputs))))
+            found |= dict(zip(unknown, _split(logits, [len(part) for part in inputs]), strict=True))
+        return {name: found[name] for name in streams}
+
     def gradients(
-        state: TrainState, model_state: Variables, teacher, streams: Mapping[str, Stream], weights, key, constants
+        state: TrainState, model_state: Variables, networks, streams: Mapping[str, Stream], weights, key, constants
     ) -> tuple[Any, Metrics, Variables]:
         """Of a batch or a part of one; `weights` are the whole batch's, so that the parts add up."""
         totals = {name: jnp.where(value > 0, value, 1) for name, value in weights.items()}  # all cropped away: no loss
         x = preprocess(jnp.concatenate([column["image"] for column in streams.values()]))
         sizes = [len(column["image"]) for column in streams.values()]
-        teacher_logits = {name: column.get("teacher_logits") for name, column in streams.items()}
-        unknown = [name for name, logits in teacher_logits.items() if logits is None] if method.uses_teacher else []
-        if unknown:
-            parts = dict(zip(streams, _split(x, sizes), strict=True))
-            inputs = [parts[name] for name in unknown]
-            answers = _float(jax.lax.stop_gradient(model.apply(teacher, jnp.concatenate(inputs))))
-            teacher_logits |= dict(zip(unknown, _split(answers, [len(part) for part in inputs]), strict=True))
+        answers = {name: frozen_answers(name, networks, streams, x, sizes) for name in method.networks}
 
         def loss_fn(params):
             logits, variables = student({"params": params, **model_state}, x, key)
             parts = zip(streams, _split(_float(logits), sizes), strict=True)
-            outputs = {name: Output(streams[name], part, teacher_logits[name]) for name, part in parts}
+            outputs = {}
+            for name, part in parts:
+                read = {network: of_streams[name] for network, of_streams in answers.items()}
+                outputs[name] = Output(streams[name], part, read.get(ORIGINAL), read)
             frozen = jax.lax.stop_gradient(dict(variables))
             student_now = frozen | {"params": params}
             context = Context(constants, state.step, student_now, run, weights, total, model, preprocess)
@@ -240,7 +262,7 @@ def _pieces(
             return loss, (metrics, {name: leaf for name, leaf in variables.items() if name != "params"})
 
         grads, (metrics, model_state) = jax.grad(loss_fn, has_aux=True)(state.params)
-        known = [logits for logits in teacher_logits.values() if logits is not None]
+        known = [logits for of_network in answers.values() for logits in of_network.values()]
         if known:
             are_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(logits)) for logits in known]))
             metrics["loss"] = jnp.where(are_finite, metrics["loss"], jnp.nan)

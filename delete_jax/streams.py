@@ -1,19 +1,14 @@
-"""From labelled samples and a request to what a method reads, and what both must be like."""
+"""From labelled samples to the streams that a method reads."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from delete_jax.class_names import class_names as as_class_names
-from delete_jax.columns import Erased, Rows, chunks, picked
+from delete_jax.columns import Erased, picked
 from delete_jax.data.dataset import IGNORE
-from delete_jax.given import array, choice, integer, is_tensor, listed, shown
 from delete_jax.methods.base import CLASSES, COUNTERPARTS, FORGET, MAPS, REMAIN, Stream
 
 MASKS, PIXELS = ("union", "own"), ("all", "forget")
@@ -105,128 +100,3 @@ def erase_mask(labels: np.ndarray, forget: Sequence[int], num_classes: int, mask
     if mask == "own":
         return Erased(classes, labels.astype(np.int32), (*labels.shape, num_classes))
     return Erased(classes, None, (len(labels), *[1] * (labels.ndim - 1), num_classes))
-
-
-def as_images(images: Any) -> Any:
-    """Images on the host: an array, a memory map as it is, or a source that reads them (`columns.Rows`); bfloat16, which
-    NumPy's checks do not know as a float, as float32."""
-    if isinstance(images, np.memmap):
-        return images if images.dtype.isnative else Rows(images)
-    is_source = all(hasattr(images, name) for name in ("shape", "dtype", "__getitem__"))
-    if is_source and not (hasattr(images, "__array__") or is_tensor(images)):
-        return Rows(images)
-    found = array(images, "images")
-    return found.astype(np.float32) if found.dtype == jnp.bfloat16 else found
-
-
-def check_samples(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
-    """Raises ValueError unless there is one label in range (or map of them) per finite image."""
-    if not images.size:
-        raise ValueError(f"there are no images, got an array of shape {images.shape}: give at least one")
-    if labels.ndim not in (1, 3) or len(labels) != len(images):
-        raise ValueError(
-            f"labels must be [n] (or [n, h, w]) for images [n, h, w, c], got {labels.shape} for images {images.shape}"
-        )
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"labels must be integers, got {labels.dtype}")
-    if labels.ndim > 1 and num_classes > IGNORE:
-        raise ValueError(
-            f"label maps mark pixels to ignore with {IGNORE}: a network of {num_classes} classes has none free"
-        )
-    wrong = (labels < 0) | (labels >= num_classes)
-    if labels.ndim > 1:
-        wrong &= labels != IGNORE
-    if wrong.any():
-        raise ValueError(
-            f"label {labels[wrong].flat[0]} is outside the network's {num_classes} classes (0 to {num_classes - 1})"
-        )
-    if images.dtype != np.uint8 and not all(_is_finite(part) for part in chunks(images)):
-        raise ValueError("images hold NaN or infinite values, or values beyond float32: clean or remove them")
-
-
-def _is_finite(images: np.ndarray) -> bool:
-    """Whether all numbers are finite, also as JAX has them."""
-    with np.errstate(over="ignore"):
-        return bool(np.isfinite(images.astype(jax.dtypes.canonicalize_dtype(images.dtype), copy=False)).all())
-
-
-def check_forget(
-    forget: int | str | Iterable[int | str],
-    num_classes: int,
-    class_names: Sequence[str] | Mapping[Any, Any] | None = None,
-) -> tuple[int, ...]:
-    """The classes to forget, sorted.
-
-    Args:
-      forget: class numbers, or names where `class_names` are known; a single one, or a list, tuple, set, range or
-        one-dimensional array of them. A number is an integer (of Python, NumPy, JAX or PyTorch): neither a float, nor a bool,
-        so that a mask over classes or samples is not taken for numbers.
-      num_classes: k.
-      class_names: as for `class_names.class_names`.
-
-    Raises:
-      ValueError: no class, an unknown one, or all of them; something that is neither a number nor a name.
-    """
-    names = None if class_names is None else as_class_names(class_names, num_classes)
-    classes = tuple(sorted({_class_number(class_, num_classes, names) for class_ in listed(forget, "forget")}))
-    if not classes:
-        raise ValueError("no class to forget was given: name at least one, such as forget=[3]")
-    if len(classes) == num_classes:
-        raise ValueError(f"all {num_classes} classes were to be forgotten: at least one must remain")
-    return classes
-
-
-def check_indices(indices: Any, num_samples: int | None = None) -> np.ndarray:
-    """The samples to forget, by number, sorted: int `[m]`.
-
-    Args:
-      indices: positions among the samples: a list, tuple, set, range or one-dimensional array of integers, of which each may
-        stand there once. A mask over the samples is none: give `np.flatnonzero(mask)`.
-      num_samples: how many samples there are, where that is known.
-
-    Raises:
-      ValueError: no sample, one that is not there or stands there twice; something that is no number.
-    """
-    if (
-        isinstance(indices, (str, bytes, Mapping))
-        or not isinstance(indices, Iterable)
-        or getattr(indices, "ndim", 1) == 0
-    ):
-        raise ValueError(f"forget_indices must be a list of numbers of samples, such as [0, 17], got {shown(indices)}")
-    numbers = sorted(integer("a sample to forget", index) for index in listed(indices, "forget_indices"))
-    if not numbers:
-        raise ValueError("no sample to forget was given: name at least one, such as forget_indices=[0]")
-    end = numbers[-1] + 1 if num_samples is None else num_samples
-    if wrong := [number for number in numbers if not 0 <= number < end]:
-        last = "" if num_samples is None else f" to {end - 1}"
-        raise ValueError(f"sample {wrong[0]} cannot be forgotten: give numbers from 0{last}")
-    if twice := [one for one, other in itertools.pairwise(numbers) if one == other]:
-        raise ValueError(f"sample {twice[0]} stands twice in forget_indices: give each number once")
-    return np.array(numbers)
-
-
-def _class_number(value: Any, num_classes: int, names: tuple[str, ...] | None) -> int:
-    if isinstance(value, str):
-        if names is None:
-            raise ValueError(f"class {value!r} cannot be looked up: give its number, or class_names as well")
-        if value not in names:
-            shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
-            raise ValueError(f"class {value!r} is unknown: the classes are {shown}")
-        if names.count(value) > 1:
-            raise ValueError(f"class {value!r} stands for several classes: give its number")
-        return names.index(value)
-    number = integer("a class to forget", value)
-    if not 0 <= number < num_classes:
-        raise ValueError(f"class {number} cannot be forgotten: the network has classes 0 to {num_classes - 1}")
-    if names is not None and str(number) in names and names[number] != str(number):
-        raise ValueError(
-            f"class {number} could be the class called '{number}' or number {number}, which is called {names[number]!r}: give its "
-            "name in quotes"
-        )
-    return number
-
-
-def check_choices(*, mask: str, pixels: str) -> None:
-    """Raises ValueError for an unknown mask or choice of pixels."""
-    choice("mask", mask, MASKS)
-    choice("pixels", pixels, PIXELS)

@@ -17,7 +17,6 @@ from delete_jax import metrics
 from delete_jax.evaluation import evidence_of, flat, given_splits
 from delete_jax.given import integer, listed, shown
 from delete_jax.identity import IdentityError, comparable, describe_method, differences, digest
-from delete_jax.loop import NonFiniteError, Result
 from delete_jax.methods import Method, as_method
 from delete_jax.metrics.measure import SHOWN, Measure
 from delete_jax.metrics.table import find
@@ -25,8 +24,10 @@ from delete_jax.model import Model, Variables
 from delete_jax.network_check import as_is
 from delete_jax.options import AUTO, Options, rate
 from delete_jax.parallel import outside_meshes
+from delete_jax.predict import NonFiniteError
 from delete_jax.rate_search import NoRateError
-from delete_jax.streams import check_forget
+from delete_jax.request import check_forget
+from delete_jax.result import Result
 from delete_jax.tables import aligned, markdown
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 from delete_jax.tasks.figures import ALWAYS

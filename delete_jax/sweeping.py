@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import itertools
-import operator
-import sys
-import time
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from delete_jax.class_names import class_names as as_class_names
-from delete_jax.columns import place, without
+from delete_jax.columns import Rows
 from delete_jax.given import listed, shown
-from delete_jax.loop import NonFiniteError, Result, check_finite, epoch_picks, epoch_rows
-from delete_jax.methods import Method, Setup, Stream, as_method
+from delete_jax.job import Job, checked_job
+from delete_jax.layout import Layout, a_job_a_device
+from delete_jax.loop import fit
+from delete_jax.methods import Method, as_method
 from delete_jax.model import Model, Variables
-from delete_jax.options import AUTO, Options, checked
-from delete_jax.parallel import compiler_options, gather_batches, outside_meshes, run_key, scalars
-from delete_jax.preparing import Ready, check_request, given_samples, make_ready, make_setup, num_steps, set_up, split
-from delete_jax.step import init_state, make_train_step, sgd
-from delete_jax.streams import check_forget
-from delete_jax.unlearning import carry_out, finished
+from delete_jax.options import Options
+from delete_jax.parallel import outside_meshes
+from delete_jax.predict import NonFiniteError
+from delete_jax.request import Selection, as_samples, check_forget, split
+from delete_jax.result import Result
 
 if TYPE_CHECKING:
     import optax
-
-LANES = "lanes"
 
 
 class Request(NamedTuple):
@@ -107,26 +99,54 @@ def sweep(
       >>> [sorted(set(model.apply(result.variables, images).argmax(-1).tolist())) for result in results]
       [[0, 1, 2], [1, 2, 3]]
     """
-    lines = _as_requests(requests)
-    shared = Options(
-        epochs=epochs, batch_size=batch_size, batch_norm=batch_norm, preprocess=preprocess, augment=augment, tx=tx,
-        parallel="jit", finish=finish,
-    )  # fmt: skip
-    images, labels, num_classes = given_samples(model, variables, images, labels, shared)
-    if class_names is not None:
-        class_names = as_class_names(class_names, num_classes)
-    found: list[Line] = []
-    for number, (forget, name, lr, seed) in enumerate(lines):
-        options = shared._replace(lr=lr, seed=seed)
+    shared: dict[str, Any] = {
+        "epochs": epochs, "batch_size": batch_size, "batch_norm": batch_norm, "preprocess": preprocess, "augment": augment, "tx": tx,
+        "parallel": "jit", "finish": finish,
+    }  # fmt: skip
+    listed_requests = _as_requests(requests)
+    samples = as_samples(model, variables, images, labels, Options(**shared).preprocess)
+    if not isinstance(samples.images, Rows):
+        samples = samples._replace(images=Rows(samples.images))  # each request picks some of them when its turn comes
+    names = None if class_names is None else as_class_names(class_names, samples.num_classes)
+    jobs: list[Job] = []
+    like: dict[Any, Job] = {}
+    for number, (asked, name, lr, seed) in enumerate(listed_requests):
         with _named(number):
             method = as_method(name)
-            classes = check_forget(forget, num_classes, class_names)
+            if isinstance(lr, str):
+                raise ValueError(f"lr={lr!r} is for unlearn: in a sweep, give each request a number")
+            options = Options(**shared, lr=lr, seed=seed)
+            selection = Selection(check_forget(asked, samples.num_classes, names), mask=mask, pixels=pixels)
+            streams, classes = split(samples, selection, method, augment)
+            job = checked_job(
+                model, variables, streams, samples.num_classes, classes, method, options, like=like.get(method)
+            )
+        like.setdefault(method, job)
+        jobs.append(job)
+    return sweep_jobs(jobs)
 
-        def make(classes=classes, method=method, options=options) -> Mapping[str, Stream]:
-            return split(images, labels, num_classes, classes, None, method, mask, pixels, options, None)[0]
 
-        found.append(Line(make, num_classes, classes, method, options))
-    return sweep_streams(model, variables, found)
+@outside_meshes
+def sweep_jobs(jobs: Sequence[Job], layout: Layout | None = None) -> list[Result | NonFiniteError]:
+    """`sweep` for jobs (`job.checked_job`), whose streams may be made otherwise than by the samples' classes.
+
+    Args:
+      jobs: with rates that are numbers.
+      layout: how many train at once, and where; None: on several devices a job on each, else one by one.
+
+    Returns:
+      One result for each job, in their order. If a training diverged, the error stands in its place.
+    """
+    together: dict[Any, int] = {}
+    alike = [(job.method, dataclasses.replace(job.options, lr=1.0, seed=0)) for job in jobs]
+    groups = [together.setdefault(kind, len(together)) for kind in alike]
+    order = sorted(range(len(jobs)), key=lambda number: (groups[number], jobs[number].num_steps))  # ending together
+    made = fit((jobs[number] for number in order), layout or a_job_a_device())
+    results: list[Any] = [None] * len(jobs)
+    for number, result in zip(order, made, strict=True):
+        lr = float(jobs[number].options.lr)
+        results[number] = result._replace(lr=lr) if isinstance(result, Result) else result
+    return results
 
 
 def _as_requests(given: Any) -> list[Request]:
@@ -166,199 +186,3 @@ def _named(number: int) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"request {number}: {error}") from error
-
-
-class Line(NamedTuple):
-    """A request: `make` chooses its samples, again each time that it is called; the rest is as for `unlearn_streams`."""
-
-    make: Callable[[], Mapping[str, Stream]]
-    num_classes: int
-    forget: tuple[int, ...]
-    method: Method
-    options: Options
-
-
-@outside_meshes
-def sweep_streams(model: Model, variables: Variables, lines: Sequence[Line]) -> list[Result | NonFiniteError]:
-    """`sweep` for streams that are made otherwise than by the samples' classes; results and errors as there.
-
-    The samples of a request are made for its checks, and again for its training: those of all at once might not fit. Requests
-    with micro-batches, or with a limit of images on the devices, run one by one.
-    """
-    lengths: list[int] = []
-    groups: dict[Any, list[int]] = {}
-    for number, line in enumerate(lines):
-        with _named(number):
-            streams, group = line.make(), (line.method, line.options._replace(lr=0, seed=0))
-            options = checked(line.options, next(iter(streams.values()))["image"].shape[1:])
-            _check_options(options)
-            if group in groups:  # the network was traced for an earlier request
-                check_request(streams, line.num_classes, line.forget, line.method, options)
-            else:
-                set_up(model, variables, streams, line.num_classes, line.forget, line.method, options)
-        lengths.append(num_steps(streams, options))
-        groups.setdefault(group, []).append(number)
-    results: list[Any] = [None] * len(lines)
-    devices = jax.local_devices()
-    for (method, shared), numbers in groups.items():
-        in_parts = shared.micro_batch is not None or shared.resident != AUTO
-        alone = len(devices) == 1 or method.edit is not None or method.wrap is not None or in_parts
-        numbers.sort(key=lambda number: lengths[number])  # those that end together run together
-        size = 1 if alone else len(devices)
-        for begin in range(0, len(numbers), size):
-            wave = numbers[begin : begin + size]
-            ready = [_task(model, variables, lines[number]) for number in wave]
-            trained = [_alone(ready[0])] if alone else _run(method, ready, devices[: len(wave)])
-            for number, result in zip(wave, trained, strict=True):
-                results[number] = result
-    return results
-
-
-def _check_options(options: Options) -> None:
-    """Raises ValueError for an option that a sweep has no place for."""
-    if isinstance(options.lr, str):
-        raise ValueError(f"lr={options.lr!r} is for unlearn: in a sweep, give each request a number")
-    for name in ("evaluate", "log", "store", "progress"):
-        if getattr(options, name) is not None:
-            raise ValueError(f"{name} is for unlearn: a sweep keeps nothing on the way, leave it out")
-
-
-class _Task(NamedTuple):
-    method: Method
-    setup: Setup
-    options: Options
-
-
-def _task(model: Model, variables: Variables, line: Line) -> _Task:
-    """A request that has passed the checks, with its samples."""
-    streams = line.make()
-    options = checked(line.options, next(iter(streams.values()))["image"].shape[1:])
-    setup = make_setup(model, variables, streams, line.num_classes, line.forget, options)
-    return _Task(line.method, setup._replace(strength=float(options.lr)), options)
-
-
-def _alone(task: _Task) -> Result | NonFiniteError:
-    """A request that no other runs beside."""
-    tx = task.options.tx or sgd()
-    try:
-        return carry_out(task.setup, tx, task.setup.teacher, task.method, task.options)
-    except NonFiniteError as error:
-        return error
-
-
-def _run(method: Method, tasks: Sequence[_Task], devices: Sequence[jax.Device]) -> list[Result | NonFiniteError]:
-    """Trains as many requests as there are devices, side by side, until the longest is done."""
-    options, setup = tasks[0].options, tasks[0].setup
-    tx = options.tx or sgd()
-    ready = [make_ready(method, task.setup, tx, task.options) for task in tasks]
-    known = [frozenset(stream) for one in ready for stream in one.streams.values()]
-    if len(set(known)) > 1 and any("teacher_logits" in names for names in known):  # some were too many to be kept
-        ready = [one._replace(streams=without(one.streams, "teacher_logits"), teacher=setup.teacher) for one in ready]
-    lanes = _Lanes(devices)
-    how = (setup.model, method, tx, setup.preprocess, ready[0].augment, ready[0].batch_norm)
-    step = _compiled(*how, tuple(devices))
-    state = lanes.stack([init_state(one.start, tx) for one in ready])
-    teacher = None if ready[0].teacher is None else lanes.same(ready[0].teacher)
-    constants = lanes.stack([dict(one.constants) for one in ready])
-    placed = [place(one.streams, sys.maxsize) for one in ready]  # each device holds its request's samples
-    streams = [jax.device_put(stream, device) for stream, device in zip(placed, devices, strict=True)]
-    numbers = [scalars(task.setup.strength, task.options.seed) for task in tasks]
-    lr, seed = (lanes.stack(list(column)) for column in zip(*numbers, strict=True))
-    plans = [_plan(one, task.options) for one, task in zip(ready, tasks, strict=True)]
-    rows: list[Any] = []
-    started, compiling = time.perf_counter(), 0.0
-    for number in range(max(map(len, plans))):
-        active = lanes.stack([np.asarray(number < len(plan)) for plan in plans])
-        batches = lanes.join([
-            gather_batches(stream, plan[min(number, len(plan) - 1)], device)
-            for stream, plan, device in zip(streams, plans, devices, strict=True)
-        ])  # fmt: skip
-        state, metrics = step(state, teacher, batches, lr, seed, constants, active)
-        if not rows:  # dispatch returns once the step is compiled
-            compiling = time.perf_counter() - started
-        rows.append(metrics)
-    jax.block_until_ready(state)
-    seconds = time.perf_counter() - started - compiling
-    rows, trained = jax.device_get((rows, state.variables))
-    longest = max(map(len, plans))
-    results: list[Result | NonFiniteError] = []
-    for lane, (one, task, plan) in enumerate(zip(ready, tasks, plans, strict=True)):
-        own = [{name: values[lane : lane + 1] for name, values in metrics.items()} for metrics in rows[: len(plan)]]
-        size, rate = len(plan) // options.epochs, task.setup.strength
-        epochs = [epoch_rows(epoch, own[epoch * size : (epoch + 1) * size]) for epoch in range(options.epochs)]
-        history = list(itertools.chain.from_iterable(epochs))
-        mine = jax.tree.map(operator.itemgetter(lane), trained)
-        try:
-            check_finite(history, rate, mine)
-        except NonFiniteError as error:
-            results.append(error)
-            continue
-        took = one.seconds + seconds * len(plan) / longest
-        result = Result(method.unwrap(mine), history, [], took, compiling, lr=rate)
-        results.append(finished(result, task.setup, task.options))
-    return results
-
-
-def _plan(ready: Ready, options: Options) -> list[dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """The picks of every step of all epochs, `[1, batch]` each."""
-    sizes = {name: len(stream["label"]) for name, stream in ready.streams.items()}
-    plan = []
-    for epoch in range(options.epochs):
-        picks = epoch_picks(options.seed, epoch, sizes, options.batch_size)
-        steps = len(next(iter(picks.values()))[0])
-        plan += [
-            {name: (index[i : i + 1], weight[i : i + 1]) for name, (index, weight) in picks.items()}
-            for i in range(steps)
-        ]
-    return plan
-
-
-@functools.lru_cache(maxsize=16)
-def _compiled(model, method, tx, preprocess, augment, batch_norm, devices) -> Callable:
-    """One step of every lane; a lane that is done stays as it is."""
-    step = make_train_step(model, method, tx, preprocess=preprocess, augment=augment, batch_norm=batch_norm)
-
-    def take_step(state, teacher, batch, lr, seed, constants, active):
-        own = jax.tree.map(lambda leaf: leaf[0], (state, batch, lr, seed, constants, active))
-        state, batch, lr, seed, constants, active = own
-        stepped, metrics = step(state, teacher, batch, lr, run_key(seed), constants)
-        kept = jax.tree.map(lambda new, old: jnp.where(active, new, old), stepped, state)
-        return jax.tree.map(lambda leaf: leaf[None], (kept, metrics))
-
-    mesh, each = Mesh(np.array(devices), (LANES,)), P(LANES)
-    lanes = jax.shard_map(
-        take_step, mesh=mesh, in_specs=(each, P(), each, each, each, each, each), out_specs=each, check_vma=False
-    )
-    return jax.jit(lanes, donate_argnums=0, compiler_options=compiler_options())
-
-
-@jax.jit
-def _as_lane(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf[None], tree)
-
-
-class _Lanes:
-    """Arrays of one request a device, as one array over all of them."""
-
-    def __init__(self, devices: Sequence[jax.Device]):
-        self.devices = devices
-        mesh = Mesh(np.array(devices), (LANES,))
-        self.each, self.all = NamedSharding(mesh, P(LANES)), NamedSharding(mesh, P())
-
-    def stack(self, trees: Sequence[Any]) -> Any:
-        """Trees of arrays, one a device -> a tree of `[devices, ...]`."""
-        return self.join(
-            [_as_lane(jax.device_put(tree, device)) for tree, device in zip(trees, self.devices, strict=True)]
-        )
-
-    def join(self, trees: Sequence[Any]) -> Any:
-        """Trees of `[1, ...]` that lie on their devices -> a tree of `[devices, ...]`."""
-
-        def joined(*leaves: jax.Array) -> jax.Array:
-            shape = (len(leaves), *leaves[0].shape[1:])
-            return jax.make_array_from_single_device_arrays(shape, self.each, list(leaves))
-
-        return jax.tree.map(joined, *trees)
-
-    def same(self, tree: Any) -> Any:
-        return jax.device_put(tree, self.all)

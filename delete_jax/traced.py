@@ -26,11 +26,10 @@ import delete_jax
 from delete_jax.identity import digest
 from delete_jax.methods import METHODS, Method, create
 from delete_jax.model import Model, Variables, leaf_name, plain_key
-from delete_jax.network_check import as_is
 from delete_jax.optimisers import take_update
 from delete_jax.options import Options
 from delete_jax.parallel import run_key
-from delete_jax.step import init_state, sgd
+from delete_jax.step import init_state
 
 BATCH, DIGITS = 2, 16
 LIBRARIES = (
@@ -68,7 +67,7 @@ def functions(model: Model, variables: Variables, method: Method, images: Any, o
     stored = jax.ShapeDtypeStruct((BATCH, *images.shape[1:]), jax.dtypes.canonicalize_dtype(images.dtype))
     keys = jax.eval_shape(lambda: jax.random.split(run_key(0), BATCH))
     given = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), dict(variables))
-    preprocess, tx = options.preprocess or as_is, options.tx or sgd()
+    preprocess, tx = options.preprocess, options.tx
     found = {"versions": f"jax {jax.__version__}, Python {sys.version_info.minor}, delete_jax {delete_jax.__version__}"}
     found["preprocess"] = computation(preprocess, stored)
     if options.augment is not None:

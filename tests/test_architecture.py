@@ -13,7 +13,7 @@ from delete_jax.checkpoint import Checkpoints
 from delete_jax.tasks import TASKS
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "delete_jax"
-CORE = {"columns", "given", "optimisers", "losses", "model", "methods", "step", "parallel"}
+CORE = {"columns", "given", "optimisers", "losses", "model", "methods", "step", "layout", "parallel", "epochs"}
 MOST_LINES = 400
 MAY_IMPORT = {
     "given": set(),
@@ -23,51 +23,62 @@ MAY_IMPORT = {
     "columns": {"given"},
     "methods": {"given", "losses", "model", "nearest"},
     "data": {"given", "nearest"},
-    "streams": {"class_names", "columns", "data", "given", "methods"},
+    "streams": {"columns", "data", "methods"},
     "optimisers": set(),
     "step": {"optimisers", "losses", "methods", "model"},
-    "parallel": {"columns", "methods", "model", "step"},
+    "layout": {"columns", "methods"},
+    "epochs": {"layout", "methods"},
+    "parallel": {"layout", "methods", "model", "step"},
     "predict": {"model", "parallel", "step"},
     "nearest": set(),
     "writing": set(),
     "memory": set(),
     "processes": set(),
-    "loop": {"given", "columns", "memory", "methods", "model", "parallel", "predict", "step"},
-    "identity": {"columns", "loop", "methods"},
-    "options": {"given", "loop", "methods", "model", "parallel", "step"},
+    "result": {"given", "model", "predict"},
+    "identity": {"columns", "methods", "result"},
     "collectives": {"model"},
     "network_check": {"collectives", "given", "model", "parallel", "predict", "step"},
     "optimiser_check": {"optimisers", "model", "step"},
-    "rate_search": {"columns", "loop", "methods", "model", "options"},
-    "preparing": {"class_names", "columns", "given", "methods", "model", "network_check", "optimiser_check", "options", "parallel", "predict", "streams"},
-    "traced": {"optimisers", "identity", "methods", "model", "network_check", "options", "parallel", "step"},
-    "unlearning": {
-        "columns", "identity", "loop", "memory", "methods", "model", "network_check", "options", "parallel", "predict", "preparing",
-        "processes", "rate_search", "step", "traced",
+    "options": {"given", "methods", "network_check", "parallel", "step"},
+    "traced": {"optimisers", "identity", "methods", "model", "options", "parallel", "step"},
+    "request": {"class_names", "columns", "data", "given", "methods", "model", "network_check", "streams"},
+    "job": {"identity", "methods", "model", "network_check", "optimiser_check", "options", "parallel", "step", "streams", "traced"},
+    "preparing": {"columns", "given", "job", "methods", "model", "predict"},
+    "editing": {"job", "memory", "methods", "model", "network_check", "predict", "result", "step"},
+    "loop": {
+        "columns", "editing", "epochs", "job", "layout", "memory", "methods", "model", "parallel", "predict", "preparing", "result", "step",
     },
-    "sweeping": {"class_names", "columns", "given", "loop", "methods", "model", "options", "parallel", "preparing", "step", "streams", "unlearning"},
+    "pretraining": {"job", "loop", "methods", "model", "options", "result", "step", "streams"},
+    "rate_search": {"columns", "job", "layout", "loop", "methods", "model", "options", "predict", "processes", "result"},
+    "unlearning": {
+        "columns", "identity", "job", "loop", "methods", "model", "options", "parallel", "processes", "rate_search", "request", "result",
+    },
+    "sweeping": {
+        "class_names", "columns", "given", "job", "layout", "loop", "methods", "model", "options", "parallel", "predict", "request",
+        "result",
+    },
     "models": {"class_names", "given", "model", "nearest", "network_check", "parallel", "writing"},
     "metrics": {"data", "given", "nearest"},
     "checkpoint": {"given", "identity", "processes"},
     "reports": {"given", "metrics", "writing"},
     "tasks": {
-        "data", "given", "loop", "methods", "metrics", "model", "models", "nearest", "parallel", "predict", "reports", "step", "streams",
+        "data", "given", "job", "loop", "methods", "metrics", "model", "models", "nearest", "options", "parallel", "predict", "reports",
+        "request", "result", "streams",
     },
     "tables": set(),
     "evaluation": {
-        "tables",
-        "class_names", "data", "given", "identity", "loop", "metrics", "model", "network_check", "parallel", "reports", "streams",
-        "tasks",
+        "tables", "class_names", "data", "given", "identity", "metrics", "model", "network_check", "parallel", "reports", "request",
+        "result", "tasks",
     },
     "studies": {
-        "tables",
-        "evaluation", "given", "identity", "loop", "methods", "metrics", "model", "network_check", "options", "parallel",
-        "rate_search", "streams", "tasks", "traced", "unlearning", "writing",
+        "tables", "evaluation", "given", "identity", "methods", "metrics", "model", "network_check", "options", "parallel", "predict",
+        "rate_search", "request", "result", "tasks", "traced", "unlearning", "writing",
     },
     "config": {"data", "given", "methods", "models", "nearest", "options", "parallel", "step", "streams", "tasks"},
     "run": {
-        "checkpoint", "class_names", "config", "data", "given", "identity", "loop", "methods", "metrics", "model", "models", "nearest", "network_check", "options",
-        "parallel", "predict", "reports", "step", "streams", "tasks", "unlearning", "writing",
+        "checkpoint", "class_names", "config", "data", "given", "identity", "job", "loop", "methods", "metrics", "model", "models",
+        "nearest", "network_check", "options", "parallel", "predict", "pretraining", "reports", "result", "step", "tasks", "unlearning",
+        "writing",
     },
     "main": {"config", "nearest", "network_check", "run"},
 }  # fmt: skip

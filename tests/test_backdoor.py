@@ -7,13 +7,14 @@ import pytest
 
 import delete_jax as dj
 from delete_jax.data import Split
+from delete_jax.job import checked_job
 from delete_jax.methods import FORGET, REMAIN
 from delete_jax.options import Options
 from delete_jax.predict import make_predictor
 from delete_jax.tasks.backdoor import trigger as backdoor
 from delete_jax.tasks.backdoor.measures import evidence, measure, remarks
 from delete_jax.tasks.backdoor.trigger import Trigger
-from delete_jax.unlearning import unlearn_streams
+from delete_jax.unlearning import unlearn_job
 from tests import tiny
 
 TARGET, TRIGGER = 2, Trigger(size=2, place="bottom_left", value=255)
@@ -91,10 +92,8 @@ def poisoned():
 
 
 def run(model, variables, streams, method, lr, epochs):
-    return unlearn_streams(
-        model, variables, streams, tiny.NUM_CLASSES, (TARGET,), method,
-        Options(epochs=epochs, lr=lr, batch_size=16, preprocess=to_float, parallel="jit"),
-    )  # fmt: skip
+    options = Options(epochs=epochs, lr=lr, batch_size=16, preprocess=to_float, parallel="jit")
+    return unlearn_job(checked_job(model, variables, streams, tiny.NUM_CLASSES, (TARGET,), method, options))
 
 
 def figures(model, variables):

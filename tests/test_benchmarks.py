@@ -387,8 +387,8 @@ def test_a_search_on_several_devices(scripts, config, tmp_path, monkeypatch, fas
     """Each device trains one rate and class; the scores are those of one after the other."""
     bench, found = scripts("bench"), []
     calls = []
-    sweep = bench.sweep_streams
-    monkeypatch.setattr(bench, "sweep_streams", lambda *given: calls.append(len(given[2])) or sweep(*given))
+    sweep = bench.sweep_jobs
+    monkeypatch.setattr(bench, "sweep_jobs", lambda jobs: calls.append(len(jobs)) or sweep(jobs))
     for devices in (8, 1):
         monkeypatch.setattr(bench.jax, "local_device_count", lambda devices=devices: devices)
         options = argparse.Namespace(config=str(config), out=tmp_path / str(devices))

@@ -132,7 +132,7 @@ def test_salun_moves_only_the_most_salient_half(x64):
     step = jax.jit(make_train_step(model, method, tx, preprocess=same))
     state = init_state(variables, tx)
     for _ in range(3):
-        state, _ = step(state, None, batch, 0.1, jax.random.key(0), constants)
+        state, _ = step(state, {}, batch, 0.1, jax.random.key(0), constants)
     for new, old, kept in zip(*map(jax.tree.leaves, (state.params, variables["params"], mask)), strict=True):
         assert (np.asarray(new == old) == (np.asarray(kept) == 0)).all()
 
@@ -269,7 +269,7 @@ def test_bad_teacher_averages_over_the_joined_batch(x64):
     batch[REMAIN]["weight"] = (np.arange(8) < 5).astype(float)
     start = jax.tree.map(lambda leaf: 1.5 * leaf, variables)
     step = jax.jit(make_train_step(model, method, sgd(), preprocess=same))
-    _, metrics = step(init_state(start, sgd()), variables, batch, 0.1, jax.random.key(0), constants)
+    _, metrics = step(init_state(start, sgd()), {"original": variables}, batch, 0.1, jax.random.key(0), constants)
 
     def divergences(teacher, stream):
         p, q = (softmax(np.asarray(model.apply(v, batch[stream]["image"]))) for v in (teacher, start))
@@ -290,7 +290,7 @@ def test_bad_teacher_is_another_network():
     np.testing.assert_allclose(wide.std(), (2 / (9 * 64)) ** 0.5, rtol=0.02)
     method = dj.methods.bad_teacher(remain=True)
     assert method.streams == (FORGET, REMAIN)
-    assert method.uses_teacher
+    assert method.networks == ("original",)
 
 
 def test_negative_gradient_plus_weighs_both(x64):
@@ -409,7 +409,7 @@ def test_anchors_are_distilled_with_the_mask():
     spied = method._replace(loss=spy)
     step = make_train_step(model, spied, sgd(), preprocess=same, batch_norm="frozen")
     start = init_state(jax.tree.map(lambda leaf: 1.1 * leaf, variables), sgd())
-    state, metrics = jax.jit(step)(start, variables, {FORGET: stream}, 1.0, jax.random.key(0))
+    state, metrics = jax.jit(step)(start, {"original": variables}, {FORGET: stream}, 1.0, jax.random.key(0))
     jax.effects_barrier()
     anchors = jax.tree.map(jnp.asarray, seen[0])
     assert anchors["image"].shape == stream["image"].shape
@@ -417,7 +417,7 @@ def test_anchors_are_distilled_with_the_mask():
     plain = jax.jit(make_train_step(model, dj.methods.delete(), sgd(), preprocess=same, batch_norm="frozen"))
 
     def update(batch):
-        new, metrics = plain(start, variables, {FORGET: batch}, 1.0, jax.random.key(0))
+        new, metrics = plain(start, {"original": variables}, {FORGET: batch}, 1.0, jax.random.key(0))
         return ravel_pytree(new.params)[0] - ravel_pytree(start.params)[0], float(metrics["loss"])
 
     (on_forget, first), (on_anchors, second) = update(stream), update(anchors)
@@ -467,7 +467,7 @@ def test_the_step_takes_the_anchors_that_were_prepared():
         return method.loss(outputs, context)
 
     step = jax.jit(make_train_step(model, method._replace(loss=spy), sgd(), preprocess=same))
-    step(init_state(variables, sgd()), variables, {FORGET: stream}, 0.1, jax.random.key(0))
+    step(init_state(variables, sgd()), {"original": variables}, {FORGET: stream}, 0.1, jax.random.key(0))
     jax.effects_barrier()
     np.testing.assert_array_equal(seen[0][ANCHOR], stream["anchor"])
     np.testing.assert_array_equal(seen[0][FORGET], stream["image"])

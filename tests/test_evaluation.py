@@ -9,9 +9,9 @@ from flax import nnx
 
 import delete_jax as dj
 from delete_jax.data import Dataset, Split
-from delete_jax.loop import Result
 from delete_jax.models import NETWORKS
 from delete_jax.network_check import as_is
+from delete_jax.result import Result
 from delete_jax.tasks.base import Data
 from delete_jax.tasks.evidence import Evidence, Subject, side_by_side
 from tests import tiny

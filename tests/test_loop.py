@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import delete_jax as dj
-from delete_jax.loop import epoch_indices
+from delete_jax.epochs import epoch_indices
 from tests import tiny
 
 

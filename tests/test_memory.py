@@ -12,11 +12,12 @@ from delete_jax import models, preparing
 from delete_jax.columns import arrays
 from delete_jax.config import Config
 from delete_jax.data import augmentation, normalize
-from delete_jax.loop import fit
+from delete_jax.job import checked_job
+from delete_jax.loop import one
 from delete_jax.memory import peak_bytes
 from delete_jax.methods import COUNTERPARTS, MAPS, METHODS
 from delete_jax.network_check import as_is
-from delete_jax.parallel import make_trainer
+from delete_jax.options import Options
 from delete_jax.run.folder import Folder
 from delete_jax.step import init_state, make_part_steps, make_train_step, sgd
 from delete_jax.streams import split_streams
@@ -64,10 +65,11 @@ def test_parts_on_one_device_and_on_eight(mode):
     preprocess, augment = normalize([0.5], [0.25]), augmentation(("flip", "crop"), padding=1)
 
     def trained(mode, num_parts):
-        tx = sgd()
-        trainer = make_trainer(model, dj.methods.anchored(), tx, preprocess, augment, "frozen", mode, num_parts)
-        state = init_state(variables, tx)
-        return fit(trainer, state, variables, streams, lr=0.05, seed=3, epochs=1, batch_size=16)
+        options = Options(
+            lr=0.05, seed=3, epochs=1, batch_size=16, micro_batch=16 // num_parts, batch_norm="frozen",
+            preprocess=preprocess, augment=augment, parallel=mode,
+        )  # fmt: skip
+        return one(checked_job(model, variables, streams, tiny.NUM_CLASSES, (1,), dj.methods.anchored(), options))
 
     whole, parts = trained("jit", 1), trained(mode, 2)
     assert len(parts.history) == 3
@@ -102,10 +104,11 @@ def test_a_part_needs_less_memory():
     def needed(function, *arguments):
         return jax.jit(function).lower(*arguments).compile().memory_analysis().temp_size_in_bytes
 
-    whole = needed(make_train_step(model, method, tx, **settings), state, variables, streams, 0.1, key)
+    frozen = {"original": variables}
+    whole = needed(make_train_step(model, method, tx, **settings), state, frozen, streams, 0.1, key)
     steps = make_part_steps(model, method, tx, 8, **settings)
-    begun = jax.eval_shape(steps.begin, state, variables, streams, key, {})
-    part = needed(steps.add, begun[2], np.uint32(0), state, variables, begun[0], begun[1], key, {})
+    begun = jax.eval_shape(steps.begin, state, frozen, streams, key, {})
+    part = needed(steps.add, begun[2], np.uint32(0), state, frozen, begun[0], begun[1], key, {})
     assert part < whole / 4
 
 

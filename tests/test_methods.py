@@ -9,6 +9,7 @@ import pytest
 
 import delete_jax as dj
 from delete_jax.columns import arrays
+from delete_jax.job import checked_job
 from delete_jax.methods import (
     CLASSES,
     COUNTERPARTS,
@@ -26,7 +27,7 @@ from delete_jax.methods.hyperparameters import POSITIVE, factory
 from delete_jax.options import Options
 from delete_jax.step import init_state, make_train_step, sgd
 from delete_jax.streams import split_streams
-from delete_jax.unlearning import unlearn_streams
+from delete_jax.unlearning import unlearn_job
 from tests import tiny
 
 FORGOTTEN = [1]
@@ -99,7 +100,9 @@ def unlearned(method, model, variables, images, labels, forget=FORGOTTEN, **opti
     if COUNTERPARTS not in method.needs:
         return dj.unlearn(model, variables, images, labels, forget=forget, method=method, **options)
     streams = streams_for(method, model, variables, images, labels)
-    return unlearn_streams(model, variables, streams, tiny.NUM_CLASSES, tuple(FORGOTTEN), method, Options(**options))
+    classes = tuple(FORGOTTEN)
+    job = checked_job(model, variables, streams, tiny.NUM_CLASSES, classes, method, Options(**options))
+    return unlearn_job(job)
 
 
 def prepared(method, model, variables):
@@ -139,7 +142,7 @@ def test_three_steps(trained):
     compiled = jax.jit(make_train_step(model, trained, sgd(), preprocess=identity), donate_argnums=0)
     state, losses = init_state(variables, sgd()), []
     for _ in range(3):
-        state, metrics = compiled(state, teacher, batch, jnp.float32(0.01), jax.random.key(0), constants)
+        state, metrics = compiled(state, {"original": teacher}, batch, jnp.float32(0.01), jax.random.key(0), constants)
         losses.append(float(metrics["loss"]))
     assert int(state.step) == 3
     assert losses[2] < losses[0], "the loss falls on a batch seen three times"
@@ -164,7 +167,7 @@ def test_weight_zero_counts_for_nothing(trained, x64):
 
     def params_after(batch):
         state = init_state(variables, sgd())
-        return step(state, teacher, batch, 0.1, jax.random.key(0), constants)[0].params
+        return step(state, {"original": teacher}, batch, 0.1, jax.random.key(0), constants)[0].params
 
     def last_off(column_name, column):  # the last: a sample's augmentation follows its place
         return column.at[-1].set(0 if column_name == "weight" else column[-1] * 7)

@@ -7,7 +7,7 @@ import pytest
 
 from delete_jax import metrics
 from delete_jax.data import Dataset, Split
-from delete_jax.loop import Result
+from delete_jax.result import Result
 from delete_jax.tasks import Data
 from delete_jax.tasks.evidence import Evidence, probabilities
 from delete_jax.tasks.figures import measure

@@ -100,7 +100,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_it_is_refused_before_anything_is_prepared(name, monkeypatch):
     make, words = WRONG[name]
-    monkeypatch.setattr(unlearning, "make_ready", None)
+    monkeypatch.setattr(unlearning, "one", None)
     for method in ("delete", "pour"):
         with pytest.raises(ValueError, match=words.replace("(scale", r"\(scale")) as caught:
             with_strict_types_off(

@@ -56,7 +56,7 @@ WRONG = {
     ),
     "no teacher": (
         losing(lambda o: {FORGET: Term(mean(o) - o[FORGET].teacher_logits)}),
-        r"reads teacher_logits declares Method\(uses_teacher=True\)",
+        r"reads teacher_logits declares Method\(networks=\('original',\)\)",
     ),
     "an undeclared stream": (
         losing(lambda o: {FORGET: Term(o["remain"].logits)}),

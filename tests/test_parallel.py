@@ -11,9 +11,10 @@ import pytest
 import delete_jax as dj
 from delete_jax.collectives import check_synchronised
 from delete_jax.data import augmentation
-from delete_jax.loop import fit
-from delete_jax.parallel import make_trainer, meant
-from delete_jax.step import init_state, sgd
+from delete_jax.job import checked_job
+from delete_jax.loop import one
+from delete_jax.options import Options
+from delete_jax.parallel import meant
 from delete_jax.streams import split_streams
 from tests import tiny
 from tests.processes import finish, free_port, start
@@ -32,11 +33,11 @@ def five_steps(mode: str, batch_size: int = 16):
     images = np.clip(images * 64 + 64, 0, 255).astype(np.uint8)
     streams = split_streams(images, labels, [1], tiny.NUM_CLASSES, ["forget"])
     streams["forget"]["weight"] = np.linspace(0, 3, len(streams["forget"]["label"])).astype(np.float32) ** 2
-    tx, augment = sgd(), augmentation(("flip", "crop"), padding=1)
-    trainer = make_trainer(model, dj.methods.delete(), tx, as_float, augment, "train", mode)
-    fitted = fit(
-        trainer, init_state(variables, tx), variables, streams, lr=0.05, seed=3, epochs=1, batch_size=batch_size
+    augment = augmentation(("flip", "crop"), padding=1)
+    options = Options(
+        lr=0.05, seed=3, epochs=1, batch_size=batch_size, preprocess=as_float, augment=augment, parallel=mode
     )
+    fitted = one(checked_job(model, variables, streams, tiny.NUM_CLASSES, (1,), dj.methods.delete(), options))
     assert len(fitted.history) == 5
     return jax.device_get(fitted.variables)
 

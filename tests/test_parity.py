@@ -19,7 +19,7 @@ from delete_jax.methods import Setup
 from delete_jax.methods.salun import saliency_mask
 from delete_jax.model import Model
 from delete_jax.models import BatchNorm
-from delete_jax.parallel import make_trainer
+from delete_jax.parallel import make_trainer, scalars
 from delete_jax.step import init_state, sgd
 from delete_jax.streams import split_streams
 
@@ -79,14 +79,15 @@ def compare_with_the_original_code(run, precision, images, stream, constants, pr
     model = dj.models.from_linen(GoldenNet())
     trainer = make_trainer(model, method, tx, preprocess, None, batch_norm, "jit")
     state, losses, norms, size = init_state(teacher, tx), [], [], settings["bs"]
-    state, teacher, constants = trainer.replicate((state, teacher, constants))
+    state, constants, (lr, seed) = trainer.placement.each([(state, constants, scalars(settings["lr"], 0))])
+    networks = trainer.placement.shared({"original": teacher} if method.networks else {})
     for _ in range(settings["epochs"]):
         for begin in range(0, len(images), size):
             batch = jax.tree.map(lambda column: column[begin : begin + size], stream) | columns(len(losses))
             batch["weight"] = batch["weight"].astype(dtype)
             streams = {method.streams[0]: jax.tree.map(jnp.asarray, batch)}
             picks = {method.streams[0]: (np.arange(size, dtype=np.int32)[None], np.ones((1, size), dtype))}
-            state, metrics = trainer.steps(state, teacher, streams, picks, settings["lr"], 0, constants)
+            state, metrics = trainer.steps(state, networks, [streams], [picks], lr, seed, constants)
             losses.append(float(metrics["loss"][0]))
             norms.append(float(metrics["grad_norm"][0]))
     golden = to_jax(RUNS, f"{run}.{precision}.final", dtype)
@@ -210,7 +211,9 @@ def test_the_trainers_reductions_are_as_accurate_as_jit():
     labels = np.zeros(64, np.int64)
     streams = split_streams(x, labels, [], features, ["remain"])
     picks = {"remain": (np.arange(64, dtype=np.int32)[None], np.ones((1, 64), np.float32))}
-    state, _ = trainer.steps(init_state(variables, sgd()), None, trainer.replicate(streams), picks, 0.1, 0, {})
+    on, numbers = trainer.placement, scalars(0.1, 0)
+    state = on.each([init_state(variables, sgd())])
+    state, _ = trainer.steps(state, {}, on.samples([streams], 10**9), [picks], *numbers, {})
     n = x[..., 0].size
     true = x.astype(np.float64).var((0, 1, 2)) * n / (n - 1)
 

@@ -33,12 +33,13 @@ from delete_jax import methods, unlearning
 from delete_jax.config import Config, fields, validate
 from delete_jax.optimiser_check import check_optimiser
 from delete_jax.optimisers import take_update
-from delete_jax.options import MOST_BATCH_BYTES, MOST_EPOCHS, Options, checked
+from delete_jax.options import MOST_BATCH_BYTES, MOST_EPOCHS, Options
+from delete_jax.request import check_forget
+from delete_jax.result import Watch, checked_watch
 from delete_jax.run import arguments, stages
 from delete_jax.run.folder import Folder
 from delete_jax.run.log import JsonLog
 from delete_jax.step import init_state
-from delete_jax.streams import check_forget
 from tests import tiny
 
 set_hypothesis_home_dir(pathlib.Path(__file__).parent.parent / ".cache" / "hypothesis")
@@ -308,7 +309,8 @@ def test_samples(monkeypatch, given_samples, forget, mask, remain):
     """The streams that training gets are those that NumPy picks; whatever else is given is refused before."""
     images, labels, right = given_samples
     seen = {}
-    monkeypatch.setattr(unlearning, "unlearn_streams", lambda model, v, streams, *rest: seen.update(streams))
+    monkeypatch.setattr(unlearning, "checked_job", lambda model, v, streams, *rest: seen.update(streams))
+    monkeypatch.setattr(unlearning, "unlearn_job", lambda *_: None)
     method = methods.create("negative_gradient_plus") if remain else None
     found = outcome(dj.unlearn, NET, VARIABLES, images, labels, forget=forget, method=method, mask=mask, batch_size=8)
     expected = {}
@@ -364,8 +366,8 @@ def test_weights(kind, container, is_sweep):
     variables = VARIABLES | {"params": params}
     request = {"requests": [[1]]} if is_sweep else {"forget": [1]}
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):  # the checks alone
-        patch.setattr(unlearning, "unlearn_streams", lambda *_: "right")
-        patch.setattr("delete_jax.sweeping.sweep_streams", lambda *_: "right")
+        patch.setattr(unlearning, "unlearn_job", lambda *_: "right")
+        patch.setattr("delete_jax.sweeping.sweep_jobs", lambda *_: "right")
         found = outcome(dj.sweep if is_sweep else dj.unlearn, NET, variables, IMAGES, LABELS, **request)
     assert (found == "right") == bool(right)
 
@@ -389,14 +391,14 @@ request_forms = st.recursive(
 def test_requests_of_a_sweep(requests):
     """Classes as somebody else's list has them, or one line; nothing is taken for something else."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("delete_jax.sweeping.sweep_streams", lambda model, variables, lines: lines)
+        patch.setattr("delete_jax.sweeping.sweep_jobs", lambda jobs: jobs)
         found = outcome(dj.sweep, NET, VARIABLES, IMAGES, LABELS, requests, class_names=NAMES)
     if found is REFUSED:
         return
     assert isinstance(requests, (list, tuple))
-    for line, request in zip(found, requests, strict=True):
+    for job, request in zip(found, requests, strict=True):
         what = request["forget"] if isinstance(request, dict) else request[0] if isinstance(request, tuple) else request
-        assert line.forget == check_forget(what, 4, NAMES)
+        assert job.forget == check_forget(what, 4, NAMES)
 
 
 LINKS = [
@@ -461,14 +463,14 @@ WHOLE: dict = {}
 @example("batch_size", 10**400, "jit")
 def test_options(name, value, parallel):
     """Numbers of any kind become Python's; what is out of range, a truth value or no number is refused."""
-    found = outcome(checked, Options(**{"batch_size": 8, "parallel": parallel, name: value}), (6, 6, 1))
+    found = outcome(lambda: Options(**{"batch_size": 8, "parallel": parallel, name: value}))
     if name == "lr":
         with np.errstate(all="ignore"):
             right = is_number(value) and abs(float_of(value)) < 1e300 and 0 < np.float32(float_of(value)) < np.inf
     else:
         low, high = {
             "epochs": (1, MOST_EPOCHS),
-            "batch_size": (1, MOST_BATCH_BYTES // (4 * 36)),
+            "batch_size": (1, MOST_BATCH_BYTES // 4),
             "seed": (0, 2**32 - 1),
         }[name]
         right = is_integer(value) and low <= int(value) <= high
@@ -494,7 +496,10 @@ def float_of(value) -> float:
 )
 def test_other_options(name, value):
     """What is to be called or chosen and cannot be is refused; None leaves it out."""
-    found = outcome(checked, Options(**{"batch_size": 8, name: value}), (6, 6, 1))
+    if name in ("evaluate", "log", "store", "progress"):
+        found = outcome(checked_watch, *[value if name == part else None for part in Watch._fields[:4]])
+    else:
+        found = outcome(lambda: Options(**{"batch_size": 8, name: value}))
     if name in ("batch_norm", "parallel"):
         choices = {"batch_norm": ("train", "frozen"), "parallel": ("auto", "jit", "pmap", "sharding")}[name]
         assert (found is not REFUSED) == (isinstance(value, str) and value in choices)

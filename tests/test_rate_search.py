@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import delete_jax as dj
-from delete_jax.loop import NonFiniteError
 from delete_jax.model import Model
+from delete_jax.predict import NonFiniteError
 from delete_jax.rate_search import RATES, find_rate, hold_out, make_judge, warning
 from delete_jax.run.log import JsonLog
 from tests import tiny
@@ -47,16 +47,13 @@ def test_the_first_that_erases_is_taken():
         1e-6: evidence(0.006),
         3.16e-6: evidence(0.005),
     }
-    rows = find_rate(lambda lr: lr, found.__getitem__, "delete")
+    rows = find_rate(RATES, found.__getitem__, "delete")
     assert [row["lr"] for row in rows] == list(found)
     assert rows[-1] == {"lr": 3.16e-6, **found[3.16e-6]}
 
 
 def test_no_rate_erases():
-    def train(lr):
-        if lr > 1e-3:
-            raise NonFiniteError("diverged")
-        return lr
+    trained = [lr if lr <= 1e-3 else NonFiniteError("diverged") for lr in RATES]
 
     def judge(lr):
         return evidence(0.5 if lr == 1e-4 else 0.75)
@@ -64,7 +61,7 @@ def test_no_rate_erases():
     with pytest.raises(
         ValueError, match=r"scrub erases .* at no rate from 1e-07 to 0\.001 \(at best 50\.0% .*, at 0\.0001\)"
     ):
-        find_rate(train, judge, "scrub")
+        find_rate(trained, judge, "scrub")
 
 
 def test_a_fifth_of_each_class_is_held_out():
@@ -194,7 +191,7 @@ def test_it_resumes_without_searching_again(known, tmp_path, monkeypatch):
         )  # fmt: skip
 
     first = run()
-    monkeypatch.setattr("delete_jax.unlearning.find_rate", None)  # it would fail
+    monkeypatch.setattr("delete_jax.rate_search.find_rate", None)  # it would fail
     again = run()
     assert list(again.search) == list(first.search)
     jax.tree.map(np.testing.assert_array_equal, again.variables, jax.device_get(first.variables))

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 import delete_jax as dj
-from delete_jax.options import Options, checked
-from delete_jax.streams import check_forget, check_samples
+from delete_jax.options import Options
+from delete_jax.request import check_forget, check_samples
+from delete_jax.result import Watch, checked_watch
 from tests.tiny import NUM_CLASSES, network, samples
 
 NAMES = ("ant", "bee", "cat", "bee fly")
@@ -146,8 +147,10 @@ BAD_OPTIONS = {
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD_OPTIONS.items() for value in values])
 def test_options_out_of_range_are_named(name, value):
+    watch = [value if name == part else None for part in Watch._fields[:4]]
+    make = (lambda: checked_watch(*watch)) if name in Watch._fields else (lambda: Options(**{name: value}))
     with pytest.raises(ValueError, match=f"{name}|learning rate|batch size".replace("_", ".")) as caught:
-        checked(Options(**{name: value}), (6, 6, 1))
+        make()
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 250
 

@@ -8,7 +8,7 @@ import pytest
 
 from delete_jax import Model, metrics
 from delete_jax.data import Dataset, Split
-from delete_jax.loop import Result
+from delete_jax.result import Result
 from delete_jax.tasks import Data
 from delete_jax.tasks.evidence import Evidence, side_by_side
 from delete_jax.tasks.figures import nearest_class

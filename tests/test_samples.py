@@ -12,7 +12,8 @@ from delete_jax import data
 from delete_jax.config import Config, TrainConfig, UnlearnConfig, validate
 from delete_jax.data import Split
 from delete_jax.methods import CLASSES, FORGET, METHODS, REMAIN
-from delete_jax.streams import check_indices, split_samples
+from delete_jax.request import check_indices
+from delete_jax.streams import split_samples
 from delete_jax.tasks import Instances
 from delete_jax.tasks.instances import page
 from tests import tiny

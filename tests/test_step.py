@@ -40,7 +40,7 @@ def test_first_step_is_plain_sgd(x64):
         return jnp.mean(jnp.sum(jnp.where(p > 0, p * (jnp.log(jnp.where(p > 0, p, 1)) - student), 0), -1))
 
     step = jax.jit(make_train_step(model, dj.methods.delete(), sgd(), preprocess=_same, batch_norm="frozen"))
-    state, metrics = step(init_state(variables, sgd()), variables, batch, 0.1, jax.random.key(0))
+    state, metrics = step(init_state(variables, sgd()), {"original": variables}, batch, 0.1, jax.random.key(0))
     value, grads = jax.jit(jax.value_and_grad(loss))(variables["params"])
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-7)
     for new, old, grad in zip(*map(jax.tree.leaves, (state.params, variables["params"], grads)), strict=True):
@@ -54,7 +54,7 @@ def test_batch_norm_modes():
     moved = {}
     for mode in ("train", "frozen"):
         step = jax.jit(make_train_step(model, dj.methods.delete(), sgd(), preprocess=_same, batch_norm=mode))
-        state, _ = step(init_state(variables, sgd()), variables, batch, 0.1, jax.random.key(0))
+        state, _ = step(init_state(variables, sgd()), {"original": variables}, batch, 0.1, jax.random.key(0))
         moved[mode] = float(jnp.abs(state.model_state["batch_stats"]["BatchNorm_0"]["mean"]).max())
         scale = state.params["BatchNorm_0"]["scale"]
         assert float(jnp.abs(scale - 1).max()) > 0, "gamma trains in both modes"
@@ -70,9 +70,10 @@ def test_teacher_logits_may_be_given():
     forget = images[labels == 1]
     logits = make_predictor(model, _same)(variables, forget)
     step = jax.jit(make_train_step(model, dj.methods.delete(), sgd(), preprocess=_same))
-    run = lambda batch, teacher: step(init_state(variables, sgd()), teacher, batch, 0.1, jax.random.key(0))[0].params  # noqa: E731
-    given = run(batch_of(images, labels, teacher_logits=logits), None)
-    computed = run(batch_of(images, labels), variables)
+    start = init_state(variables, sgd())
+    run = lambda batch, frozen: step(start, frozen, batch, 0.1, jax.random.key(0))[0].params  # noqa: E731
+    given = run(batch_of(images, labels, teacher_logits=logits), {})
+    computed = run(batch_of(images, labels), {"original": variables})
     for a, b in zip(jax.tree.leaves(given), jax.tree.leaves(computed), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
@@ -165,7 +166,7 @@ def test_lowers_for_cpu_cuda_and_tpu(module):
     preprocess = normalize(np.array([0.5]), np.array([0.2]))
     augment = augmentation(("flip", "crop"), padding=1) if labels.ndim == 1 else paired_augmentation(("flip", "scale"))
     step = make_train_step(model, dj.methods.delete(), sgd(), preprocess=preprocess, augment=augment)
-    arguments = (init_state(variables, sgd()), variables, batch, jnp.float32(0.1), jax.random.key(0))
+    arguments = (init_state(variables, sgd()), {"original": variables}, batch, jnp.float32(0.1), jax.random.key(0))
     exported = jax.export.export(jax.jit(step, donate_argnums=0), platforms=("cpu", "cuda", "tpu"))(*arguments)
     assert exported.platforms == ("cpu", "cuda", "tpu")
     state, metrics = jax.jit(exported.call)(*arguments)

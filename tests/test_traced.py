@@ -97,7 +97,7 @@ def test_what_cannot_be_compared_is_not(tmp_path, monkeypatch):
     unlearned({"preprocess": half}, dj.Checkpoints(tmp_path / "a"))
     monkeypatch.setattr("delete_jax.traced.jax.__version__", "0.0")
     unlearned({}, dj.Checkpoints(tmp_path / "a"))
-    monkeypatch.setattr("delete_jax.unlearning.functions", lambda *_: {"versions": ""})
+    monkeypatch.setattr("delete_jax.job.functions", lambda *_: {"versions": ""})
     unlearned({}, dj.Checkpoints(tmp_path / "b"))
     monkeypatch.undo()
     unlearned({"preprocess": half}, dj.Checkpoints(tmp_path / "b"))

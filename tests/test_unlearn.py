@@ -9,12 +9,14 @@ from flax import nnx
 
 import delete_jax as dj
 from delete_jax.data import normalize
-from delete_jax.loop import fit
+from delete_jax.job import Job
+from delete_jax.loop import one
 from delete_jax.model import Model
 from delete_jax.models import BatchNorm
+from delete_jax.options import Options
 from delete_jax.parallel import make_trainer
 from delete_jax.predict import make_predictor
-from delete_jax.step import init_state, sgd
+from delete_jax.step import sgd
 from delete_jax.streams import split_streams
 from tests import tiny
 
@@ -28,9 +30,8 @@ def as_is(images):
 def trained(model, variables, images, labels, epochs=25):
     """A network that knows its samples."""
     streams = split_streams(images, labels, [], tiny.NUM_CLASSES, ["remain"])
-    trainer = make_trainer(model, dj.methods.finetune(), sgd(), as_is, mode="jit")
-    fitted = fit(trainer, init_state(variables, sgd()), None, streams, lr=0.1, seed=0, epochs=epochs, batch_size=32)
-    return fitted.variables
+    options = Options(lr=0.1, epochs=epochs, batch_size=32, preprocess=as_is, parallel="jit")
+    return one(Job(model, variables, streams, tiny.NUM_CLASSES, (), dj.methods.finetune(), options)).variables
 
 
 def accuracies(model, variables, images, labels, forget):

@@ -17,6 +17,7 @@ from delete_jax.methods.base import (
     CLASSES,
     FORGET,
     MASKED,
+    ORIGINAL,
     REMAIN,
     Context,
     Method,
@@ -109,7 +110,7 @@ def anchored(
     return base._replace(
         name="anchored",
         loss=loss,
-        uses_teacher=True,
+        networks=(ORIGINAL,),
         prepare=prepare if attacked else base.prepare,
         reorient=_as_they_are if attacked else reorientation(transformations),
         needs=(*base.needs, CLASSES),

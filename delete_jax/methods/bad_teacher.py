@@ -10,7 +10,19 @@ import jax
 import jax.numpy as jnp
 
 from delete_jax.methods.attacks import answers
-from delete_jax.methods.base import FORGET, REMAIN, Context, Method, Output, Prepared, Setup, Term, distill, scaled
+from delete_jax.methods.base import (
+    FORGET,
+    ORIGINAL,
+    REMAIN,
+    Context,
+    Method,
+    Output,
+    Prepared,
+    Setup,
+    Term,
+    distill,
+    scaled,
+)
 from delete_jax.methods.hyperparameters import FLAG, factory
 from delete_jax.model import Variables
 
@@ -49,7 +61,7 @@ def bad_teacher(remain: bool = False) -> Method:
         "bad_teacher",
         loss,
         (FORGET, REMAIN) if remain else (FORGET,),
-        uses_teacher=remain,
+        networks=(ORIGINAL,) if remain else (),
         prepare=prepare,
         paper="Chundawat et al., AAAI 2023, arXiv 2205.08096",
     )

@@ -22,6 +22,9 @@ REMAIN = "remain"
 ANCHOR = "anchor"
 """The stream of the images that `Method.reorient` makes of the forget samples."""
 
+ORIGINAL = "original"
+"""In `Method.networks`: the frozen original, whose answers are `Output.teacher_logits`."""
+
 CLASSES = "classes"
 """In `Method.needs`: the method erases whole classes, and refuses single samples whose class stays."""
 MAPS = "maps"
@@ -46,7 +49,7 @@ Stream: TypeAlias = "dict[str, chex.Array]"
 
 `image` uint8 or float `[n, h, w, c]`; `label` int32 `[n]` or `[n, h, w]`; `weight` float32 like `label` (0 = does not count);
 `erase` bool `[n, k]` or `[n, 1, 1, k]`, the classes to erase at that sample; optional `teacher_logits` `[n, *, k]` if they
-could be computed once; and any columns that a method's `prepare` added. If there is a column `anchor`, images like `image`,
+could be computed once; the same of further frozen networks (`answers_column`); and any columns that a method's `prepare` added. If there is a column `anchor`, images like `image`,
 `Method.reorient` changes these images instead of the batch's own.
 """
 
@@ -61,6 +64,7 @@ class Setup(NamedTuple):
       strength: the learning rate, or the size of the step for a method without training.
       batch_size, num_steps: of the coming training.
       classifier: the path of the last layer in the parameters (`Model.classifier`); None if unknown.
+      networks: the variables of the further frozen networks that the method declares (`Method.networks`), by name.
     """
 
     model: Model
@@ -74,6 +78,7 @@ class Setup(NamedTuple):
     batch_size: int = 128
     num_steps: int = 1
     classifier: tuple[str, ...] | None = None
+    networks: Mapping[str, Variables] = {}
 
 
 class Prepared(NamedTuple):
@@ -91,11 +96,19 @@ class Prepared(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What a method's loss may read of one stream: the batch's columns and both networks' logits `[*b, k]`."""
+    """What a method's loss may read of one stream.
+
+    Attributes:
+      batch: the columns.
+      logits: the student's, `[*b, k]`.
+      teacher_logits: the original's; None for a method that does not declare `ORIGINAL`.
+      answers: the logits `[*b, k]` of every frozen network that the method declares, by name; those of `ORIGINAL` too.
+    """
 
     batch: Stream
     logits: chex.Array
-    teacher_logits: Any  # an array, None for a method that uses no teacher
+    teacher_logits: Any
+    answers: Mapping[str, Any] = {}
 
 
 class Context(NamedTuple):
@@ -188,8 +201,8 @@ class WrapFn(Protocol):
         """The network to train, and the variables it starts from.
 
         The variables may have more parameters than the original's, which `Method.unwrap` takes off again, and the
-        network may answer with more than `setup.num_classes` numbers. For a method with `uses_teacher` the network must
-        take the original's variables too: `Output.teacher_logits` are then its answers.
+        network may answer with more than `setup.num_classes` numbers. For a method with `networks` the network must
+        take their variables too: `Output.answers` are then its answers.
 
         Raises:
           ValueError: the network cannot be wrapped.
@@ -247,7 +260,8 @@ class Method(NamedTuple):
       name: as in `delete_jax.methods.METHODS`.
       loss: see `LossFn`.
       streams: the data that it reads. The step passes on nothing else, so a method without `REMAIN` cannot see remaining data.
-      uses_teacher: whether it needs `Output.teacher_logits`.
+      networks: the frozen networks whose answers it reads, by name (`Output.answers`). `ORIGINAL` is the network before; the caller
+        gives the others (`unlearn(networks=…)`). The step computes no other network's answers.
       prepare: runs once before training; see `PrepareFn`.
       check: checks a request; see `CheckFn`.
       reorient: makes a second batch, the stream `ANCHOR`, from each forget batch; the student sees both together. See
@@ -267,7 +281,7 @@ class Method(NamedTuple):
     name: str
     loss: LossFn = lambda outputs, context: {}
     streams: tuple[str, ...] = (FORGET,)
-    uses_teacher: bool = False
+    networks: tuple[str, ...] = ()
     prepare: PrepareFn = lambda setup: Prepared()
     reorient: ReorientFn | None = None
     wrap: WrapFn | None = None
@@ -280,6 +294,11 @@ class Method(NamedTuple):
     ranges: Mapping[str, str] = Frozen({})
     hyperparameters: Mapping[str, Any] = Frozen({})
     check: CheckFn = lambda num_classes, forget: None
+
+
+def answers_column(network: str) -> str:
+    """The name of the column with a frozen network's answers: "teacher_logits" of the original, else "NAME_logits"."""
+    return "teacher_logits" if network == ORIGINAL else f"{network}_logits"
 
 
 def check_needs(method: Method, provides: Iterable[str], where: str) -> None:

@@ -15,6 +15,7 @@ from delete_jax.methods.base import (
     FORGET,
     MASKED,
     NEEDS,
+    ORIGINAL,
     REMAIN,
     Context,
     Method,
@@ -26,16 +27,16 @@ from delete_jax.methods.base import (
 from delete_jax.model import Variables, first_line, leaf_name
 
 
-class _Declared(dict[str, Output]):
-    """A method's outputs by stream; one that it has not declared is named."""
+class Declared(dict[str, Any]):
+    """What a method may read, by name; something that it has not declared is refused by its name."""
 
-    def __init__(self, method: Method, outputs: Mapping[str, Output]):
-        super().__init__(outputs)
-        self.method = method
+    def __init__(self, what: str, field: str, declared: tuple[str, ...], values: Mapping[str, Any]):
+        super().__init__(values)
+        self.what, self.field, self.declared = what, field, declared
 
-    def __missing__(self, name: str) -> Output:
-        declared = ", ".join(self.method.streams)
-        raise ValueError(f"it reads the stream {name!r} and declares {declared}: name it in Method(streams=…)")
+    def __missing__(self, name: str) -> Any:
+        known = ", ".join(self.declared) or "none"
+        raise ValueError(f"it reads the {self.what} {name!r} and declares {known}: name it in Method({self.field}=…)")
 
 
 def checked_terms(method: Method, outputs: Mapping[str, Output], context: Context) -> dict[str, Term]:
@@ -45,12 +46,13 @@ def checked_terms(method: Method, outputs: Mapping[str, Output], context: Contex
       ValueError: it fails, or returns something else than a term with values per position for some streams; one line.
     """
     try:
-        terms = method.loss(_Declared(method, outputs), context)
+        known = {name: output._replace(answers=_networks(method, output.answers)) for name, output in outputs.items()}
+        terms = method.loss(Declared("stream", "streams", method.streams, known), context)
     except Exception as error:
         text = first_line(error)
         reason = text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
-        if not method.uses_teacher and "NoneType" in text:
-            reason += "; a method that reads teacher_logits declares Method(uses_teacher=True)"
+        if ORIGINAL not in method.networks and "NoneType" in text:
+            reason += f"; a method that reads teacher_logits declares Method(networks=({ORIGINAL!r},))"
         raise ValueError(f"method {method.name}: its loss cannot be traced: {reason}") from error
     wanted = f"{{{', '.join(outputs)}: Term(values)}}, a term for some or all of its streams"
     if not isinstance(terms, Mapping) or not terms:
@@ -78,6 +80,10 @@ def checked_terms(method: Method, outputs: Mapping[str, Output], context: Contex
                 f"method {method.name}: the parts of its loss must have a number for each position of {name}, {list(shape)}"
             )
     return dict(terms)
+
+
+def _networks(method: Method, values: Mapping[str, Any]) -> Declared:
+    return Declared("network", "networks", method.networks, values)
 
 
 def _kind(value: Any) -> str:
@@ -115,8 +121,28 @@ def check_method(method: Method) -> None:
             raise ValueError(
                 f"method {method.name}: {name} must be a tuple of some of {', '.join(choices)}, got {shown(value)}"
             )
+    names = method.networks
+    if not isinstance(names, tuple) or not all(isinstance(name, str) and name.isidentifier() for name in names):
+        raise ValueError(
+            f"method {method.name}: networks must be a tuple of names such as ({ORIGINAL!r}, 'second'), got {shown(names)}"
+        )
     if not method.streams:
         raise ValueError(f"method {method.name}: streams must name what it reads, {FORGET} or {REMAIN}, got none")
+
+
+def check_networks(method: Method, given: Mapping[str, Variables]) -> None:
+    """Raises ValueError unless the further frozen networks that a method declares are given, and no others."""
+    if ORIGINAL in given:
+        raise ValueError(f"networks has {ORIGINAL!r}, which is always the network that is unlearned: leave it out")
+    wanted = [name for name in method.networks if name != ORIGINAL]
+    if missing := [name for name in wanted if name not in given]:
+        raise ValueError(
+            f"method {method.name} reads the network {missing[0]!r}: give its variables, networks={{{missing[0]!r}: …}}"
+        )
+    if unread := [name for name in given if name not in wanted]:
+        raise ValueError(
+            f"method {method.name} reads no network {unread[0]!r}; it declares {', '.join(method.networks) or 'none'}: leave it out"
+        )
 
 
 def check_prepared(method: Method, prepared: Any, streams: Mapping[str, Stream]) -> None:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delete_jax.methods.base import CLASSES, FORGET, Context, Method, Output, Prepared, Setup, Term
+from delete_jax.methods.base import CLASSES, FORGET, ORIGINAL, Context, Method, Output, Prepared, Setup, Term
 from delete_jax.methods.classifier import find_bias
 from delete_jax.methods.features import find_head, with_features
 from delete_jax.methods.hyperparameters import factory
@@ -46,7 +46,7 @@ def pour_distill() -> Method:
     return Method(
         "pour_distill",
         loss,
-        uses_teacher=True,
+        networks=(ORIGINAL,),
         prepare=prepare,
         wrap=with_features,
         needs=(CLASSES,),

@@ -17,6 +17,7 @@ from delete_jax.methods.attacks import answers
 from delete_jax.methods.base import (
     CLASSES,
     FORGET,
+    ORIGINAL,
     Context,
     Method,
     Output,
@@ -123,7 +124,7 @@ def redistil(
     return Method(
         "redistil",
         loss,
-        uses_teacher=True,
+        networks=(ORIGINAL,),
         prepare=prepare,
         wrap=functools.partial(_wrap, fresh=fresh),
         settings=("epochs", "lr", "batch_size", "momentum", "seed"),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from delete_jax.methods.base import (
     FORGET,
+    ORIGINAL,
     REMAIN,
     Context,
     Method,
@@ -53,7 +54,7 @@ def scrub(temperature: float = 4.0) -> Method:
         "scrub",
         loss,
         (FORGET, REMAIN),
-        uses_teacher=True,
+        networks=(ORIGINAL,),
         prepare=prepare,
         paper="Kurmanji et al., NeurIPS 2023, arXiv 2302.09880",
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import jax
 
-from delete_jax.methods.base import COUNTERPARTS, FORGET, REMAIN, Context, Method, Output, Term, distill
+from delete_jax.methods.base import COUNTERPARTS, FORGET, ORIGINAL, REMAIN, Context, Method, Output, Term, distill
 from delete_jax.methods.hyperparameters import factory
 
 
@@ -26,7 +26,7 @@ def trigger_distillation() -> Method:
         "trigger_distillation",
         loss,
         (FORGET, REMAIN),
-        uses_teacher=True,
+        networks=(ORIGINAL,),
         needs=(COUNTERPARTS,),
         paper="this project",
     )

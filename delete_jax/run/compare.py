@@ -18,11 +18,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from delete_jax import metrics, tasks
-from delete_jax.loop import Result
 from delete_jax.metrics.principal import choose_samples, principal_axes
 from delete_jax.predict import make_predictor
 from delete_jax.reports.compare_page import METHOD, REFERENCE, Comparison, Network, check_free, write_comparison
 from delete_jax.reports.words import quoted, setting
+from delete_jax.result import Result
 from delete_jax.run.arguments import load as load_config
 from delete_jax.run.finished import Finished, check_comparable, read_finished
 from delete_jax.run.networks import Loaded

@@ -14,8 +14,8 @@ from rich.console import Console
 from delete_jax.checkpoint import CheckpointError, Checkpoints
 from delete_jax.config import Config, plain
 from delete_jax.identity import Identified, differences
-from delete_jax.loop import Result
 from delete_jax.model import Variables
+from delete_jax.result import Result
 from delete_jax.run.lock import locked
 from delete_jax.run.log import JsonLog
 from delete_jax.run.phases import CHECKPOINTS, phase

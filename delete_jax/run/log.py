@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from delete_jax.loop import Row
+from delete_jax.result import Row
 from delete_jax.run.phases import CHECKPOINTS, phase
 from delete_jax.writing import writing
 

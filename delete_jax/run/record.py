@@ -9,8 +9,8 @@ import jax
 from delete_jax import data
 from delete_jax.config import counted, plain
 from delete_jax.identity import digest
-from delete_jax.loop import Result, Row
 from delete_jax.reports.made_with import device, now, versions
+from delete_jax.result import Result, Row
 from delete_jax.tasks import Measured, Run
 
 

@@ -11,11 +11,11 @@ from rich.console import Console
 from delete_jax import data, methods, models, tasks
 from delete_jax.config import Config, prefixed
 from delete_jax.identity import short
-from delete_jax.loop import Result
 from delete_jax.network_check import check_network, check_training
 from delete_jax.options import check_batch, check_micro_batch
 from delete_jax.parallel import on_each_device
 from delete_jax.predict import input_shape
+from delete_jax.result import Result
 from delete_jax.run.folder import Folder
 from delete_jax.run.networks import Loaded, load_teacher
 from delete_jax.run.phases import CHECKPOINTS, CHECKS, DATA, EVALUATION, IMPORTS, REPORT, phase

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from delete_jax.loop import Progress
+from delete_jax.result import Progress
 from delete_jax.run.folder import Folder
 from delete_jax.run.phases import TRACE, is_measuring, phase
 

@@ -12,22 +12,22 @@ import jax
 
 from delete_jax import data, methods, metrics, models, tasks
 from delete_jax.identity import digest
-from delete_jax.loop import Result, Row, fit
+from delete_jax.job import checked_job
+from delete_jax.loop import one
 from delete_jax.model import Variables
-from delete_jax.network_check import check_answers
 from delete_jax.options import Options
-from delete_jax.parallel import make_trainer
 from delete_jax.predict import input_shape, make_predictor
+from delete_jax.pretraining import pretraining_job
+from delete_jax.result import Result, Row, Watch
 from delete_jax.run.folder import Folder, Stage
 from delete_jax.run.networks import BEFORE_FINISH
 from delete_jax.run.phases import EVALUATION, STEPS, phase
 from delete_jax.run.progress import StageProgress
 from delete_jax.run.trace import first_steps
-from delete_jax.step import init_state, sgd
-from delete_jax.streams import split_streams
+from delete_jax.step import sgd
 from delete_jax.tasks import Run, Training
 from delete_jax.tasks.base import UNLEARNED, augmentation
-from delete_jax.unlearning import origin, unlearn_streams
+from delete_jax.unlearning import unlearn_job
 
 
 def train(run: Run, folder: Folder, training: Training, start: Result | None = None) -> Result:
@@ -38,36 +38,27 @@ def train(run: Run, folder: Folder, training: Training, start: Result | None = N
         described = run.description | {"class_names": list(dataset.class_names)}
         model = models.from_linen(module, run.network.classifier)
         run = run._replace(module=module, model=model, description=described)
-    stage = Stage(folder, training.name, settings.epochs, run.description, origin_of(run, training, start))
-    if (done := stage.finished()) is not None:
-        return done
     images, labels = training.split
-    streams = split_streams(images, labels, (), dataset.num_classes, [methods.REMAIN])
-    steps = -(-len(streams[methods.REMAIN]["label"]) // settings.batch_size) * settings.epochs
-    tx = sgd(settings.momentum, settings.weight_decay, cosine_steps=steps)
-    augment = augmentation(run.network.answers, settings.augment)
-    trainer = make_trainer(
-        run.model, methods.finetune(), tx, run.preprocess, augment, "train", config.parallel,
-        settings.batch_size // (settings.micro_batch or settings.batch_size),
-    )  # fmt: skip
     variables = models.init(run.module, input_shape(run.preprocess, images), config.seed)
-    check_answers(run.model, variables, images, run.preprocess)
     if start is not None:
         variables = models.with_classifier(start.variables, variables, run.network.path)
+    job = pretraining_job(
+        run.model,
+        variables,
+        images,
+        labels,
+        dataset.num_classes,
+        **dataclasses.asdict(settings) | {"augment": augmentation(run.network.answers, settings.augment)},
+        seed=config.seed,
+        preprocess=run.preprocess,
+        parallel=config.parallel,
+    )
+    identity = origin_of(run, training, start) | {"functions": job.functions()}
+    stage = Stage(folder, training.name, settings.epochs, run.description, identity)
+    if (done := stage.finished()) is not None:
+        return done
     with phase(STEPS), StageProgress(training.name, folder.console) as progress:
-        fitted = fit(
-            trainer,
-            init_state(variables, tx),
-            None,
-            streams,
-            lr=settings.lr,
-            seed=config.seed,
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            log=stage.log,
-            store=stage.store,
-            progress=progress,
-        )
+        fitted = one(job, Watch(log=stage.log, store=stage.store, progress=progress))
     return fitted._replace(variables=jax.device_get(fitted.variables), source=str(stage.directory.absolute()))
 
 
@@ -89,7 +80,7 @@ def _given(settings: Any) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(settings).items() if value is not None}
 
 
-def unlearning_options(run: Run, **more: Any) -> Options:
+def unlearning_options(run: Run) -> Options:
     """What the config says of unlearning."""
     settings = run.config.unlearn
     return Options(
@@ -104,7 +95,6 @@ def unlearning_options(run: Run, **more: Any) -> Options:
         tx=sgd(settings.momentum),
         parallel=run.config.parallel,
         finish=settings.finish,
-        **more,
     )
 
 
@@ -155,10 +145,10 @@ def _unlearn(run: Run, folder: Folder, original: Result, name: str) -> Result:
             found["acc_f"] = float((predict(variables, samples["image"]) == samples["label"]).mean())
         return found
 
-    options = unlearning_options(run, evaluate=evaluate)._replace(finish=None)
-    identity = origin(original.variables, streams, forget, method, options)
-    identity |= {**dataset.digests, "class_names": list(dataset.class_names)}
-    stage = Stage(folder, name, run.config.unlearn.epochs, run.description, identity)
+    options = dataclasses.replace(unlearning_options(run), finish=None)
+    job = checked_job(run.model, original.variables, streams, dataset.num_classes, forget, method, options)
+    identity = {**job.identity(), **dataset.digests, "class_names": list(dataset.class_names)}
+    stage = Stage(folder, name, options.epochs, run.description, identity)
     if (done := stage.finished()) is not None:
         return done._replace(variables=method.unwrap(done.variables))
     with (
@@ -167,7 +157,6 @@ def _unlearn(run: Run, folder: Folder, original: Result, name: str) -> Result:
         StageProgress(stage.name, folder.console, ("loss", "forgetting", "retention")) as bar,
         first_steps(folder, bar) as progress,
     ):
-        options = options._replace(log=stage.log, store=stage.store, progress=progress)
-        result = unlearn_streams(run.model, original.variables, streams, dataset.num_classes, forget, method, options)
+        result = unlearn_job(job, Watch(evaluate, stage.log, stage.store, progress))
     folder.say(took(result, name))
     return result._replace(variables=jax.device_get(result.variables), source=str(stage.directory.absolute()))

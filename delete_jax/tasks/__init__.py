@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from delete_jax.data.loading import find
 from delete_jax.data.splits import missing
 from delete_jax.methods import CLASSES
-from delete_jax.streams import check_forget
+from delete_jax.request import check_forget
 from delete_jax.tasks.backdoor.task import TASK as _BACKDOOR
 from delete_jax.tasks.backdoor.task import Backdoor
 from delete_jax.tasks.base import Data, Measured, Run, Task, Training

@@ -15,12 +15,12 @@ import flax.linen as nn
 from delete_jax import data
 from delete_jax.data import Dataset, Split
 from delete_jax.given import shown
-from delete_jax.loop import Result
 from delete_jax.methods import CLASSES, Method, Stream
 from delete_jax.metrics.table import find
 from delete_jax.model import Model, Variables
 from delete_jax.models import Network
 from delete_jax.nearest import nearest
+from delete_jax.result import Result
 
 if TYPE_CHECKING:
     from delete_jax.config import Config, TrainConfig

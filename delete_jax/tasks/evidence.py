@@ -13,15 +13,17 @@ import numpy as np
 
 from delete_jax import metrics, models
 from delete_jax.data import Dataset, Split
-from delete_jax.loop import Result, fit
+from delete_jax.job import Job
+from delete_jax.loop import one
 from delete_jax.methods import REMAIN, Setup, finetune
 from delete_jax.methods.attacks import jitter
 from delete_jax.methods.classifier import Classifier
 from delete_jax.methods.features import beside_logits, find_head
 from delete_jax.model import Model, Variables
-from delete_jax.parallel import make_trainer, run_key
+from delete_jax.options import Options
+from delete_jax.parallel import run_key
 from delete_jax.predict import input_shape, make_predictor
-from delete_jax.step import init_state, sgd
+from delete_jax.result import Result, Watch
 from delete_jax.streams import split_streams
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, UNLEARNED, Data, Run
 
@@ -243,13 +245,15 @@ class Evidence:
         images, labels = self.dataset.test.images[asked], self.test_labels[asked]
         few, split = self._few, self.dataset.train
         streams = split_streams(split.images[few], split.labels[few], (), self.dataset.num_classes, [REMAIN])
-        trainer = make_trainer(self.run.model, finetune(), sgd(), self.run.preprocess, None, "frozen", "jit")
-        predict = make_predictor(self.run.model, self.run.preprocess)
-        fitted = fit(
-            trainer, init_state(self.result.variables, sgd()), None, streams, lr=RELEARN_LR, seed=0,
-            epochs=RELEARN_STEPS, batch_size=len(few),
-            evaluate=lambda variables: {"acc": float(np.mean(predict(variables, images).argmax(-1) == labels))},
+        options = Options(
+            epochs=RELEARN_STEPS, lr=RELEARN_LR, batch_size=len(few), batch_norm="frozen", preprocess=self.run.preprocess,
+            parallel="jit",
         )  # fmt: skip
+        predict = make_predictor(self.run.model, self.run.preprocess)
+        job = Job(self.run.model, self.result.variables, streams, self.dataset.num_classes, (), finetune(), options)
+        fitted = one(
+            job, Watch(lambda variables: {"acc": float(np.mean(predict(variables, images).argmax(-1) == labels))})
+        )
         return [row["acc"] for row in fitted.evaluations], [row["step"] for row in fitted.evaluations]
 
 

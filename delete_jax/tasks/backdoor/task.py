@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from delete_jax import data
-from delete_jax.loop import Result
 from delete_jax.methods import Method, Stream
 from delete_jax.methods.base import CLASSES, COUNTERPARTS
 from delete_jax.model import Variables
 from delete_jax.predict import make_predictor
 from delete_jax.reports import Examples
+from delete_jax.result import Result
 from delete_jax.tasks.backdoor.measures import evidence, measure, remarks
 from delete_jax.tasks.backdoor.trigger import PLACES, Trigger, make_streams, poison, stamp, to_forget
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, choose, require

@@ -6,9 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from delete_jax import data
-from delete_jax.loop import Result
 from delete_jax.methods import Method, Stream
 from delete_jax.model import Variables
+from delete_jax.result import Result
 from delete_jax.streams import split_streams
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, check_measures
 from delete_jax.tasks.classification.measures import INSIDE, summary

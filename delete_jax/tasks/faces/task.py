@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from delete_jax import data, models
-from delete_jax.loop import Result
+from delete_jax.result import Result
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, check_measures, require
 from delete_jax.tasks.classification.measures import summary
 from delete_jax.tasks.classification.task import streams, try_out

@@ -9,11 +9,12 @@ import numpy as np
 
 from delete_jax import data, metrics
 from delete_jax.given import shown
-from delete_jax.loop import Result
 from delete_jax.methods import Method, Stream
 from delete_jax.model import Variables
 from delete_jax.reports import Examples
-from delete_jax.streams import check_indices, split_samples
+from delete_jax.request import check_indices
+from delete_jax.result import Result
+from delete_jax.streams import split_samples
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training
 from delete_jax.tasks.evidence import SHADOW_SAMPLES, Evidence, side_by_side
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from delete_jax import data
-from delete_jax.loop import Result
 from delete_jax.methods.base import CLASSES, MAPS
 from delete_jax.predict import make_predictor
+from delete_jax.result import Result
 from delete_jax.tasks.base import ORIGINAL, Data, Measured, Run, Task, Training
 from delete_jax.tasks.classification.task import load, streams
 from delete_jax.tasks.segmentation.measures import (

@@ -1,0 +1,184 @@
+"""One training as a value: what is trained, on what, by which method, and how. Checked when it is made, never changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from delete_jax.identity import describe_method, digest
+from delete_jax.methods import FORGET, Method, Setup, Stream
+from delete_jax.methods.base import ORIGINAL, check_needs
+from delete_jax.methods.contract import called, check_networks
+from delete_jax.methods.finish import overwrite
+from delete_jax.model import Model, Variables, as_given
+from delete_jax.network_check import check_answers, check_network, check_training
+from delete_jax.optimiser_check import check_optimiser
+from delete_jax.options import AUTO, Options, check_auto, check_batch
+from delete_jax.parallel import on_each_device, run_key
+from delete_jax.step import sgd
+from delete_jax.streams import provided
+from delete_jax.traced import functions
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+    """A training, or what a method computes in place of one. `checked_job` makes it; `loop.fit` runs it.
+
+    Attributes:
+      model, variables: the network, and where the training starts. In unlearning these are the original's.
+      streams: the samples (`methods.base.Stream`), by name: those that the method reads.
+      num_classes: k.
+      forget: the classes to erase; none where single samples are forgotten, or nothing is.
+      method: of `delete_jax.methods`.
+      options: the settings.
+      networks: further frozen networks that the method reads, by name (`Method.networks`): variables of the same model.
+    """
+
+    model: Model
+    variables: Variables
+    streams: Mapping[str, Stream]
+    num_classes: int
+    forget: tuple[int, ...]
+    method: Method
+    options: Options
+    networks: Mapping[str, Variables] = dataclasses.field(default_factory=dict)
+
+    def at(self, lr: float) -> Job:
+        """The same job with another rate."""
+        return dataclasses.replace(self, options=dataclasses.replace(self.options, lr=lr))
+
+    def frozen(self, name: str) -> Variables:
+        """The frozen network of that name, which the method reads."""
+        return self.variables if name == ORIGINAL else self.networks[name]
+
+    def as_given(self, variables: Variables) -> Variables:
+        """Variables with the containers and dtypes of the job's own."""
+        return as_given(variables, self.variables)
+
+    @property
+    def images(self) -> Any:
+        """The images of a stream, of which shape and dtype are those of all."""
+        return next(iter(self.streams.values()))["image"]
+
+    @property
+    def num_steps(self) -> int:
+        """How many steps the training takes."""
+        samples = self.streams.get(FORGET, next(iter(self.streams.values())))["label"]
+        return self.options.epochs * -(-len(samples) // self.options.batch_size)
+
+    @property
+    def setup(self) -> Setup:
+        """What the method prepares itself from."""
+        options = self.options
+        return Setup(
+            self.model,
+            jax.tree.map(
+                lambda leaf: leaf, self.variables
+            ),  # containers of its own: a method may not change the caller's
+            options.preprocess,
+            self.streams,
+            self.num_classes,
+            self.forget,
+            key=jax.random.fold_in(run_key(options.seed), np.uint32(2**32 - 1)),  # apart from those of the steps
+            strength=1.0 if isinstance(options.lr, str) else options.lr,
+            batch_size=options.batch_size,
+            num_steps=self.num_steps,
+            classifier=self.model.classifier,
+            networks=dict(self.networks),
+        )
+
+    def functions(self) -> dict[str, str]:
+        """Digests of what the job computes (`traced.functions`): of the functions that it is made of."""
+        return functions(self.model, self.variables, self.method, self.images, self.options)
+
+    def identity(self) -> dict[str, Any]:
+        """What the result is made from, as JSON takes it: digests of arrays (`identity.digest`) and of functions, names, numbers. How
+        many epochs is left out: a training may go on for more."""
+        return {**self.origin(), "functions": self.functions()}
+
+    def origin(self) -> dict[str, Any]:
+        """The identity without functions."""
+        options, method = self.options, self.method
+        numbers = {name: getattr(options, name) for name in ("lr", "batch_size", "seed", "batch_norm")}
+        count = {name: value for name, value in numbers.items() if name in method.settings}
+        if options.micro_batch is not None and method.edit is None:
+            count["micro_batch"] = options.micro_batch
+        others = {"networks": {name: digest(tree) for name, tree in self.networks.items()}} if self.networks else {}
+        return {
+            "original": digest(self.variables),
+            "samples": digest(dict(self.streams)),
+            "forget": list(self.forget),
+            "method": describe_method(method),
+            "settings": count | {"augmented": options.augment is not None},
+            **others,
+        }
+
+    def digest(self) -> str:
+        """SHA-256 of the identity: two jobs with the same one have the same result, within one version of the package and of jax."""
+        whole = {**self.identity(), "epochs": self.options.epochs, "finish": self.options.finish}
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def checked_job(
+    model: Model,
+    variables: Variables,
+    streams: Mapping[str, Stream],
+    num_classes: int,
+    forget: tuple[int, ...],
+    method: Method,
+    options: Options,
+    networks: Mapping[str, Variables] | None = None,
+    *,
+    like: Job | None = None,
+) -> Job:
+    """A training, all checks of which are passed: that the method suits the request, and the network can be trained.
+
+    Args:
+      model, variables, streams, num_classes, forget, method, options, networks: as in `Job`. The network takes such images and
+        answers with `num_classes` (`request.as_samples`).
+      like: a checked job with this network, method and settings but for rate and seed, and images of this shape: what it was checked
+        for is not checked again.
+
+    Raises:
+      ValueError: something is wrong; one line says what. Nothing has been computed but a few answers.
+    """
+    job = Job(model, variables, streams, num_classes, forget, method, options, dict(networks or {}))
+    images, preprocess = job.images, options.preprocess
+    check_batch(options.batch_size, images.shape[1:], options.parallel)
+    check_needs(method, provided(streams, forget), "these samples")
+    called(method, "check", num_classes, forget)
+    if options.lr == AUTO:
+        check_auto(method, forget)
+    if like is not None:
+        return job
+    check_networks(method, job.networks)
+    for name, frozen in job.networks.items():
+        _check_frozen(name, frozen, job)
+    if options.tx is not sgd():
+        check_optimiser(options.tx, variables)
+    if method.edit is None and (options.batch_norm == "train" or "batch_norm" not in method.settings):
+        size = (options.micro_batch or options.batch_size) * (len(streams) + (method.reorient is not None))
+        check_training(model, variables, images, preprocess, *on_each_device(size, options.parallel))
+    check_answers(model, variables, images, preprocess)
+    if options.finish is not None:
+        overwrite(job.setup, options.finish)  # it is for this network, or refused before anything is spent
+    return job
+
+
+def _check_frozen(name: str, variables: Variables, job: Job) -> None:
+    """Raises ValueError unless a further network answers as the job's own does."""
+    try:
+        answers = check_network(job.model, variables, job.images, job.options.preprocess)
+        if answers != job.num_classes:
+            raise ValueError(
+                f"it answers with {answers} classes, and the network that is unlearned with {job.num_classes}"
+            )
+        check_answers(job.model, variables, job.images, job.options.preprocess)
+    except ValueError as error:
+        raise ValueError(f"networks[{name!r}]: {error}") from error

@@ -1,0 +1,99 @@
+"""The training of a network that knows all its classes: the original, or the reference that never saw some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from delete_jax.job import Job, checked_job
+from delete_jax.loop import one
+from delete_jax.methods import REMAIN, finetune
+from delete_jax.model import Model, Variables
+from delete_jax.options import Options
+from delete_jax.result import Log, Progress, Result, Store, Watch
+from delete_jax.step import sgd
+from delete_jax.streams import split_streams
+
+if TYPE_CHECKING:
+    import chex
+
+
+def pretraining_job(
+    model: Model,
+    variables: Variables,
+    images: Any,
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    epochs: int,
+    lr: float,
+    batch_size: int = 128,
+    micro_batch: int | None = None,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    seed: int = 0,
+    preprocess: Callable[[chex.Array], chex.Array] | None = None,
+    augment: Callable[..., Any] | None = None,
+    parallel: str = "auto",
+    resident: int | str = "auto",
+) -> Job:
+    """The job of `pretrain`; arguments and errors as there."""
+    streams = split_streams(images, labels, (), num_classes, [REMAIN])
+    steps = -(-len(labels) // batch_size) * epochs
+    options = Options(
+        epochs=epochs,
+        lr=lr,
+        batch_size=batch_size,
+        micro_batch=micro_batch,
+        seed=seed,
+        preprocess=preprocess,
+        augment=augment,
+        tx=sgd(momentum, weight_decay, cosine_steps=steps),
+        parallel=parallel,
+        resident=resident,
+    )
+    return checked_job(model, variables, streams, num_classes, (), finetune(), options)
+
+
+def pretrain(
+    model: Model,
+    variables: Variables,
+    images: Any,
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    log: Log | None = None,
+    store: Store | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Result:
+    """Trains a network with cross entropy, by SGD whose rate falls along a cosine.
+
+    Args:
+      model, variables: the network, and where it starts.
+      images: `[n, h, w, c]`, as for `unlearn`. labels: int `[n]`, or `[n, h, w]` where 255 does not count.
+      num_classes: k.
+      log, store, progress: who follows the training (`result.Watch`).
+      settings: `epochs` and `lr`, the rate at the start, which must be given; `batch_size`, `micro_batch`, `momentum`, `weight_decay`,
+        `seed`, `preprocess`, `augment`, `parallel`, `resident` (`pretraining_job`).
+
+    Raises:
+      ValueError: an argument is invalid. NonFiniteError: the training diverged.
+
+    Examples:
+      >>> import numpy as np
+      >>> import delete_jax as dj
+      >>> from delete_jax.pretraining import pretrain
+      >>> apply = lambda variables, x: x.reshape(len(x), -1) @ variables["params"]["w"]
+      >>> model = dj.Model(apply, lambda variables, x, key: (apply(variables, x), variables))
+      >>> labels = np.arange(64) % 4
+      >>> images = np.eye(4, dtype=np.float32)[labels].reshape(64, 2, 2, 1)
+      >>> start = {"params": {"w": np.zeros((4, 4), np.float32)}}
+      >>> trained = pretrain(model, start, images, labels, 4, epochs=20, lr=0.5)
+      >>> model.apply(trained.variables, images).argmax(-1)[:4].tolist()
+      [0, 1, 2, 3]
+    """
+    job = pretraining_job(model, variables, images, labels, num_classes, **settings)
+    return one(job, Watch(log=log, store=store, progress=progress))
