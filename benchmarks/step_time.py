@@ -28,6 +28,7 @@ from delete_jax.epochs import epoch_indices
 from delete_jax.job import Job
 from delete_jax.loop import one
 from delete_jax.methods import Stream
+from delete_jax.options import Options
 from delete_jax.predict import make_predictor
 from delete_jax.step import init_state, make_train_step, sgd
 from delete_jax.streams import split_streams
@@ -77,7 +78,7 @@ def main() -> int:
 
     def jax_round(epochs: int) -> float:
         settings = {"preprocess": preprocess, "augment": augment, "parallel": "jit", "batch_size": options.batch}
-        how = dj.Options(lr=LR, epochs=epochs, **settings)
+        how = Options(lr=LR, epochs=epochs, **settings)
         return one(Job(model, variables, streams, NUM_CLASSES, (FORGET,), dj.methods.delete(), how)).seconds
 
     rounds = {"jax": jax_round}

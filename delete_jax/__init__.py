@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from delete_jax.evaluation import evaluate as evaluate
     from delete_jax.evaluation import report as report
     from delete_jax.model import Model as Model
-    from delete_jax.options import Options as Options
     from delete_jax.predict import NonFiniteError as NonFiniteError
     from delete_jax.result import Log as Log
     from delete_jax.result import Progress as Progress
@@ -37,7 +36,6 @@ _PLACES = {
     "Log": "result",
     "Model": "model",
     "NonFiniteError": "predict",
-    "Options": "options",
     "Progress": "result",
     "Request": "sweeping",
     "Result": "result",

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from delete_jax.given import shown
 from delete_jax.identity import describe_method, digest
 from delete_jax.methods import FORGET, Method, Setup, Stream
 from delete_jax.methods.base import ORIGINAL, check_needs
@@ -148,7 +149,10 @@ def checked_job(
     Raises:
       ValueError: something is wrong; one line says what. Nothing has been computed but a few answers.
     """
-    job = Job(model, variables, streams, num_classes, forget, method, options, dict(networks or {}))
+    networks = {} if networks is None else networks
+    if not isinstance(networks, Mapping):
+        raise ValueError(f"networks must be a dict of variables by name, got {shown(networks)}")
+    job = Job(model, variables, streams, num_classes, forget, method, options, dict(networks))
     images, preprocess = job.images, options.preprocess
     check_batch(options.batch_size, images.shape[1:], options.parallel)
     check_needs(method, provided(streams, forget), "these samples")

@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "options": {"given", "methods", "network_check", "parallel", "step"},
     "traced": {"optimisers", "identity", "methods", "model", "options", "parallel", "step"},
     "request": {"class_names", "columns", "data", "given", "methods", "model", "network_check", "streams"},
-    "job": {"identity", "methods", "model", "network_check", "optimiser_check", "options", "parallel", "step", "streams", "traced"},
+    "job": {"given", "identity", "methods", "model", "network_check", "optimiser_check", "options", "parallel", "step", "streams", "traced"},
     "preparing": {"columns", "given", "job", "methods", "model", "predict"},
     "editing": {"job", "memory", "methods", "model", "network_check", "predict", "result", "step"},
     "loop": {
