@@ -15,19 +15,21 @@ import numpy as np
 
 from delete_jax import metrics
 from delete_jax.evaluation import evidence_of, flat, given_splits
-from delete_jax.given import integer, listed, shown
+from delete_jax.given import choice, integer, listed, shown
 from delete_jax.identity import IdentityError, comparable, describe_method, differences, digest
-from delete_jax.methods import Method, as_method
+from delete_jax.methods import CLASSES, Method, as_method, check_needs
+from delete_jax.methods.contract import called
 from delete_jax.metrics.measure import SHOWN, Measure
 from delete_jax.metrics.table import find
 from delete_jax.model import Model, Variables
 from delete_jax.network_check import as_is
-from delete_jax.options import AUTO, Options, rate
+from delete_jax.options import AUTO, Options, check_auto, check_batch, rate
 from delete_jax.parallel import outside_meshes
 from delete_jax.predict import NonFiniteError
 from delete_jax.rate_search import NoRateError
 from delete_jax.request import check_forget
 from delete_jax.result import Result
+from delete_jax.streams import MASKS
 from delete_jax.tables import aligned, markdown
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 from delete_jax.tasks.figures import ALWAYS
@@ -176,15 +178,19 @@ def study(
     lr: float | str | Mapping[str, float | str] = AUTO,
     epochs: int = 5,
     batch_size: int = 128,
+    micro_batch: int | None = None,
+    mask: str = "union",
     batch_norm: str = "train",
     preprocess: Callable[[jax.Array], jax.Array] | None = None,
     augment: Callable[..., Any] | None = None,
     tx: optax.GradientTransformation | None = None,
     parallel: str = "auto",
+    finish: str | None = None,
     class_names: Sequence[str] | Mapping[Any, Any] | None = None,
     measures: Iterable[str] | None = None,
     retrained: Variables | Sequence[Variables] | None = None,
     store: str | os.PathLike | None = None,
+    on_cell: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Study:
     """Unlearns every request by every method with every seed, and measures each result as `evaluate` does.
 
@@ -195,10 +201,12 @@ def study(
       methods: of `delete_jax.methods`, or their names. Each must have a name of its own.
       seeds: how many, or which.
       lr: the rate; "auto" finds it for each request and seed (`unlearn`); or a dict with one for each method, by name.
-      epochs, batch_size, batch_norm, preprocess, augment, tx, parallel, class_names: as for `unlearn`, the same for all methods.
+      epochs, batch_size, micro_batch, mask, batch_norm, preprocess, augment, tx, parallel, finish, class_names: as for `unlearn`, the
+        same for all methods.
       measures: names of `metrics.MEASURES`, in addition to those of every report.
       retrained: the network that was trained without the classes: for each request one, in their order. Distances and gaps are to it.
       store: a folder. Finished cells are kept there; the same call goes on with the others. One process at a time.
+      on_cell: is called with each of `Study.cells` when it is finished, or found in the store.
 
     Returns:
       A `Study`: `print` shows its table; `to_markdown`, `to_latex`, `to_csv`.
@@ -236,11 +244,15 @@ def study(
     references = _references(retrained, requests)
     asked = [find(name).name for name in listed(() if measures is None else measures, "measures")]
     shared: dict[str, Any] = {
-        "epochs": epochs, "batch_size": batch_size, "batch_norm": batch_norm, "preprocess": preprocess, "augment": augment, "tx": tx,
-        "parallel": parallel,
+        "epochs": epochs, "batch_size": batch_size, "micro_batch": micro_batch, "batch_norm": batch_norm, "preprocess": preprocess,
+        "augment": augment, "tx": tx, "parallel": parallel, "finish": finish,
     }  # fmt: skip
     options = Options(**shared)
-    cells = _Cells(store, lambda: _identity(model, variables, splits, references, options, asked))
+    check_batch(options.batch_size, splits[0].images.shape[1:], options.parallel)
+    choice("mask", mask, MASKS)
+    for method in chosen:
+        _check_method(method, rates[method.name], requests, num_classes)
+    cells = _Cells(store, lambda: _identity(model, variables, splits, references, options, mask, asked))
     found: list[dict[str, Any]] = []
     known: list[dict[str, Any]] = []
     for request, reference in zip(requests, references, strict=True):
@@ -265,6 +277,7 @@ def study(
                             method=method,
                             lr=rates[method.name],
                             seed=seed,
+                            mask=mask,
                             **shared,
                         )
                     except (NonFiniteError, NoRateError) as error:
@@ -272,6 +285,8 @@ def study(
                     return {"metrics": flat(evidence.beside(result, asked)), "lr": result.lr, SECONDS: result.seconds}
 
                 found.append(cells.get(about, make, key))
+                if on_cell is not None:
+                    on_cell(found[-1])
     shown_names = [*SHOWN_FIRST, *metrics.with_gaps(asked), SECONDS]
     return Study(found, known, list(dict.fromkeys(shown_names)))
 
@@ -291,6 +306,15 @@ def _rates(lr: Any, names: Sequence[str]) -> dict[str, float | str]:
     return {name: AUTO if isinstance(value, str) and value == AUTO else rate(value) for name, value in given.items()}
 
 
+def _check_method(method: Method, lr: float | str, requests: Sequence[tuple[int, ...]], num_classes: int) -> None:
+    """Raises ValueError where a method cannot do one of the requests, before anything is spent on the others."""
+    check_needs(method, (CLASSES,), "a study")
+    for request in requests:
+        called(method, "check", num_classes, request)
+        if lr == AUTO:
+            check_auto(method, request)
+
+
 def _references(retrained: Any, requests: Sequence[tuple[int, ...]]) -> list[Variables | None]:
     if retrained is None:
         return [None] * len(requests)
@@ -304,11 +328,21 @@ def _references(retrained: Any, requests: Sequence[tuple[int, ...]]) -> list[Var
 
 
 def _identity(
-    model: Model, variables: Variables, splits: Any, references: Sequence[Any], options: Options, asked: Sequence[str]
+    model: Model,
+    variables: Variables,
+    splits: Any,
+    references: Sequence[Any],
+    options: Options,
+    mask: str,
+    asked: Sequence[str],
 ) -> dict[str, Any]:
     """What the cells of a store are of, as JSON has it."""
     given = functions(model, variables, as_method(None), splits[0].images, options)
     settings = {name: getattr(options, name) for name in ("epochs", "batch_size", "batch_norm")}
+    rarer = {"micro_batch": options.micro_batch, "mask": None if mask == "union" else mask, "finish": options.finish}
+    settings |= {
+        name: value for name, value in rarer.items() if value is not None
+    }  # an earlier version had none of them
     return {
         "original": digest(variables),
         "samples": [digest(split._asdict()) for split in splits],

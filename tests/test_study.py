@@ -127,6 +127,40 @@ def test_cells_of_something_else(tmp_path, monkeypatch):
         studied(store=tmp_path, seeds=1)
 
 
+def test_each_cell_is_told_and_the_rarer_options_count(tmp_path):
+    """A finish and a mask are others' cells; a store of the time before there were any is read on."""
+    told = []
+    given = {"forget": [[1, 3]], "methods": ["delete"], "seeds": 1, "measures": ["head_norm"]}
+    plainly = studied(**given, store=tmp_path / "a", on_cell=told.append)
+    assert told == plainly.cells
+    assert set(json.loads((tmp_path / "a" / "cells.jsonl").read_text().splitlines()[0])["settings"]) == {
+        "epochs", "batch_size", "batch_norm",
+    }  # fmt: skip
+    for more in ({"mask": "own"}, {"micro_batch": 8, "batch_size": 16}):
+        alone = dj.unlearn(
+            MODEL, ORIGINAL, *SAMPLES["train"], forget=[1, 3], lr=0.1, epochs=4, **{"batch_size": 8, **more}
+        )
+        networks = {"original": ORIGINAL, "unlearned": alone}
+        expected = dj.evaluate(MODEL, networks, **SAMPLES, forget=[1, 3], measures=["head_norm"])["unlearned"]
+        (cell,) = studied(**given, **more).cells
+        for name in ("acc_ft", "acc_rt", "head_norm"):
+            assert cell["metrics"][name] == pytest.approx(expected[name], abs=1e-12)
+        with pytest.raises(IdentityError, match="holds another study"):
+            studied(**given, **more, store=tmp_path / "a")
+
+
+def test_a_finish_is_part_of_each_cell():
+    model, variables = tiny.network()
+    given = {"forget": [[1]], "methods": ["delete"], "seeds": 1, "lr": 1e-4, "epochs": 1, "batch_size": 8}
+    table = dj.study(model, variables, **SAMPLES, **given, finish="zero", measures=["head_bias"])
+    alone = dj.unlearn(model, variables, *SAMPLES["train"], forget=1, lr=1e-4, epochs=1, batch_size=8, finish="zero")
+    networks = {"original": variables, "unlearned": alone}
+    expected = dj.evaluate(model, networks, **SAMPLES, forget=1, measures=["head_bias"])["unlearned"]
+    assert table.values("delete", "acc_ft") == [0.0]  # after one step of a tiny rate: the finish alone
+    assert table.values("original", "acc_ft") > [0.0]
+    assert table.values("delete", "head_bias") == [pytest.approx(expected["head_bias"], abs=1e-12)]
+
+
 def test_what_fails_is_shown():
     """One that diverges, and one that no rate erases: the others count."""
     nothing = Method("nothing", lambda outputs, context: {FORGET: Term(0 * jnp.mean(outputs[FORGET].logits, -1))})
@@ -159,6 +193,14 @@ WRONG = {
     "a wrong rate": ({"lr": -1}, "the learning rate must be a number above 0"),
     "too few references": ({"retrained": [without(1), without(3)]}, "a network for each request: 2 for 1 request"),
     "an unknown measure": ({"measures": ["prob"]}, "unknown measure 'prob'"),
+    "an unknown mask": ({"mask": "both"}, "unknown mask 'both'"),
+    "no epochs": ({"epochs": 0}, "epochs must be at least 1"),
+    "parts that do not fit": ({"micro_batch": 3}, "micro_batch 3 does not fit"),
+    "no rate to be found": (
+        {"methods": ["delete", "finetune"], "lr": "auto"},
+        "lr='auto' .* finetune reads remain samples",
+    ),
+    "a method for maps": ({"methods": ["delete", "to_background"]}, "method to_background needs .* in a study"),
 }
 
 
