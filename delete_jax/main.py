@@ -16,6 +16,7 @@ Further commands, each with a --help of its own:
 delete-jax convert          PyTorch's weights -> a folder that --config.teacher takes
 delete-jax export           a run's network -> weights for PyTorch, or a function to serve without this package
 delete-jax compare          finished runs -> one page to sort, hover and select
+delete-jax study            methods × requests × seeds on one network -> a table with mean and standard deviation
 
 Examples:
 
@@ -47,7 +48,7 @@ from delete_jax.run import phases
 from delete_jax.run.pages import with_page
 
 INTERRUPTED, TERMINATED, UNREAD = 130, 143, 141
-COMMANDS = ("convert", "export", "compare")  # files of `delete_jax.run`
+COMMANDS = ("convert", "export", "compare", "study")  # files of `delete_jax.run`
 PRINTS = ("--version", "--list", "--fields")  # flags that print something in place of a run
 
 
@@ -177,6 +178,7 @@ def _command(name: str, arguments: list[str]) -> int:
     _quieten()
     module = importlib.import_module(f"delete_jax.run.{name}")
     module.parse(arguments)  # what is wrong with them is said first
+    use_compilation_cache()
     from delete_jax.network_check import check_backend
 
     check_backend()

@@ -121,17 +121,8 @@ class Study(NamedTuple):
         head, *rows = self._lines(r" $\pm$ ")
         lines = [" & ".join(map(text, line)) + r" \\" for line in [head, *rows]]
         form = "l" + "r" * (len(head) - 1)
-        return "\n".join(
-            [
-                rf"\begin{{tabular}}{{{form}}}",
-                r"\toprule",
-                lines[0],
-                r"\midrule",
-                *lines[1:],
-                r"\bottomrule",
-                r"\end{tabular}",
-            ]
-        )
+        start, end = [rf"\begin{{tabular}}{{{form}}}", r"\toprule"], [r"\bottomrule", r"\end{tabular}"]
+        return "\n".join([*start, lines[0], r"\midrule", *lines[1:], *end])
 
     def to_csv(self) -> str:
         """Every cell as a line of CSV: method, forget, seed, lr, seconds, then each measure as a plain number."""
@@ -141,13 +132,7 @@ class Study(NamedTuple):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["method", "forget", "seed", "lr", SECONDS, *names])
         for cell in cells:
-            about = [
-                cell["method"],
-                " ".join(map(str, cell["forget"])),
-                cell["seed"],
-                cell.get("lr"),
-                cell.get(SECONDS),
-            ]
+            about = [cell["method"], " ".join(map(str, cell["forget"])), *map(cell.get, ("seed", "lr", SECONDS))]
             writer.writerow([*about, *(cell["metrics"].get(name) for name in names)])
         return file.getvalue()
 
@@ -240,7 +225,7 @@ def study(
     )
     before = Result(variables, [], [])
     splits, num_classes = given_splits(model, {ORIGINAL: before}, train, test, preprocess or as_is)
-    requests = [check_forget(request, num_classes, class_names) for request in _list(forget, "forget")]
+    requests = check_requests(_list(forget, "forget"), num_classes, class_names)
     references = _references(retrained, requests)
     asked = [find(name).name for name in listed(() if measures is None else measures, "measures")]
     shared: dict[str, Any] = {
@@ -251,7 +236,7 @@ def study(
     check_batch(options.batch_size, splits[0].images.shape[1:], options.parallel)
     choice("mask", mask, MASKS)
     for method in chosen:
-        _check_method(method, rates[method.name], requests, num_classes)
+        check_method(method, rates[method.name], requests, num_classes)
     cells = _Cells(store, lambda: _identity(model, variables, splits, references, options, mask, asked))
     found: list[dict[str, Any]] = []
     known: list[dict[str, Any]] = []
@@ -306,7 +291,19 @@ def _rates(lr: Any, names: Sequence[str]) -> dict[str, float | str]:
     return {name: AUTO if isinstance(value, str) and value == AUTO else rate(value) for name, value in given.items()}
 
 
-def _check_method(method: Method, lr: float | str, requests: Sequence[tuple[int, ...]], num_classes: int) -> None:
+def check_requests(forget: Iterable[Any], num_classes: int, class_names: Any = None) -> list[tuple[int, ...]]:
+    """The classes of each request, sorted; arguments as for `study`.
+
+    Raises:
+      ValueError: one of them has no class, an unknown one or all of them, or stands there twice.
+    """
+    requests = [check_forget(request, num_classes, class_names) for request in forget]
+    if twice := [request for request in requests if requests.count(request) > 1]:
+        raise ValueError(f"forget has the request {list(twice[0])} several times: give it once")
+    return requests
+
+
+def check_method(method: Method, lr: float | str, requests: Sequence[tuple[int, ...]], num_classes: int) -> None:
     """Raises ValueError where a method cannot do one of the requests, before anything is spent on the others."""
     check_needs(method, (CLASSES,), "a study")
     for request in requests:

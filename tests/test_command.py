@@ -1012,7 +1012,9 @@ def test_help(capsys):
         validate(parse(example)[0])
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["convert", "--help"], ["export", "--help"], ["compare", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["convert", "--help"], ["export", "--help"], ["compare", "--help"], ["study", "--help"]]
+)
 def test_help_imports_nothing_that_takes_long(arguments):
     """It is read from the source, and says what the imported tables and commands say (`test_help`)."""
     code = (
@@ -1078,7 +1080,7 @@ def test_version(capsys):
 # Of all commands; each ends with one line and code 2. {tmp} is an empty folder. What else is refused: `BAD_INPUT` of each command.
 HOSTILE = {
     "": ["--config=FILE", "both needed"],
-    "train": ["unknown command 'train'", "convert, export, compare", "delete-jax --config=CONFIG"],
+    "train": ["unknown command 'train'", "convert, export, compare, study", "delete-jax --config=CONFIG"],
     "covert a b": ["unknown command 'covert' (did you mean convert?)"],
     "comapre a": ["did you mean compare?"],
     "configs/digits.py": ["unknown command 'configs/digits.py'", "--config=CONFIG"],
@@ -1137,6 +1139,38 @@ HOSTILE = {
     "compare a --out={tmp}": ["{tmp} is a folder"],
     "compare a --ot=b": ["unknown flag --ot=b (did you mean --out?)"],
     "compare a --out=\udcff": ["a path must be UTF-8"],
+    "study": ["--config, --methods, --workdir", "delete-jax study --help"],
+    "studdy": ["did you mean study?"],
+    "study --config=digits --workdir={tmp}/a": ["required: --methods"],
+    "study --config=digits --methods=delete": ["required: --workdir"],
+    "study --config=digts --methods=delete --workdir={tmp}/a": ["did you mean digits?"],
+    "study --config=digits --methods=deleet --workdir={tmp}/a": ["unknown method 'deleet'", "delete, anchored"],
+    "study --config=digits --methods= --workdir={tmp}/a": ["unknown method ''"],
+    "study --config=digits --methods=delete,delete --workdir={tmp}/a": ["delete stands there several times"],
+    "study --config=digits --methods=delete,to_background --workdir={tmp}/a": ["--methods", "to_background needs"],
+    "study --config=digits --methods=delete --seeds=0 --workdir={tmp}/a": ["--seeds=0: give how many"],
+    "study --config=digits --methods=delete --seeds=1.5 --workdir={tmp}/a": ["--seeds=1.5: give how many"],
+    "study --config=digits --methods=delete --sedes=1 --workdir={tmp}/a": ["--sedes=1 (did you mean --seeds?)"],
+    "study --config=digits --methods=delete --lr=fast --workdir={tmp}/a": ["--lr=fast: give auto, config or a number"],
+    "study --config=digits --methods=delete --lr=nan --workdir={tmp}/a": ["--lr=nan"],
+    "study --config=digits --methods=delete --lr=1,2 --workdir={tmp}/a": ["--lr=1,2", "--lr=auto,delete=0.01"],
+    "study --config=digits --methods=delete --lr=anchored=1 --workdir={tmp}/a": ["--lr=anchored=1"],
+    "study --config=digits --methods=finetune --lr=finetune=auto --workdir={tmp}/a": ["finetune reads remain samples"],
+    "study --config=digits --methods=finetune --config.unlearn.lr=auto --workdir={tmp}/a": ["--methods, finetune"],
+    "study --config=digits --methods=delete --forget=3; --workdir={tmp}/a": ["--forget=3;: give the classes"],
+    "study --config=digits --methods=delete --forget=3 --config.unlearn.forget=4 --workdir={tmp}/a": [
+        "give one of them"
+    ],
+    "study --config=digits --methods=ssd --config.unlearn.hyperparameters={} --workdir={tmp}/a": ["would not count"],
+    "study --config=digits --methods=delete --config.unlearn.lrr=4 --workdir={tmp}/a": ["--config.unlearn.lrr"],
+    "study --config=digits --methods=delete --config.train.epochs=0 --workdir={tmp}/a": ["config.train.epochs is 0"],
+    "study --config=digits --methods=delete --workdir={tmp}/a runs": ["unexpected argument 'runs'"],
+    "study --config=digits --methods=delete --workdir=gs://a/b": ["--workdir=gs://a/b", "mounted disk"],
+    "study --config=digits --methods=delete --workdir=/dev/null": ["/dev/null is a file"],
+    "study --config=faces --methods=delete --workdir={tmp}/a": ["not for the task faces", "classification"],
+    "study --config=scenes --methods=delete --workdir={tmp}/a": ["not for the task segmentation"],
+    "study --config=backdoor --methods=delete --workdir={tmp}/a": ["not for the task backdoor"],
+    "study --config=samples --methods=delete --workdir={tmp}/a": ["not for the task instances"],
 }
 
 

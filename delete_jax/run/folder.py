@@ -36,8 +36,12 @@ class Folder(NamedTuple):
         self.console.print(line, highlight=False, markup=False)
 
     @contextlib.contextmanager
-    def claimed(self, config: Config) -> Iterator[None]:
+    def claimed(self, config: Config, mine: dict[str, Any] | None = None) -> Iterator[None]:
         """Makes the folder this config's, and this process', as long as the context lasts.
+
+        Args:
+          config: of the run.
+          mine: what the folder says that it is of; all settings of the config when None.
 
         Raises:
           ValueError: it is another config's, or another process runs in it.
@@ -49,7 +53,8 @@ class Folder(NamedTuple):
         except OSError as error:
             raise self._cannot_write(error) from error
         with locked(self.path):
-            self._claim(plain(config), plain(Config(task=type(config.task)())))
+            defaults = plain(Config(task=type(config.task)()))
+            self._claim(*((plain(config), defaults) if mine is None else (mine, _of_the_same(mine, defaults))))
             try:
                 yield
             except OSError as error:
@@ -162,6 +167,13 @@ def _completed(found: Any, defaults: Any) -> Any:
         return found
     known = {name: _completed(value, defaults.get(name)) for name, value in found.items()}
     return {name: value for name, value in defaults.items() if value is None or value is False} | known
+
+
+def _of_the_same(mine: Any, defaults: Any) -> Any:
+    """The defaults of those settings that are in `mine`."""
+    if not isinstance(mine, dict) or not isinstance(defaults, dict):
+        return defaults
+    return {name: _of_the_same(mine[name], value) for name, value in defaults.items() if name in mine}
 
 
 def _has_content(path: Path) -> bool:

@@ -35,6 +35,25 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
     """
     folder, task = Folder(workdir, console), tasks.of_settings(config.task)
     check_place(workdir)
+    run, teacher = prepared(config)
+    with phase(CHECKS):
+        if not folder.is_finished:
+            task.try_out(run, None if teacher is None else teacher.variables)
+    plan = needed(task.trainings(config, run.data), config.retrain, teacher is not None)
+    with folder.claimed(config):
+        if folder.is_finished:
+            folder.say(f"already done: {workdir / 'report.html'}")
+        else:
+            note_earlier(folder, teacher)
+            _run(run, folder, plan, teacher, command)
+
+
+def prepared(config: Config) -> tuple[Run, Loaded | None]:
+    """Loads the data and the teacher of a validated config, if it names one, and checks all that can be checked without training.
+
+    Raises:
+      ValueError: one of them is missing or damaged, or they do not belong together.
+    """
     with phase(CHECKPOINTS):
         teacher = load_teacher(config.teacher, config.model.name) if config.teacher else None
     with phase(DATA):
@@ -44,21 +63,18 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
         run = describe(config, found, teacher)
         run.method.check(found.dataset.num_classes, found.forget)
         _check_network(run, teacher)
-        if not folder.is_finished:
-            task.try_out(run, None if teacher is None else teacher.variables)
         if teacher is not None:
             _check_held_out(found, teacher)
-    plan = needed(task.trainings(config, found), config.retrain, teacher is not None)
-    with folder.claimed(config):
-        if folder.is_finished:
-            folder.say(f"already done: {workdir / 'report.html'}")
-        else:
-            if teacher is not None and teacher.is_earlier:
-                folder.say(
-                    f"note: {teacher.source} was written by an earlier version, whose digest covers the weights alone: its class "
-                    "names, mean and standard deviation are taken as they stand there"
-                )
-            _run(run, folder, plan, teacher, command)
+    return run, teacher
+
+
+def note_earlier(folder: Folder, teacher: Loaded | None) -> None:
+    """Says where a teacher's class names and statistics are taken on trust."""
+    if teacher is not None and teacher.is_earlier:
+        folder.say(
+            f"note: {teacher.source} was written by an earlier version, whose digest covers the weights alone: its class "
+            "names, mean and standard deviation are taken as they stand there"
+        )
 
 
 def _run(run: Run, folder: Folder, plan: list[Training], teacher: Loaded | None, command: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from delete_jax.data.loading import find
@@ -57,9 +58,17 @@ def load(config: Config) -> Data:
     found = task.load(config)
     dataset = found.dataset
     _check_answers(task, name, "pixel" if dataset.has_maps else "image")
-    if CLASSES not in task.provides:
-        return found
-    forget = check_forget(config.unlearn.forget, dataset.num_classes, dataset.class_names)
+    return requested(found, config.unlearn.forget) if CLASSES in task.provides else found
+
+
+def requested(found: Data, classes: Iterable[int | str]) -> Data:
+    """The data with a request to erase classes, by number or name.
+
+    Raises:
+      ValueError: a class is unknown, has no training or no test samples, or none would remain.
+    """
+    dataset = found.dataset
+    forget = check_forget(classes, dataset.num_classes, dataset.class_names)
     for split, class_ in missing(dataset, forget):
         if split != "validation":  # what is held out only shows how a run gets on
             raise ValueError(

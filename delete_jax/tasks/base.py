@@ -117,6 +117,8 @@ class Task(NamedTuple):
     reads: which of `unlearn`'s settings count that do not count everywhere: of "mask", "pixels", "augment" and "finish".
     provides: what its forget samples come with (`Method.needs`); with `CLASSES`, its request is that of `unlearn.forget`.
     prefix: of the names of datasets that no other task can load; "" where there are none.
+    studied: whether `dj.study` does the same: all training samples of the erased classes are forgotten, and what is measured is
+      `tasks.evidence.Evidence`.
     """
 
     name: str
@@ -132,6 +134,7 @@ class Task(NamedTuple):
     reads: tuple[str, ...] = ("mask", "augment", "finish")
     provides: tuple[str, ...] = (CLASSES,)
     prefix: str = ""
+    studied: bool = False
 
 
 @functools.cache  # the same function for the same names: a step is compiled for each

@@ -83,4 +83,5 @@ TASK = Task(
     page="delete_jax.tasks.classification.page",
     check=check,
     try_out=try_out,
+    studied=True,
 )
