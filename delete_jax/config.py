@@ -1,4 +1,4 @@
-"""The schema of a run, and its checks: everything that can be checked before data or devices are touched."""
+"""The config of a run: read, written and checked, as far as neither data nor devices are needed."""
 
 # No `from __future__ import annotations` here: config_flags reads the fields' types, not their names.
 import dataclasses
@@ -16,6 +16,11 @@ from delete_jax.methods.finish import FINISHES
 from delete_jax.nearest import nearest
 from delete_jax.options import AUTO, MOST_EPOCHS, check_auto, rate
 from delete_jax.parallel import MODES
+from delete_jax.settings import DataConfig as DataConfig
+from delete_jax.settings import ModelConfig as ModelConfig
+from delete_jax.settings import Settings, TaskSettings
+from delete_jax.settings import TrainConfig as TrainConfig
+from delete_jax.settings import UnlearnConfig as UnlearnConfig
 from delete_jax.step import BATCH_NORM_MODES
 from delete_jax.streams import MASKS, PIXELS
 from delete_jax.tasks import TASKS, of_settings
@@ -23,123 +28,13 @@ from delete_jax.tasks.base import Task, augmentation, choose, require
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
-class DataConfig:
-    """Where the images come from (see `delete_jax.data.load`).
+class Config(Settings):
+    """A run of the command: its settings (`settings.Settings`), of which every one has a default."""
 
-    name: the dataset, a name or KIND:PATH; `delete-jax --list` prints them.
-    data_dir: the folder of prepared TFDS datasets; DELETE_JAX_DATA_DIR, or TFDS's own, when None.
-    source: the folder with Fashion-MNIST's four IDX files, where it is not prepared yet.
-    validation: the fraction of the training samples that is held out.
-    size: the side in pixels that images are brought to when they are loaded; as they are when None.
-    """
-
-    name: str = "digits"
-    data_dir: str | None = None
-    source: str | None = None
-    validation: float = 0.1
-    size: int | None = None
+    task: TaskSettings = dataclasses.field(default_factory=next(iter(TASKS.values())).settings)
 
 
-@dataclasses.dataclass(slots=True, kw_only=True)
-class ModelConfig:
-    """The network.
-
-    name: the architecture; `delete-jax --list` prints them.
-    dtype: the number format that it computes in: float32 or bfloat16.
-    input_size: the side in pixels that each batch is resized to for the network; as stored when None.
-    remat: computes activations again in the backward pass: slower, with less memory.
-    """
-
-    name: str = "resnet_tiny"
-    dtype: str = "float32"
-    input_size: int | None = None
-    remat: bool = False
-
-
-@dataclasses.dataclass(slots=True, kw_only=True)
-class TrainConfig:
-    """How the original and the retrained reference are trained: SGD, with a learning rate that falls along a cosine.
-
-    epochs: passes over the training data.
-    lr: the learning rate at the start.
-    batch_size: samples in each step, over all devices.
-    micro_batch: samples that are computed at once, a divisor of batch_size: less memory for the same step.
-    momentum: SGD's momentum.
-    weight_decay: the factor of the L2 penalty.
-    augment: random changes of the images, such as flip,crop.
-    """
-
-    epochs: int = 3
-    lr: float = 0.1
-    batch_size: int = 128
-    micro_batch: int | None = None
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    augment: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(slots=True, kw_only=True)
-class UnlearnConfig:
-    """What is forgotten, and how (see `delete_jax.unlearn`).
-
-    forget: the classes to forget, by number or name, such as 3,4 or Shirt.
-    method: the unlearning method; `delete-jax --list` prints them.
-    hyperparameters: the method's, such as "{'temperature': 2.0}".
-    epochs: passes over the samples that the method reads.
-    lr: the learning rate; with auto, it is found from the forget samples.
-    batch_size: samples in each step, over all devices.
-    micro_batch: samples that are computed at once, a divisor of batch_size: less memory for the same step.
-    momentum: SGD's momentum.
-    mask: which classes are masked at a sample: union (all forgotten ones) or own (its own label).
-    pixels: which pixels count in segmentation: all, or forget (those of the forgotten classes).
-    batch_norm: train (statistics follow the forget samples) or frozen.
-    augment: random changes of the images, such as flip,crop.
-    finish: overwrites the forgotten class's row of the last layer afterwards: zero or mean.
-    """
-
-    forget: tuple[int | str, ...] = (0,)
-    method: str = "delete"
-    hyperparameters: dict[str, Any] = dataclasses.field(default_factory=dict)
-    epochs: int = 5
-    lr: float | str = 1e-3
-    batch_size: int = 128
-    micro_batch: int | None = None
-    momentum: float = 0.9
-    mask: str = "union"
-    pixels: str = "all"
-    batch_norm: str = "train"
-    augment: tuple[str, ...] = ()
-    finish: str | None = None
-
-
-@dataclasses.dataclass(slots=True, kw_only=True)
-class Config:
-    """A run of the command.
-
-    data, model, train, unlearn: the settings of each part.
-    task: what is forgotten of what: the settings of a task of `delete_jax.tasks.TASKS`, such as `Faces(people=10)`.
-    teacher: the original: a run's folder, one of its checkpoints/STAGE, or a file of weights; trained when None.
-    retrain: also trains the reference that never saw the forgotten classes.
-    parallel: jit (one device), pmap or sharding (all devices), or auto.
-    seed: decides initial weights, order, held-out samples and augmentation.
-    """
-
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
-    unlearn: UnlearnConfig = dataclasses.field(default_factory=UnlearnConfig)
-    task: Any = dataclasses.field(default_factory=next(iter(TASKS.values())).settings)
-    teacher: str | None = None
-    retrain: bool = True
-    parallel: str = "auto"
-    seed: int = 0
-
-    def data_arguments(self) -> dict[str, Any]:
-        """What `delete_jax.data.load` takes."""
-        return {**dataclasses.asdict(self.data), "seed": self.seed}
-
-
-def plain(config: Config) -> dict[str, Any]:
+def plain(config: Settings) -> dict[str, Any]:
     """The config as JSON would give it back: lists for tuples; its task with the name of the table."""
     found = dataclasses.asdict(config)
     found["task"] = {"name": of_settings(config.task).name, **found["task"]}
@@ -187,7 +82,7 @@ def fields(part: Any, where: str = "config") -> Iterator[tuple[str, Any, Any]]:
             yield name, hints[field.name], value
 
 
-def validate(config: Config) -> None:
+def validate(config: Settings) -> None:
     """Raises ValueError for the first field with a wrong type or value, naming the field, the value and what is allowed;
     also for one that would not count, or a method or network that is not for the task."""
     task = of_settings(config.task)
@@ -249,10 +144,13 @@ def validate(config: Config) -> None:
                 f"with task={other.settings.__name__}(…)"
             )
     defaults = UnlearnConfig()
-    reads = (*task.reads, *(("forget",) if methods.CLASSES in task.provides else ()))
-    for field in ("forget", *SOMETIMES):
-        value, default = getattr(config.unlearn, field), getattr(defaults, field)
-        if field not in reads and value != default:
+    reads, rarer = (
+        {*task.reads, *(["forget"] if methods.CLASSES in task.provides else [])},
+        {"forget", *_of_some_tasks()},
+    )
+    for field, default in dataclasses.asdict(defaults).items():
+        value = getattr(config.unlearn, field)
+        if field in rarer - reads and value != default:
             raise ValueError(
                 f"config.unlearn.{field} is {value!r}: it does not count for the task {task.name}; leave it out"
             )
@@ -297,22 +195,22 @@ def shorten(config: Config) -> Config:
     return config
 
 
-SOMETIMES = ("mask", "pixels", "augment", "finish")
-"""Settings of `unlearn` that count for some tasks only (`Task.reads`)."""
+def _of_some_tasks() -> set[str]:
+    """The settings of `unlearn` that count for some tasks only."""
+    return {name for task in TASKS.values() for name in task.reads}
 
 
-def counted(config: Config) -> dict[str, Any]:
+def counted(config: Settings) -> dict[str, Any]:
     """The settings of `unlearn` that count for the task and the method, with its hyper-parameters."""
     task, method = of_settings(config.task), _method(config)
     settings = dataclasses.asdict(config.unlearn)
     found = {"name": settings.pop("method"), **settings.pop("hyperparameters")}
     del settings["forget"]
     # Which pixels count is a matter of the forget samples' weights: to all methods that look at them.
+    rarer = _of_some_tasks()
     count = method.settings + (("pixels",) if method.settings and methods.FORGET in method.streams else ())
     found |= {
-        name: value
-        for name, value in settings.items()
-        if name in count and (name in task.reads or name not in SOMETIMES)
+        name: value for name, value in settings.items() if name in count and (name in task.reads or name not in rarer)
     }
     if settings["micro_batch"] is not None and method.edit is None:
         found["micro_batch"] = settings["micro_batch"]
@@ -321,7 +219,7 @@ def counted(config: Config) -> dict[str, Any]:
     return found | ({"seed": config.seed} if "seed" in method.settings else {})
 
 
-def _method(config: Config) -> Method:
+def _method(config: Settings) -> Method:
     hyperparameters = config.unlearn.hyperparameters
     try:
         json.dumps(hyperparameters, allow_nan=False)
@@ -358,7 +256,7 @@ def _check_types(part: Any, where: str) -> None:
     hints = typing.get_type_hints(type(part))
     for field in dataclasses.fields(part):
         name, value, hint = f"{where}.{field.name}", getattr(part, field.name), hints[field.name]
-        if hint is Any and dataclasses.is_dataclass(value):
+        if hint is TaskSettings:
             _check_types(value, name)
         elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
             require(isinstance(value, hint), name, value, f"a {hint.__name__}")

@@ -72,7 +72,7 @@ def _settings(part: Any, where: str, skipped: tuple[str, ...] = ()) -> Iterator[
 
 def meanings(kind: type) -> dict[str, str]:
     """What each field of a dataclass means, as its docstring says in lines "name: meaning"."""
-    lines = (inspect.getdoc(kind) or "").splitlines()
+    lines = [line for base in reversed(kind.__mro__) for line in (inspect.getdoc(base) or "").splitlines()]
     return {found[1]: found[2] for line in lines if (found := re.match(r"(\w+): (.+)", line))}
 
 

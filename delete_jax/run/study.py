@@ -35,9 +35,9 @@ from rich.console import Console
 from delete_jax import methods, metrics, tasks
 from delete_jax.config import Config, plain, prefixed, validate
 from delete_jax.identity import digest
-from delete_jax.loop import Result
 from delete_jax.methods import Method
 from delete_jax.options import AUTO, check_auto, rate
+from delete_jax.result import Result
 from delete_jax.run.arguments import read
 from delete_jax.run.folder import Folder
 from delete_jax.run.networks import Loaded
@@ -45,6 +45,7 @@ from delete_jax.run.paths import local
 from delete_jax.run.stages import needed, note_earlier, prepared
 from delete_jax.run.subcommand import Parser
 from delete_jax.run.training import train
+from delete_jax.settings import measures
 from delete_jax.step import sgd
 from delete_jax.studies import Study, check_method, check_requests, study
 from delete_jax.tasks import Run
@@ -282,7 +283,7 @@ def _studied(
         parallel=run.config.parallel,
         finish=settings.finish,
         class_names=dataset.class_names,
-        measures=run.config.task.measures,
+        measures=measures(run.config.task),
         retrained=[result.variables for result in retrained] or None,
         store=asked.workdir,
         on_cell=tell,

@@ -22,7 +22,7 @@ from delete_jax.tasks.segmentation.task import TASK as _SEGMENTATION
 from delete_jax.tasks.segmentation.task import Segmentation
 
 if TYPE_CHECKING:
-    from delete_jax.config import Config
+    from delete_jax.settings import Settings
 
 TASKS: dict[str, Task] = {
     "classification": _CLASSIFICATION,
@@ -46,7 +46,7 @@ def of_settings(settings: Any) -> Task:
     raise ValueError(f"config.task is {settings!r}: it must be the settings of a task, one of {known}")
 
 
-def load(config: Config) -> Data:
+def load(config: Settings) -> Data:
     """The data of a config, with its request.
 
     Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import flax.linen as nn
 
@@ -23,8 +23,9 @@ from delete_jax.nearest import nearest
 from delete_jax.result import Result
 
 if TYPE_CHECKING:
-    from delete_jax.config import Config, TrainConfig
+    from delete_jax.settings import Settings, TaskSettings, TrainConfig
 
+Kind = TypeVar("Kind")
 ORIGINAL, RETRAINED, UNLEARNED = "original", "retrained", "unlearned"
 """Networks of every report. A plan may show others beside them."""
 
@@ -71,7 +72,7 @@ class Run(NamedTuple):
       with PyTorch's weights (`models.TorchInfo`).
     """
 
-    config: Config
+    config: Settings
     data: Data
     network: Network
     module: nn.Module
@@ -122,13 +123,13 @@ class Task(NamedTuple):
     """
 
     name: str
-    settings: type
-    load: Callable[[Config], Data]
-    trainings: Callable[[Config, Data], list[Training]]
+    settings: type[TaskSettings]
+    load: Callable[[Settings], Data]
+    trainings: Callable[[Settings, Data], list[Training]]
     streams: Callable[[Run, Method, Variables], dict[str, Stream]]
     measure: Callable[[Run, dict[str, Result]], Measured]
     page: str
-    check: Callable[[Config], None] = lambda config: None
+    check: Callable[[Settings], None] = lambda config: None
     try_out: Callable[[Run, Variables | None], None] = lambda run, variables: None
     answers: str = "image"
     reads: tuple[str, ...] = ("mask", "augment", "finish")
@@ -156,6 +157,16 @@ def require(holds: bool, field: str, value: Any, allowed: str) -> None:
 def choose(value: Any, field: str, choices: Iterable[str]) -> None:
     """Raises ValueError unless the value is one of the choices."""
     require(value in choices, field, value, f"one of {', '.join(choices)}{nearest(value, choices)}")
+
+
+def settings_of(config: Settings, kind: type[Kind]) -> Kind:
+    """The task's settings, which are of that kind.
+
+    Raises:
+      ValueError: they are another task's.
+    """
+    require(isinstance(config.task, kind), "config.task", config.task, f"a {kind.__name__}")
+    return config.task  # type: ignore[return-value]
 
 
 def check_measures(names: tuple[str, ...], field: str = "config.task.measures") -> None:

@@ -16,12 +16,12 @@ from delete_jax.reports import Examples
 from delete_jax.result import Result
 from delete_jax.tasks.backdoor.measures import evidence, measure, remarks
 from delete_jax.tasks.backdoor.trigger import PLACES, Trigger, make_streams, poison, stamp, to_forget
-from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, choose, require
+from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, choose, require, settings_of
 from delete_jax.tasks.classification.task import load
 from delete_jax.tasks.evidence import probabilities
 
 if TYPE_CHECKING:
-    from delete_jax.config import Config
+    from delete_jax.settings import Settings
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -46,8 +46,8 @@ class Backdoor:
         return Trigger(self.size, self.place, self.value)
 
 
-def check(config: Config) -> None:
-    task, forget = config.task, config.unlearn.forget
+def check(config: Settings) -> None:
+    task, forget = settings_of(config, Backdoor), config.unlearn.forget
     require(0 < task.rate < 1, "config.task.rate", task.rate, "above 0 and below 1")
     require(task.size >= 1, "config.task.size", task.size, "at least 1")
     choose(task.place, "config.task.place", PLACES)
@@ -56,9 +56,9 @@ def check(config: Config) -> None:
     require(len(forget) == 1, "config.unlearn.forget", forget, "one class, the backdoor's target")
 
 
-def trainings(config: Config, found: Data) -> list[Training]:
+def trainings(config: Settings, found: Data) -> list[Training]:
     """The original on poisoned data; the reference was never poisoned."""
-    dataset, task = found.dataset, config.task
+    dataset, task = found.dataset, settings_of(config, Backdoor)
     (target,) = found.forget
     try:
         poisoned = poison(dataset.train, task.trigger, target, task.rate, config.seed)
@@ -70,10 +70,10 @@ def trainings(config: Config, found: Data) -> list[Training]:
     ]
 
 
-def clean_samples(config: Config, dataset: data.Dataset) -> data.Split:
+def clean_samples(config: Settings, dataset: data.Dataset) -> data.Split:
     """The samples that are at hand to remove the trigger, at random from the training data, with their true classes."""
     images, labels = dataset.train
-    some = np.random.default_rng([config.seed, 1]).permutation(len(labels))[: config.task.clean]
+    some = np.random.default_rng([config.seed, 1]).permutation(len(labels))[: settings_of(config, Backdoor).clean]
     return data.Split(images[some], labels[some])
 
 
@@ -81,12 +81,19 @@ def streams(run: Run, method: Method, original: Variables) -> dict[str, Stream]:
     dataset, (target,) = run.data.dataset, run.data.forget
     clean = clean_samples(run.config, dataset)
     return make_streams(
-        method, clean, run.config.task.trigger, target, run.model, original, run.preprocess, dataset.num_classes
+        method,
+        clean,
+        settings_of(run.config, Backdoor).trigger,
+        target,
+        run.model,
+        original,
+        run.preprocess,
+        dataset.num_classes,
     )
 
 
 def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
-    dataset, (target,), settings = run.data.dataset, run.data.forget, run.config.task
+    dataset, (target,), settings = run.data.dataset, run.data.forget, settings_of(run.config, Backdoor)
     test, trigger = dataset.test, settings.trigger
     triggered = stamp(test.images, trigger)
     predict = make_predictor(run.model, run.preprocess)

@@ -9,6 +9,7 @@ from delete_jax import data
 from delete_jax.methods import Method, Stream
 from delete_jax.model import Variables
 from delete_jax.result import Result
+from delete_jax.settings import measures
 from delete_jax.streams import split_streams
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, check_measures
 from delete_jax.tasks.classification.measures import INSIDE, summary
@@ -16,7 +17,7 @@ from delete_jax.tasks.evidence import Evidence, side_by_side, try_measures
 from delete_jax.tasks.figures import ALWAYS, choose_examples, measure, nearest_class
 
 if TYPE_CHECKING:
-    from delete_jax.config import Config
+    from delete_jax.settings import Settings
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -29,21 +30,21 @@ class Classification:
     measures: tuple[str, ...] = ()
 
 
-def check(config: Config) -> None:
-    check_measures(config.task.measures)
+def check(config: Settings) -> None:
+    check_measures(measures(config.task))
 
 
 def try_out(run: Run, variables: Variables | None, kind: type[Evidence] = Evidence) -> None:
     """Computes the measures that are none of this package's for this task."""
-    if names := [name for name in run.config.task.measures if name not in (*ALWAYS, *INSIDE)]:
+    if names := [name for name in measures(run.config.task) if name not in (*ALWAYS, *INSIDE)]:
         try_measures(run, variables, names, kind)
 
 
-def load(config: Config) -> Data:
+def load(config: Settings) -> Data:
     return Data(data.load(**config.data_arguments()))
 
 
-def trainings(config: Config, found: Data) -> list[Training]:
+def trainings(config: Settings, found: Data) -> list[Training]:
     """The original on all samples, the retrained network on those of the remaining classes."""
     dataset = found.dataset
     _, remaining = data.forget_remain(dataset.train, found.forget)
@@ -62,7 +63,7 @@ def streams(run: Run, method: Method, original: Variables) -> dict[str, Stream]:
 def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
     dataset, forget = run.data.dataset, run.data.forget
     found = side_by_side(run, networks, Evidence)
-    names = ALWAYS + tuple(run.config.task.measures)
+    names = ALWAYS + tuple(measures(run.config.task))
     figures = {name: measure(evidence, names) for name, evidence in found.items()}
     return Measured(
         figures,

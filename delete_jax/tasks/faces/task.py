@@ -10,7 +10,18 @@ import numpy as np
 
 from delete_jax import data, models
 from delete_jax.result import Result
-from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, check_measures, require
+from delete_jax.tasks.base import (
+    ORIGINAL,
+    RETRAINED,
+    Data,
+    Measured,
+    Run,
+    Task,
+    Training,
+    check_measures,
+    require,
+    settings_of,
+)
 from delete_jax.tasks.classification.measures import summary
 from delete_jax.tasks.classification.task import streams, try_out
 from delete_jax.tasks.evidence import side_by_side
@@ -18,7 +29,7 @@ from delete_jax.tasks.faces.measures import NAMES, FaceEvidence, FaceExamples
 from delete_jax.tasks.figures import choose_examples, measure, nearest_class
 
 if TYPE_CHECKING:
-    from delete_jax.config import Config
+    from delete_jax.settings import Settings
 
 PREFIX = "faces:"
 LEAST = {"pretrain": 2, "people": 2, "unseen": 2, "train_images": 2, "test_images": 1, "epochs": 1}
@@ -50,18 +61,19 @@ class Faces:
     measures: tuple[str, ...] = ()
 
 
-def check(config: Config) -> None:
+def check(config: Settings) -> None:
+    task = settings_of(config, Faces)
     for field, least in LEAST.items():
-        value = getattr(config.task, field)
+        value = getattr(task, field)
         require(value >= least, f"config.task.{field}", value, f"at least {least}")
-    require(0 < config.task.lr < float("inf"), "config.task.lr", config.task.lr, "a number above 0")
-    check_measures(config.task.measures)
+    require(0 < task.lr < float("inf"), "config.task.lr", task.lr, "a number above 0")
+    check_measures(task.measures)
     name = config.data.name
     require(name.startswith(PREFIX), "config.data.name", name, f"{PREFIX}drawn, {PREFIX}lfw or {PREFIX}PATH")
 
 
-def load(config: Config) -> Data:
-    task = config.task
+def load(config: Settings) -> Data:
+    task = settings_of(config, Faces)
     arguments = config.data_arguments()
     found = data.load_faces(
         arguments.pop("name").removeprefix(PREFIX),
@@ -75,9 +87,9 @@ def load(config: Config) -> Data:
     return Data(found.people, extra=found)
 
 
-def trainings(config: Config, found: Data) -> list[Training]:
+def trainings(config: Settings, found: Data) -> list[Training]:
     """A network of many people; from it, with a new classifier, the original, and one that was never taught who is erased."""
-    task, dataset, wide = config.task, found.dataset, found.extra.pretrain
+    task, dataset, wide = settings_of(config, Faces), found.dataset, found.extra.pretrain
     teaching = dataclasses.replace(config.train, epochs=task.epochs, lr=task.lr)
     _, remaining = data.forget_remain(dataset.train, found.forget)
     return [
@@ -90,7 +102,7 @@ def trainings(config: Config, found: Data) -> list[Training]:
 def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
     dataset, forget = run.data.dataset, run.data.forget
     found = side_by_side(run, networks, FaceEvidence)
-    names = NAMES + tuple(run.config.task.measures)
+    names = NAMES + settings_of(run.config, Faces).measures
     figures = {name: measure(evidence, names) for name, evidence in found.items()}
     hit = np.isin(dataset.test.labels, forget)
     some = np.concatenate([np.flatnonzero(hit)[:4], np.flatnonzero(~hit)[:: max(np.sum(~hit) // 4, 1)][:4]])

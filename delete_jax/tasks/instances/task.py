@@ -15,11 +15,11 @@ from delete_jax.reports import Examples
 from delete_jax.request import check_indices
 from delete_jax.result import Result
 from delete_jax.streams import split_samples
-from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training
+from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, settings_of
 from delete_jax.tasks.evidence import SHADOW_SAMPLES, Evidence, side_by_side
 
 if TYPE_CHECKING:
-    from delete_jax.config import Config
+    from delete_jax.settings import Settings
 
 NAMES = (
     "acc_listed", "acc_unlisted", "acc_test", "mia", "mia_accuracy", "distance_to_retrained.forget.total_variation",
@@ -40,19 +40,19 @@ class Instances:
     indices: tuple[int, ...] = (0,)
 
 
-def check(config: Config) -> None:
+def check(config: Settings) -> None:
     _indices(config)
 
 
-def _indices(config: Config, num_samples: int | None = None) -> np.ndarray:
-    indices = config.task.indices
+def _indices(config: Settings, num_samples: int | None = None) -> np.ndarray:
+    indices = settings_of(config, Instances).indices
     try:
         return check_indices(indices, num_samples)
     except ValueError as error:
         raise ValueError(f"config.task.indices is {shown(indices)}: {error}") from None
 
 
-def load(config: Config) -> Data:
+def load(config: Settings) -> Data:
     dataset = data.load(**config.data_arguments())
     labels = dataset.train.labels
     indices = _indices(config, len(labels))
@@ -64,7 +64,7 @@ def load(config: Config) -> Data:
     return Data(dataset, extra=indices)
 
 
-def trainings(config: Config, found: Data) -> list[Training]:
+def trainings(config: Settings, found: Data) -> list[Training]:
     """The original on all samples, the retrained network on those that are not listed."""
     dataset = found.dataset
     remaining = data.Split(*(np.delete(column, found.extra, 0) for column in dataset.train))

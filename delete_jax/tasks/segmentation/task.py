@@ -23,7 +23,7 @@ from delete_jax.tasks.segmentation.measures import (
 )
 
 if TYPE_CHECKING:
-    from delete_jax.config import Config
+    from delete_jax.settings import Settings
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Segmentation:
     """A class per pixel is forgotten; `unlearn.pixels` says at which pixels."""
 
 
-def trainings(config: Config, found: Data) -> list[Training]:
+def trainings(config: Settings, found: Data) -> list[Training]:
     """The original; a retrained network for each of the two things that its data could say of the erased pixels."""
     dataset = found.dataset
     images, labels = dataset.train
