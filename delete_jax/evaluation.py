@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -16,6 +15,7 @@ from delete_jax import metrics
 from delete_jax.class_names import class_names as as_class_names
 from delete_jax.data import Dataset, Split, forget_remain, split_digest
 from delete_jax.given import array, listed, shown
+from delete_jax.given import path as as_path
 from delete_jax.identity import digest
 from delete_jax.metrics.table import find
 from delete_jax.model import Model, Variables
@@ -225,7 +225,7 @@ def report(evaluation: Evaluation, path: str | os.PathLike) -> None:
         raise ValueError(
             f"a report is about a network called {UNLEARNED!r}: this evaluation has {', '.join(evaluation)}"
         )
-    path = Path(path)
+    path = as_path("path", path)
     if path.suffix and path.name != PAGE[0]:
         raise ValueError(f"{path}: the page is called {PAGE[0]}; give FOLDER/{PAGE[0]}, or the folder")
     page = importlib.import_module(next(iter(TASKS.values())).page)

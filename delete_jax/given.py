@@ -6,12 +6,16 @@ A value that could be taken for another one (a mask for numbers, a masked array 
 from __future__ import annotations
 
 import operator
+import os
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+
+MOST_SEED = 2**32 - 1
 
 
 def shown(value: Any) -> str:
@@ -123,6 +127,36 @@ def integer(name: str, value: Any, low: int | None = None, high: int | None = No
         most = f"at most {high}" if high is not None else ""
         raise ValueError(f"{name} must be {' and '.join(filter(None, (least, most)))}, got {number}")
     return number
+
+
+def seed(value: Any) -> int:
+    """A seed: an integer of 32 bits.
+
+    Raises:
+      ValueError: it is something else.
+    """
+    return integer("seed", value, 0, MOST_SEED)
+
+
+def path(name: str, value: Any) -> Path:
+    """A path on this machine, as it is given.
+
+    Args:
+      name: what it is, for the message.
+      value: text, or what `os.fspath` makes text of.
+
+    Raises:
+      ValueError: it is something else, empty, or text that no file can be called by.
+
+    Examples:
+      >>> from delete_jax.given import path
+      >>> path("path", "runs/network.jax").name
+      'network.jax'
+    """
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(text, str) or not text or "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError(f"{name} must be a path: text in UTF-8, or a pathlib.Path, got {shown(value)}")
+    return Path(text)
 
 
 def dtype(name: str, value: Any) -> np.dtype:

@@ -15,7 +15,7 @@ import numpy as np
 
 from delete_jax import metrics
 from delete_jax.evaluation import evidence_of, flat, given_splits
-from delete_jax.given import choice, integer, listed, shown
+from delete_jax.given import MOST_SEED, choice, integer, listed, path, shown
 from delete_jax.identity import IdentityError, comparable, describe_method, differences, digest
 from delete_jax.methods import CLASSES, Method, as_method, check_needs
 from delete_jax.methods.contract import called
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 SHOWN_FIRST = ("acc_ft", "acc_rt", "residual_auc", "residual_auc_gap", "probe_10", "probe_10_gap")
 """The columns of every table, as far as they were measured; those that were asked for follow, then the time."""
-SECONDS = "seconds"
+SECONDS, MOST_SEEDS = "seconds", 10**6
 
 
 class Study(NamedTuple):
@@ -218,11 +218,13 @@ def study(
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"methods has {twice[0]} several times: give each a name of its own, method._replace(name=…)")
     rates = _rates(lr, names)
+    if on_cell is not None and not callable(on_cell):
+        raise ValueError(f"on_cell must be a function, got {shown(on_cell)}")
+    store = None if store is None else path("store", store)
     numbers = (
-        list(range(integer("seeds", seeds, 1)))
-        if not isinstance(seeds, Iterable)
-        else [integer("a seed", seed, 0, 2**32 - 1) for seed in seeds]
+        range(integer("seeds", seeds, 1, MOST_SEEDS)) if not isinstance(seeds, Iterable) else _list(seeds, "seeds")
     )
+    numbers = [integer("a seed", seed, 0, MOST_SEED) for seed in numbers]
     before = Result(variables, [], [])
     splits, num_classes = given_splits(model, {ORIGINAL: before}, train, test, preprocess or as_is)
     requests = check_requests(_list(forget, "forget"), num_classes, class_names)

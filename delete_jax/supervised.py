@@ -42,7 +42,12 @@ def supervised(main: Callable[[], int | None], logs: str | os.PathLike) -> int:
     Returns:
       What `main` returned; 0 for None. 2: it raised a ValueError or OSError. 75: another process was lost, or this one was killed;
       the same command may be run again. 130: interrupted. 1: another exception, which is shown with its traceback.
+
+    Raises:
+      ValueError: `main` is no function, or `logs` no path.
     """
+    if not callable(main) or not isinstance(logs, (str, os.PathLike)):  # nothing of the package is imported here
+        raise ValueError(f"give a function and the path of a folder, got {main!r:.60} and {logs!r:.60}")
     if os.environ.get(WATCHED) == str(os.getppid()):
         _work(main)
     name = Path(sys.argv[0]).name

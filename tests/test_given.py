@@ -1,6 +1,7 @@
 """What callers pass in: the right value or one line, by the same rule at every door."""
 
 import enum
+import pathlib
 import types
 
 import jax.numpy as jnp
@@ -10,7 +11,8 @@ import pytest
 import delete_jax as dj
 from delete_jax.class_names import class_names, read_class_names
 from delete_jax.columns import Rows
-from delete_jax.given import array, class_numbers, integer, listed, scalar
+from delete_jax.given import array, class_numbers, integer, listed, path, scalar
+from delete_jax.supervised import supervised
 from tests import tiny
 
 
@@ -270,6 +272,113 @@ WEIGHTS = {
     "a list": (W.tolist(), "variables must hold arrays of NumPy or JAX: params/w/0/0 is a float"),
     "swapped bytes": (W.astype(">f4"), r"params/w is >f4; convert it, such as .astype\('float32'\)"),
 }
+
+
+def plain():
+    """A linear network for tiny images, and samples for it."""
+
+    def apply(variables, x):
+        return x.reshape(len(x), -1) @ variables["params"]["w"]
+
+    model = dj.Model(apply, lambda variables, x, key: (apply(variables, x), variables))
+    return model, {"params": {"w": np.eye(36, 4, dtype=np.float32)}}, tiny.samples(8)
+
+
+def evaluation():
+    model, variables, samples = plain()
+    return dj.evaluate(model, {"original": variables, "unlearned": variables}, train=samples, test=samples, forget=1)
+
+
+def study(**more):
+    model, variables, samples = plain()
+    given = {"forget": [1], "methods": ["delete"], "epochs": 1, "batch_size": 8, "lr": 0.1, "seeds": 1}
+    return dj.study(model, variables, train=samples, test=samples, **given | more)
+
+
+NET = dj.models.ResNet(3, stages=(1,), features=(4,))
+FACES = {"pretrain": 2, "people": 2, "unseen": 2, "train_images": 2, "test_images": 1}
+PATHS = {
+    "save_torch": lambda given: dj.models.save_torch(NET, {}, given),
+    "load_torch": lambda given: dj.models.load_torch(NET, given),
+    "save_exported": lambda given: dj.models.save_exported(*plain()[:2], given, (6, 6, 1)),
+    "report": lambda given: dj.report(evaluation(), given),
+    "study": lambda given: study(store=given),
+    "Checkpoints": lambda given: dj.Checkpoints(given),
+    "supervised": lambda given: supervised(lambda: 0, given),
+    "data.load": lambda given: dj.data.load("digits", data_dir=given),
+    "data.load, source": lambda given: dj.data.load("fashion_mnist", source=given),
+    "data.load, name": lambda given: dj.data.load(given),
+    "data.load_faces": lambda given: dj.data.load_faces(given, **FACES),
+}
+
+
+class Bytes:
+    def __fspath__(self):
+        return b"a"
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("given", [5, b"a", ["a"], 0.5, True, object()], ids=lambda given: type(given).__name__)
+def test_what_is_no_path(name, given):
+    with pytest.raises(ValueError) as caught:
+        PATHS[name](given)
+    assert "\n" not in str(caught.value)
+
+
+def test_paths():
+    """As they are given: text, or what makes text of itself."""
+    assert path("path", "a/b.jax") == path("path", pathlib.Path("a", "b.jax")) == pathlib.Path("a/b.jax")
+    for wrong in ("", "a\0b", "a\udcff", b"a", Bytes(), None):
+        with pytest.raises(ValueError, match=r"path must be a path: text in UTF-8, or a pathlib\.Path, got "):
+            path("path", wrong)
+
+
+SEEDS = {
+    "unlearn": lambda seed: dj.unlearn(*plain()[:2], *tiny.samples(8), forget=1, epochs=1, batch_size=8, seed=seed),
+    "study": lambda seed: study(seeds=[seed]),
+    "load_torch": lambda seed: dj.models.load_torch(NET, {}, 3, new_head=True, seed=seed),
+    "init": lambda seed: dj.models.init(NET, (8, 8, 3), seed),
+    "data.load": lambda seed: dj.data.load("digits", seed=seed),
+    "data.load_faces": lambda seed: dj.data.load_faces("drawn", seed=seed, **FACES),
+    "draw_few": lambda seed: dj.metrics.draw_few([0, 1], 1, seed=seed),
+    "membership": lambda seed: dj.metrics.membership(*[np.full((4, 2), 0.5), [0, 1, 0, 1]] * 3, seed=seed),
+}
+
+
+@pytest.mark.parametrize("name", SEEDS)
+@pytest.mark.parametrize("seed", ["x", "3", 1.5, None, -1, [1], True, np.float32(2)], ids=repr)
+def test_what_is_no_seed(name, seed):
+    with pytest.raises(ValueError, match="seed") as caught:
+        SEEDS[name](seed)
+    assert "\n" not in str(caught.value)
+
+
+def test_seeds_are_read_alike():
+    expected = dj.models.init(NET, (8, 8, 3), 3)["params"]["fc"]["kernel"]
+    for seed in (np.int64(3), jnp.int32(3), np.array(3)):
+        assert np.array_equal(dj.models.init(NET, [8, np.int64(8), 3], seed)["params"]["fc"]["kernel"], expected)
+    for seed in (2**32, 2**70):
+        with pytest.raises(ValueError, match="seed must be at least 0 and at most 4294967295"):
+            dj.models.init(NET, (8, 8, 3), seed)
+
+
+@pytest.mark.parametrize("shape", [5, "abc", None, (), (8, 8, 3.0), (0, 8, 3), (8, 8, -3)], ids=repr)
+def test_what_is_no_image_shape(shape):
+    for read in (lambda: dj.models.init(NET, shape, 0), lambda: dj.models.shapes(NET, shape)):
+        with pytest.raises(ValueError, match=r"image_shape=.*: give positive integers"):
+            read()
+
+
+def test_what_is_given_to_a_study():
+    for given, words in (
+        ({"seeds": []}, "seeds is empty"),
+        ({"seeds": 2**70}, "seeds must be at least 1 and at most 1000000"),
+        ({"on_cell": 5}, "on_cell must be a function, got 5"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            study(**given)
+    with pytest.raises(ValueError, match="give a function"):
+        supervised(5, "logs")
 
 
 @pytest.mark.parametrize("name", WEIGHTS)

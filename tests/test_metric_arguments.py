@@ -284,6 +284,57 @@ def test_what_is_to_be_done_is_said():
     assert metrics.with_gaps("probe") == ("probe", "probe_gap")
 
 
+NONE, NO_LABELS = FEATURES[:0], LABELS[:0]
+EMPTY = {
+    "no draws": (
+        lambda: metrics.few_label_probe(*[FEATURES, LABELS] * 2, [3], []),
+        "draws is empty: give at least one",
+    ),
+    "no draws, as an array": (
+        lambda: metrics.few_label_probe(*[FEATURES, LABELS] * 2, [3], np.zeros((0, 3), int)),
+        "draws is empty",
+    ),
+    "an empty draw": (
+        lambda: metrics.few_label_probe(*[FEATURES, LABELS] * 2, [3], [[]]),
+        "a draw has samples of fewer than two classes",
+    ),
+    "labels to draw from": (lambda: metrics.draw_few([], 1), "labels is empty"),
+    "samples": (lambda: metrics.unlearned_likelihood_ratio([], []), "unlearned is empty"),
+    "prototypes": (
+        lambda: metrics.prototype_attack(np.ones((FEATURES.shape[1], K)), np.zeros(K), NONE, 3, FEATURES, LABELS),
+        "prototype_features is empty",
+    ),
+    "pairs": (lambda: metrics.roc(metrics.pair_scores(NONE, NO_LABELS)), "0 genuine and 0 impostor pairs"),
+    "impostors": (lambda: metrics.roc(metrics.pair_scores(FEATURES[:2], [1, 1])), "1 genuine and 0 impostor pairs"),
+    "training features": (
+        lambda: metrics.linear_probe(NONE, NO_LABELS, FEATURES, LABELS, [3]),
+        "train_features is empty",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_nothing_to_measure_with_is_refused(name):
+    measure, words = EMPTY[name]
+    with pytest.raises(ValueError, match=words) as caught:
+        measure()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_that_is_measured_is_nan():
+    """Without a warning of NumPy's, and without an error of scikit-learn's."""
+    known = (FEATURES, LABELS, NONE, NO_LABELS)
+    for found in (
+        metrics.linear_probe(*known, [3]),
+        metrics.nearest_class_mean(*known, [3]),
+        metrics.centred_prototypes(*known, [3], shots=1),
+        *metrics.few_label_probe(*known, [3], metrics.draw_few(LABELS, 1)),
+        *metrics.head_trace(np.ones((3, K)), np.zeros(K), []),
+    ):
+        assert np.isnan(found)
+
+
 @pytest.mark.parametrize("mistake", [name for name in CLASSES if name not in ("negative",)])
 def test_data_and_pictures_read_classes_alike(mistake):
     split = data.Split(np.zeros((N, 1, 1, 1), np.uint8), LABELS)

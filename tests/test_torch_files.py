@@ -168,6 +168,11 @@ NOT_TOLD = {
     "NaN": ({"mean": [np.nan] * 3}, r"mean=\[nan, nan, nan\]: give finite"),
     "a huge number": ({"mean": [10**400] * 3}, "mean=.*: give finite"),
     "no deviation": ({"std": [0, 1, 1]}, r"std=\[0, 1, 1\]: give finite numbers, above 0"),
+    "a mean of bytes": (
+        {"mean": [123, 116, 103]},
+        r"mean=\[123.0, 116.0, 103.0\]: pixels are in \[0, 1\] here; divide",
+    ),
+    "a deviation of bytes": ({"std": [58.4, 57.1, 57.4]}, r"std=\[58.4, 57.1, 57.4\]: pixels are in \[0, 1\]"),
     "one for three": ({"mean": [0.5]}, "mean has 1 numbers for 3 channels"),
     "four": ({"std": np.ones(4)}, "std has 4 numbers for 3 channels"),
     "words": ({"mean": ["a", "b", "c"]}, "mean must be a list of numbers"),

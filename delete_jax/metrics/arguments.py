@@ -6,7 +6,7 @@ probabilities, a column for a vector) is refused in one line.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -234,11 +234,18 @@ def several(value: Any, name: str) -> list[Any]:
     """The entries of a list of arrays, or of an array with one more axis.
 
     Raises:
-      ValueError: it is no list.
+      ValueError: it is no list, or an empty one.
     """
     if is_masked(value) or not isinstance(value, Iterable):
         raise ValueError(f"{name} must be a list of arrays, got {shown(value)}")
-    return list(value)
+    if not (found := list(value)):
+        raise ValueError(f"{name} is empty: give at least one array")
+    return found
+
+
+def predicted(predict: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """What a classifier of scikit-learn predicts for features `[m, d]`: int `[m]`, also where there are none."""
+    return predict(rows.astype(np.float64)) if len(rows) else np.zeros(0, np.int64)
 
 
 def mean(values: np.ndarray) -> float:

@@ -40,7 +40,7 @@ def linear_probe(
     counted = arguments.classes(classes, name="classes")
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     probe.fit(train_features.astype(np.float64), train_labels)
-    return _accuracy(probe.predict(test_features.astype(np.float64)), test_labels, counted)
+    return _accuracy(arguments.predicted(probe.predict, test_features), test_labels, counted)
 
 
 def nearest_class_mean(
@@ -58,7 +58,7 @@ def nearest_class_mean(
     counted = arguments.classes(classes, name="classes")
     known = np.unique(train_labels)
     means = np.stack([train_features[train_labels == class_].mean(0, dtype=np.float64) for class_ in known])
-    nearest = pairwise_distances_argmin(test_features.astype(np.float64), means)
+    nearest = arguments.predicted(lambda rows: pairwise_distances_argmin(rows, means), test_features)
     return _accuracy(known[nearest], test_labels, counted)
 
 
@@ -88,6 +88,8 @@ def prototype_attack(
     """
     kernel, bias = arguments.layer(kernel, bias)
     prototype_features = arguments.features(prototype_features, "prototype_features")
+    if not len(prototype_features):
+        raise ValueError("prototype_features is empty: give features of at least one sample of the class")
     test_features, test_labels = arguments.samples(test_features, test_labels, "test_features", "test_labels")
     arguments.same_columns(kernel=kernel.T, prototype_features=prototype_features, test_features=test_features)
     class_ = integer("class_", class_, 0, len(bias) - 1)

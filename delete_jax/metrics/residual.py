@@ -61,10 +61,15 @@ def draw_few(labels: np.ndarray, per_class: int | None, *, draws: int = 5, seed:
       draws: number of draws.
       seed: of the draws.
 
+    Raises:
+      ValueError: there are no labels, or one of the numbers is out of its range.
+
     Returns:
       The indices of the samples, int `[samples]`, for each draw.
     """
     labels, found = arguments.labels(labels), []
+    if not len(labels):
+        raise ValueError("labels is empty: give those of the training samples")
     draws, seed = integer("draws", draws, 1), integer("seed", seed, 0)
     per_class = None if per_class is None else integer("per_class", per_class, 1)
     for draw in range(1 if per_class is None else draws):
@@ -103,9 +108,11 @@ def few_label_probe(
     hit, found = np.isin(test_labels, arguments.classes(forget)), []
     for draw in arguments.several(draws, "draws"):
         some = arguments.labels(draw, "draws: a draw", len(train_labels))
+        if len(np.unique(train_labels[some])) < 2:
+            raise ValueError("draws: a draw has samples of fewer than two classes: draw some of each, as draw_few does")
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         probe.fit(train_features[some].astype(np.float64), train_labels[some])
-        right = probe.predict(test_features.astype(np.float64)) == test_labels
+        right = arguments.predicted(probe.predict, test_features) == test_labels
         found.append([right[part].mean() if part.any() else float("nan") for part in (hit, ~hit)])
     erased, others = np.mean(found, axis=0)
     return float(erased), float(others)
@@ -182,7 +189,7 @@ def head_trace(kernel: np.ndarray, bias: np.ndarray, forget: Classes) -> tuple[f
 
     Returns:
       The mean rank of the erased classes' row norms, and of their biases, among all classes, from 0 (smallest) to 1 (largest). If
-      nothing shows, the mean over classes is near 0.5.
+      nothing shows, the mean over classes is near 0.5. NaN without erased classes.
     """
     kernel, bias = arguments.layer(kernel, bias)
     erased = arguments.classes(forget, len(bias))
@@ -190,7 +197,7 @@ def head_trace(kernel: np.ndarray, bias: np.ndarray, forget: Classes) -> tuple[f
 
     def rank(values: np.ndarray) -> float:
         below = (values[None, :] < values[:, None]).sum(-1) + ((values[None, :] == values[:, None]).sum(-1) - 1) / 2
-        return float((below / max(len(values) - 1, 1))[erased].mean())
+        return arguments.mean((below / max(len(values) - 1, 1))[erased])
 
     return rank(norms), rank(bias.astype(np.float64))
 

@@ -41,10 +41,18 @@ def pair_scores(features: np.ndarray, identities: np.ndarray, others: np.ndarray
 
 
 def roc(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
-    """False and true acceptance rates `[t]` at all thresholds, rising from (0, 0) to (1, 1)."""
+    """False and true acceptance rates `[t]` at all thresholds, rising from (0, 0) to (1, 1).
+
+    Raises:
+      ValueError: there is no genuine pair, or no impostor pair.
+    """
     from sklearn.metrics import roc_curve
 
     scores = _checked(scores)
+    if _is_empty(scores):
+        raise ValueError(
+            f"scores has {len(scores.genuine)} genuine and {len(scores.impostor)} impostor pairs: give some of both kinds"
+        )
     values = np.concatenate([scores.genuine, scores.impostor])
     false, true, _ = roc_curve(np.arange(len(values)) < len(scores.genuine), values, drop_intermediate=False)
     return false, true

@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 
 from delete_jax.given import choice
 from delete_jax.given import dtype as as_dtype
+from delete_jax.given import seed as as_seed
 from delete_jax.model import Model, Variables
 from delete_jax.models import all_cnn, deeplab, resnet, swin, vgg, vit
 from delete_jax.models.adapters import from_linen, from_nnx
@@ -20,7 +21,7 @@ from delete_jax.models.exported import save_exported
 from delete_jax.models.inside import features, grad_cam, layer_output
 from delete_jax.models.keras_models import from_keras
 from delete_jax.models.layers import BatchNorm, Mark
-from delete_jax.models.network import ANSWERS, Network, shapes, with_classifier
+from delete_jax.models.network import ANSWERS, Network, checked_shape, shapes, with_classifier
 from delete_jax.models.resnet import Block, Bottleneck, ResNet
 from delete_jax.models.swin import Swin
 from delete_jax.models.torch_modules import from_torch, to_state_dict
@@ -80,11 +81,15 @@ def check_name(name: str) -> None:
 
 
 def init(module: nn.Module, image_shape: Sequence[int], seed: int) -> Variables:
-    """Initialises variables for images `[h, w, c]`. It compiles by itself; inside `jax.jit` or `jax.eval_shape`, use `module.init`."""
-    x = jnp.zeros((1, *image_shape), jnp.float32)
+    """Initialises variables for images `[h, w, c]`. It compiles by itself; inside `jax.jit` or `jax.eval_shape`, use `module.init`.
+
+    Raises:
+      ValueError: the seed is no integer of 32 bits, or the shape has something else than positive integers.
+    """
+    x, key = jnp.zeros((1, *checked_shape(image_shape)), jnp.float32), jax.random.key(as_seed(seed))
     # It runs once: XLA on CPU would optimise it for seconds.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(lambda key: module.init(key, x, train=False), compiler_options=options)(jax.random.key(seed))
+    return jax.jit(lambda key: module.init(key, x, train=False), compiler_options=options)(key)
 
 
 __all__ = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ import numpy as np
 from jax import export
 
 from delete_jax.given import integer, shown
+from delete_jax.given import path as as_path
 from delete_jax.model import Model, Variables, first_line
 from delete_jax.network_check import as_is, check_evaluation, check_logits
 from delete_jax.parallel import outside_meshes
@@ -77,7 +77,7 @@ def save_exported(
       >>> jax.export.deserialize(bytearray(file.read_bytes())).call(np.zeros((5, 8, 8, 3), np.float32)).shape
       (5, 10)
     """
-    path = pathlib.Path(path)
+    path = as_path("path", path)
     if path.suffix != SUFFIX:
         raise ValueError(f"{path}: a function that was exported by JAX is written as {SUFFIX}")
     shape = _checked(image_shape)

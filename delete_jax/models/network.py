@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from delete_jax.given import integer, shown
 from delete_jax.model import Variables, first_line
 
 ANSWERS = ("image", "pixel")
@@ -57,16 +58,25 @@ def with_classifier(variables: Variables, other: Variables, path: tuple[str, ...
     return {**variables, "params": put(variables["params"], other["params"], path)}
 
 
+def checked_shape(image_shape: Any) -> tuple[int, ...]:
+    """The shape of one image, as Python's integers; ValueError for anything else."""
+    try:
+        if shape := tuple(integer("a side", side, 1) for side in image_shape):
+            return shape
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"image_shape={shown(image_shape)}: give positive integers, such as (32, 32, 3)")
+
+
 def shapes(module: nn.Module, image_shape: Sequence[int]) -> Variables:
     """Returns the shapes and dtypes of a network's variables for images `[h, w, c]`, without computing the variables.
 
     Raises:
-      ValueError: the network cannot take images of this shape.
+      ValueError: the shape is none, or the network cannot take images of this shape.
     """
-    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    shape = checked_shape(image_shape)
+    x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     try:
         return jax.eval_shape(lambda key, x: module.init(key, x, train=False), jax.random.key(0), x)
     except Exception as error:  # flax and jax raise their own kinds
-        raise ValueError(
-            f"the network cannot take images of shape {tuple(image_shape)}: {first_line(error)}"
-        ) from error
+        raise ValueError(f"the network cannot take images of shape {shape}: {first_line(error)}") from error

@@ -149,7 +149,12 @@ def checked(name: str, value: Any, num_classes: int, channels: int) -> Any:
     """
     if name == "class_names":
         return class_names(value, num_classes)
-    return integer(name, value, 1) if name == "image_size" else per_channel(name, value, channels)
+    if name == "image_size":
+        return integer(name, value, 1)
+    numbers = per_channel(name, value, channels)
+    if max(numbers) > 1:
+        raise ValueError(f"{name}={shown(list(numbers))}: pixels are in [0, 1] here; divide mean and std by 255")
+    return numbers
 
 
 def as_metadata(told: Mapping[str, Any], num_classes: int, channels: int) -> dict[str, str]:

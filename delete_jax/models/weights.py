@@ -87,6 +87,7 @@ def load_torch(
     name = "the state dict" if isinstance(source, Mapping) else os.fspath(source)
     if num_classes is not None:
         num_classes = given.integer("num_classes", num_classes, 1)
+    seed = given.seed(seed)
     try:
         found, texts = _read(source)
         tensors = arrays(found.tensors)
@@ -161,7 +162,7 @@ def save_torch(
       FileExistsError: there is a file, and `replace` is False.
       OSError: the file cannot be written.
     """
-    path = pathlib.Path(path)
+    path = given.path("path", path)
     if path.suffix not in WRITTEN:
         raise ValueError(f"{path}: weights are written as {' or '.join(WRITTEN)}")
     module = _module(network, like.num_classes if like else 1000)
