@@ -1,7 +1,9 @@
 """Networks and a task that a config file brings, through the real command, without touching the package."""
 
+import html
 import json
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -135,6 +137,30 @@ def test_a_measure_of_its_own(tmp_path, monkeypatch, capsys):
     argv = ["delete-jax", f"--config={HERE / 'own_measure.py'}", f"--workdir={tmp_path / 'run'}"]
     assert command.main([*argv, "--config.task.measures=sureness,mia"]) == 0
     assert "already done" in capsys.readouterr().out
+
+
+def test_a_measure_of_its_own_in_a_comparison(tmp_path, monkeypatch, capsys):
+    """It is a column; without the config file, one line asks for that."""
+    tiny.small_runs(monkeypatch)
+    records = [
+        run("own_measure.py", tmp_path / method, f"--config.unlearn.method={method}", "--config.task.measures=sureness")
+        for method in ("delete", "bias_shift")
+    ]
+    argv = ["delete-jax", "compare", *(str(tmp_path / method) for method in ("delete", "bias_shift"))]
+    page, file = tmp_path / "page.html", f"--config={HERE / 'own_measure.py'}"
+    assert command.main([*argv, f"--out={page}", file]) == 0, capsys.readouterr().err
+    text = html.unescape(page.read_text()).replace("\xa0", " ")
+    assert ">sureness" in text
+    for record in records:
+        for name in ("original", "unlearned"):
+            assert metrics.show(record["networks"][name]["metrics"]["sureness"], "percent") in text
+    del MEASURES["sureness"]
+    capsys.readouterr()
+    assert command.main([*argv, f"--out={tmp_path / 'other.html'}"]) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(
+        r"delete-jax: error: [^\n]*its measure 'sureness' is none of[^\n]*--config=FILE[^\n]*\n", error
+    ), error
 
 
 def test_the_measure_of_the_page(tmp_path, monkeypatch):

@@ -12,12 +12,14 @@ from etils import epath
 from delete_jax.checkpoint import CheckpointError
 from delete_jax.config import Config, from_plain, plain, validate
 from delete_jax.identity import digest, short
+from delete_jax.metrics import MEASURES
 from delete_jax.models import NETWORKS
 from delete_jax.reports.form import STRING, check_form
 from delete_jax.reports.record import check
 from delete_jax.reports.record import plain as as_json
 from delete_jax.run.networks import Loaded, load_stage, load_teacher
 from delete_jax.run.paths import expanded
+from delete_jax.settings import measures
 from delete_jax.tasks.base import ORIGINAL, UNLEARNED
 
 SEED, STEPS, RATE = "seed", "num_steps", "lr"
@@ -84,16 +86,24 @@ def read_finished(where: str) -> Finished:
         record = as_json(found["report.json"])
         check(record)
         check_form(record, FORM, "record")
-        if config.model.name in NETWORKS:
+        own = _from_outside(config)
+        if not own:
             validate(config)
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise ValueError(f"{where} cannot be read: {reason}; name another run") from None
-    if config.model.name not in NETWORKS:
+    if own:
         raise ValueError(
-            f"{where}: its network {config.model.name!r} is none of this package: give the config file that brings it, --config=FILE"
+            f"{where}: its {own} is none of this package: give the config file that brings it, --config=FILE"
         )
     return Finished(str(path), record, config)
+
+
+def _from_outside(config: Config) -> str:
+    """The network or a measure of a run that no table here has; "" where all are known."""
+    if config.model.name not in NETWORKS:
+        return f"network {config.model.name!r}"
+    return next((f"measure {name!r}" for name in measures(config.task) if name not in MEASURES), "")
 
 
 def check_comparable(runs: Sequence[Finished]) -> None:
