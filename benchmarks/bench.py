@@ -32,7 +32,7 @@ from delete_jax.options import AUTO
 from delete_jax.predict import make_predictor
 from delete_jax.request import check_forget
 from delete_jax.run import stages
-from delete_jax.run.arguments import load
+from delete_jax.run.arguments import load_config
 from delete_jax.run.folder import Folder
 from delete_jax.run.training import train, unlearning_options
 from delete_jax.sweeping import sweep_jobs
@@ -173,7 +173,7 @@ class Bench:
         Raises:
           ValueError: the config is wrong or is another task's, or its data are missing.
         """
-        self.config, self.out, self.kind, self.names = load(options.config), options.out, kind, names
+        self.config, self.out, self.kind, self.names = load_config(options.config), options.out, kind, names
         validate(self.config)
         self.task = tasks.of_settings(self.config.task)
         if self.task.name not in fitting:

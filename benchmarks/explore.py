@@ -20,7 +20,7 @@ from bench import ANOTHER, Case, Rate, Request, Study, Way
 import delete_jax as dj
 from delete_jax import metrics
 from delete_jax.metrics.principal import choose_samples, principal_axes
-from delete_jax.reports.compare_page import METHOD, REFERENCE, Comparison, Network, check_free, write_comparison
+from delete_jax.reports.compare_page import METHOD, REFERENCE, Compared, Comparison, check_free, write_comparison
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 
 VIEW = "view"
@@ -76,11 +76,11 @@ def _page(out: Path, forget: Request) -> Path:
     return out / f"comparison-{bench.key(forget)}.html"
 
 
-def _network(row: dict[str, Any], stored: dict[str, Any]) -> Network:
+def _network(row: dict[str, Any], stored: dict[str, Any]) -> Compared:
     """A row of a page: its figures over seeds, and what was stored of the first seed's network."""
     name = row["method"]
     role = name if name == ORIGINAL else REFERENCE if name in (RETRAINED, ANOTHER) else METHOD
-    network = Network(
+    network = Compared(
         title=f"{name} (failed)" if "failed" in row else name,
         role=role,
         values={measure: row[measure] for measure in metrics.MEASURES if measure in row},

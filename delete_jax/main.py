@@ -122,12 +122,12 @@ def _print(word: str, others: list[str]) -> None:
         _check_read(flag, others, [])
         print(f"delete-jax {delete_jax.__version__}")
     elif flag == "--list":
-        from delete_jax.run.arguments import load
+        from delete_jax.run.arguments import load_config
         from delete_jax.run.listing import listing
 
         _check_read(flag, others, [word for word in others if word.startswith("--config=")])
         for other in others:
-            load(other.removeprefix("--config="))  # which puts its networks and tasks into the tables
+            load_config(other.removeprefix("--config="))  # which puts its networks and tasks into the tables
         print(listing(value if equals else None))
     else:
         from delete_jax.config import validate

@@ -15,7 +15,7 @@ import logging
 import sys
 from pathlib import Path
 
-from delete_jax.supervised import supervised
+from delete_jax.watchdog import watched
 
 
 def parse() -> argparse.Namespace:
@@ -84,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(supervised(main, parse().out / "logs"))
+    sys.exit(watched(main, parse().out / "logs"))

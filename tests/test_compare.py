@@ -17,15 +17,14 @@ from delete_jax import main as command
 from delete_jax import metrics, models
 from delete_jax.config import Config, from_plain, plain
 from delete_jax.metrics.principal import choose_samples, principal_axes
-from delete_jax.models import Network as NetworkRow
-from delete_jax.models import ResNet
+from delete_jax.models import Network, ResNet
 from delete_jax.reports import export
 from delete_jax.reports.compare_page import (
     METHOD,
     ORIGINAL,
     REFERENCE,
+    Compared,
     Comparison,
-    Network,
     render_comparison,
     write_comparison,
 )
@@ -52,7 +51,7 @@ def sample_comparison(names=NAMES, forgotten=(1,), methods=("delete", "ascent"),
         if gap is not None:
             values |= {"residual_auc_gap": gap, "probe_10_gap": gap}
         points = rng.normal(size=(len(labels), 2)) + 4 * np.stack([predictions % 2, predictions // 2], 1)
-        found = Network(
+        found = Compared(
             title, role, values, metrics.confusion_matrix(labels, predictions, k), facts=[f"made as {title}"]
         )
         if role != REFERENCE:
@@ -302,7 +301,7 @@ def place(tmp_path_factory) -> pathlib.Path:
     (folder / "tiny.py").write_text(CONFIG.format(images=folder / "images"))
     small = functools.partial(ResNet, stages=(1,), features=(4,))
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
-        patch.setitem(models.NETWORKS, "resnet_tiny", NetworkRow(small, "fc", layers=("layer1",)))
+        patch.setitem(models.NETWORKS, "resnet_tiny", Network(small, "fc", layers=("layer1",)))
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.setattr(export, "svg", lambda panel, name: export.Drawing("0 0 1 1", ""))  # of the runs' reports
         patch.setattr(export, "png", lambda parts: b"")

@@ -164,20 +164,20 @@ def test_an_unknown_field_is_an_error():
 @pytest.mark.parametrize("variant", ["", ":quick"])
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_configs(path, variant):
-    config = arguments.load(f"{path}{variant}")
+    config = arguments.load_config(f"{path}{variant}")
     validate(config)
     assert f"--config=configs/{path.name}" in path.read_text()  # each says how it is run
-    again = arguments.load(f"{path}{variant}")
+    again = arguments.load_config(f"{path}{variant}")
     assert again == config
     assert again is not config
     if variant:
-        assert config.train.epochs <= arguments.load(str(path)).train.epochs
+        assert config.train.epochs <= arguments.load_config(str(path)).train.epochs
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_configs_refuse_other_variants(path):
     with pytest.raises(ValueError, match=r":quik: .*quick"):
-        arguments.load(f"{path}:quik")
+        arguments.load_config(f"{path}:quik")
 
 
 def test_json_round_trip():

@@ -12,7 +12,7 @@ import delete_jax as dj
 from delete_jax.class_names import class_names, read_class_names
 from delete_jax.columns import Rows
 from delete_jax.given import array, class_numbers, integer, listed, path, scalar
-from delete_jax.supervised import supervised
+from delete_jax.watchdog import watched
 from tests import tiny
 
 
@@ -304,7 +304,7 @@ PATHS = {
     "report": lambda given: dj.report(evaluation(), given),
     "study": lambda given: study(store=given),
     "Checkpoints": lambda given: dj.Checkpoints(given),
-    "supervised": lambda given: supervised(lambda: 0, given),
+    "watched": lambda given: watched(lambda: 0, given),
     "data.load": lambda given: dj.data.load("digits", data_dir=given),
     "data.load, source": lambda given: dj.data.load("fashion_mnist", source=given),
     "data.load, name": lambda given: dj.data.load(given),
@@ -378,7 +378,7 @@ def test_what_is_given_to_a_study():
         with pytest.raises(ValueError, match=words):
             study(**given)
     with pytest.raises(ValueError, match="give a function"):
-        supervised(5, "logs")
+        watched(5, "logs")
 
 
 @pytest.mark.parametrize("name", WEIGHTS)

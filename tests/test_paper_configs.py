@@ -74,7 +74,7 @@ def mock_data(root: pathlib.Path, dataset: str) -> dict[str, str]:
 
 
 def of_config(root: pathlib.Path, name: str, **model: Any) -> Step:
-    config = arguments.load(name)
+    config = arguments.load_config(name)
     for field, value in mock_data(root, config.data.name.split(":")[0]).items():
         setattr(config.data, field, value)
     for field, value in model.items():
@@ -149,7 +149,7 @@ def test_the_full_step_is_lowered_for_gpu_and_tpu(root, name):
 
 
 def test_the_published_sets_of_cifar100():
-    sets = {name: arguments.load(name).unlearn.forget for name in CIFAR100}
+    sets = {name: arguments.load_config(name).unlearn.forget for name in CIFAR100}
     assert sorted(sets["cifar100:2"]) == [25, 58]
     assert sorted(sets["cifar100:5"]) == [23, 25, 38, 58, 96]
     assert sorted(sets["cifar100:10"]) == [23, 25, 38, 49, 51, 54, 58, 66, 96, 98]
@@ -161,7 +161,7 @@ def test_the_published_sets_of_cifar100():
 @pytest.mark.parametrize("name", [*OTHERS, *CIFAR100])
 def test_variants(name):
     file, variant = name.split(":")
-    config, quick = arguments.load(name), arguments.load(f"{name}:quick")
+    config, quick = arguments.load_config(name), arguments.load_config(f"{name}:quick")
     validate(config)
     validate(quick)
     assert (quick.model, quick.data, quick.unlearn.forget) == (config.model, config.data, config.unlearn.forget)
@@ -169,7 +169,7 @@ def test_variants(name):
     assert not quick.retrain
     for wrong in (f"{file}:{variant}x", f"{file}::quick", f"{file}:{variant}:", f"{file}:quick:quick"):
         with pytest.raises(ValueError, match=f"configs/{file}.py:.*the variants are .*{variant}") as caught:
-            arguments.load(wrong)
+            arguments.load_config(wrong)
         assert "\n" not in str(caught.value)
 
 

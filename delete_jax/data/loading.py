@@ -26,7 +26,7 @@ Found = tuple[Split, Split, tuple[str, ...]]
 """Training samples, test samples, class names."""
 
 
-class Options(NamedTuple):
+class Where(NamedTuple):
     """Where a dataset lies, and how large its images shall be (see `load`); None where nothing was said."""
 
     data_dir: str | os.PathLike | None = None
@@ -37,55 +37,55 @@ class Options(NamedTuple):
 class Kind(NamedTuple):
     """A kind of dataset.
 
-    read: `(name, options) -> Found`; the name without the prefix.
-    takes: which options it reads.
+    read: `(name, where) -> Found`; the name without the prefix.
+    takes: which parts of `Where` it reads.
     prefix: whether the row's key is followed by a path, as in "folder:PATH".
-    where: `(name, options) ->` the folder that it lies in.
+    folder: `(name, where) ->` the folder that it lies in.
     answers: what has a class: an "image" or a "pixel"; "" where only reading it tells.
     """
 
-    read: Callable[[str, Options], Found]
+    read: Callable[[str, Where], Found]
     takes: tuple[str, ...]
     prefix: bool = False
-    where: Callable[[str, Options], Path] = lambda name, options: local_path(name, "folder")
+    folder: Callable[[str, Where], Path] = lambda name, where: local_path(name, "folder")
     answers: str = ""
 
 
 SIZE = 256  # pixels, where images are resized and nobody said to what
 
 
-def _prepared_dir(name: str, options: Options) -> Path:
-    return tfds_dirs.prepared_dir(name, options.data_dir, options.source)
+def _prepared_dir(name: str, where: Where) -> Path:
+    return tfds_dirs.prepared_dir(name, where.data_dir, where.source)
 
 
-def _prepared(name: str, options: Options) -> Found:
-    return tfds_dirs.read_prepared(_prepared_dir(name, options))
+def _prepared(name: str, where: Where) -> Found:
+    return tfds_dirs.read_prepared(_prepared_dir(name, where))
 
 
-def _garments_dir(name: str, options: Options) -> Path:
-    return _prepared_dir("fashion_mnist", options)
+def _garments_dir(name: str, where: Where) -> Path:
+    return _prepared_dir("fashion_mnist", where)
 
 
-def _scenes(name: str, options: Options) -> Found:
-    train, test, _ = tfds_dirs.read_prepared(_garments_dir(name, options))
+def _scenes(name: str, where: Where) -> Found:
+    train, test, _ = tfds_dirs.read_prepared(_garments_dir(name, where))
     train = scenes.compose(train, scenes.NUM_TRAIN, seed=0)
     return train, scenes.compose(test, scenes.NUM_TEST, seed=1), scenes.CLASS_NAMES
 
 
-def _pets(name: str, options: Options) -> Found:
-    return read_pets(_prepared_dir(name, options), options.size or SIZE)
+def _pets(name: str, where: Where) -> Found:
+    return read_pets(_prepared_dir(name, where), where.size or SIZE)
 
 
 KINDS: dict[str, Kind] = {
-    "digits": Kind(_prepared, ("data_dir",), where=_prepared_dir, answers="image"),
-    "fashion_mnist": Kind(_prepared, ("data_dir", "source"), where=_prepared_dir, answers="image"),
-    "cifar10": Kind(_prepared, ("data_dir",), where=_prepared_dir, answers="image"),
-    "cifar100": Kind(_prepared, ("data_dir",), where=_prepared_dir, answers="image"),
-    "scenes": Kind(_scenes, ("data_dir", "source"), where=_garments_dir, answers="pixel"),
-    "oxford_iiit_pet": Kind(_pets, ("data_dir", "size"), where=_prepared_dir, answers="pixel"),
-    "folder:": Kind(lambda name, options: read_folder(name, options.size), ("size",), prefix=True, answers="image"),
-    "tiny_imagenet:": Kind(lambda name, options: read_tiny_imagenet(name), (), prefix=True, answers="image"),
-    "voc:": Kind(lambda name, options: read_voc(name, options.size or SIZE), ("size",), prefix=True, answers="pixel"),
+    "digits": Kind(_prepared, ("data_dir",), folder=_prepared_dir, answers="image"),
+    "fashion_mnist": Kind(_prepared, ("data_dir", "source"), folder=_prepared_dir, answers="image"),
+    "cifar10": Kind(_prepared, ("data_dir",), folder=_prepared_dir, answers="image"),
+    "cifar100": Kind(_prepared, ("data_dir",), folder=_prepared_dir, answers="image"),
+    "scenes": Kind(_scenes, ("data_dir", "source"), folder=_garments_dir, answers="pixel"),
+    "oxford_iiit_pet": Kind(_pets, ("data_dir", "size"), folder=_prepared_dir, answers="pixel"),
+    "folder:": Kind(lambda name, where: read_folder(name, where.size), ("size",), prefix=True, answers="image"),
+    "tiny_imagenet:": Kind(lambda name, where: read_tiny_imagenet(name), (), prefix=True, answers="image"),
+    "voc:": Kind(lambda name, where: read_voc(name, where.size or SIZE), ("size",), prefix=True, answers="pixel"),
 }
 
 
@@ -183,9 +183,9 @@ def load(
     """
     check_numbers(validation, seed, size)
     kind, rest = find(name)
-    options = Options(data_dir, source, size)
-    check_options(name, kind.takes, **options._asdict())
-    train, test, class_names = kind.read(rest, options)
+    where = Where(data_dir, source, size)
+    check_options(name, kind.takes, **where._asdict())
+    train, test, class_names = kind.read(rest, where)
     train, held_out = hold_out(train, validation, seed)
     mean, std = pixel_statistics(train.images)
     return check_splits(Dataset(name, train, held_out, test, class_names, mean, std), validation)

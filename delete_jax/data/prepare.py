@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from delete_jax.data.loading import Options, find, load, names
+from delete_jax.data.loading import Where, find, load, names
 from delete_jax.data.paths import show
 
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         dataset = load(options.name, data_dir=options.data_dir, source=options.source, validation=0)
         kind, name = find(options.name)
-        where = kind.where(name, Options(options.data_dir, options.source))
+        where = kind.folder(name, Where(options.data_dir, options.source))
     except KeyboardInterrupt:
         print("interrupted; the same command begins again", file=sys.stderr)
         return 130

@@ -30,7 +30,7 @@ from delete_jax.methods.base import (
     scaled,
 )
 from delete_jax.methods.delete import delete
-from delete_jax.methods.hyperparameters import POSITIVE, Kind, factory, one_of, some_of
+from delete_jax.methods.hyperparameters import POSITIVE, Allowed, factory, one_of, some_of
 
 if TYPE_CHECKING:
     import chex
@@ -49,7 +49,7 @@ def _base(value: Any) -> Method:
     return method
 
 
-BASE = Kind("a trained method that reads forget data alone, or None", _base)
+BASE = Allowed("a trained method that reads forget data alone, or None", _base)
 
 
 @factory(

@@ -14,7 +14,7 @@ from delete_jax.methods.base import Frozen, Method
 P = ParamSpec("P")
 
 
-class Kind(NamedTuple):
+class Allowed(NamedTuple):
     """The values that a hyper-parameter may have: the same object checks them and describes them.
 
     words: the allowed values, to complete "must be ...".
@@ -26,7 +26,7 @@ class Kind(NamedTuple):
     take: Callable[[Any], Any]
 
 
-def number(words: str, allowed: Callable[[float], bool] = lambda value: True) -> Kind:
+def number(words: str, allowed: Callable[[float], bool] = lambda value: True) -> Allowed:
     """Finite numbers for which `allowed` holds; `words` describe them. A bool is no number here."""
 
     def take(value: Any) -> float:
@@ -37,10 +37,10 @@ def number(words: str, allowed: Callable[[float], bool] = lambda value: True) ->
             raise ValueError
         return value
 
-    return Kind(words, take)
+    return Allowed(words, take)
 
 
-def some_of(*names: str) -> Kind:
+def some_of(*names: str) -> Allowed:
     """A tuple or list with at least one of these names; the order does not count."""
 
     def take(value: Any) -> tuple[str, ...]:
@@ -50,10 +50,10 @@ def some_of(*names: str) -> Kind:
             raise ValueError
         return tuple(name for name in names if name in value)
 
-    return Kind(f"some of {', '.join(names)}", take)
+    return Allowed(f"some of {', '.join(names)}", take)
 
 
-def one_of(*names: str) -> Kind:
+def one_of(*names: str) -> Allowed:
     """One of these names."""
 
     def take(value: Any) -> str:
@@ -63,7 +63,7 @@ def one_of(*names: str) -> Kind:
             raise ValueError
         return value
 
-    return Kind(f"one of {', '.join(names)}", take)
+    return Allowed(f"one of {', '.join(names)}", take)
 
 
 def _flag(value: Any) -> bool:
@@ -86,11 +86,11 @@ NOT_NEGATIVE = number("a number of at least 0", lambda value: value >= 0)
 SHARE = number("a number above 0 and at most 1", lambda value: 0 < value <= 1)
 INNER_SHARE = number("a number above 0 and below 1", lambda value: 0 < value < 1)
 PROPER_SHARE = number("a number of at least 0 and below 1", lambda value: 0 <= value < 1)
-FLAG = Kind("True or False", _flag)
-CLASS = Kind("a class number", _class_number)
+FLAG = Allowed("True or False", _flag)
+CLASS = Allowed("a class number", _class_number)
 
 
-def factory(**kinds: Kind) -> Callable[[Callable[P, Method]], Callable[P, Method]]:
+def factory(**kinds: Allowed) -> Callable[[Callable[P, Method]], Callable[P, Method]]:
     """Makes a function of hyper-parameters a factory of methods; give the kind of each of its parameters.
 
     The factory checks its arguments, fills in `Method.ranges` and `Method.hyperparameters`, and returns the same `Method` for equal settings, however
@@ -126,7 +126,7 @@ def factory(**kinds: Kind) -> Callable[[Callable[P, Method]], Callable[P, Method
     return decorate
 
 
-def _taken(method: str, name: str, kind: Kind, value: Any) -> Any:
+def _taken(method: str, name: str, kind: Allowed, value: Any) -> Any:
     try:
         return kind.take(scalar(value))
     except (TypeError, ValueError, OverflowError):  # a traced value raises a TypeError, 10**400 an OverflowError

@@ -30,7 +30,7 @@ from delete_jax.methods.base import (
 )
 from delete_jax.methods.classifier import Place, find_bias, names_of
 from delete_jax.methods.features import Head, beside_logits, find_head
-from delete_jax.methods.hyperparameters import NOT_NEGATIVE, POSITIVE, Kind, factory, some_of
+from delete_jax.methods.hyperparameters import NOT_NEGATIVE, POSITIVE, Allowed, factory, some_of
 from delete_jax.methods.transfer import KINDS, transfer_images
 from delete_jax.model import Model, Variables
 
@@ -54,7 +54,7 @@ def _names(value: Any) -> tuple[str, ...] | None:
 
 
 @factory(
-    fresh=Kind("beginnings of the names of layers, or None", _names),
+    fresh=Allowed("beginnings of the names of layers, or None", _names),
     images=POSITIVE,
     features=NOT_NEGATIVE,
     transformations=some_of(*KINDS),

@@ -51,7 +51,7 @@ DENSE = 12
 """A matrix of more classes is drawn smaller."""
 
 
-class Network(NamedTuple):
+class Compared(NamedTuple):
     """A row of the table: one network, or one for each seed.
 
     title: its name on the page. role: `ORIGINAL`, `REFERENCE` or `METHOD`.
@@ -84,7 +84,7 @@ class Comparison(NamedTuple):
     title: str
     class_names: Sequence[str]
     forgotten: Sequence[int]
-    networks: Sequence[Network]
+    networks: Sequence[Compared]
     labels: np.ndarray | None = None
 
 
@@ -238,10 +238,10 @@ def _shares(counts: np.ndarray) -> np.ndarray:
 class Matrix(NamedTuple):
     """shares: of each row of a network's matrix, float `[s, s]`; its last row and column are `OTHERS` where there are more
     classes than are shown; NaN in rows without samples. classes: of the rows and columns. agreement: of each row with the
-    retrained network, float `[s]`; None as in `Network`."""
+    retrained network, float `[s]`; None as in `Compared`."""
 
     number: int
-    network: Network
+    network: Compared
     classes: list[int]
     shares: np.ndarray
     agreement: np.ndarray | None
@@ -267,7 +267,7 @@ def _matrices(comparison: Comparison, shown: list[int]) -> list[Matrix]:
     return found
 
 
-def _maps(comparison: Comparison) -> list[tuple[int, Network, np.ndarray]]:
+def _maps(comparison: Comparison) -> list[tuple[int, Compared, np.ndarray]]:
     """The points of each network, scaled to the square that they are drawn in."""
     found = []
     for number, network in _ordered(comparison):
@@ -279,7 +279,7 @@ def _maps(comparison: Comparison) -> list[tuple[int, Network, np.ndarray]]:
     return found
 
 
-def _ordered(comparison: Comparison) -> list[tuple[int, Network]]:
+def _ordered(comparison: Comparison) -> list[tuple[int, Compared]]:
     """The networks with their numbers, as they stand beside each other: original, methods, references."""
     roles = (ORIGINAL, METHOD, REFERENCE)
     return sorted(enumerate(comparison.networks), key=lambda pair: roles.index(pair[1].role))

@@ -85,7 +85,7 @@ def read(argv: list[str]) -> tuple[Config, str | None]:
         _check_flags(rest)
         if not values.config:
             raise ValueError(f"--config=FILE and --workdir=FOLDER are both needed: {USAGE}")
-        config = load(values.config)
+        config = load_config(values.config)
         _check_names(rest, config)
         # config_flags reads the fields' types, which are strings in a file with postponed annotations; it knows no unions.
         for part in (config.task, config.unlearn):
@@ -109,7 +109,7 @@ def read(argv: list[str]) -> tuple[Config, str | None]:
     return overrides.config, values.workdir
 
 
-def load(file: str) -> Config:
+def load_config(file: str) -> Config:
     """What `get_config()` of a config file returns; of "FILE:VARIANT", `get_config(VARIANT)`.
 
     Args:

@@ -20,10 +20,10 @@ import numpy as np
 from delete_jax import metrics, tasks
 from delete_jax.metrics.principal import choose_samples, principal_axes
 from delete_jax.predict import make_predictor
-from delete_jax.reports.compare_page import METHOD, REFERENCE, Comparison, Network, check_free, write_comparison
+from delete_jax.reports.compare_page import METHOD, REFERENCE, Compared, Comparison, check_free, write_comparison
 from delete_jax.reports.words import quoted, setting
 from delete_jax.result import Result
-from delete_jax.run.arguments import load as load_config
+from delete_jax.run.arguments import load_config
 from delete_jax.run.finished import Finished, check_comparable, read_finished
 from delete_jax.run.networks import Loaded
 from delete_jax.run.paths import local
@@ -99,7 +99,7 @@ def _titles(runs: Sequence[Finished]) -> list[str]:
     return titles
 
 
-def _reference(name: str, runs: Sequence[Finished], views: Views | None) -> Network:
+def _reference(name: str, runs: Sequence[Finished], views: Views | None) -> Compared:
     """The row of a network that several runs share: one for each seed."""
     by_seed: dict[int, Finished] = {}
     for run in runs:
@@ -112,12 +112,12 @@ def _reference(name: str, runs: Sequence[Finished], views: Views | None) -> Netw
     )
 
 
-def _network(title: str, role: str, name: str, runs: Sequence[Finished], views: Views | None) -> Network:
+def _network(title: str, role: str, name: str, runs: Sequence[Finished], views: Views | None) -> Compared:
     """A row of one network of these runs, which have different seeds."""
     values = {measure: [_value(run, name, measure) for run in runs] for measure in metrics.MEASURES}
     counts = runs[0].record["networks"][name]["metrics"].get("confusion")
     about = [f"{key} = {setting(value)}" for key, value in runs[0].settings.items() if key != "name"]
-    row = Network(
+    row = Compared(
         title=title,
         role=role,
         values={measure: found for measure, found in values.items() if any(value is not None for value in found)},
@@ -161,7 +161,7 @@ class Views:
         self._described: dict[str, Run] = {}
         self._looks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
-    def add(self, row: Network, run: Finished, name: str) -> Network:
+    def add(self, row: Compared, run: Finished, name: str) -> Compared:
         """The row with the predictions, the points and the agreement of a network of a run.
 
         A network that was made from the original is shown on the original's principal axes. A network that was trained

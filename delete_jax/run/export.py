@@ -30,8 +30,8 @@ from delete_jax import data, models
 from delete_jax.models import TorchInfo, torch_names
 from delete_jax.nearest import nearest
 from delete_jax.network_check import check_network
-from delete_jax.run.arguments import load as load_config
-from delete_jax.run.networks import TEACHER, Loaded, folder, load_stage, stages
+from delete_jax.run.arguments import load_config
+from delete_jax.run.networks import TEACHER, Loaded, load_stage, stage_names, storage_path
 from delete_jax.run.paths import local
 from delete_jax.run.subcommand import Parser
 from delete_jax.tasks.base import UNLEARNED
@@ -76,10 +76,10 @@ def main(argv: list[str]) -> None:
 
 
 def _load(run: str, stage: str) -> Loaded:
-    path = folder(run)
+    path = storage_path(run)
     if not path.is_dir():
         raise ValueError(f"{run}: no such folder; name the folder of a run")
-    there = stages(path)
+    there = stage_names(path)
     if not there:
         raise ValueError(f"{run}: no run there (it has no checkpoints); name the folder of a finished run")
     if stage not in there:

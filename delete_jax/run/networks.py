@@ -66,7 +66,7 @@ def load_teacher(where: str, name: str) -> Loaded:
 
 
 def _load(where: str, name: str) -> Loaded:
-    path = folder(where)
+    path = storage_path(where)
     if is_weights(path):
         return from_weights(name, where)
     if path.is_file():
@@ -79,7 +79,7 @@ def _load(where: str, name: str) -> Loaded:
             f"{path}: no such folder; name the folder of an earlier run, or a file of weights ({', '.join(SUFFIXES)})"
         )
     stage = path / "checkpoints" / TEACHER
-    if not stage.is_dir() and stages(path):
+    if not stage.is_dir() and stage_names(path):
         return _load_given(path, name)
     return load_stage(stage if stage.is_dir() else path, where)
 
@@ -111,7 +111,7 @@ def _load_given(run: epath.Path, name: str) -> Loaded:
     return loaded
 
 
-def folder(where: str) -> epath.Path:
+def storage_path(where: str) -> epath.Path:
     """A path on this machine or on storage that epath knows, "~" being the home folder.
 
     Raises:
@@ -126,7 +126,7 @@ def folder(where: str) -> epath.Path:
     return path
 
 
-def stages(run: epath.Path) -> list[str]:
+def stage_names(run: epath.Path) -> list[str]:
     """The stages that a run's folder has."""
     there = run / "checkpoints"
     return sorted(path.name for path in there.iterdir() if path.is_dir()) if there.is_dir() else []

@@ -25,7 +25,7 @@ from delete_jax.result import Result
 if TYPE_CHECKING:
     from delete_jax.settings import Settings, TaskSettings, TrainConfig
 
-Kind = TypeVar("Kind")
+SettingsT = TypeVar("SettingsT")
 ORIGINAL, RETRAINED, UNLEARNED = "original", "retrained", "unlearned"
 """Networks of every report. A plan may show others beside them."""
 
@@ -159,7 +159,7 @@ def choose(value: Any, field: str, choices: Iterable[str]) -> None:
     require(value in choices, field, value, f"one of {', '.join(choices)}{nearest(value, choices)}")
 
 
-def settings_of(config: Settings, kind: type[Kind]) -> Kind:
+def settings_of(config: Settings, kind: type[SettingsT]) -> SettingsT:
     """The task's settings, which are of that kind.
 
     Raises:

@@ -257,10 +257,10 @@ class Evidence:
         return [row["acc"] for row in fitted.evaluations], [row["step"] for row in fitted.evaluations]
 
 
-Kind = TypeVar("Kind", bound=Evidence)
+EvidenceT = TypeVar("EvidenceT", bound=Evidence)
 
 
-def side_by_side(run: Run | Subject, networks: dict[str, Result], kind: type[Kind]) -> dict[str, Kind]:
+def side_by_side(run: Run | Subject, networks: dict[str, Result], kind: type[EvidenceT]) -> dict[str, EvidenceT]:
     """The evidence, of some kind, on every network of a report, each beside the original and the retrained one."""
     found = {name: kind(run, result) for name, result in networks.items()}
     for evidence in found.values():

@@ -27,8 +27,8 @@ LOST = re.compile(
 """What the errors say that JAX raises where another process is gone or does not come."""
 
 
-def supervised(main: Callable[[], int | None], logs: str | os.PathLike) -> int:
-    """Calls `main` in a second process, and returns the exit code for this one: `sys.exit(supervised(main, FOLDER))`.
+def watched(main: Callable[[], int | None], logs: str | os.PathLike) -> int:
+    """Calls `main` in a second process, and returns the exit code for this one: `sys.exit(watched(main, FOLDER))`.
 
     The second process runs the same command. It ends when this one does, however that happens. What it writes to stderr goes to
     a file in `logs`, which is removed at the end unless JAX or a bug ended the process. In place of it, stderr gets one line if
