@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
 from delete_jax import metrics
+from delete_jax.cells import Cells
 from delete_jax.evaluation import evidence_of, flat, given_splits
-from delete_jax.given import MOST_SEED, choice, integer, listed, path, shown
-from delete_jax.identity import IdentityError, comparable, describe_method, differences, digest
+from delete_jax.given import MOST_SEED, choice, integer, listed, shown
+from delete_jax.identity import describe_method, digest
 from delete_jax.methods import CLASSES, Method, as_method, check_needs
 from delete_jax.methods.contract import called
 from delete_jax.metrics.measure import SHOWN, Measure
@@ -35,7 +34,6 @@ from delete_jax.tasks.base import ORIGINAL, RETRAINED
 from delete_jax.tasks.figures import ALWAYS
 from delete_jax.traced import functions
 from delete_jax.unlearning import unlearn
-from delete_jax.writing import writing
 
 if TYPE_CHECKING:
     import optax
@@ -220,7 +218,6 @@ def study(
     rates = _rates(lr, names)
     if on_cell is not None and not callable(on_cell):
         raise ValueError(f"on_cell must be a function, got {shown(on_cell)}")
-    store = None if store is None else path("store", store)
     numbers = (
         range(integer("seeds", seeds, 1, MOST_SEEDS)) if not isinstance(seeds, Iterable) else _list(seeds, "seeds")
     )
@@ -239,7 +236,7 @@ def study(
     choice("mask", mask, MASKS)
     for method in chosen:
         check_method(method, rates[method.name], requests, num_classes)
-    cells = _Cells(store, lambda: _identity(model, variables, splits, references, options, mask, asked))
+    cells = Cells(store, lambda: _identity(model, variables, splits, references, options, mask, asked))
     found: list[dict[str, Any]] = []
     known: list[dict[str, Any]] = []
     for request, reference in zip(requests, references, strict=True):
@@ -247,7 +244,8 @@ def study(
         evidence = evidence_of(model, networks, splits, num_classes, request, preprocess or as_is, class_names)
         for name in networks:
             make = lambda name=name: {"metrics": flat(evidence.measured(name, asked))}  # noqa: E731
-            known.append(cells.get({"method": name, "forget": list(request), "seed": 0}, make))
+            about = {"method": name, "forget": list(request), "seed": 0}
+            known.append(about | cells.get(about, make))
         for method in chosen:
             own = functions(model, variables, method, splits[0].images, options).get("method")
             for seed in numbers:
@@ -271,7 +269,7 @@ def study(
                         return {"metrics": {}, "failed": str(error)}
                     return {"metrics": flat(evidence.beside(result, asked)), "lr": result.lr, SECONDS: result.seconds}
 
-                found.append(cells.get(about, make, key))
+                found.append(about | cells.get(key, make))
                 if on_cell is not None:
                     on_cell(found[-1])
     shown_names = [*SHOWN_FIRST, *metrics.with_gaps(asked), SECONDS]
@@ -350,51 +348,3 @@ def _identity(
         "measures": [*ALWAYS, *asked],
         "functions": given,
     }
-
-
-class _Cells:
-    """Finished cells, by what they are of: in memory, and in a folder where there is one."""
-
-    def __init__(self, store: str | os.PathLike | None, identity: Callable[[], dict[str, Any]]):
-        self.path = None if store is None else Path(store).expanduser() / "cells.jsonl"
-        self.kept: dict[str, dict[str, Any]] = {}
-        if self.path is None:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        mine = json.loads(json.dumps(identity()))
-        if not self.path.exists():
-            with writing(self.path, replace=False) as file:
-                file.write((json.dumps(mine) + "\n").encode())
-        lines = list(self._lines())
-        if not lines or (found := comparable(lines[0], mine)) != mine:
-            what = ", ".join(differences(found, mine)[:3]) if lines else "nothing is in it"
-            raise IdentityError(f"{self.path.parent} holds another study ({what}): choose another folder, or delete it")
-        self.kept = {line["key"]: line["cell"] for line in lines[1:]}
-
-    def _lines(self) -> Iterator[Any]:
-        """The lines that are whole; what a killed process began to write is cut off."""
-        assert self.path is not None
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            with writing(self.path) as file:
-                file.write(whole)
-        for number, line in enumerate(whole.splitlines()):
-            try:
-                yield json.loads(line)
-            except ValueError:
-                raise IdentityError(
-                    f"{self.path}, line {number + 1} is damaged: delete the line, or choose another folder"
-                ) from None
-
-    def get(self, about: dict[str, Any], make: Callable[[], dict[str, Any]], key: Any = None) -> dict[str, Any]:
-        """The cell, made where it is not kept."""
-        text = json.dumps(key or about, sort_keys=True)
-        if text not in self.kept:
-            self.kept[text] = json.loads(json.dumps(about | make(), default=float))
-            if self.path is not None:
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"key": text, "cell": self.kept[text]}) + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-        return self.kept[text]

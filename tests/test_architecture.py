@@ -70,13 +70,15 @@ MAY_IMPORT = {
         "request", "result", "settings", "streams",
     },
     "tables": set(),
+    "cells": {"identity", "writing"},
     "evaluation": {
         "class_names", "data", "given", "identity", "metrics", "model", "network_check", "parallel", "reports", "request", "result",
         "tables", "tasks",
     },
+    "cells": {"given", "identity", "writing"},
     "studies": {
-        "evaluation", "given", "identity", "methods", "metrics", "model", "network_check", "options", "parallel", "predict",
-        "rate_search", "request", "result", "streams", "tables", "tasks", "traced", "unlearning", "writing",
+        "cells", "evaluation", "given", "identity", "methods", "metrics", "model", "network_check", "options", "parallel", "predict",
+        "rate_search", "request", "result", "streams", "tables", "tasks", "traced", "unlearning",
     },
     "config": {"data", "given", "methods", "models", "nearest", "options", "parallel", "settings", "step", "streams", "tasks"},
     "run": {
