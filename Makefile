@@ -71,7 +71,7 @@ docs: $(DOCS)/installed-docs
 	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build  # not -q: what is not shown does not count as a warning
 
 pictures: $(VENV)/installed
-	@$(BIN)/python benchmarks/pictures.py --out=runs/pictures
+	@$(BIN)/python benchmarks/studies/pictures.py --out=runs/pictures
 
 wheel: $(BIN)/python
 	@rm -rf build/wheel && mkdir -p build/wheel/empty

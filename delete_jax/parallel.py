@@ -223,7 +223,7 @@ def compiler_options() -> dict[str, str] | None:
     """What XLA should do otherwise than it does by itself on this backend, for `jax.jit`.
 
     On a CPU it hands convolutions to YNNPACK, which makes the steps of small networks a third slower than XLA's own
-    (jaxlib 0.10.2; `benchmarks/step_time.py`): here only matrix products and reductions go there. Reductions must: the
+    (jaxlib 0.10.2; `benchmarks/speed/step_time.py`): here only matrix products and reductions go there. Reductions must: the
     path that they take otherwise loses half of float32's digits (`tests/test_parity.py`).
     """
     if jax.default_backend() != "cpu":

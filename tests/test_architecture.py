@@ -70,7 +70,6 @@ MAY_IMPORT = {
         "request", "result", "settings", "streams",
     },
     "tables": set(),
-    "cells": {"identity", "writing"},
     "evaluation": {
         "class_names", "data", "given", "identity", "metrics", "model", "network_check", "parallel", "reports", "request", "result",
         "tables", "tasks",

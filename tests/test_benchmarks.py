@@ -17,15 +17,21 @@ import sys
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 
 import delete_jax as dj
 from delete_jax import data, models
+from delete_jax.cells import Cells
 from delete_jax.data import Split
 from delete_jax.data.dataset import Dataset, pixel_statistics
+from delete_jax.identity import digest
 from delete_jax.models import Network, ResNet
 from tests import tiny
+from tests.test_architecture import MOST_LINES, imports
 
-BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
+ROOT = pathlib.Path(__file__).parent.parent
+BENCHMARKS = ROOT / "benchmarks"
+SCRIPTS = sorted(BENCHMARKS.glob("*/*.py"))
 CONFIG = """
 from delete_jax.config import *
 def get_config(variant=""):
@@ -39,7 +45,8 @@ def get_config(variant=""):
 @pytest.fixture
 def scripts(monkeypatch):
     """Imports a script by its name."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    for folder in ("studies", "speed"):
+        monkeypatch.syspath_prepend(str(BENCHMARKS / folder))
     return importlib.import_module
 
 
@@ -64,7 +71,7 @@ def config(tmp_path, monkeypatch):
 
 
 def test_search_asks_every_other_and_the_best_ones_neighbours(scripts):
-    search = scripts("bench").search
+    search = scripts("study").search
     candidates = (1, 2, 3, 4, 5, 6, 7, 8, 9)
     asked = []
 
@@ -81,11 +88,11 @@ def test_search_asks_every_other_and_the_best_ones_neighbours(scripts):
 
 
 def test_a_table_shows_means(scripts):
-    bench, compare = scripts("bench"), scripts("compare")
-    assert bench.mean_std([1.0, 3.0]) == (2, pytest.approx(math.sqrt(2)))
-    assert bench.mean_std([1.0]) == (1, 0)
-    assert bench.mean_std([1, None]) == (math.inf, 0)
-    columns = bench.measured(("acc_ft", "aus", "relearn_steps", "seconds"), bench.PERCENT)
+    table = scripts("table")
+    assert table.mean_std([1.0, 3.0]) == (2, pytest.approx(math.sqrt(2)))
+    assert table.mean_std([1.0]) == (1, 0)
+    assert table.mean_std([1, None]) == (math.inf, 0)
+    columns = table.measured(("acc_ft", "aus", "relearn_steps", "seconds"), table.PERCENT)
     rows = [
         {"forget": "a", "method": "m", "rate": 1, "acc_ft": [0.0, 0.2], "aus": [0.5, 0.5], "relearn_steps": [1, None]},
         {
@@ -99,15 +106,15 @@ def test_a_table_shows_means(scripts):
         {"forget": "a", "method": "n", "rate": 1, "failed": "diverged"},
         {"forget": "b", "method": "n", "rate": 1, "acc_ft": [0.4, 0.4]},
     ]
-    assert bench.table(("forget", "method"), columns, rows[:3]) == [
+    assert table.table(("forget", "method"), columns, rows[:3]) == [
         "| forget | method | forgotten, test ↓ | AUS ↑ | steps to relearn half | seconds ↓ |",
         "|---|---|---|---|---|---|",
         "| a | m | 10.0 ± 14.1 | 50.0 ± 0.0 | > 50 |  |",
         "| b | m | 40.0 ± 0.0 |  | 1.5 ± 0.7 |  |",
         "| a | n | failed | failed | failed | failed |",
     ]
-    assert bench.shown(rows[0], bench.measured(["aus"])[0]) == "0.500 ± 0.000"
-    first, second = compare.means(rows, columns)
+    assert table.shown(rows[0], table.measured(["aus"])[0]) == "0.500 ± 0.000"
+    first, second = table.means(rows, columns)
     assert first["acc_ft"] == pytest.approx([0.2, 0.3])
     assert not first.keys() & {"relearn_steps", "aus", "seconds"}
     assert "failed" in second
@@ -188,7 +195,8 @@ def test_many_networks(scripts, config, tmp_path, monkeypatch, fast_compile):
         assert lira.main() == 0
     rows = json.loads((tmp_path / "out" / "lira.json").read_text())["rows"]
     assert list(rows) == [lira.ORIGINAL, "delete, 0.01", lira.NEVER]  # 1e30 diverged
-    cells = [json.loads(path.read_text()) for path in (tmp_path / "out" / "cells").iterdir()]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "cells.jsonl").read_text().splitlines()[1:]]
+    cells = [line["cell"] for line in lines if "study" in line["of"]]
     assert len(cells) == 6
     for cell in cells:
         assert (len(cell["members"]), len(cell["listed"])) == (48, 16)
@@ -242,7 +250,7 @@ def test_remaining_samples_among_the_forgotten(scripts, config, tmp_path):
 
 
 def test_a_failed_seed_fails_the_row(scripts):
-    summary = scripts("bench").summary
+    summary = scripts("table").summary
     assert summary(["acc_ft"], [{"acc_ft": 0.1}, {"failed": "diverged at step 3"}]) == {"failed": "diverged at step 3"}
     assert summary(["acc_ft", "a.b"], [{"acc_ft": 0.1, "a": {"b": 1}}, {"acc_ft": 0.2}]) == {
         "acc_ft": [0.1, 0.2],
@@ -286,7 +294,7 @@ def test_imagenet_shows_seeds_that_failed(scripts):
 
 
 def test_a_study(scripts, config, tmp_path, monkeypatch, fast_compile):
-    bench, compare = scripts("bench"), scripts("compare")
+    bench, compare, means = scripts("bench"), scripts("compare"), scripts("table")
     argv = ["compare", f"--config={config}", f"--out={tmp_path / 'out'}", "--classes", "1", "0+2", "--seeds", "2"]
     argv += ["--methods", "delete", "pour", "--rates", "1e-2", "1e30"]
     monkeypatch.setattr(sys, "argv", argv)
@@ -317,14 +325,14 @@ def test_a_study(scripts, config, tmp_path, monkeypatch, fast_compile):
     assert (tmp_path / "out" / "tradeoff.png").read_bytes().startswith(b"\x89PNG")
     assert "speedup" in rows["b", "delete"]
     assert "speedup" not in rows["b", "retrained"]
-    stages = {path.name for path in (tmp_path / "out" / "seed1" / "checkpoints").iterdir()}
+    stages = {path.name for path in (tmp_path / "out" / "seed1").iterdir()}
     assert stages == {"teacher", "retrained-1", "retrained-0+2"}
 
     pages = {name: (tmp_path / "out" / f"comparison-{name}.html").read_text() for name in ("1", "0+2")}
     assert "Forgetting “b” of corners" in pages["1"]
     assert [page.count('<table class="matrix">') for page in pages.values()] == [4, 5]  # the own mask, for two classes
     shown = "{:.1f} ± {:.1f}\N{NO-BREAK SPACE}%".format(
-        *(100 * value for value in bench.mean_std(rows["b", "pour"]["acc_rt"]))
+        *(100 * value for value in means.mean_std(rows["b", "pour"]["acc_rt"]))
     )
     assert f">{shown}<" in pages["1"]
     assert pages["1"].count("as retrained<") == 4  # above the columns of three networks, and an empty one
@@ -332,17 +340,19 @@ def test_a_study(scripts, config, tmp_path, monkeypatch, fast_compile):
         figure = re.findall(r'<figure class="panel" data-network="4".*?</figure>', page, re.DOTALL)[0]
         assert len(re.findall(r'<td class="same" style="--share:[01]', figure)) >= 3
 
-    cells = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()}
+    cells = tmp_path / "out" / "cells.jsonl"
+    kept = cells.read_text()
     monkeypatch.setattr(bench.Case, "unlearn", None)  # nothing is left to do
     assert compare.main() == 0
     assert (tmp_path / "out" / "comparison-1.html").read_text() == pages["1"]
-    assert cells == {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()}
+    assert cells.read_text() == kept
     assert json.loads((tmp_path / "out" / "table.json").read_text()) == record
 
-    path = next(path for path in cells if path.name.startswith("compare-seed0-pour-1-"))
-    bench.write_json(
-        path, {k: v for k, v in json.loads(path.read_text()).items() if k != "view"}
-    )  # an earlier version's
+    lines = [json.loads(line) for line in kept.splitlines()]
+    about = {"cell": "final", "seed": 0, "forget": [1], "way": "pour"}
+    (mine,) = (line for line in lines if "of" in line and line["of"].items() >= about.items())
+    del mine["cell"]["view"]  # an earlier version's
+    cells.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert compare.main() == 0
     assert (tmp_path / "out" / "comparison-1.html").read_text().count('<table class="matrix">') == 3
     (tmp_path / "out" / "comparison-0+2.html").write_text("mine")
@@ -376,7 +386,9 @@ def test_speed_at_toy_size(name, arguments, shown, scripts, tmp_path, monkeypatc
 @pytest.mark.slow
 def test_all_calls_for_an_accelerator(tmp_path):
     env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"PYTHON": sys.executable}
-    subprocess.run(["bash", BENCHMARKS / "gpu.sh", tmp_path, "--toy"], env=env, check=True, capture_output=True)
+    subprocess.run(
+        ["bash", BENCHMARKS / "speed" / "gpu.sh", tmp_path, "--toy"], env=env, check=True, capture_output=True
+    )
     text = (tmp_path / "gpu.txt").read_text()
     assert text.count("ms/step") >= text.count("== step_time.py") == 4
     assert "failed with code" not in text
@@ -385,17 +397,17 @@ def test_all_calls_for_an_accelerator(tmp_path):
 @pytest.mark.slow
 def test_a_search_on_several_devices(scripts, config, tmp_path, monkeypatch, fast_compile):
     """Each device trains one rate and class; the scores are those of one after the other."""
-    bench, found = scripts("bench"), []
+    bench, study, found = scripts("bench"), scripts("study"), []
     calls = []
-    sweep = bench.sweep_jobs
-    monkeypatch.setattr(bench, "sweep_jobs", lambda jobs: calls.append(len(jobs)) or sweep(jobs))
+    real = study.forget_side_by_side
+    monkeypatch.setattr(study, "forget_side_by_side", lambda *given: calls.append(len(given[1])) or real(*given))
     for devices in (8, 1):
-        monkeypatch.setattr(bench.jax, "local_device_count", lambda devices=devices: devices)
+        monkeypatch.setattr(study.jax, "local_device_count", lambda devices=devices: devices)
         options = argparse.Namespace(config=str(config), out=tmp_path / str(devices))
         loaded = bench.Bench(options, "classification")
-        study = bench.Study(name="a", bench=loaded, requests=[(1,), (0, 2)], seeds=1, names=("acc_ft",))
+        asked = study.Study(name="a", bench=loaded, requests=[(1,), (0, 2)], seeds=1, names=("acc_ft",))
         with jax.numpy_dtype_promotion("standard"):
-            found.append(study.scores(bench.Way("delete", {"method": "delete"}), [1e-2, 3e-2, 1e30]))
+            found.append(asked.scores(bench.Way("delete", {"method": "delete"}), [1e-2, 3e-2, 1e30]))
     assert calls == [6]
     assert found[0][1e30]["score"] == found[1][1e30]["score"] == 0  # diverged
     for rate in (1e-2, 3e-2):
@@ -455,8 +467,9 @@ def test_cells_are_of_the_networks_that_were_kept(scripts, config, tmp_path):
             return loaded.case(0, (1,)).network("original")
 
     first = original()
-    record, kept = tmp_path / "networks.json", tmp_path / "networks" / "seed0-teacher.npz"
-    (digest,) = json.loads(record.read_text()).values()
+    record, kept = tmp_path / "cells.jsonl", tmp_path / "networks" / "seed0-teacher.npz"
+    _, line = map(json.loads, record.read_text().splitlines())
+    assert line == {"of": {"network": "seed0-teacher"}, "cell": {"digest": digest(first.variables)}}
     shutil.rmtree(tmp_path / "seed0")
     again = original()  # trained again
     jax.tree.map(np.testing.assert_array_equal, first.variables, again.variables)
@@ -472,9 +485,52 @@ def test_cells_are_of_the_networks_that_were_kept(scripts, config, tmp_path):
         np.testing.assert_array_equal(leaf, before + 1)
     kept.unlink()
     with pytest.raises(
-        ValueError, match=f"cells has results for another network: seed0-teacher is {digest} here, and was"
+        ValueError,
+        match=rf"cells\.jsonl has results for another network: seed0-teacher is {digest(first.variables)} here, and was",
     ):
         original()
+
+
+@pytest.mark.parametrize(("folder", "config"), {"compare": "fashion_mnist", "auto_scenes": "scenes"}.items())
+def test_kept_results_are_of_the_shipped_configs(folder, config, scripts, tmp_path, monkeypatch):
+    """Else the command that is documented beside them would refuse them."""
+    bench, kept = scripts("bench"), BENCHMARKS / "results" / folder
+    monkeypatch.chdir(ROOT)
+    shutil.copy(kept / "cells.jsonl", tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "cells.jsonl").read_text().splitlines()]
+    some = Split(np.zeros((4, 8, 8, 1), np.uint8), np.arange(4))
+    found = bench.identity(
+        bench.load_config(f"configs/{config}.py"), Dataset("any", some, some, some, "abcd", *[np.ones(1)] * 2)
+    )
+    assert len(Cells(tmp_path, lambda: found | {"data": lines[0]["data"]})._kept) == len(lines) - 1
+    networks = {line["of"]["network"]: line["cell"]["digest"] for line in lines[1:] if "study" not in line["of"]}
+    assert {path.stem for path in kept.glob("networks/*.npz")} == set(networks)
+    for name, expected in networks.items():
+        with np.load(kept / "networks" / f"{name}.npz") as stored:
+            assert digest(unflatten_dict(dict(stored), sep="/")) == expected
+
+
+def test_results_of_other_settings_are_refused(scripts, config, tmp_path, monkeypatch, capsys):
+    compare = scripts("compare")
+    monkeypatch.setattr(sys, "argv", ["compare", f"--config={config}", f"--out={tmp_path / 'out'}"])
+    scripts("bench").Bench(argparse.Namespace(config=str(config), out=tmp_path / "out"), "classification")
+    config.write_text(CONFIG.replace("epochs=3, batch_size", "epochs=4, batch_size"))
+    assert compare.main() == 2
+    error = capsys.readouterr().err
+    assert "cells.jsonl holds another study (unlearn.epochs was 3, now 4)" in error
+    assert error.count("\n") == 1
+
+
+def test_a_cell_is_of_a_ways_settings(scripts):
+    bench = scripts("bench")
+    ways = [
+        bench.Way("a", {"method": "delete"}),
+        bench.Way("a", {"method": "delete", "batch_norm": "frozen"}),
+        bench.Way("a", {"method": "delete"}, {"clean": 500}),
+        bench.Way("a", {"method": "delete"}, remaining=100),
+    ]
+    assert ways[0].described() == bench.Way("a", {"method": "delete", "hyperparameters": {}}, rates=(1,)).described()
+    assert len({json.dumps(way.described()) for way in ways}) == 4
 
 
 def test_numbers_keep_clear_of_each_other(scripts):
@@ -491,14 +547,41 @@ def test_numbers_keep_clear_of_each_other(scripts):
     assert np.hypot(*(places[14] - points[14])) < 12  # one that stands alone has its number beside it
 
 
-@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
+PARTS = {  # of others -> the script
+    "bench": "", "explore": "compare", "forgetting": "", "pretraining": "", "script": "", "study": "", "table": "", "timing": "",
+    "torch_reference": "", "tradeoff": "compare",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_each_says_how_it_is_run(path):
-    if path.stem in ("bench", "torch_reference"):  # parts of others
-        return
-    if path.stem in ("explore", "tradeoff"):
-        assert "python benchmarks/compare.py" in path.read_text().split('"""')[1]
-        return
-    assert f"python benchmarks/{path.name}" in path.read_text().split('"""')[1]
+    name = PARTS.get(path.stem, path.stem)
+    assert not name or f"python {path.with_stem(name).relative_to(ROOT)} " in path.read_text().split('"""')[1]
+
+
+@pytest.mark.parametrize(
+    "path", [BENCHMARKS / "studies" / "compare.py", BENCHMARKS / "speed" / "sweep.py"], ids=lambda p: p.stem
+)
+def test_a_script_runs_from_the_repository(path):
+    """As documents say: it finds its neighbours."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    out = subprocess.run(
+        [sys.executable, path.relative_to(ROOT), "--help"], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    assert out.returncode == 0, out.stderr
+    assert out.stdout.startswith(f"usage: {path.name} ")
+
+
+def test_benchmarks_are_users_of_the_library():
+    """They import nothing of the command."""
+    assert len(SCRIPTS) > 25
+    for path in SCRIPTS:
+        assert not [name for name in imports(path) if name.startswith(("delete_jax.run", "delete_jax.main"))], path
+
+
+def test_no_file_is_long():
+    for path in SCRIPTS:
+        assert len(path.read_text().splitlines()) <= MOST_LINES, path
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import delete_jax as dj
-from benchmarks import parity
-from benchmarks.parity import K, differ, images_of, in_jax, in_torch
+from benchmarks.studies import parity
+from benchmarks.studies.parity import K, differ, images_of, in_jax, in_torch
 from delete_jax.models import from_torch, to_state_dict, torch_convolutions
 from delete_jax.models.torch_convolutions import depthwise
 from tests import tiny

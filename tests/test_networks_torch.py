@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import delete_jax as dj
-from benchmarks import parity
-from benchmarks.parity import OWN, K, without_chance
+from benchmarks.studies import parity
+from benchmarks.studies.parity import OWN, K, without_chance
 from delete_jax import models
 from delete_jax.models import grad_cam
 from delete_jax.models.torch_names import architecture, leaves, recognise, to_torch

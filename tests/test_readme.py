@@ -157,12 +157,14 @@ def test_commands(page, tmp_path, monkeypatch):
             continue
         config, _ = arguments.parse(command)
         validate(config)
-    scripts = re.findall(r"python ((?:benchmarks|examples)/\w+\.py)(.*)", page.read_text())
+    scripts = re.findall(r"python ((?:benchmarks/\w+|examples)/\w+\.py)(.*)", page.read_text())
+    assert len(scripts) == len(re.findall(r"python (?:benchmarks|examples)/", page.read_text()))
     for script, rest in scripts:
-        source = (ROOT / script).read_text() + (ROOT / "benchmarks" / "bench.py").read_text()
+        shared = [ROOT / "benchmarks" / name for name in ("studies/script.py", "speed/timing.py")]
+        source = "".join(path.read_text() for path in (ROOT / script, *shared))
         for flag in re.findall(r"--\w+", rest):
             assert f'"{flag}"' in source, f"{script} knows no {flag}"
-    assert not re.search(r"(benchmarks|examples)/\w+\.(py|sh)", page.read_text()) or "checkout" in page.read_text()
+    assert not re.search(r"(benchmarks|examples)/[\w/]+\.(py|sh)", page.read_text()) or "checkout" in page.read_text()
 
 
 def anchors(page: pathlib.Path) -> set[str]:
@@ -181,6 +183,15 @@ def test_links(page):
         assert not anchor or anchor in anchors(path), f"{target}#{anchor}"
     for name in re.findall(r"docs/[\w/-]+\.(?:md|png)", text):
         assert (ROOT / name).exists(), name
+
+
+def test_scripts_that_are_named():
+    """In documents, docstrings and comments."""
+    folders = [ROOT / name for name in ("delete_jax", "configs", "benchmarks", "examples")]
+    code = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".sh", ".md")]
+    for path in [*PAGES, *ROOT.glob("C*.md"), ROOT / "Makefile", *code]:
+        for name in re.findall(r"(?:benchmarks|examples)/[\w/]+\.(?:py|sh|md)", path.read_text()):
+            assert (ROOT / name).exists(), f"{path}: {name}"
 
 
 def test_pages_that_the_code_names():
