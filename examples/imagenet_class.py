@@ -31,7 +31,7 @@ import delete_jax as dj
 from delete_jax import reports
 from delete_jax.identity import digest
 from delete_jax.predict import make_predictor
-from delete_jax.run.record import versions
+from delete_jax.reports.made_with import versions
 
 try:
     import skimage.data
