@@ -50,9 +50,9 @@ class Job:
     options: Options
     networks: Mapping[str, Variables] = dataclasses.field(default_factory=dict)
 
-    def at(self, lr: float) -> Job:
-        """The same job with another rate."""
-        return dataclasses.replace(self, options=dataclasses.replace(self.options, lr=lr))
+    def having(self, **settings: Any) -> Job:
+        """The same job with other settings (`Options`), such as another rate or seed."""
+        return dataclasses.replace(self, options=dataclasses.replace(self.options, **settings))
 
     def frozen(self, name: str) -> Variables:
         """The frozen network of that name, which the method reads."""

@@ -148,8 +148,8 @@ class _Kept:
 
 def _differ_in_rate_only(job: Job, other: Job) -> bool:
     same = all(getattr(job, name) is getattr(other, name) for name in ("variables", "streams", "networks"))
-    return same and (job.model, job.forget, job.method, job.at(1.0).options) == (
-        other.model, other.forget, other.method, other.at(1.0).options,
+    return same and (job.model, job.forget, job.method, job.having(lr=1.0).options) == (
+        other.model, other.forget, other.method, other.having(lr=1.0).options,
     )  # fmt: skip
 
 

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from delete_jax.identity import Identified
 from delete_jax.job import Job, checked_job
 from delete_jax.loop import one
 from delete_jax.methods import REMAIN, finetune
 from delete_jax.model import Model, Variables
 from delete_jax.options import Options
+from delete_jax.processes import from_first
 from delete_jax.result import Log, Progress, Result, Store, Watch
 from delete_jax.step import sgd
 from delete_jax.streams import split_streams
@@ -80,7 +82,9 @@ def pretrain(
         `seed`, `preprocess`, `augment`, `parallel`, `resident` (`pretraining_job`).
 
     Raises:
-      ValueError: an argument is invalid. NonFiniteError: the training diverged.
+      ValueError: an argument is invalid.
+      IdentityError: the store holds a network that was trained otherwise.
+      NonFiniteError: the training diverged.
 
     Examples:
       >>> import numpy as np
@@ -96,4 +100,6 @@ def pretrain(
       [0, 1, 2, 3]
     """
     job = pretraining_job(model, variables, images, labels, num_classes, **settings)
+    if store is not None:
+        store = Identified(store, from_first(job.identity))
     return one(job, Watch(log=log, store=store, progress=progress))

@@ -90,7 +90,7 @@ def search_rate(job: Job, progress: Progress | None = None, layout: Layout | Non
         row = from_first(lambda: judge(trained.variables))
         return {**row, "seconds": trained.seconds + time.perf_counter() - started}
 
-    jobs = (tried.at(lr) for lr in RATES)
+    jobs = (tried.having(lr=lr) for lr in RATES)
     watches = (Watch(progress=None if progress is None else _trying(progress, lr)) for lr in RATES)
     if layout is not None:
         return find_rate(fit(jobs, layout, watches), measure, job.method.name)

@@ -13,27 +13,28 @@ import numpy as np
 
 from delete_jax import metrics
 from delete_jax.cells import Cells
+from delete_jax.columns import Rows
 from delete_jax.evaluation import evidence_of, flat, given_splits
-from delete_jax.given import MOST_SEED, choice, integer, listed, shown
+from delete_jax.given import MOST_SEED, integer, listed, shown
 from delete_jax.identity import describe_method, digest
+from delete_jax.job import Job, checked_job
 from delete_jax.methods import CLASSES, Method, as_method, check_needs
 from delete_jax.methods.contract import called
 from delete_jax.metrics.measure import SHOWN, Measure
 from delete_jax.metrics.table import find
 from delete_jax.model import Model, Variables
 from delete_jax.network_check import as_is
-from delete_jax.options import AUTO, Options, check_auto, check_batch, rate
+from delete_jax.options import AUTO, Options, check_auto, rate
 from delete_jax.parallel import outside_meshes
 from delete_jax.predict import NonFiniteError
 from delete_jax.rate_search import NoRateError
-from delete_jax.request import check_forget
+from delete_jax.request import Samples, Selection, check_forget, split
 from delete_jax.result import Result
-from delete_jax.streams import MASKS
 from delete_jax.tables import aligned, markdown
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 from delete_jax.tasks.figures import ALWAYS
 from delete_jax.traced import functions
-from delete_jax.unlearning import unlearn
+from delete_jax.unlearning import unlearn_job
 
 if TYPE_CHECKING:
     import optax
@@ -231,11 +232,16 @@ def study(
         "epochs": epochs, "batch_size": batch_size, "micro_batch": micro_batch, "batch_norm": batch_norm, "preprocess": preprocess,
         "augment": augment, "tx": tx, "parallel": parallel, "finish": finish,
     }  # fmt: skip
-    options = Options(**shared)
-    check_batch(options.batch_size, splits[0].images.shape[1:], options.parallel)
-    choice("mask", mask, MASKS)
+    samples = Samples(Rows(splits[0].images), splits[0].labels, num_classes)
+    jobs: dict[tuple[str, tuple[int, ...]], Job] = {}
     for method in chosen:
         check_method(method, rates[method.name], requests, num_classes)
+        like: Job | None = None
+        for request in requests:
+            options = Options(**shared, lr=rates[method.name])
+            streams, _ = split(samples, Selection(request, mask=mask), method, augment)
+            like = checked_job(model, variables, streams, num_classes, request, method, options, like=like)
+            jobs[method.name, request] = like
     cells = Cells(store, lambda: _identity(model, variables, splits, references, options, mask, asked))
     found: list[dict[str, Any]] = []
     known: list[dict[str, Any]] = []
@@ -247,24 +253,16 @@ def study(
             about = {"method": name, "forget": list(request), "seed": 0}
             known.append(about | cells.get(about, make))
         for method in chosen:
-            own = functions(model, variables, method, splits[0].images, options).get("method")
+            own = jobs[method.name, request].functions().get("method")
             for seed in numbers:
                 about = {"method": method.name, "forget": list(request), "seed": seed}
                 key = {**about, "rate": rates[method.name], "described": describe_method(method), "code": own}
 
-                def make(method=method, seed=seed) -> dict[str, Any]:
+                job = jobs[method.name, request].having(seed=seed)
+
+                def make(job=job) -> dict[str, Any]:
                     try:
-                        result = unlearn(
-                            model,
-                            variables,
-                            *splits[0],
-                            forget=request,
-                            method=method,
-                            lr=rates[method.name],
-                            seed=seed,
-                            mask=mask,
-                            **shared,
-                        )
+                        result = unlearn_job(job)
                     except (NonFiniteError, NoRateError) as error:
                         return {"metrics": {}, "failed": str(error)}
                     return {"metrics": flat(evidence.beside(result, asked)), "lr": result.lr, SECONDS: result.seconds}

@@ -156,7 +156,7 @@ def _answer(job: Job, watch: Watch) -> Result:
     if isinstance(job.options.lr, str):
         saved = watch.store.restore() if watch.store is not None else None
         search = tuple(saved[1]["search"] if saved else search_rate(job, watch.progress))
-        job = job.at(float(search[-1]["lr"]))
+        job = job.having(lr=float(search[-1]["lr"]))
         if (said := warning(search)) is not None:
             warnings.warn(said, stacklevel=5)  # where `unlearn` was called
     lr = float(job.options.lr)

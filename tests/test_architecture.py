@@ -52,7 +52,7 @@ MAY_IMPORT = {
         "columns", "editing", "epochs", "job", "layout", "memory", "methods", "model", "parallel", "predict", "preparing", "result",
         "step",
     },
-    "pretraining": {"job", "loop", "methods", "model", "options", "result", "step", "streams"},
+    "pretraining": {"identity", "job", "loop", "methods", "model", "options", "processes", "result", "step", "streams"},
     "rate_search": {"columns", "job", "layout", "loop", "methods", "model", "options", "predict", "processes", "result"},
     "unlearning": {
         "columns", "identity", "job", "loop", "methods", "model", "options", "parallel", "processes", "rate_search", "request", "result",
@@ -66,8 +66,8 @@ MAY_IMPORT = {
     "checkpoint": {"given", "identity", "processes"},
     "reports": {"given", "metrics", "writing"},
     "tasks": {
-        "data", "given", "job", "loop", "methods", "metrics", "model", "models", "nearest", "options", "parallel", "predict", "reports",
-        "request", "result", "settings", "streams",
+        "data", "given", "job", "loop", "methods", "metrics", "model", "models", "nearest", "options", "parallel", "predict",
+        "pretraining", "reports", "request", "result", "settings", "step", "streams",
     },
     "tables": set(),
     "evaluation": {
@@ -76,14 +76,14 @@ MAY_IMPORT = {
     },
     "cells": {"given", "identity", "writing"},
     "studies": {
-        "cells", "evaluation", "given", "identity", "methods", "metrics", "model", "network_check", "options", "parallel", "predict",
-        "rate_search", "request", "result", "streams", "tables", "tasks", "traced", "unlearning",
+        "cells", "columns", "evaluation", "given", "identity", "job", "methods", "metrics", "model", "network_check", "options",
+        "parallel", "predict", "rate_search", "request", "result", "tables", "tasks", "traced", "unlearning",
     },
     "config": {"data", "given", "methods", "models", "nearest", "options", "parallel", "settings", "step", "streams", "tasks"},
     "run": {
-        "checkpoint", "class_names", "config", "data", "identity", "job", "loop", "methods", "metrics", "model", "models", "nearest",
-        "network_check", "options", "parallel", "predict", "pretraining", "reports", "result", "settings", "step", "studies", "tasks",
-        "unlearning", "writing",
+        "checkpoint", "class_names", "config", "data", "identity", "loop", "methods", "metrics", "model", "models", "nearest",
+        "network_check", "options", "parallel", "predict", "reports", "result", "settings", "step", "studies", "tasks", "unlearning",
+        "writing",
     },
     "main": {"config", "nearest", "network_check", "run"},
 }  # fmt: skip

@@ -371,6 +371,7 @@ def test_a_study(scripts, config, tmp_path, monkeypatch, fast_compile):
             "in a memory-mapped file",
         ),
         ("scaling", ["--axes", "classes", "--most=100"], "| 100 |"),
+        ("lanes", ["--model=resnet_tiny", "--samples=32", "--batch=16", "--rounds=1"], "| 64 units, batch 2 |"),
         ("step_ideas", ["--model=resnet_tiny", "--shape", "8", "8", "1", "--samples=32", "--batch=8"], "plain jit"),
     ],
 )
@@ -399,8 +400,8 @@ def test_a_search_on_several_devices(scripts, config, tmp_path, monkeypatch, fas
     """Each device trains one rate and class; the scores are those of one after the other."""
     bench, study, found = scripts("bench"), scripts("study"), []
     calls = []
-    real = study.forget_side_by_side
-    monkeypatch.setattr(study, "forget_side_by_side", lambda *given: calls.append(len(given[1])) or real(*given))
+    real = study.sweep_jobs
+    monkeypatch.setattr(study, "sweep_jobs", lambda jobs: calls.append(len(jobs)) or real(jobs))
     for devices in (8, 1):
         monkeypatch.setattr(study.jax, "local_device_count", lambda devices=devices: devices)
         options = argparse.Namespace(config=str(config), out=tmp_path / str(devices))

@@ -186,7 +186,7 @@ def test_rates_share_one_preparation(monkeypatch):
     ready = loop.make_ready
     monkeypatch.setattr(loop, "make_ready", lambda own: made.append(own.options.lr) or ready(own))
     first = job(1, 0.05, 0)
-    jobs = [first, first.at(0.02), first.at(0.01), job(1, 0.01, 0)]
+    jobs = [first, first.having(lr=0.02), first.having(lr=0.01), job(1, 0.01, 0)]
     found = list(fit(jobs))
     assert made == [0.05, 0.01], "the last has samples of its own"
     assert_same(found[2], found[3], exactly=True)

@@ -78,25 +78,25 @@ def test_the_cells_and_the_table():
 
 def test_it_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     whole = studied()
-    real, count = studies.unlearn, []
+    real, count = studies.unlearn_job, []
 
-    def stopped(*args, **options):
-        count.append(options["seed"])
+    def stopped(job):
+        count.append(job.options.seed)
         if len(count) == 3:
             raise KeyboardInterrupt
-        return real(*args, **options)
+        return real(job)
 
-    monkeypatch.setattr(studies, "unlearn", stopped)
+    monkeypatch.setattr(studies, "unlearn_job", stopped)
     with pytest.raises(KeyboardInterrupt):
         studied(store=tmp_path)
     with (tmp_path / "cells.jsonl").open("a") as file:
         file.write('{"key": "half')  # as a process leaves it that is killed there
-    monkeypatch.setattr(studies, "unlearn", lambda *args, **options: count.append(0) or real(*args, **options))
+    monkeypatch.setattr(studies, "unlearn_job", lambda job: count.append(0) or real(job))
     found = studied(store=tmp_path)
     assert len(count) == 3 + 4 - 2
     for cell, other in zip(found.cells, whole.cells, strict=True):
         assert cell["metrics"] == other["metrics"]
-    monkeypatch.setattr(studies, "unlearn", None)
+    monkeypatch.setattr(studies, "unlearn_job", None)
     assert studied(store=tmp_path).cells == found.cells
     assert (
         len((tmp_path / "cells.jsonl").read_text().splitlines()) == 1 + 1 + 4
@@ -112,10 +112,8 @@ def test_cells_of_something_else(tmp_path, monkeypatch):
         with pytest.raises(IdentityError, match=words):
             studied(store=tmp_path, seeds=1, methods=[pushing(1.0)], **other)
     made = []
-    real = studies.unlearn
-    monkeypatch.setattr(
-        studies, "unlearn", lambda *args, **options: made.append(options["method"].name) or real(*args, **options)
-    )
+    real = studies.unlearn_job
+    monkeypatch.setattr(studies, "unlearn_job", lambda job: made.append(job.method.name) or real(job))
     studied(store=tmp_path, seeds=1, methods=[pushing(1.0)])
     assert made == []
     studied(store=tmp_path, seeds=1, methods=[pushing(2.0)])  # another loss is another cell
@@ -186,7 +184,7 @@ WRONG = {
     "an unknown method": ({"methods": ["delet"]}, "unknown method 'delet'"),
     "no list of requests": ({"forget": 3}, "forget must be a list, got 3"),
     "a mask": ({"forget": [np.arange(4) == 1]}, "got a mask of truth values"),
-    "no seeds": ({"seeds": 0}, "seeds must be at least 1, got 0"),
+    "no seeds": ({"seeds": 0}, "seeds must be at least 1 and at most 1000000, got 0"),
     "seeds of another kind": ({"seeds": [0, 0.5]}, "a seed must be an integer, got 0.5"),
     "a rate too few": ({"lr": {"anchored": 0.1}}, "lr must have a rate for each method, anchored, gradient_ascent"),
     "a rate too many": ({"lr": {"anchored": 0.1, "gradient_ascent": 1, "x": 1}}, "and no other: 'x'"),
@@ -206,7 +204,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_cannot_be_studied(name, monkeypatch, tmp_path):
-    monkeypatch.setattr(studies, "unlearn", None)
+    monkeypatch.setattr(studies, "unlearn_job", None)
     given, words = WRONG[name]
     with pytest.raises(ValueError, match=words) as caught:
         studied(**given, store=tmp_path / "store")

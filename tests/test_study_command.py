@@ -75,18 +75,18 @@ def test_a_study_that_was_interrupted(tmp_path, capsys, monkeypatch):
     ]
     assert (whole / "table.tex").read_text().startswith(r"\begin{tabular}")
 
-    real, made = studies.unlearn, []
+    real, made = studies.unlearn_job, []
 
-    def stopped(*arguments, **options):
+    def stopped(job):
         if len(made) == 3:
             raise KeyboardInterrupt
-        made.append(options["seed"])
-        return real(*arguments, **options)
+        made.append(job.options.seed)
+        return real(job)
 
-    monkeypatch.setattr(studies, "unlearn", stopped)
+    monkeypatch.setattr(studies, "unlearn_job", stopped)
     assert studied(torn, *BOTH) == command.INTERRUPTED
     assert not (torn / "table.csv").exists()
-    monkeypatch.setattr(studies, "unlearn", lambda *args, **options: made.append(0) or real(*args, **options))
+    monkeypatch.setattr(studies, "unlearn_job", lambda job: made.append(0) or real(job))
     capsys.readouterr()
     assert studied(torn, *BOTH) == 0
     assert len(made) == 8

@@ -57,7 +57,8 @@ def compare(options: argparse.Namespace) -> None:
 def look(case: Case, split: data.Split, result: dj.Result) -> TriggerEvidence:
     """The evidence in a network's answers to a split, without and with the trigger."""
     predict = make_predictor(case.run.model, case.run.preprocess, classes=True)
-    stamped = stamp(split.images, case.run.config.task.trigger)
+    task: Any = case.run.config.task
+    stamped = stamp(split.images, task.trigger)
     clean, triggered = (predict(result.variables, images) for images in (split.images, stamped))
     (target,) = case.forget
     return evidence(clean, triggered, split.labels, target, case.bench.dataset.num_classes, result.seconds)

@@ -17,22 +17,26 @@ import flax.linen as nn
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from forgetting import Forgetting, forget
-from pretraining import pretrain
 from script import Request
 
 import delete_jax as dj
 from delete_jax import data, methods, metrics, models, tasks
 from delete_jax.cells import Cells
 from delete_jax.config import Config, validate
-from delete_jax.identity import digest
+from delete_jax.identity import Identified, digest
+from delete_jax.job import Job
+from delete_jax.loop import one
 from delete_jax.methods import FORGET, Stream
 from delete_jax.model import Variables
-from delete_jax.predict import input_shape, make_predictor
+from delete_jax.predict import make_predictor
 from delete_jax.request import check_forget
+from delete_jax.result import Watch
+from delete_jax.settings import Settings
 from delete_jax.tasks import Run, Training
-from delete_jax.tasks.base import ORIGINAL, RETRAINED, augmentation
+from delete_jax.tasks.base import ORIGINAL, RETRAINED
 from delete_jax.tasks.evidence import Evidence
+from delete_jax.tasks.jobs import for_dataset, training_job, unlearning_job
+from delete_jax.unlearning import unlearn_job
 from delete_jax.writing import writing
 
 Rate = float | str
@@ -62,7 +66,7 @@ class Way(NamedTuple):
     several: bool = False
     remaining: int = 0
 
-    def configure(self, config: Config, rate: Rate) -> Config:
+    def configure(self, config: Settings, rate: Rate) -> Settings:
         """Makes the config with this way's settings."""
         settings = {"hyperparameters": {}, **self.unlearn, "lr": rate}
         if (name := RATE_OF.get(settings["method"])) is not None:
@@ -141,21 +145,11 @@ class Bench:
         """
         place = f"seed{seed}/{name}"
         if place not in self.trained:
-            run, settings, num_classes = self.run, training.settings, training.dataset.num_classes
-            module, model = run.module, run.model
-            if training.dataset is not self.dataset:  # it tells other classes apart
-                module, model = make_network(self.config, num_classes)
-            images, labels = training.split
-            variables = models.init(module, input_shape(run.preprocess, images), seed)
-            if start is not None:
-                variables = models.with_classifier(start.variables, variables, run.network.path)
-            result = pretrain(
-                model, variables, images, labels, num_classes, epochs=settings.epochs, lr=settings.lr,
-                batch_size=settings.batch_size, micro_batch=settings.micro_batch, momentum=settings.momentum,
-                weight_decay=settings.weight_decay, seed=seed, preprocess=run.preprocess,
-                augment=augmentation(run.network.answers, settings.augment), parallel=self.config.parallel,
-                store=dj.Checkpoints(self.out / place),
-            )  # fmt: skip
+            run = for_dataset(self.run, training.dataset)
+            run = run._replace(config=dataclasses.replace(self.config, seed=seed))
+            job = training_job(run, training, None if start is None else start.variables)
+            result = one(job, Watch(store=Identified(dj.Checkpoints(self.out / place), job.identity())))
+            result = result._replace(variables=jax.device_get(result.variables))
             print(f"{place}: trained in {result.seconds:.1f} s", flush=True)
             self.trained[place] = self._kept(place.replace("/", "-"), result)
         return self.trained[place]
@@ -218,19 +212,16 @@ class Case:
           NonFiniteError: it diverged.
         """
         network = (start or self.network(ORIGINAL)).variables
-        return forget(network, self.forgetting(way, rate, network))
+        return unlearn_job(self.job(way, rate, network))
 
-    def forgetting(self, way: Way, rate: Rate, network: Variables) -> Forgetting:
-        """Says what a way reads and how it is trained."""
+    def job(self, way: Way, rate: Rate, network: Variables) -> Job:
+        """Makes the job of a way: what it reads, and how it is trained."""
         config = way.configure(self.run.config, rate)
         method = methods.create(config.unlearn.method, **config.unlearn.hyperparameters)
         run = self.run._replace(config=config, method=method)
-
-        def streams() -> dict[str, Stream]:
-            found = self.bench.task.streams(run, method, network)
-            return self._joined(found, way.remaining) if way.remaining else found
-
-        return Forgetting(run, streams)
+        streams = self.bench.task.streams(run, method, network)
+        streams = self._joined(streams, way.remaining) if way.remaining else streams
+        return unlearning_job(run, network, streams, run.config.unlearn.finish)
 
     def _joined(self, streams: dict[str, Stream], count: int) -> dict[str, Stream]:
         """Joins remaining samples to the forget samples; the same classes are masked at them."""

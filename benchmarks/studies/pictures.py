@@ -17,6 +17,7 @@ import argparse
 import io
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -153,20 +154,22 @@ def faces(case: Case) -> Figure:
 
 
 def backdoor(case: Case) -> Figure:
+    task: Any = case.run.config.task
     test, (target,), names = case.bench.dataset.test, case.forget, case.bench.dataset.class_names
     rows = [np.flatnonzero(test.labels == class_)[0] for class_ in (1, 8, 0) if class_ != target]
-    images = stamp(test.images[rows], case.run.config.task.trigger)
+    images = stamp(test.images[rows], task.trigger)
     figure, axes = thumbnail(3)
     for ax, image, one, other in zip(axes, images, *predictions(case, images), strict=True):
         show(ax, 255 - image, f"{names[one]} →\n{names[other]}")
-        size, side = case.run.config.task.trigger.size, image.shape[0]  # a white patch in the lower right corner
+        size, side = task.trigger.size, image.shape[0]  # a white patch in the lower right corner
         ax.add_patch(Rectangle((side - size - 0.5,) * 2, size, size, fill=False, color=INK["forget"], linewidth=2))
     return figure
 
 
 def samples(case: Case) -> Figure:
     """The first training images; those to forget in colour. No network is trained for it."""
-    split, listed = case.bench.dataset.train, set(case.run.config.task.indices)
+    task: Any = case.run.config.task
+    split, listed = case.bench.dataset.train, set(task.indices)
     figure = Figure(THUMBNAIL, layout="constrained", facecolor="white")
     axes = figure.subplots(4, 10)
     for row, ax in enumerate(axes.flat):

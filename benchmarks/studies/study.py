@@ -10,13 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 from bench import Bench, Case, Rate, Way
-from forgetting import forget_side_by_side
 from script import Request, write
 from table import measured, note, summary, table
 
 import delete_jax as dj
 from delete_jax import metrics
 from delete_jax.options import AUTO
+from delete_jax.sweeping import sweep_jobs
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 
 ANOTHER = "retrained, another seed"
@@ -114,7 +114,7 @@ class Study:
         results: dict[tuple[float, Request], Any] = {}
         for pairs in by_network.values():
             network = pairs[0][1].network(ORIGINAL).variables
-            found = forget_side_by_side(network, [case.forgetting(way, rate, network) for rate, case in pairs])
+            found = sweep_jobs([case.job(way, rate, network) for rate, case in pairs])
             results |= {(rate, case.forget): one for (rate, case), one in zip(pairs, found, strict=True)}
         return results
 

@@ -10,51 +10,29 @@ from typing import Any
 
 import jax
 
-from delete_jax import data, methods, metrics, models, tasks
+from delete_jax import data, methods, metrics, tasks
 from delete_jax.identity import digest
-from delete_jax.job import checked_job
 from delete_jax.loop import one
 from delete_jax.model import Variables
-from delete_jax.options import Options
-from delete_jax.predict import input_shape, make_predictor
-from delete_jax.pretraining import pretraining_job
+from delete_jax.predict import make_predictor
 from delete_jax.result import Result, Row, Watch
 from delete_jax.run.folder import Folder, Stage
 from delete_jax.run.networks import BEFORE_FINISH
 from delete_jax.run.phases import EVALUATION, STEPS, phase
 from delete_jax.run.progress import StageProgress
 from delete_jax.run.trace import first_steps
-from delete_jax.step import sgd
 from delete_jax.tasks import Run, Training
-from delete_jax.tasks.base import UNLEARNED, augmentation
+from delete_jax.tasks.base import UNLEARNED
+from delete_jax.tasks.jobs import for_dataset, training_job, unlearning_job
 from delete_jax.unlearning import unlearn_job
 
 
 def train(run: Run, folder: Folder, training: Training, start: Result | None = None) -> Result:
     """Trains a network of the plan, from scratch or from `start`; or takes it from the folder where it is finished."""
-    config, settings, dataset = run.config, training.settings, training.dataset
-    if dataset is not run.data.dataset:  # it tells other classes apart
-        module = models.create(config.model.name, dataset.num_classes, config.model.dtype, config.model.remat)
-        described = run.description | {"class_names": list(dataset.class_names)}
-        model = models.from_linen(module, run.network.classifier)
-        run = run._replace(module=module, model=model, description=described)
-    images, labels = training.split
-    variables = models.init(run.module, input_shape(run.preprocess, images), config.seed)
-    if start is not None:
-        variables = models.with_classifier(start.variables, variables, run.network.path)
-    job = pretraining_job(
-        run.model,
-        variables,
-        images,
-        labels,
-        dataset.num_classes,
-        **dataclasses.asdict(settings) | {"augment": augmentation(run.network.answers, settings.augment)},
-        seed=config.seed,
-        preprocess=run.preprocess,
-        parallel=config.parallel,
-    )
+    run = for_dataset(run, training.dataset)
+    job = training_job(run, training, None if start is None else start.variables)
     identity = origin_of(run, training, start) | {"functions": job.functions()}
-    stage = Stage(folder, training.name, settings.epochs, run.description, identity)
+    stage = Stage(folder, training.name, training.settings.epochs, run.description, identity)
     if (done := stage.finished()) is not None:
         return done
     with phase(STEPS), StageProgress(training.name, folder.console) as progress:
@@ -78,24 +56,6 @@ def origin_of(run: Run, training: Training, start: Result | None = None) -> dict
 def _given(settings: Any) -> dict[str, Any]:
     """Without what is None: a setting that is new, and left out, makes no other network."""
     return {name: value for name, value in dataclasses.asdict(settings).items() if value is not None}
-
-
-def unlearning_options(run: Run) -> Options:
-    """What the config says of unlearning."""
-    settings = run.config.unlearn
-    return Options(
-        epochs=settings.epochs,
-        lr=settings.lr,
-        batch_size=settings.batch_size,
-        micro_batch=settings.micro_batch,
-        seed=run.config.seed,
-        batch_norm=settings.batch_norm,
-        preprocess=run.preprocess,
-        augment=augmentation(run.network.answers, settings.augment),
-        tx=sgd(settings.momentum),
-        parallel=run.config.parallel,
-        finish=settings.finish,
-    )
 
 
 @contextlib.contextmanager
@@ -145,10 +105,9 @@ def _unlearn(run: Run, folder: Folder, original: Result, name: str) -> Result:
             found["acc_f"] = float((predict(variables, samples["image"]) == samples["label"]).mean())
         return found
 
-    options = dataclasses.replace(unlearning_options(run), finish=None)
-    job = checked_job(run.model, original.variables, streams, dataset.num_classes, forget, method, options)
+    job = unlearning_job(run, original.variables, streams)
     identity = {**job.identity(), **dataset.digests, "class_names": list(dataset.class_names)}
-    stage = Stage(folder, name, options.epochs, run.description, identity)
+    stage = Stage(folder, name, job.options.epochs, run.description, identity)
     if (done := stage.finished()) is not None:
         return done._replace(variables=method.unwrap(done.variables))
     with (
