@@ -23,6 +23,8 @@ SMALL = (
     "--config.unlearn.epochs=3",
     "--config.unlearn.batch_size=8",
     "--config.unlearn.lr=0.01",
+    "--config.unlearn.momentum=0.5",
+    "--config.unlearn.batch_norm=frozen",
 )
 
 

@@ -53,6 +53,8 @@ from delete_jax.tasks.base import ORIGINAL, RETRAINED, augmentation
 from delete_jax.writing import write_all
 
 OF_CONFIG = "config"
+APART = ("forget", "method", "hyperparameters", "lr", "momentum", "augment", "pixels")
+"""Settings of unlearning that a study takes in another form, or that are for label maps; all others have the same names there."""
 LONGEST = 60
 """Letters of a request in the name of a stage; a folder's name may have 255."""
 
@@ -272,19 +274,14 @@ def _studied(
         methods=asked.methods,
         seeds=asked.seeds,
         lr=asked.rates,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        micro_batch=settings.micro_batch,
-        mask=settings.mask,
-        batch_norm=settings.batch_norm,
         preprocess=run.preprocess,
         augment=augmentation(run.network.answers, settings.augment),
         tx=sgd(settings.momentum),
         parallel=run.config.parallel,
-        finish=settings.finish,
         class_names=dataset.class_names,
         measures=measures(run.config.task),
         retrained=[result.variables for result in retrained] or None,
         store=asked.workdir,
         on_cell=tell,
+        **{name: value for name, value in dataclasses.asdict(settings).items() if name not in APART},
     )
