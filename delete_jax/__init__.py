@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from delete_jax import methods as methods
     from delete_jax import metrics as metrics
     from delete_jax import models as models
+    from delete_jax import testing as testing
     from delete_jax.checkpoint import Checkpoints as Checkpoints
     from delete_jax.evaluation import Evaluation as Evaluation
     from delete_jax.evaluation import evaluate as evaluate
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("data", "losses", "methods", "metrics", "models")
+_MODULES = ("data", "losses", "methods", "metrics", "models", "testing")
 _PLACES = {
     "Checkpoints": "checkpoint",
     "Evaluation": "evaluation",

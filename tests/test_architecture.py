@@ -86,6 +86,10 @@ MAY_IMPORT = {
         "writing",
     },
     "main": {"config", "nearest", "network_check", "run"},
+    "testing": {
+        "columns", "config", "data", "given", "identity", "job", "methods", "metrics", "model", "models", "network_check", "options",
+        "parallel", "predict", "result", "run", "step", "streams", "tasks", "unlearning",
+    },
 }  # fmt: skip
 CORE_LIBRARIES = {"jax", "optax", "flax", "numpy"}
 ORBAX, TFDS = "orbax", "tensorflow_datasets"

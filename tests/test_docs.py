@@ -12,7 +12,10 @@ import pytest
 import delete_jax as dj
 
 ROOT = pathlib.Path(__file__).parent.parent
-PUBLIC = ("delete_jax", *(f"delete_jax.{name}" for name in ("data", "losses", "methods", "metrics", "models")))
+PUBLIC = (
+    "delete_jax",
+    *(f"delete_jax.{name}" for name in ("data", "losses", "methods", "metrics", "models", "testing")),
+)
 # What a reader of the reference calls first, and can call without a trained network or another package.
 SHOWN = {
     "delete_jax": {"unlearn"},
@@ -22,6 +25,7 @@ SHOWN = {
     "delete_jax.metrics": {"confusion_matrix", "accuracy", "forget_remain_accuracy", "hmean_residual", "total_variation", "agreement",
                            "residual_auc", "iou", "show"},
     "delete_jax.models": {"create", "from_linen", "from_nnx", "without_classes"},
+    "delete_jax.testing": {"check_method", "check_network", "check_task"},
 }  # fmt: skip
 
 
