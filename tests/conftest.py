@@ -62,6 +62,20 @@ def precision(request):
 
 
 @pytest.fixture
+def tables():
+    """Rows that a config file adds go again."""
+    from delete_jax import data, methods, metrics, models, tasks
+
+    kept = [
+        (table, dict(table)) for table in (data.KINDS, methods.METHODS, metrics.MEASURES, models.NETWORKS, tasks.TASKS)
+    ]
+    yield
+    for table, rows in kept:
+        table.clear()
+        table.update(rows)
+
+
+@pytest.fixture
 def fast_compile():
     """For tests that compile much and compute little."""
     jax.config.update("jax_disable_most_optimizations", True)

@@ -99,7 +99,7 @@ class Soak:
         return self.scratch / f"run {self.number} [" / "i]*"
 
     def start(self, workdir: pathlib.Path, stdout: int = subprocess.PIPE) -> subprocess.Popen:
-        argv = ["-m", "delete_jax.main", f"--config={ROOT}/tests/own_networks.py", f"--workdir={workdir}"]
+        argv = ["-m", "delete_jax.main", f"--config={ROOT}/examples/outside/my_network.py", f"--workdir={workdir}"]
         argv = [sys.executable, *argv, *(f"--config.{name}={value}" for name, value in SETTINGS.items())]
         return subprocess.Popen(argv, env=self.environment, text=True, stdout=stdout, stderr=subprocess.PIPE)
 

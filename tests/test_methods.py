@@ -42,7 +42,17 @@ def method(request):
     return create(request.param)
 
 
-@pytest.mark.parametrize("name", METHODS)
+SELDOM = (
+    "l2ul_imp",
+    "tilted",
+    "source_free",
+    "wood_fisher",
+    "esc_t",
+    "negative_gradient_plus",
+)  # long, or like another one
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SELDOM else ()) for n in METHODS])
 def test_the_contract(name):
     check_method(functools.partial(METHODS[name], **HYPERPARAMETERS.get(name, {})))
 

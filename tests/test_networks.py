@@ -13,6 +13,7 @@ from flax import nnx
 from flax.core import FrozenDict, freeze
 
 import delete_jax as dj
+from delete_jax import testing
 from delete_jax.checkpoint import Checkpoints
 from delete_jax.identity import digest
 from delete_jax.methods import METHODS
@@ -251,6 +252,20 @@ ANY = [  # test_redistil.py has the one that starts layers afresh
 OFTEN = ("delete", "anchored", "salun", "pour", "scrub")
 OFTEN_AND_SELDOM = [pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in ANY]
 CONTAINERS = {"list": listed, "FrozenDict": frozen, "NNX": nnx_network}
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_the_contract(kind):
+    testing.check_network(*CONTAINERS[kind](), IMAGES.shape[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet_tiny", "vit_s4", "all_cnn_half", "deeplab_small"])
+def test_the_contract_of_the_rows(name):
+    """One of each kind; the others are larger, of the same modules."""
+    module, shape = dj.models.create(name, K), (32, 32, 3)
+    model = from_linen(module, dj.models.NETWORKS[name].classifier)
+    testing.check_network(model, dj.models.init(module, shape, 0), shape)
 
 
 @pytest.mark.parametrize("kind", CONTAINERS)

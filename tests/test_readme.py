@@ -4,6 +4,7 @@ import importlib
 import pathlib
 import re
 import shlex
+import shutil
 
 import jax
 import numpy as np
@@ -145,9 +146,11 @@ def test_python_of_saving_beside_the_training(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_commands(page, tmp_path, monkeypatch):
-    """After `pip install`, in an empty folder; what needs a checkout says so."""
+def test_commands(page, tmp_path, monkeypatch, tables):
+    """After `pip install`, in a folder with no files but those that the page shows; what needs a checkout says so."""
     monkeypatch.chdir(tmp_path)
+    for name in re.findall(r"^--8<--\n(\S+)\n--8<--$", page.read_text(), re.MULTILINE):
+        shutil.copy(ROOT / name, tmp_path)
     lines = [line.split("  #")[0].strip() for block in blocks("", page) for line in block.splitlines()]
     commands = [shlex.split(line) for line in lines if line.startswith("delete-jax ") and line != "delete-jax --list"]
     assert commands or page.stem != "README"

@@ -20,8 +20,11 @@ OF_ITS_OWN = {
 }
 
 
+SELDOM = ("classification", "faces")  # many other tests run the one, and the other takes long
+
+
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in OF_ITS_OWN else ()) for name in TASKS]
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SELDOM else ()) for name in TASKS]
 )
 def test_the_contract(name):
     check_task(TASKS[name], OF_ITS_OWN.get(name))

@@ -14,13 +14,15 @@ import pytest
 import delete_jax as dj
 from delete_jax import models
 from delete_jax.config import Config
+from delete_jax.data import Split
 from delete_jax.losses import Decomposition
 from delete_jax.methods import FORGET, METHODS, REMAIN, TRAINED, Method, Prepared, Term
 from delete_jax.methods.hyperparameters import POSITIVE, factory
 from delete_jax.model import Model
-from delete_jax.tasks import TASKS, Task, Training
+from delete_jax.tasks import TASKS, Measured, Task, Training
 from delete_jax.testing import check_method, check_network, check_task
-from delete_jax.testing.demands import difference
+from delete_jax.testing.demands import Subject, difference
+from delete_jax.testing.task import check_measured
 from tests import tiny
 
 pytestmark = pytest.mark.usefixtures("fast_compile")
@@ -136,6 +138,7 @@ BROKEN = {
         MINE._replace(loss=lambda o, c: {FORGET: Term(answers(o) * jnp.sum(answers(o) * o[FORGET].batch["weight"]))}),
         "a batch in two parts gives a step that differs by",
     ),
+    "a layer that unwrap loses": (MINE._replace(unwrap=lambda variables: {"params": {}}), "unwrap must return variables like the original's"),
     "parts that do not add up": (
         MINE._replace(loss=lambda o, c: {FORGET: Term(answers(o), Decomposition(*3 * [answers(o)]))}),
         "the parts of its loss add up to",
@@ -163,12 +166,12 @@ def test_a_method_that_is_not_its_row(monkeypatch):
     monkeypatch.setitem(METHODS, "mine", lambda: Method("mine", lambda outputs, context: {}))
     assert "its loss differ" in said(check_method, MINE)
     monkeypatch.setitem(METHODS, "strong", strong)
-    check_method(strong)
     assert "'b'" in said(check_method, strong()._replace(hyperparameters=dj.methods.base.Frozen({"b": 1})))
 
 
 def test_right_methods():
-    for method in (MINE, editing(halved), functools.partial(dj.methods.ssd, alpha=0.5)):
+    """Trained ones are checked where they take one class, and where they have a row."""
+    for method in (editing(halved), "pour", functools.partial(dj.methods.esc, share=0.5)):
         assert check_method(method) is None
 
 
@@ -344,18 +347,12 @@ def streamed(change):
     return streams
 
 
-def measured(change):
-    def measure(run, networks):
-        found = plainly(run, networks)
-        return found._replace(**change(found))
-
-    return measure
-
-
 def shown_as(number, name):
     return lambda plan: [one._replace(shown_as=name) if i == number else one for i, one in enumerate(plan)]
 
 
+TWO = {"original": {"acc_ft": 0.5}, "unlearned": {"acc_ft": 0.5}}
+RIGHT_FIGURES = Measured(TWO, None, Split(np.zeros((1, 6, 6, 1), np.uint8), np.zeros(1, int)), "half of them")
 BROKEN_TASKS = {
     "a class": (lambda: Settings, "check_task: it was given a type: give a tasks.Task"),
     "no word": (lambda: TASK._replace(name="my task"), "its name must be a word"),
@@ -396,13 +393,9 @@ BROKEN_TASKS = {
     ),
     "a promise that is not kept": (lambda: own(provides=("classes", "counterparts")), "provides 'counterparts', and forget has no column"),
     "a measure that fails": (lambda: own(measure=lambda run, networks: 1 / 0), "a run fails: ZeroDivisionError"),
-    "a network without figures": (
-        lambda: own(measure=measured(lambda found: {"metrics": found.metrics | {"another": {}}})), "its measure has figures of original, .*another",
-    ),
-    "a line with its full stop": (lambda: own(measure=measured(lambda found: {"summary": "Done."})), "its summary is 'Done.'"),
-    "nothing that was erased": (
-        lambda: own(measure=measured(lambda found: {"erased": found.erased._replace(labels=found.erased.labels[:0], images=found.erased.images[:0])})),
-        "names no erased samples",
+    "a line with its full stop": (
+        lambda: own(measure=lambda run, networks: RIGHT_FIGURES._replace(metrics={name: {"acc_ft": 0.5} for name in networks}, summary="Done.")),
+        "its summary is 'Done.'",
     ),
     "a measure that needs a reference": (
         lambda: own(measure=lambda run, networks: plainly(run, networks)._replace(notes=[str(networks["retrained"].seconds)])),
@@ -429,3 +422,32 @@ def test_a_broken_task(name):
     text = said(check_task, make())
     assert re.search(words, text), text
     assert [dict(table) for table in (TASKS, models.NETWORKS)] == tables
+
+
+@pytest.mark.parametrize(
+    ("measured", "words"),
+    [
+        ({}, "its measure returns a dict: it must return a tasks.Measured"),
+        (
+            RIGHT_FIGURES._replace(metrics={**TWO, "another": {}}),
+            "its measure has figures of original, unlearned, another: those of",
+        ),
+        (
+            RIGHT_FIGURES._replace(metrics={**TWO, "original": {"mine": 1}}),
+            "no figure of original is a row of metrics.MEASURES",
+        ),
+        (RIGHT_FIGURES._replace(metrics={**TWO, "original": {"acc_ft": "low"}}), "acc_ft of original is no number"),
+        (
+            RIGHT_FIGURES._replace(metrics={**TWO, "original": {"acc_ft": [0.5, 0.4]}}),
+            "acc_ft of original is no number",
+        ),
+        (RIGHT_FIGURES._replace(summary="one\nanother"), "its summary is 'one"),
+        (
+            RIGHT_FIGURES._replace(erased=Split(np.zeros((0, 6, 6, 1)), np.zeros(0))),
+            "its measure names no erased samples",
+        ),
+    ],
+)
+def test_broken_figures(measured, words):
+    check_measured(Subject("task own"), RIGHT_FIGURES, TWO)
+    assert words in said(check_measured, Subject("task own"), measured, TWO)

@@ -7,8 +7,6 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 
-from delete_jax import models
-from delete_jax.config import validate
 from tests import tiny
 from tests.test_readme import snippets
 
@@ -96,11 +94,3 @@ def test_equinox():
     network = eqx.nn.inference_mode(names["net"])
     logits = np.stack([network(image, names["state"])[0] for image in x])
     np.testing.assert_allclose(logits, names["apply"](names["result"].variables, names["images"]), atol=1e-6)
-
-
-def test_a_config_file(monkeypatch):
-    monkeypatch.setitem(models.NETWORKS, "mine", None)  # away again afterwards
-    (snippet,) = snippets("your-own", "from delete_jax.config import Config, ModelConfig")
-    config = ran(snippet, Mine=tiny.Net)["get_config"]()
-    validate(config)
-    assert models.create(config.model.name, 3) == tiny.Net(3)

@@ -5,15 +5,17 @@ Importing this package imports neither TFDS nor scikit-learn nor PIL: only loadi
 
 from delete_jax.data.dataset import IGNORE, Dataset, Split, forget_remain, split_digest
 from delete_jax.data.faces import Faces, load_faces
-from delete_jax.data.loading import load
+from delete_jax.data.loading import KINDS, Kind, load
 from delete_jax.data.records import Records
 from delete_jax.data.splits import missing
 from delete_jax.data.transforms import augmentation, normalize, paired_augmentation
 
 __all__ = [
     "IGNORE",
+    "KINDS",
     "Dataset",
     "Faces",
+    "Kind",
     "Records",
     "Split",
     "augmentation",

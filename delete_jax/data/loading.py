@@ -35,13 +35,15 @@ class Where(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A kind of dataset.
+    """A kind of dataset: a row of `delete_jax.data.KINDS`.
 
-    read: `(name, where) -> Found`; the name without the prefix.
-    takes: which parts of `Where` it reads.
-    prefix: whether the row's key is followed by a path, as in "folder:PATH".
-    folder: `(name, where) ->` the folder that it lies in.
-    answers: what has a class: an "image" or a "pixel"; "" where only reading it tells.
+    Attributes:
+      read: `(name, where) -> (training samples, test samples, class names)`, two `Split` and a tuple. The name is without the prefix;
+        `where` has the arguments `data_dir`, `source` and `size` of `load`. It raises ValueError for data that cannot be read.
+      takes: which of these arguments it reads.
+      prefix: whether the row's key, which then ends in ":", is followed by a path, as in "folder:PATH".
+      folder: `(name, where) ->` the folder that it lies in.
+      answers: what has a class: an "image" or a "pixel"; "" where only reading it tells.
     """
 
     read: Callable[[str, Where], Found]
@@ -87,6 +89,7 @@ KINDS: dict[str, Kind] = {
     "tiny_imagenet:": Kind(lambda name, where: read_tiny_imagenet(name), (), prefix=True, answers="image"),
     "voc:": Kind(lambda name, where: read_voc(name, where.size or SIZE), ("size",), prefix=True, answers="pixel"),
 }
+"""Every kind of dataset that `load` knows, by its name or the prefix of its path."""
 
 
 def names() -> list[str]:

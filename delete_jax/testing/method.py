@@ -61,11 +61,11 @@ def check_method(method: Method | Callable[[], Method]) -> None:
     Examples:
       >>> import delete_jax as dj
       >>> dj.testing.check_method(dj.methods.delete)
-      >>> forgetful = dj.methods.delete()._replace(settings=("lr",))
+      >>> forgetful = dj.methods.delete()._replace(name="forgetful", settings=("lr",))
       >>> dj.testing.check_method(forgetful)
       Traceback (most recent call last):
         ...
-      AssertionError: method delete: it is trained, and its settings leave out epochs, batch_size, momentum, seed: add them, …
+      AssertionError: method forgetful: it is trained, and its settings leave out epochs, batch_size, momentum, seed: add them, ...
     """
     method, again = _made(method)
     subject = Subject(f"method {method.name}")
