@@ -39,7 +39,7 @@ NUM = 48
 
 
 def check_method(method: Method | Callable[[], Method]) -> None:
-    """Tests the contract of a method on tiny networks with one answer per image and one per pixel, in a few seconds.
+    """Tests the contract of a method on tiny networks with one answer per image and one per pixel.
 
     * It can be hashed. Made again, it is equal: a run compiles its steps once per method. JSON can hold its hyper-parameters.
     * `check` refuses requests by ValueError alone.
