@@ -4,6 +4,7 @@ import html
 import json
 import pathlib
 import re
+import runpy
 import sys
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+import delete_jax as dj
 from delete_jax import data, metrics, models
 from delete_jax import main as command
 from delete_jax.data.dataset import Dataset, pixel_statistics
@@ -53,6 +55,7 @@ def test_the_files_of_the_page():
 
 # What the tests of each file run:
 # snippets("extend", "examples/outside/my_method.py")
+# snippets("extend", "examples/outside/two_teachers.py")
 # snippets("extend", "examples/outside/my_measure.py")
 # snippets("extend", "examples/outside/my_dataset.py")
 # snippets("extend", "examples/outside/my_network.py")
@@ -68,6 +71,15 @@ def test_a_method(tmp_path):
     assert figures["unlearned"]["acc_ft"] < 0.1
     assert (record["method"]["name"], record["method"]["temperature"]) == ("evenly", 2.0)
     assert {"forgetting", "retention"} <= record["history"].keys()
+
+
+def test_two_teachers(capsys, monkeypatch, fast_compile):
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        names = runpy.run_path(str(HERE / "two_teachers.py"), run_name="__main__")
+        said = re.fullmatch(r"of the 3s (\d+)%, of all others (\d+)%\n", capsys.readouterr().out)
+        assert int(said[1]) <= 5
+        assert int(said[2]) >= 90
+        dj.testing.check_method(names["two_teachers"])
 
 
 def test_a_dataset(tmp_path, monkeypatch, capsys):
@@ -257,7 +269,7 @@ def test_a_measure_of_its_own_in_a_comparison(tmp_path, monkeypatch, capsys):
     for record in records:
         for name in ("original", "unlearned"):
             assert metrics.show(record["networks"][name]["metrics"]["sureness"], "percent") in text
-    del MEASURES["sureness"]
+    del metrics.MEASURES["sureness"]
     capsys.readouterr()
     assert command.main([*argv, f"--out={tmp_path / 'other.html'}"]) == 2
     error = capsys.readouterr().err
