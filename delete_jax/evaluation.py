@@ -274,6 +274,13 @@ def given_splits(
     return (splits[0], splits[1]), num_classes
 
 
+def _method(unlearned: Result | None) -> dict[str, Any]:
+    """How a network was unlearned, as far as its result tells."""
+    if unlearned is None or not unlearned.method:
+        return {"name": "not stated"}
+    return {**unlearned.method, "lr": unlearned.lr}
+
+
 def _record(
     dataset: Dataset, erased: tuple[int, ...], results: Mapping[str, Result], figures: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
@@ -305,7 +312,7 @@ def _record(
             "name": "a network given to evaluate",
             "num_parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(results[ORIGINAL].variables["params"])),
         },
-        "method": {"name": "not stated", **({"lr": unlearned.lr} if unlearned and unlearned.lr is not None else {})},
+        "method": _method(unlearned),
         "networks": {
             name: {"digest": digest(result.variables), "source": result.source, "metrics": figures[name]}
             for name, result in results.items()

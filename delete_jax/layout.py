@@ -35,7 +35,7 @@ HostRows: TypeAlias = "Mapping[str, Mapping[str, np.ndarray]]"
 
 Streams: TypeAlias = "Mapping[str, Stream]"
 
-SAME, SHARED, ROWS, OWN = "same", "shared", "rows", "own"
+SAME, SHARED, SPLIT, OWN = "same", "shared", "split", "own"
 """How an argument of a compiled function lies on the devices of a job: the same on all of them, its first axis split into rows, or
 each device's own; `SHARED` are the arguments that all jobs have in common."""
 
@@ -68,7 +68,7 @@ def in_lanes(jobs: int) -> Layout:
 class Placement(NamedTuple):
     """How the functions of some jobs run. Lists have an entry for each job.
 
-    compile: `(function of one job, inputs, outputs, donated) -> function of all`; inputs and outputs are `SAME`, `SHARED`, `ROWS`
+    compile: `(function of one job, inputs, outputs, donated) -> function of all`; inputs and outputs are `SAME`, `SHARED`, `SPLIT`
       or `OWN`.
     each: a list of trees -> a tree of all jobs, on their devices; `columns.Rows` stay as they are.
     shared: a tree -> the same, for all jobs.
@@ -95,7 +95,7 @@ def over_devices(devices: list[jax.Device], compiler_options: dict[str, str] | N
     rows: Sharding = NamedSharding(mesh, P(AXIS))
     if len(devices) == 1:  # traced as without a mesh
         replicated = split = rows = SingleDeviceSharding(devices[0])
-    places = {SAME: replicated, ROWS: rows, OWN: replicated}  # sums are of all devices' samples
+    places = {SAME: replicated, SPLIT: rows, OWN: replicated}  # sums are of all devices' samples
     take = jax.jit(_gather, out_shardings=split)
     whole = split.is_fully_addressable
 
@@ -120,7 +120,7 @@ def by_pmap(devices: list[jax.Device]) -> Placement:
     """One job on all devices, by `pmap` over `AXIS`; `devices` are this process'."""
     # Each process feeds its own devices with its rows of the global batch; only the step itself spans the processes.
     mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
-    axes = {SAME: None, SHARED: None, ROWS: 0, OWN: 0}
+    axes = {SAME: None, SHARED: None, SPLIT: 0, OWN: 0}
     take = jax.pmap(_gather, in_axes=(None, 0, 0), devices=devices)
 
     def compiled(function: Callable, inputs: Any, outputs: Any, donated: tuple[int, ...]) -> Any:

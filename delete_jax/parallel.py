@@ -14,9 +14,9 @@ import optax
 from delete_jax.layout import (
     AXIS,
     OWN,
-    ROWS,
     SAME,
     SHARED,
+    SPLIT,
     HostRows,
     Layout,
     Picks,
@@ -149,7 +149,7 @@ def _whole(on: Placement, step: Callable) -> Callable:
         )
         return _where(active, stepped, state), metrics
 
-    return on.compile(take_steps, (SAME, SHARED, ROWS, SAME, SAME, SAME, SAME), SAME, (0,))
+    return on.compile(take_steps, (SAME, SHARED, SPLIT, SAME, SAME, SAME, SAME), SAME, (0,))
 
 
 def _where(active: Any, stepped: TrainState, state: TrainState) -> TrainState:
@@ -171,8 +171,8 @@ def _in_parts(on: Placement, pieces: PartSteps, num_parts: int, must_wait: bool)
         stepped, metrics = pieces.finish(state, sums, lr, constants)
         return _where(active, stepped, state), jax.tree.map(lambda value: value[None], metrics)
 
-    begin = on.compile(first, (SAME, SHARED, ROWS, SAME, SAME), (ROWS, SAME, OWN), ())
-    add = on.compile(next_, (OWN, SHARED, SAME, SHARED, ROWS, SAME, SAME, SAME), OWN, (0,))
+    begin = on.compile(first, (SAME, SHARED, SPLIT, SAME, SAME), (SPLIT, SAME, OWN), ())
+    add = on.compile(next_, (OWN, SHARED, SAME, SHARED, SPLIT, SAME, SAME, SAME), OWN, (0,))
     finish = on.compile(last, (SAME, OWN, SAME, SAME, SAME), SAME, (0,))
 
     def take_step(state, networks, batches, lr, seed, constants, active):

@@ -110,15 +110,19 @@ class _Faster:
         self.num_steps = num_steps
         self.alone: Result | None = None
         self.beside: list[Result] = []
+        self.where: Layout | None = None
 
     def __call__(self) -> Layout:
         if self.alone is None or jax.process_count() > 1 or jax.local_device_count() > 1:
             return ALONE
-        seconds, compiling = self.alone.seconds, self.alone.compile_seconds
-        if self.beside:
-            return in_lanes(AT_ONCE) if np.mean([one.seconds for one in self.beside]) < seconds else ALONE
-        is_short = seconds / self.num_steps < SHORT
-        return in_lanes(AT_ONCE) if is_short and seconds * len(RATES) / 2 > 2 * max(compiling, LEAST) else ALONE
+        seconds = self.alone.seconds
+        if self.where is None:
+            to_come, compiling = seconds * len(RATES) / 2, max(self.alone.compile_seconds, LEAST)
+            is_faster = seconds / self.num_steps < SHORT and to_come > 2 * compiling
+            self.where = in_lanes(AT_ONCE) if is_faster else ALONE
+        elif np.mean([one.seconds for one in self.beside] or [0.0]) > seconds:
+            self.where = ALONE
+        return self.where
 
     def learn(self, results: Iterable[Result | NonFiniteError]) -> Iterator[Result | NonFiniteError]:
         """The results as they come, each looked at."""

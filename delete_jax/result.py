@@ -75,6 +75,7 @@ class Result(NamedTuple):
       lr: the learning rate of unlearning; None for a network that was not unlearned.
       search: the rates that were tried to find `lr` (`rate_search.find_rate`); empty if it was given.
       peak_bytes: peak memory until its training ended (`memory.peak_bytes`); None if unknown.
+      method: the name and hyper-parameters of the method of unlearning; empty for a network that was not unlearned.
     """
 
     variables: Variables
@@ -86,6 +87,7 @@ class Result(NamedTuple):
     lr: float | None = None
     search: Sequence[Row] = ()
     peak_bytes: int | None = None
+    method: Mapping[str, Any] = {}
 
     def __repr__(self) -> str:
         """One line; the weights themselves are in `variables`."""

@@ -13,6 +13,7 @@ import numpy as np
 from delete_jax.class_names import class_names as as_class_names
 from delete_jax.columns import Rows
 from delete_jax.given import listed, shown
+from delete_jax.identity import describe_method
 from delete_jax.job import Job, checked_job
 from delete_jax.layout import Layout, a_job_a_device
 from delete_jax.loop import fit
@@ -144,8 +145,8 @@ def sweep_jobs(jobs: Sequence[Job], layout: Layout | None = None) -> list[Result
     made = fit((jobs[number] for number in order), layout or a_job_a_device())
     results: list[Any] = [None] * len(jobs)
     for number, result in zip(order, made, strict=True):
-        lr = float(jobs[number].options.lr)
-        results[number] = result._replace(lr=lr) if isinstance(result, Result) else result
+        lr, method = float(jobs[number].options.lr), describe_method(jobs[number].method)
+        results[number] = result._replace(lr=lr, method=method) if isinstance(result, Result) else result
     return results
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from delete_jax.columns import without
-from delete_jax.identity import Identified, differences
+from delete_jax.identity import Identified, describe_method, differences
 from delete_jax.job import Job, checked_job
 from delete_jax.loop import one
 from delete_jax.methods import Method, as_method
@@ -162,7 +162,7 @@ def _answer(job: Job, watch: Watch) -> Result:
     lr = float(job.options.lr)
     spent = sum(row.get("seconds", 0) for row in search)
     result = one(job, watch._replace(about={"lr": lr, "search": search}, spent_seconds=spent))
-    return result._replace(lr=lr, search=search)
+    return result._replace(lr=lr, search=search, method=describe_method(job.method))
 
 
 def _check_same(job: Job, watch: Watch) -> None:

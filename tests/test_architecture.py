@@ -58,8 +58,8 @@ MAY_IMPORT = {
         "columns", "identity", "job", "loop", "methods", "model", "options", "parallel", "processes", "rate_search", "request", "result",
     },
     "sweeping": {
-        "class_names", "columns", "given", "job", "layout", "loop", "methods", "model", "options", "parallel", "predict", "request",
-        "result",
+        "class_names", "columns", "given", "identity", "job", "layout", "loop", "methods", "model", "options", "parallel", "predict",
+        "request", "result",
     },
     "models": {"class_names", "given", "model", "nearest", "network_check", "parallel", "writing"},
     "metrics": {"data", "given", "nearest"},

@@ -11,6 +11,7 @@ import delete_jax as dj
 from delete_jax.data import Dataset, Split
 from delete_jax.models import NETWORKS
 from delete_jax.network_check import as_is
+from delete_jax.reports.words import faster
 from delete_jax.result import Result
 from delete_jax.tasks.base import Data
 from delete_jax.tasks.evidence import Evidence, Subject, side_by_side
@@ -110,6 +111,7 @@ def test_a_page(kind, tmp_path):
     result = dj.unlearn(model, original, *tiny.samples(96), forget=[1], epochs=2, lr=0.05, batch_size=8, parallel="jit")
     found = evaluated(model, {"original": original, "unlearned": result}, measures=["relearn_steps"])
     assert found.notes == []
+    assert found.record["method"] == {"name": "delete", **dj.methods.delete().hyperparameters, "lr": 0.05}
     assert "probe_10" in found["unlearned"]
     dj.report(found, tmp_path / "report.html")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json", "report.png"]
@@ -117,6 +119,13 @@ def test_a_page(kind, tmp_path):
     assert "What is left" in page
     assert "given samples" in page
     assert json.loads((tmp_path / "report.json").read_text()) == json.loads(found.to_json())
+
+
+def test_how_unlearning_and_retraining_compare():
+    said = {speedup: faster({"speedup": speedup}) for speedup in (None, 12.0, 0.1)}
+    assert said == {
+        None: "no retraining to compare with", 12.0: "12.0× faster than retraining", 0.1: "10.0× slower than retraining",
+    }  # fmt: skip
 
 
 def test_a_network_whose_last_layer_is_unknown():

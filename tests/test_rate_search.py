@@ -5,10 +5,17 @@ import numpy as np
 import pytest
 
 import delete_jax as dj
+from delete_jax import rate_search
+from delete_jax.job import checked_job
+from delete_jax.layout import ALONE, in_lanes
+from delete_jax.methods import FORGET
 from delete_jax.model import Model
+from delete_jax.options import Options
 from delete_jax.predict import NonFiniteError
-from delete_jax.rate_search import RATES, find_rate, hold_out, make_judge, warning
+from delete_jax.rate_search import RATES, find_rate, hold_out, make_judge, search_rate, warning
+from delete_jax.result import Result
 from delete_jax.run.log import JsonLog
+from delete_jax.streams import split_streams
 from tests import tiny
 from tests.test_unlearn import accuracies, trained
 
@@ -236,3 +243,40 @@ def test_the_search_shows_how_far_it_is(known):
     found = dj.unlearn(*known, lr="auto", progress=progress, **ARGUMENTS)
     assert [lr for lr, done in shown if done and lr is not None] == [row["lr"] for row in found.search]
     assert shown[-1] == (None, True)
+
+
+def test_rates_at_once_find_the_same(known):
+    """As lanes of one device: the same rate, by the same numbers up to rounding."""
+    model, variables, images, labels = known
+    streams = split_streams(images, labels, (1,), tiny.NUM_CLASSES, [FORGET])
+    options = Options(**{name: value for name, value in ARGUMENTS.items() if name != "forget"}, lr="auto")
+    job = checked_job(model, variables, streams, tiny.NUM_CLASSES, (1,), dj.methods.delete(), options)
+    alone, at_once = search_rate(job, layout=ALONE), search_rate(job, layout=in_lanes(4))
+    assert [row["lr"] for row in at_once] == [row["lr"] for row in alone]
+    for row, other in zip(at_once, alone, strict=True):
+        for name in ("recognised", "probability", "above", "kept"):
+            assert row[name] == pytest.approx(other[name], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "compiling", "beside", "lanes"),
+    [
+        (1.0, 0.3, [], [1, 4]),
+        (1.0, 0.3, [0.2, 0.2], [1, 4, 4]),
+        (1.0, 0.3, [1.5, 1.5], [1, 4, 1]),  # slower than alone
+        (1.0, 9.0, [], [1, 1]),  # compiling a second program would take longer
+        (0.1, 0.0, [], [1, 1]),
+        (100.0, 0.3, [], [1, 1]),  # steps that are long
+        (100.0, 0.3, [50.0], [1, 1, 1]),
+    ],
+)
+def test_where_rates_train(seconds, compiling, beside, lanes, monkeypatch):
+    monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+    faster = rate_search._Faster(num_steps=2000)
+    found = [faster().lanes]
+    for seconds_each in ([seconds], beside):
+        made = [Result({}, [], [], each, compiling) for each in seconds_each]
+        if made:
+            assert list(faster.learn(made)) == made
+            found.append(faster().lanes)
+    assert found == lanes

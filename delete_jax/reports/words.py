@@ -62,4 +62,7 @@ def short(name: str, length: int = 16) -> str:
 
 def faster(cost: dict[str, Any]) -> str:
     """How the time to unlearn compares with that of retraining."""
-    return f"{cost['speedup']:.1f}× faster than retraining" if cost.get("speedup") else "no retraining to compare with"
+    speedup = cost.get("speedup")
+    if not speedup:
+        return "no retraining to compare with"
+    return f"{speedup:.1f}× faster than retraining" if speedup >= 1 else f"{1 / speedup:.1f}× slower than retraining"
