@@ -18,6 +18,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 import jax
 import pytest
 
+from tests import processes
+
 gc.set_threshold(100_000, 20, 100)  # tracing makes many small objects, and jax hooks into each collection
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -54,6 +56,12 @@ def _old_programs_are_dropped():
         _after_dropping = resident_bytes()
 
 
+@pytest.fixture(autouse=True)
+def _no_process_is_left():
+    yield
+    processes.stop_all()
+
+
 @pytest.fixture(params=["float32", "float64"])
 def precision(request):
     """Runs a test in float32 and in float64; gives the name."""
@@ -66,9 +74,8 @@ def tables():
     """Rows that a config file adds go again."""
     from delete_jax import data, methods, metrics, models, tasks
 
-    kept = [
-        (table, dict(table)) for table in (data.KINDS, methods.METHODS, metrics.MEASURES, models.NETWORKS, tasks.TASKS)
-    ]
+    known: list[Any] = [data.KINDS, methods.METHODS, metrics.MEASURES, models.NETWORKS, tasks.TASKS]
+    kept = [(table, dict(table)) for table in known]
     yield
     for table, rows in kept:
         table.clear()

@@ -4,6 +4,7 @@ import json
 import pathlib
 import sys
 import threading
+from typing import Any
 
 import jax
 
@@ -60,8 +61,8 @@ def shards() -> None:
 def agree() -> None:
     """What process 0 has is sent whole, with its errors; other arguments are refused; a rate is found as in one process."""
     rng = np.random.default_rng(0)
-    value = {"a": rng.normal(size=(3, 5)), "b": rng.integers(0, 255, 5_000_000).astype(np.uint8), "c": None}
-    found = from_first(lambda: value if process == 0 else 1 / 0)
+    value: Any = {"a": rng.normal(size=(3, 5)), "b": rng.integers(0, 255, 5_000_000).astype(np.uint8), "c": None}
+    found: Any = from_first(lambda: value if process == 0 else 1 / 0)
     assert found.keys() == value.keys()
     assert all(np.array_equal(found[name], value[name]) for name in "ab")
 

@@ -158,7 +158,8 @@ def kills(soak: Soak, tally: Tally, count: int, rng: np.random.Generator) -> Non
         for _ in range(5):
             kind = str(rng.choice(["any instant", "a checkpoint", "the report"], p=[0.5, 0.35, 0.15]))
             pattern = {"a checkpoint": "checkpoints/*/*.orbax-checkpoint-tmp", "the report": ".report.*.tmp"}.get(kind)
-            nth, after, seen = int(rng.integers(1, 4)), rng.uniform(0, 0.03), set()
+            nth, after = int(rng.integers(1, 4)), rng.uniform(0, 0.03)
+            seen: set[pathlib.Path] = set()
             process, instant = soak.start(workdir), time.monotonic() + rng.uniform(0, soak.usual)
             while process.poll() is None and (len(seen) < nth if pattern else time.monotonic() < instant):
                 seen |= set(workdir.glob(pattern)) if pattern else set()
@@ -197,7 +198,9 @@ class Reader(logging.Handler):
         super().__init__(logging.WARNING)
         from delete_jax import checkpoint
 
-        self.module, self.folder, self.tally, self.lines = checkpoint, soak.new(), tally, []
+        self.module: Any = checkpoint
+        self.folder, self.tally = soak.new(), tally
+        self.lines: list[str] = []
         shutil.copytree(soak.scratch / "whole" / "checkpoints" / "unlearned", self.folder)
         self.newest, aside = self.folder / "3", self.folder / "aside"
         self.same = self.restore()
@@ -299,7 +302,8 @@ def signals(soak: Soak, tally: Tally, count: int, rng: np.random.Generator) -> N
             controller, terminal = pty.openpty()
             process = soak.start(workdir, terminal)
             os.close(terminal)
-            screen = threading.Thread(target=watch, args=(controller, shown := []), daemon=True)
+            shown: list[bytes] = []
+            screen = threading.Thread(target=watch, args=(controller, shown), daemon=True)
             screen.start()
             while process.poll() is None and not answers(process.pid):
                 time.sleep(0.001)  # Python is starting, and nobody is there who could answer

@@ -3,7 +3,6 @@
 import ast
 import pathlib
 import re
-import subprocess
 import sys
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 import delete_jax as dj
 from delete_jax.checkpoint import Checkpoints
 from delete_jax.tasks import TASKS
+from tests.processes import printed_by
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "delete_jax"
 CORE = {"columns", "given", "optimisers", "losses", "model", "methods", "step", "layout", "parallel", "epochs"}
@@ -182,8 +182,7 @@ HEAVY = {
 def test_importing_the_library_brings_none_of_the_heavy_parts(what, more):
     """They take seconds together, or are not installed: what needs one imports it when it is called."""
     code = f"import sys, delete_jax as dj; {what}; print([name for name in {HEAVY | more} if name in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
-    assert ast.literal_eval(out.stdout) == []
+    assert ast.literal_eval(printed_by(code)) == []
 
 
 def test_the_public_names():

@@ -7,11 +7,9 @@ import importlib
 import importlib.util
 import json
 import math
-import os
 import pathlib
 import re
 import shutil
-import subprocess
 import sys
 
 import jax
@@ -27,6 +25,7 @@ from delete_jax.data.dataset import Dataset, pixel_statistics
 from delete_jax.identity import digest
 from delete_jax.models import Network, ResNet
 from tests import tiny
+from tests.processes import environment, run
 from tests.test_architecture import MOST_LINES, imports
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -386,10 +385,9 @@ def test_speed_at_toy_size(name, arguments, shown, scripts, tmp_path, monkeypatc
 
 @pytest.mark.slow
 def test_all_calls_for_an_accelerator(tmp_path):
-    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"PYTHON": sys.executable}
-    subprocess.run(
-        ["bash", BENCHMARKS / "speed" / "gpu.sh", tmp_path, "--toy"], env=env, check=True, capture_output=True
-    )
+    env = environment(XLA_FLAGS=None, PYTHON=sys.executable)
+    ended = run(["bash", BENCHMARKS / "speed" / "gpu.sh", tmp_path, "--toy"], env=env)
+    assert ended.returncode == 0, ended
     text = (tmp_path / "gpu.txt").read_text()
     assert text.count("ms/step") >= text.count("== step_time.py") == 4
     assert "failed with code" not in text
@@ -566,10 +564,7 @@ def test_each_says_how_it_is_run(path):
 )
 def test_a_script_runs_from_the_repository(path):
     """As documents say: it finds its neighbours."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    out = subprocess.run(
-        [sys.executable, path.relative_to(ROOT), "--help"], cwd=ROOT, env=env, capture_output=True, text=True
-    )
+    out = run([sys.executable, path.relative_to(ROOT), "--help"])
     assert out.returncode == 0, out.stderr
     assert out.stdout.startswith(f"usage: {path.name} ")
 

@@ -22,7 +22,7 @@ from delete_jax.identity import digest
 from delete_jax.model import as_saved, from_saved
 from delete_jax.run.log import JsonLog
 from delete_jax.step import init_state, sgd
-from tests.processes import finish, start, wait_until
+from tests.processes import environment, finish, start, wait_until
 from tests.tiny import network, samples
 
 
@@ -450,7 +450,7 @@ def test_killed_while_a_state_is_written_beside_the_training(tmp_path):
         "import sys; from tests.test_checkpoint import *; unlearned(Checkpoints(sys.argv[1], asynchronous=True), 2000)"
     )
     killed = tmp_path / "killed"
-    running = start([sys.executable, "-c", code, killed], env=dict(os.environ))
+    running = start([sys.executable, "-c", code, killed], env=environment(XLA_FLAGS=os.environ["XLA_FLAGS"]))
     wait_until(lambda: (killed / "3").exists() and bool(list(killed.glob("*tmp"))), running)
     running.kill()
     (ended,) = finish(running)

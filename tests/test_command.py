@@ -6,7 +6,6 @@ import importlib
 import io
 import json
 import logging
-import os
 import pathlib
 import re
 import shutil
@@ -38,7 +37,7 @@ from delete_jax.step import init_state, sgd
 from delete_jax.tasks import TASKS
 from delete_jax.tasks.classification.page import verdict
 from tests.data.test_maps import write_voc
-from tests.processes import finish, start, wait_until
+from tests.processes import environment, finish, printed_by, run, run_code, start, wait_until
 from tests.test_checkpoint import assert_equal, damage
 from tests.tiny import Net, Segmenter, network, samples
 
@@ -694,12 +693,9 @@ class Process:
             "        train=TrainConfig(epochs=4, batch_size=64),\n"
             "        unlearn=UnlearnConfig(forget=(3,), epochs=4, batch_size=16), parallel='jit')\n"
         )
-        self.environment = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "NPROC")} | {
-            "PYTHONPATH": str(ROOT),
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "DELETE_JAX_DATA_DIR": data_dir,
-        }
+        self.environment = environment(
+            XLA_FLAGS=None, NPROC=None, JAX_COMPILATION_CACHE_DIR=str(cache), DELETE_JAX_DATA_DIR=data_dir
+        )
 
     def argv(self, workdir: str, *arguments: str) -> list[str]:
         return [f"--config={self.config}", f"--workdir={self.folder / workdir}", *arguments]
@@ -977,9 +973,7 @@ def test_interrupted_while_it_is_imported(process):
         "    return original(name, *rest, **more)\n"
         "builtins.__import__ = hook; sys.argv = ['delete-jax', '--config=digits', '--workdir=nowhere']; run()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=process.environment, capture_output=True, text=True, cwd=process.folder
-    )
+    done = run_code(code, cwd=process.folder, env=process.environment)
     assert (done.returncode, done.stderr) == (130, "delete-jax: interrupted; the same command resumes\n")
 
 
@@ -1021,9 +1015,7 @@ def test_help_imports_nothing_that_takes_long(arguments):
         "import sys; from delete_jax import main; assert main.main(['delete-jax', *sys.argv[1:]]) == 0\n"
         "print([name for name in ('jax', 'numpy', 'flax', 'rich', 'absl') if name in sys.modules])"
     )
-    process = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(process, capture_output=True, text=True, check=True, cwd=ROOT)
-    *said, imported = done.stdout.splitlines()
+    *said, imported = printed_by(code, *arguments).splitlines()
     assert imported == "[]"
     module = importlib.import_module(f"delete_jax.run.{arguments[0]}") if len(arguments) == 2 else command
     assert "\n".join(said).startswith(module.__doc__.rstrip())
@@ -1186,12 +1178,6 @@ def test_hostile_command_lines(line, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def python(code: str, **environment: str) -> subprocess.CompletedProcess:
-    """Runs a program that has this package."""
-    own = os.environ | {"PYTHONPATH": str(ROOT)} | environment
-    return subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True)
-
-
 @pytest.mark.parametrize("platform", ["tpu", "nonsense"])
 def test_a_platform_that_is_not_here(platform):
     """The line names it, not the network: from the command and from the library, which has not used JAX before."""
@@ -1203,7 +1189,7 @@ def test_a_platform_that_is_not_here(platform):
         "try: dj.unlearn(model, {'params': {'w': np.ones(3)}}, np.ones((8, 2, 2, 1)), np.arange(8) % 4, forget=[1])\n"
         "except ValueError as error: print(error)"
     )
-    done = python(code, JAX_PLATFORMS=platform)
+    done = run_code(code, env=environment(JAX_PLATFORMS=platform))
     line = (
         rf"JAX_PLATFORMS={platform}: no such device can be used here \([^\n]+\): set JAX_PLATFORMS=cpu, or unset it\n"
     )
@@ -1214,15 +1200,12 @@ def test_a_platform_that_is_not_here(platform):
 def test_nobody_reads_the_output():
     """As other commands of Unix: nothing is said, and the code tells."""
     for arguments in ("--list", "--help", "--fields"):
-        argv = [sys.executable, "-m", "delete_jax", arguments]
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
-            process.stdout.close()
-            said = process.stderr.read()
-        assert (said, process.returncode) == (b"", command.UNREAD)
-    closed = subprocess.run(
-        ["sh", "-c", f"{sys.executable} -m delete_jax --version >&-"], capture_output=True, cwd=ROOT
-    )
-    assert (closed.returncode, closed.stderr) == (0, b"")
+        running = start([sys.executable, "-m", "delete_jax", arguments])
+        running.stdout.close()
+        (ended,) = finish(running)
+        assert (ended.stderr, ended.returncode) == ("", command.UNREAD)
+    closed = run(["sh", "-c", f"{sys.executable} -m delete_jax --version >&-"])
+    assert (closed.returncode, closed.stderr) == (0, "")
 
 
 def test_a_backend_of_matplotlib_that_there_is_not():
@@ -1232,7 +1215,7 @@ def test_a_backend_of_matplotlib_that_there_is_not():
         "from delete_jax.reports import export, parts\n"
         "print(export.svg(parts.Panel('a', '', '', 1.0, lambda axes: axes.plot([1, 2])), 'a').view_box)"
     )
-    done = python(code, MPLBACKEND="nonsense")
+    done = run_code(code, env=environment(MPLBACKEND="nonsense"))
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -1304,21 +1287,19 @@ def test_a_damaged_compile_cache_is_harmless(tmp_path):
         "import jax, jax.numpy as jnp; from delete_jax.main import use_compilation_cache; use_compilation_cache()\n"
         "print(jax.config.jax_compilation_cache_dir, jax.jit(lambda x: jnp.sin(x) @ x.T)(jnp.ones((9, 9))).sum())"
     )
-    own = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
-    environment = {k: v for k, v in os.environ.items() if k not in own} | {"PYTHONPATH": str(ROOT)}
-    environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    own = environment(XLA_FLAGS=None, JAX_COMPILATION_CACHE_DIR=None, XDG_CACHE_HOME=str(tmp_path))
 
-    def run() -> list[str]:
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    def said() -> list[str]:
+        done = run_code(code, env=own)
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout.split()
 
-    folder, cold = run()
+    folder, cold = said()
     entries = [path for path in pathlib.Path(folder).iterdir() if path.name.endswith("-cache")]
     assert entries
     for path in entries:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert run() == [folder, cold]
+    assert said() == [folder, cold]
 
 
 def test_progress_off_a_terminal():

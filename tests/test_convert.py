@@ -5,8 +5,6 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 import types
 
 import jax
@@ -27,6 +25,7 @@ from delete_jax.models import Network, ResNet
 from delete_jax.predict import make_predictor
 from delete_jax.run import export, networks
 from tests import tiny
+from tests.processes import run_code
 from tests.test_command import CLASSES, CONFIG, make_images, snapshot
 from tests.test_readme import snippets
 from tests.test_weights import assert_equal, variables_of, write
@@ -217,9 +216,7 @@ def test_ten_lines_without_this_package(place, tmp_path):
     assert len([line for line in snippet.splitlines() if line]) == 10
     code = f"import sys; sys.modules['delete_jax'] = None\n{snippet}\nnp.save('logits.npy', logits)\n"
     picture = place / "images" / "test" / "bee" / "0.png"
-    out = subprocess.run(
-        [sys.executable, "-c", code, picture], cwd=tmp_path, env=os.environ, capture_output=True, text=True
-    )
+    out = run_code(code, picture, cwd=tmp_path)
     assert (out.returncode, out.stderr) == (0, "")
     variables, meta = saved(place / "run")
     preprocess = dj.data.normalize(meta["network"]["mean"], meta["network"]["std"])

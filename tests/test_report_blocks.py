@@ -2,8 +2,6 @@
 
 import pathlib
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from delete_jax import reports
 from delete_jax.reports import page, words
 from delete_jax.reports.style import COLORS, PAGE_COLORS, network_colors
 from delete_jax.tasks.classification.page import parts as erased_parts
+from tests.processes import printed_by
 from tests.test_report import no_pictures, read, sample_examples, sample_record  # noqa: F401
 
 BAD = "<b>&\"'</b>"
@@ -104,10 +103,7 @@ def test_no_text_is_escaped_by_hand():
 
 def test_importing_it_loads_no_drawing():
     code = "import sys, delete_jax.reports; print([name for name in ('matplotlib', 'jinja2') if name in sys.modules])"
-    out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent.parent
-    )
-    assert out.stdout.strip() == "[]"
+    assert printed_by(code) == "[]\n"
 
 
 def test_networks_of_any_name():

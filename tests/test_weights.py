@@ -1,7 +1,6 @@
 """PyTorch weights in and out: bit-equal round trips, what is said about files that do not fit, and classifiers."""
 
 import json
-import subprocess
 import sys
 
 import jax
@@ -15,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from delete_jax import models
 from delete_jax.models import torch_names
 from delete_jax.models.weights import TorchInfo, load_torch, save_torch
+from tests.processes import printed_by
 
 K = 3
 DEEPLAB = {"output_stride": 8, "atrous_rates": (1, 2, 3), "pyramid_features": 4}
@@ -233,7 +233,7 @@ def test_wrong_saving(tmp_path):
 
 def test_importing_brings_neither_torch_nor_safetensors():
     code = "import sys, delete_jax.models; print([name for name in ('torch', 'safetensors') if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert printed_by(code) == "[]\n"
 
 
 # -------------------------------------------------------------------------------------------------------- with torch

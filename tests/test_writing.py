@@ -6,7 +6,6 @@ import pathlib
 import secrets
 import signal
 import stat
-import subprocess
 import sys
 
 import pytest
@@ -16,9 +15,9 @@ from delete_jax.reports.compare_page import write_comparison
 from delete_jax.run.log import JsonLog
 from delete_jax.writing import making, write_all, writing
 from tests import tiny
+from tests.processes import finish, start
 from tests.test_compare import sample_comparison
 
-ROOT = pathlib.Path(__file__).parent.parent
 LEFT = ".a.txt.0123456789abcdef.tmp"
 
 
@@ -85,13 +84,13 @@ def test_what_a_killed_process_left(tmp_path):
     path = tmp_path / "a.txt"
     code = "import sys, pathlib, time; from delete_jax.writing import writing\n"
     code += "with writing(pathlib.Path(sys.argv[1])) as file: print('there', flush=True); time.sleep(60)"
-    process = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, cwd=ROOT)
-    assert process.stdout.readline() == b"there\n"
+    process = start([sys.executable, "-c", code, path])
+    assert process.stdout.readline() == "there\n"
     (left,) = names(tmp_path)
     write(path, "mine")
     assert names(tmp_path) == [left, "a.txt"]
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    finish(process)
     others = [".b.txt.0123456789abcdef.tmp", ".a.txt.tmp", ".a.txt.fedcba.tmp"]
     for name in others:
         (tmp_path / name).touch()
