@@ -5,6 +5,7 @@ import functools
 import gc
 import os
 import pathlib
+from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Without the fusion emitters XLA compiles in half the time on CPU; what it computes is the same up to rounding.

@@ -9,6 +9,7 @@ import pytest
 
 import delete_jax as dj
 from delete_jax.checkpoint import Checkpoints
+from delete_jax.methods import METHODS
 from delete_jax.tasks import TASKS
 from tests.processes import printed_by
 
@@ -138,6 +139,27 @@ def test_no_file_is_long():
     for path in PACKAGE.rglob("*"):
         if path.suffix in (".py", ".jinja", ".css", ".js"):
             assert len(path.read_text().splitlines()) <= MOST_LINES, path
+
+
+def reached(module: str, within: str) -> set[str]:
+    """The modules of a package that one of them imports, and those that these import; without the package itself."""
+    found, left = set(), [module]
+    while left:
+        path = PACKAGE.parent / (left.pop().replace(".", "/") + ".py")
+        names = {".".join(name.split(".")[:3]) for name in imports(path) if name.startswith(f"{within}.")}
+        left += names - found
+        found |= names
+    return found
+
+
+def test_no_other_method_needs_an_experimental_one():
+    """So that each of these can be removed. What both kinds need is a file of its own."""
+    modules = {factory.__module__: factory().is_experimental for factory in METHODS.values()}
+    experimental = {module for module, is_experimental in modules.items() if is_experimental}
+    assert len(experimental) == 5
+    for module in modules.keys() - experimental:
+        assert not reached(module, "delete_jax.methods") & experimental, module
+    assert "delete_jax.methods.anchored" in reached("delete_jax.methods.redistil", "delete_jax.methods")
 
 
 def code(path: pathlib.Path) -> str:

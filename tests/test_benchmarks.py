@@ -441,6 +441,15 @@ def test_ways_that_are_compared(scripts):
     assert len({way.unlearn["method"] for way in compare.choose(compare.DEFAULT_METHODS, compare.RATES)}) >= 20
 
 
+def test_experimental_methods_are_marked_in_tables(scripts):
+    compare = scripts("compare")
+    ways = compare.choose(["delete", "anchored", "anchored, adversarial"], compare.RATES)
+    rows = [{"method": name, "rate": 1} for name in ("original", "delete", "anchored", "anchored, adversarial")]
+    found = [row["method"] for row in compare.marked(rows, ways)]
+    assert found == ["original", "delete", "anchored †", "anchored, adversarial †"]
+    assert compare.marked(rows[:2], ways) == rows[:2]
+
+
 def test_no_config_is_changed(scripts, config, tmp_path):
     bench = scripts("bench")
     loaded = bench.Bench(argparse.Namespace(config=str(config), out=tmp_path / "out"), "classification")

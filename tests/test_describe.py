@@ -10,6 +10,8 @@ import pytest
 import delete_jax as dj
 from delete_jax.methods import FORGET, MAPS, METHODS, REMAIN, TRAINED
 
+ROOT = pathlib.Path(__file__).parent.parent
+
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_described(name):
@@ -20,12 +22,34 @@ def test_every_method_is_described(name):
     assert len(found.summary) <= 120
     assert [entry.name for entry in found.hyperparameters] == list(inspect.signature(METHODS[name]).parameters)
     text = str(found)
-    assert text.startswith(f"{name}: {found.summary}\n  reads: ")
+    assert found.is_experimental == (found.paper == "this project") == METHODS[name]().is_experimental
+    assert text.startswith(f"{name}{' (experimental)' * found.is_experimental}: {found.summary}\n  reads: ")
     assert text.endswith(f"\n  paper: {found.paper}")
     for entry in found.hyperparameters:
         assert f"\n  {entry.name}: {entry.range} (default " in text
     assert all(line.strip() for line in text.splitlines())
     assert ("settings that do not count" in text) == (not set(TRAINED) <= set(found.settings))
+
+
+def test_tables_of_methods_mark_the_experimental_ones():
+    experimental = {name for name, factory in METHODS.items() if factory().is_experimental}
+    assert "anchored" in experimental
+    assert not experimental & {"delete", "ssd", "bias_shift"}
+    for page in ("guides/choosing", "results/comparison"):
+        found: dict[str, set[bool]] = {}
+        for line in (ROOT / "docs" / f"{page}.md").read_text().splitlines():
+            cells = [cell.strip() for cell in line.split("|")[1:3]] if line.startswith("| ") else []
+            for cell in cells:
+                for name in re.findall(r"\w+", cell.partition(",")[0]):
+                    found.setdefault(name, set()).add(cell.endswith(" †"))
+        assert experimental & found.keys()
+        assert {name for name, marked in found.items() if True in marked} == experimental & found.keys()
+        assert {name for name, marked in found.items() if False in marked} & experimental == set()
+    reference = (ROOT / "docs" / "reference" / "methods.md").read_text()
+    _, _, part = reference.partition("## Experimental methods of this project\n")
+    assert (
+        set(re.findall(r"^::: delete_jax\.methods\.(\w+)$", part.partition("\n## ")[0], re.MULTILINE)) == experimental
+    )
 
 
 def test_what_it_says():

@@ -66,6 +66,11 @@ class Way(NamedTuple):
     several: bool = False
     remaining: int = 0
 
+    @property
+    def is_experimental(self) -> bool:
+        """Whether its method is one of this project, which no paper has proposed."""
+        return methods.METHODS[self.unlearn["method"]]().is_experimental
+
     def configure(self, config: Settings, rate: Rate) -> Settings:
         """Makes the config with this way's settings."""
         settings = {"hyperparameters": {}, **self.unlearn, "lr": rate}

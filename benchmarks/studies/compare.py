@@ -30,6 +30,7 @@ from tradeoff import write_picture
 
 import delete_jax as dj
 from delete_jax.methods import METHODS
+from delete_jax.reports.compare_page import MARK_OF_EXPERIMENTS
 from delete_jax.reports.made_with import versions
 from delete_jax.tasks import TASKS
 
@@ -79,6 +80,7 @@ FLOOR = (
     f"Gaps are percentage points to the retrained network of the same seed. The floor is the row “{ANOTHER}”: its gaps average to 0 "
     "over seeds by construction, and their standard deviation is how far two retrained networks differ."
 )
+EXPERIMENTS = f"{MARK_OF_EXPERIMENTS.strip()} An experimental method of this project, which no paper has proposed."
 NAMES = tuple(name for names in TABLES.values() for name in names)
 # A network that was trained costs what the retrained one does.
 UNTIMED = {"original": ("seconds", "speedup"), "retrained": ("speedup",), ANOTHER: ("seconds", "speedup")}
@@ -105,9 +107,10 @@ def compare(options: argparse.Namespace) -> None:
     rows = [{k: v for k, v in row.items() if k not in UNTIMED.get(row["method"], ())} for row in record["rows"]]
     if len(options.classes) > 1:
         rows += means(rows, columns)
-    lines = []
+    lines, shown = [], marked(rows, ways)
     for title, names in TABLES.items():
-        lines += [f"**{title}**", "", *folded(rows, [c for c in columns if c.name in names], study.heads)]
+        lines += [f"**{title}**", "", *folded(shown, [c for c in columns if c.name in names], study.heads)]
+    lines += [EXPERIMENTS, ""] if shown != rows else []
     lines += [FLOOR, ""] if options.seeds > 1 else []
     lines.append(note("Percent, mean", options.seeds, "validation data", rates))
     edge = [way.name for way in ways if len(way.rates) > 1 and rates[way.name] in (way.rates[0], way.rates[-1])]
@@ -121,6 +124,12 @@ def compare(options: argparse.Namespace) -> None:
         options.out / "tradeoff.png",
     )
     explore.write_pages(study, ways, rows, rates)
+
+
+def marked(rows: Sequence[dict[str, Any]], ways: Sequence[Way]) -> list[dict[str, Any]]:
+    """The rows with a mark behind the names of experimental methods."""
+    marks = {way.name: way.name + MARK_OF_EXPERIMENTS for way in ways if way.is_experimental}
+    return [row | {"method": marks.get(row["method"], row["method"])} for row in rows]
 
 
 def folded(rows: Sequence[dict[str, Any]], columns: Sequence[Column], heads: tuple[str, str]) -> list[str]:

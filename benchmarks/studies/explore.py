@@ -65,7 +65,8 @@ def write_pages(study: Study, ways: Sequence[Way], rows: Sequence[dict[str, Any]
             cells = (
                 study.final(way, rates[way.like or way.name], forget) if way else study.reference(row["method"], forget)
             )
-            networks.append(_network(row, cells[0].get(VIEW, {})))
+            network = _network(row, cells[0].get(VIEW, {}))
+            networks.append(network._replace(is_experimental=way is not None and way.is_experimental))
         dataset, path = study.bench.dataset, _page(study.bench.out, forget)
         labels = dataset.test.labels[choose_samples(dataset.test.labels, forget)]
         title = f"Forgetting “{study.bench.label(forget)}” of {dataset.name}"

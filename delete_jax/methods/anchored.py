@@ -15,6 +15,7 @@ from delete_jax.methods.attacks import answers, towards
 from delete_jax.methods.base import (
     ANCHOR,
     CLASSES,
+    EXPERIMENT,
     FORGET,
     MASKED,
     ORIGINAL,
@@ -115,7 +116,7 @@ def anchored(
         reorient=_as_they_are if attacked else reorientation(transformations),
         needs=(*base.needs, CLASSES),
         settings=MASKED,
-        paper="this project",
+        paper=EXPERIMENT,
     )
 
 

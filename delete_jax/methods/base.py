@@ -32,6 +32,9 @@ MAPS = "maps"
 COUNTERPARTS = "counterparts"
 """In `Method.needs`: the method reads `teacher_logits` `[n, *, k]`, the original's logits on *other* images, one for each sample."""
 
+EXPERIMENT = "this project"
+"""`Method.paper` of this project's own methods, which no paper has proposed."""
+
 NEEDS = {
     CLASSES: ("whole classes to erase", "there are none"),
     MAPS: ("a class per pixel (label maps)", "there is one per image"),
@@ -273,7 +276,7 @@ class Method(NamedTuple):
       settings: which of `TRAINED` and "mask" change the result; the others may have any value. A method draws random numbers if
           "seed" is among them.
       starts_over: whether it resets layers. With a small rate, such a network recognises neither the class nor the others.
-      paper: who proposed it and where; "this project" for the project's own methods.
+      paper: who proposed it and where; `EXPERIMENT` for the project's own methods.
       ranges: the allowed values of each hyper-parameter, in words; filled in by `hyperparameters.factory`.
       hyperparameters: their values; filled in by `hyperparameters.factory`.
     """
@@ -294,6 +297,11 @@ class Method(NamedTuple):
     ranges: Mapping[str, str] = Frozen({})
     hyperparameters: Mapping[str, Any] = Frozen({})
     check: CheckFn = lambda num_classes, forget: None
+
+    @property
+    def is_experimental(self) -> bool:
+        """Whether this project proposed the method itself, and no paper has."""
+        return self.paper == EXPERIMENT
 
 
 def answers_column(network: str) -> str:

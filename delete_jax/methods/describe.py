@@ -34,6 +34,7 @@ class Description(NamedTuple):
       hyperparameters: in the factory's order.
       settings: those of the training's settings (`base.TRAINED`) that change the result.
       paper: who proposed it and where.
+      is_experimental: whether that is this project, and no paper.
     """
 
     name: str
@@ -43,9 +44,11 @@ class Description(NamedTuple):
     hyperparameters: tuple[Hyperparameter, ...]
     settings: tuple[str, ...]
     paper: str
+    is_experimental: bool = False
 
     def __str__(self) -> str:
-        lines = [f"{self.name}: {self.summary}", f"  reads: {', '.join(self.reads)}"]
+        mark = " (experimental)" if self.is_experimental else ""
+        lines = [f"{self.name}{mark}: {self.summary}", f"  reads: {', '.join(self.reads)}"]
         lines += [f"  needs: {NEEDS[need][0]}" for need in self.needs]
         lines += [f"  {name}: {range_} (default {_words(default)})" for name, default, range_ in self.hyperparameters]
         unused = [name for name in TRAINED if name not in self.settings]
@@ -69,4 +72,5 @@ def describe_factory(factory: Callable[..., Method]) -> Description:
         tuple(Hyperparameter(p.name, p.default, method.ranges[p.name]) for p in parameters),
         method.settings,
         method.paper,
+        method.is_experimental,
     )

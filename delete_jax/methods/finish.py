@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from delete_jax.methods.base import CLASSES, Method, Setup
+from delete_jax.methods.base import CLASSES, EXPERIMENT, Method, Setup
 from delete_jax.methods.classifier import find_bias, leaf_at, with_entries
 from delete_jax.methods.features import find_head, unseen
 from delete_jax.methods.hyperparameters import factory, one_of
@@ -41,9 +41,7 @@ def finish(row: str = "mean") -> Method:
       ValueError: the row is unknown. Raised by `overwrite` if the logits are not features times a kernel plus a bias.
     """
 
-    return Method(
-        "finish", edit=lambda setup: overwrite(setup, row), needs=(CLASSES,), settings=(), paper="this project"
-    )
+    return Method("finish", edit=lambda setup: overwrite(setup, row), needs=(CLASSES,), settings=(), paper=EXPERIMENT)
 
 
 def overwrite(setup: Setup, row: str) -> Variables:

@@ -16,6 +16,7 @@ from delete_jax import losses
 from delete_jax.methods.attacks import answers
 from delete_jax.methods.base import (
     CLASSES,
+    EXPERIMENT,
     FORGET,
     ORIGINAL,
     Context,
@@ -130,7 +131,7 @@ def redistil(
         settings=("epochs", "lr", "batch_size", "momentum", "seed"),
         needs=(CLASSES,),
         starts_over=True,
-        paper="this project",
+        paper=EXPERIMENT,
     )
 
 

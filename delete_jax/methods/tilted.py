@@ -7,7 +7,19 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 
 from delete_jax import losses
-from delete_jax.methods.base import FORGET, MASKED, ORIGINAL, Context, Method, Output, Prepared, Setup, Term, distill
+from delete_jax.methods.base import (
+    EXPERIMENT,
+    FORGET,
+    MASKED,
+    ORIGINAL,
+    Context,
+    Method,
+    Output,
+    Prepared,
+    Setup,
+    Term,
+    distill,
+)
 from delete_jax.methods.classifier import find_classifier
 from delete_jax.methods.hyperparameters import NUMBER, factory
 
@@ -38,4 +50,4 @@ def tilted(beta: float = 2.0) -> Method:
         target = losses.masked_log_softmax(forget.teacher_logits + tilt, forget.batch["erase"])
         return {FORGET: distill(target, forget)}
 
-    return Method("tilted", loss, networks=(ORIGINAL,), prepare=prepare, settings=MASKED, paper="this project")
+    return Method("tilted", loss, networks=(ORIGINAL,), prepare=prepare, settings=MASKED, paper=EXPERIMENT)

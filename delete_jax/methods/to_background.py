@@ -8,7 +8,18 @@ import jax
 import jax.numpy as jnp
 
 from delete_jax import losses
-from delete_jax.methods.base import FORGET, MAPS, MASKED, ORIGINAL, Context, Method, Output, Term, distill
+from delete_jax.methods.base import (
+    EXPERIMENT,
+    FORGET,
+    MAPS,
+    MASKED,
+    ORIGINAL,
+    Context,
+    Method,
+    Output,
+    Term,
+    distill,
+)
 from delete_jax.methods.hyperparameters import CLASS, factory
 
 
@@ -40,5 +51,5 @@ def to_background(background: int = 0) -> Method:
         return {FORGET: distill(target, forget)}
 
     return Method(
-        "to_background", loss, networks=(ORIGINAL,), check=check, needs=(MAPS,), settings=MASKED, paper="this project"
+        "to_background", loss, networks=(ORIGINAL,), check=check, needs=(MAPS,), settings=MASKED, paper=EXPERIMENT
     )

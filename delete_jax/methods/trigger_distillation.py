@@ -6,7 +6,18 @@ from collections.abc import Mapping
 
 import jax
 
-from delete_jax.methods.base import COUNTERPARTS, FORGET, ORIGINAL, REMAIN, Context, Method, Output, Term, distill
+from delete_jax.methods.base import (
+    COUNTERPARTS,
+    EXPERIMENT,
+    FORGET,
+    ORIGINAL,
+    REMAIN,
+    Context,
+    Method,
+    Output,
+    Term,
+    distill,
+)
 from delete_jax.methods.hyperparameters import factory
 
 
@@ -28,5 +39,5 @@ def trigger_distillation() -> Method:
         (FORGET, REMAIN),
         networks=(ORIGINAL,),
         needs=(COUNTERPARTS,),
-        paper="this project",
+        paper=EXPERIMENT,
     )

@@ -31,6 +31,8 @@ MARK = f'<meta name="generator" content="{GENERATOR}">'
 """In every such page, which a new one may replace."""
 MARK_WITHIN = 2000
 """So many bytes at its beginning."""
+MARK_OF_EXPERIMENTS = " †"
+"""Behind the name of a method that this project proposed itself."""
 TRADE_OFFS = (
     ("acc_ft", "acc_rt", "Forgetting and remaining accuracy", "Best: top left."),
     ("iou_f", "miou_r", "Forgetting and the remaining classes", "Best: top left."),
@@ -60,6 +62,7 @@ class Compared(NamedTuple):
     predictions: the classes int `[m]` that the same network predicts for the samples of the map.
     points: two coordinates float `[m, 2]` of its features; None, as `predictions`, where there is no map.
     facts: how it was made, one line each.
+    is_experimental: whether its method is one of this project, which no paper has proposed: its name gets a mark.
     agreement: the fraction float `[k]` of each class's test samples for which it predicts the same class as the retrained network
         of the same seed; NaN for a class without samples, None where there is nothing to agree with.
     """
@@ -72,6 +75,12 @@ class Compared(NamedTuple):
     points: np.ndarray | None = None
     facts: Sequence[str] = ()
     agreement: np.ndarray | None = None
+    is_experimental: bool = False
+
+    @property
+    def label(self) -> str:
+        """Its name as the page shows it, with the mark."""
+        return self.title + MARK_OF_EXPERIMENTS * self.is_experimental
 
 
 class Comparison(NamedTuple):
@@ -189,7 +198,7 @@ def _charts(comparison: Comparison) -> list[tuple[str, str, Chart]]:
             given = [network.values.get(name, ()) for name in (x, y)]
             across, up = ([value for value in values if value is not None] for values in given)
             if across and up and [len(across), len(up)] == [len(values) for values in given]:
-                spots.append(Spot(number, network.title, network.role, across, up))
+                spots.append(Spot(number, network.label, network.role, across, up))
         if any(spot.role == METHOD for spot in spots):
             found.append((title, text, chart(MEASURES[x], MEASURES[y], spots)))
     return found

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from delete_jax import metrics, tasks
+from delete_jax.methods import METHODS
 from delete_jax.metrics.principal import choose_samples, principal_axes
 from delete_jax.predict import make_predictor
 from delete_jax.reports.compare_page import METHOD, REFERENCE, Compared, Comparison, check_free, write_comparison
@@ -122,9 +123,15 @@ def _network(title: str, role: str, name: str, runs: Sequence[Finished], views: 
         role=role,
         values={measure: found for measure, found in values.items() if any(value is not None for value in found)},
         confusion=None if counts is None else np.array(counts),
+        is_experimental=role == METHOD and _is_experimental(runs[0].settings["name"]),
         facts=["; ".join(about), *(f"seed {run.seed}: {run.record['command']}" for run in runs)],
     )
     return views.add(row, runs[0], name) if views else row
+
+
+def _is_experimental(method: str) -> bool:
+    """Whether a method of that name is one of this project; False for a name that is not in the table of methods."""
+    return method in METHODS and METHODS[method]().is_experimental
 
 
 def _value(run: Finished, name: str, measure: str) -> float | None:
