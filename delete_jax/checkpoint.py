@@ -31,7 +31,7 @@ class CheckpointError(ValueError):
 
 
 def seal(tree: Any, meta: Mapping[str, Any], epoch: int) -> str:
-    """SHA-256 of a checkpoint: of its arrays (`identity.digest`), of all that `meta` says, and of its number."""
+    """Computes the SHA-256 of a checkpoint: of its arrays (`identity.digest`), of all that `meta` says, and of its number."""
     said = {key: value for key, value in meta.items() if key != "digest"}
     text = json.dumps([digest(tree), epoch, said], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -17,7 +17,7 @@ MOST_BYTES = 2**24
 
 
 def class_names(names: Any, num_classes: int) -> tuple[str, ...]:
-    """The names in the order of the classes.
+    """Returns the names of the classes in the order of their numbers.
 
     Args:
       names: a list, tuple, array or other ordered collection of strings; or a mapping with one entry for each class, number ->
@@ -74,7 +74,7 @@ def _in_order(names: Mapping[Any, Any]) -> list[Any]:
 
 
 def read_class_names(path: Path) -> list[str]:
-    """The names in a file with one on each line, in UTF-8 or, with a byte order mark, in UTF-16.
+    """Reads names from a file with one on each line, in UTF-8 or, with a byte order mark, in UTF-16.
 
     Returns:
       The lines that are not empty, for `class_names` to check.

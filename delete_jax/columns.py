@@ -88,7 +88,7 @@ class Rows:
         return self[:].astype(dtype or self.dtype, copy=False)
 
     def select(self, chosen: np.ndarray) -> Rows:
-        """Those at these places (bool `[n]` or integers), not read yet."""
+        """Returns the rows at these places (bool `[n]` or integers) without reading them."""
         return Rows(self.source, self.index[chosen])
 
 
@@ -136,7 +136,7 @@ class Erased:
         return self[jnp.arange(len(self))]
 
     def select(self, chosen: np.ndarray) -> Erased:
-        """Of the samples at these places (bool `[n]` or integers)."""
+        """Returns the masks of the samples at these places (bool `[n]` or integers)."""
         places = np.arange(len(self))[chosen]
         label = None if self.label is None else self.label[places]
         return Erased(self.classes, label, (len(places), *self.shape[1:]))
@@ -151,17 +151,17 @@ def is_lazy(column: Any) -> bool:
 
 
 def arrays(streams: Any) -> Any:
-    """The same tree with NumPy's arrays in place of this module's columns: for small streams, and what slices them."""
+    """Replaces this module's columns in a tree by NumPy arrays, for small streams and for code that slices them."""
     return jax.tree.map(lambda column: np.asarray(column) if is_lazy(column) else column, streams, is_leaf=is_lazy)
 
 
 def select(column: Any, chosen: np.ndarray) -> Any:
-    """The samples at these places (bool `[n]` or integers) of a column of any kind, as that kind."""
+    """Selects the samples at these places (bool `[n]` or integers) from a column of any kind; returns the same kind."""
     return column.select(chosen) if is_lazy(column) else column[chosen]
 
 
 def without(streams: Mapping[str, Mapping[str, Any]], column: str) -> dict[str, dict[str, Any]]:
-    """The streams without the column of that name."""
+    """Removes the column of that name from all streams."""
     return {name: {key: values for key, values in stream.items() if key != column} for name, stream in streams.items()}
 
 
@@ -170,7 +170,7 @@ def _row_bytes(column: Any) -> int:
 
 
 def picked(images: Any, chosen: np.ndarray) -> Any:
-    """Some of somebody's images (bool `[n]`): a copy, or `Rows` of what is no array in memory, or too large to be copied."""
+    """Selects some of the caller's images (bool `[n]`): a copy, or `Rows` of what is no array in memory, or too large to be copied."""
     in_memory = isinstance(images, np.ndarray) and not isinstance(images, np.memmap)
     if in_memory and np.count_nonzero(chosen) * _row_bytes(images) <= MOST_COPIED_BYTES:
         return images[chosen]
@@ -178,14 +178,14 @@ def picked(images: Any, chosen: np.ndarray) -> Any:
 
 
 def chunks(column: Any) -> Iterator[np.ndarray]:
-    """A column, a few samples at a time: arrays of NumPy, joined along the first axis the whole."""
+    """Yields a column a few samples at a time, as NumPy arrays; joined along the first axis they are the whole column."""
     step = max(CHUNK_BYTES // max(_row_bytes(column), 1), 1)
     for begin in range(0, max(len(column), 1), step):
         yield np.asarray(column[begin : begin + step])
 
 
 def place(streams: Mapping[str, Mapping[str, Any]], most_bytes: int) -> dict[str, dict[str, Any]]:
-    """The streams with their images where they fit: read into arrays, which go to the devices, while those need no more than
+    """Reads the streams' images into arrays where they fit: these go to the devices, while those need no more than
     `most_bytes`, smallest streams first; `Rows` otherwise."""
     placed = {name: dict(stream) for name, stream in streams.items()}
     free = most_bytes

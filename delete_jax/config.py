@@ -35,14 +35,14 @@ class Config(Settings):
 
 
 def plain(config: Settings) -> dict[str, Any]:
-    """The config as JSON would give it back: lists for tuples; its task with the name of the table."""
+    """Converts a config to what JSON would give back: lists for tuples, and its task with the name in the table."""
     found = dataclasses.asdict(config)
     found["task"] = {"name": of_settings(config.task).name, **found["task"]}
     return json.loads(json.dumps(found))
 
 
 def from_plain(found: dict[str, Any]) -> Config:
-    """The config that `plain` made this of.
+    """Rebuilds the config from the result of `plain`.
 
     Raises:
       ValueError: it has settings that there are not, a part of another type, or a task that there is not.
@@ -72,7 +72,7 @@ def _filled(kind: type, values: dict[str, Any]) -> Any:
 
 
 def fields(part: Any, where: str = "config") -> Iterator[tuple[str, Any, Any]]:
-    """Every setting of a config: its full name, such as "config.train.lr", its type, and its value."""
+    """Yields every setting of a config: its full name, such as "config.train.lr", its type, and its value."""
     hints = typing.get_type_hints(type(part))
     for field in dataclasses.fields(part):
         name, value = f"{where}.{field.name}", getattr(part, field.name)
@@ -158,7 +158,7 @@ def validate(config: Settings) -> None:
 
 
 def choose_variant(file: str, given: str, names: Iterable[str]) -> tuple[str, bool]:
-    """Which of its variants a config file was asked for, and whether it shall be quick.
+    """Reads a config file's argument: which of its variants is asked for, and whether it shall be quick.
 
     Args:
       file: for the message.
@@ -201,7 +201,7 @@ def _of_some_tasks() -> set[str]:
 
 
 def counted(config: Settings) -> dict[str, Any]:
-    """The settings of `unlearn` that count for the task and the method, with its hyper-parameters."""
+    """Returns the settings of `unlearn` that count for the task and the method, with its hyper-parameters."""
     task, method = of_settings(config.task), _method(config)
     settings = dataclasses.asdict(config.unlearn)
     found = {"name": settings.pop("method"), **settings.pop("hyperparameters")}

@@ -79,11 +79,11 @@ class Evaluation(Mapping[str, dict[str, Any]]):
         return f"Evaluation({', '.join(self.networks)}; {len(self._measured)} measures)"
 
     def to_markdown(self) -> str:
-        """The table as Markdown; arrows say which direction is better."""
+        """Formats the table as Markdown; arrows say which direction is better."""
         return markdown(self._rows())
 
     def to_json(self) -> str:
-        """The record as JSON: every measure of every network, with what was erased and from what; NaN becomes null."""
+        """Formats the record as JSON: every measure of every network, with what was erased and from what; NaN becomes null."""
         return json.dumps(plain(self.record), indent=1, ensure_ascii=False, allow_nan=False)
 
 
@@ -165,11 +165,11 @@ class Beside(NamedTuple):
         return self.subject.data.dataset
 
     def measured(self, name: str, asked: Sequence[str]) -> dict[str, Any]:
-        """The measures of a network, those that were asked for among them."""
+        """Measures a network; returns its values, among them those that were asked for."""
         return measure(self.networks[name], (*self.always, *asked))
 
     def beside(self, result: Result, asked: Sequence[str]) -> dict[str, Any]:
-        """The measures of a further network, beside the original and the retrained one."""
+        """Measures a further network beside the original and the retrained one."""
         references = (self.networks.get(name) for name in (ORIGINAL, RETRAINED))
         return measure(Evidence(self.subject, result, *references), (*self.always, *asked))
 
@@ -183,7 +183,7 @@ def evidence_of(
     preprocess: Callable[[chex.Array], chex.Array],
     class_names: Sequence[str] | Mapping[Any, Any] | None,
 ) -> Beside:
-    """The evidence on networks that have passed all checks (`given_splits`); arguments as for `evaluate`."""
+    """Collects the evidence on networks that have passed all checks (`given_splits`); arguments as for `evaluate`."""
     names = tuple(map(str, range(num_classes))) if class_names is None else as_class_names(class_names, num_classes)
     nothing = np.zeros(1, np.float32)
     none = Split(*(part[:0] for part in splits[0]))
@@ -198,7 +198,7 @@ def evidence_of(
 
 
 def flat(figures: Mapping[str, Any]) -> dict[str, float]:
-    """The measures of a network by the names of `metrics.MEASURES`, without what is nested or for pictures."""
+    """Returns the measures of a network by the names of `metrics.MEASURES`, without what is nested or for pictures."""
     found = {name: metrics.look_up(figures, name) for name in metrics.MEASURES}
     return {name: float(value) for name, value in found.items() if isinstance(value, (int, float))}
 
@@ -250,7 +250,7 @@ def _as_results(networks: Any) -> dict[str, Result]:
 def given_splits(
     model: Model, results: Mapping[str, Result], train: Any, test: Any, preprocess: Callable
 ) -> tuple[tuple[Split, Split], int]:
-    """Both splits, checked against every network, and the number of classes."""
+    """Checks both splits against every network; returns them and the number of classes."""
     splits = []
     num_classes = 0
     for what, given in (("train", train), ("test", test)):

@@ -19,7 +19,7 @@ MOST_SEED = 2**32 - 1
 
 
 def shown(value: Any) -> str:
-    """A value in a message: one line of at most 60 characters, without an address in memory."""
+    """Formats a value for a message: one line of at most 60 characters, without an address in memory."""
     try:
         text = repr(value)
     except Exception:  # of somebody's class
@@ -41,7 +41,7 @@ def is_masked(value: Any) -> bool:
 
 
 def array(value: Any, name: str) -> np.ndarray:
-    """An array on the host, with the machine's byte order.
+    """Converts an argument to an array on the host, with the machine's byte order.
 
     Args:
       value: an array or a tensor of NumPy, JAX, PyTorch or another library that NumPy reads, or nested lists of numbers. bfloat16
@@ -94,7 +94,7 @@ def _from_tensor(tensor: Any, name: str) -> np.ndarray:
 
 
 def scalar(value: Any) -> Any:
-    """The Python number of an array or a tensor without axes; whatever else is given, as it is."""
+    """Converts an array or a tensor without axes to a Python number; returns anything else as it is."""
     is_one = isinstance(value, (np.generic, np.ndarray, jax.Array)) and np.ndim(value) == 0 and not is_masked(value)
     return value.item() if is_one or (is_tensor(value) and value.ndim == 0 and not value.is_meta) else value
 
@@ -105,7 +105,7 @@ def is_truth(value: Any) -> bool:
 
 
 def integer(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
-    """A Python int of an integer of Python, NumPy, JAX or PyTorch.
+    """Converts an integer of Python, NumPy, JAX or PyTorch to a Python int.
 
     Args:
       name: what it is, for the message.
@@ -160,7 +160,7 @@ def path(name: str, value: Any) -> Path:
 
 
 def dtype(name: str, value: Any) -> np.dtype:
-    """A dtype, with the machine's byte order.
+    """Converts an argument to a dtype, with the machine's byte order.
 
     Args:
       name: what it is, for the message.
@@ -184,7 +184,7 @@ def dtype(name: str, value: Any) -> np.dtype:
 
 
 def choice(name: str, value: Any, choices: Iterable[str | None]) -> Any:
-    """The value if it is one of the choices: words, or None.
+    """Returns the value if it is one of the choices: words, or None.
 
     Raises:
       ValueError: it is none of them.
@@ -196,7 +196,7 @@ def choice(name: str, value: Any, choices: Iterable[str | None]) -> Any:
 
 
 def listed(value: Any, name: str) -> list[Any]:
-    """The entries of a list, tuple, set, range or other collection, or of an array or tensor with one axis; a single value is a
+    """Lists the entries of a list, tuple, set, range or other collection, or of an array or tensor with one axis; a single value is a
     list of one.
 
     Raises:
@@ -219,7 +219,7 @@ def listed(value: Any, name: str) -> list[Any]:
 
 
 def class_numbers(classes: Any, num_classes: int | None = None, name: str = "forget") -> list[int]:
-    """Class numbers, in the order given.
+    """Checks class numbers; returns them in the order given.
 
     Args:
       classes: one, or a list, tuple, set, range or one-dimensional array of integers. A mask over classes or samples is refused.

@@ -51,7 +51,7 @@ def masked_log_softmax(logits: chex.Array, erase: chex.Array) -> chex.Array:
 
 
 def one_hot_log(labels: chex.Array, num_classes: int, dtype: jnp.dtype = jnp.float32) -> chex.Array:
-    """Log of a one-hot target: 0 at the label, -inf elsewhere. `labels` int `[*b]` -> `[*b, k]`.
+    """Computes the log of a one-hot target: 0 at the label, -inf elsewhere. `labels` int `[*b]` -> `[*b, k]`.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -64,7 +64,7 @@ def one_hot_log(labels: chex.Array, num_classes: int, dtype: jnp.dtype = jnp.flo
 
 
 def kl_divergence(log_p: chex.Array, log_q: chex.Array) -> chex.Array:
-    """`KL(p || q) = sum_i p_i (log p_i - log q_i)` over the last axis.
+    """Computes `KL(p || q) = sum_i p_i (log p_i - log q_i)` over the last axis.
 
     Args:
       log_p: `[*b, k]`, log of the target; entries may be -inf.

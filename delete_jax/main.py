@@ -218,7 +218,7 @@ def use_compilation_cache() -> None:
 
 
 def run() -> None:
-    """The installed command `delete-jax`."""
+    """Runs the installed command `delete-jax`."""
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell sets it for what runs in its background
             signal.signal(number, _leave)

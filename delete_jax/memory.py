@@ -8,7 +8,7 @@ import jax
 
 
 def free_bytes() -> int | None:
-    """How much memory each of this process' devices still has, on the fullest of them, where their backend counts it (GPU, TPU);
+    """Finds how much memory each of this process' devices still has, on the fullest of them, where their backend counts it (GPU, TPU);
     elsewhere (CPU) its share of what the system has. None where the system does not say."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     left = [found["bytes_limit"] - found.get("bytes_in_use", 0) for found in stats if "bytes_limit" in found]
@@ -23,7 +23,7 @@ def free_bytes() -> int | None:
 
 
 def peak_bytes() -> int | None:
-    """The most memory in use at once, so far: by arrays and programs on the fullest of this process' devices, where their
+    """Finds the most memory in use at once, so far: by arrays and programs on the fullest of this process' devices, where their
     backend counts it (GPU, TPU); by the process as a whole elsewhere (CPU). None where the system does not say."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     counted = [found["peak_bytes_in_use"] for found in stats if "peak_bytes_in_use" in found]

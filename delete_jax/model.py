@@ -34,7 +34,7 @@ class Model(NamedTuple):
 
 
 def contained_as(tree: Any, like: Any) -> Any:
-    """The tree's leaves in the containers of `like` (a FrozenDict, say), a tree with leaves of the same names.
+    """Puts a tree's leaves into the containers of `like` (a FrozenDict, say), a tree with leaves of the same names.
 
     Raises:
       KeyError: a leaf of `like` is not there.
@@ -44,7 +44,7 @@ def contained_as(tree: Any, like: Any) -> Any:
 
 
 def as_given(tree: Any, like: Any) -> Any:
-    """The tree's values in the containers and with the dtypes of `like`, a tree with leaves of the same names.
+    """Gives a tree the containers and the dtypes of `like`, a tree with leaves of the same names.
 
     A state that changed either from step to step would be compiled twice.
     """
@@ -56,13 +56,13 @@ def as_given(tree: Any, like: Any) -> Any:
 
 
 def plain_key(leaf: Any) -> Any:
-    """The numbers of a random key, which NumPy and stores take; any other leaf as it is."""
+    """Returns the numbers of a random key, which NumPy and stores take; any other leaf as it is."""
     is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(leaf)) if is_key else leaf
 
 
 def as_saved(tree: Any) -> dict[str, Any]:
-    """Any pytree, whatever its containers are, as nested dicts of its leaves by name: what a store takes."""
+    """Converts any pytree, whatever its containers are, to what a store takes: nested dicts of its leaves by name."""
     nested: dict[str, Any] = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         *outer, last = (jax.tree_util.keystr((key,), simple=True) for key in path)
@@ -74,7 +74,7 @@ def as_saved(tree: Any) -> dict[str, Any]:
 
 
 def from_saved(saved: Any, like: Any) -> Any:
-    """What `as_saved` was given: the leaves of `saved` in the containers of `like`.
+    """Undoes `as_saved`: puts the leaves of `saved` into the containers of `like`.
 
     Raises:
       ValueError: a leaf is missing, or has another shape.
@@ -94,11 +94,11 @@ def from_saved(saved: Any, like: Any) -> Any:
 
 
 def leaf_name(path: tuple[Any, ...]) -> str:
-    """A leaf's path in a tree, in a message: "params/fc/kernel"."""
+    """Formats a leaf's path in a tree for a message: "params/fc/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in a message: its first line, or its kind where it says nothing."""
+    """Shortens an error for a message: its first line, or its kind where it says nothing."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__

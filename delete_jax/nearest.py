@@ -8,7 +8,7 @@ from typing import Any
 
 
 def nearest(word: Any, known: Iterable[str]) -> str:
-    """The known word that is most like an unknown one, to stand behind it in a message.
+    """Finds the known word that is most like an unknown one, to stand behind it in a message.
 
     Returns:
       " (did you mean WORD?)"; "" where no word is like it.

@@ -30,7 +30,7 @@ def as_is(images: Any) -> Any:
 
 
 def not_finite(variables: Variables) -> str | None:
-    """The name of the first leaf with a NaN or infinite value; None if there is none, or where leaves are only shapes."""
+    """Finds the first leaf with a NaN or infinite value; returns its name, or None if there is none, or where leaves are only shapes."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
         if isinstance(leaf, jax.ShapeDtypeStruct) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
             continue
@@ -57,7 +57,7 @@ def check_backend() -> None:
 def check_network(
     model: Model, variables: Variables, images: np.ndarray, preprocess: Callable, labels: np.ndarray | None = None
 ) -> int:
-    """The number of classes of a network that takes such images and has finite weights.
+    """Checks a network that takes such images and has finite weights; returns its number of classes.
 
     Args:
       model, variables: the network; its variables may be shapes (`jax.eval_shape`) where they are still to be trained.

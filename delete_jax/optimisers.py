@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def take_update(
     tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any, loss: chex.Array
 ) -> tuple[Any, Any]:
-    """The optimiser's updates and its next state, of the dtypes that it had. An optimiser that takes optax's extra arguments is
+    """Returns the optimiser's updates and its next state, of the dtypes that it had. An optimiser that takes optax's extra arguments is
     given the loss (`value=`) and the gradients (`grad=`)."""
     known = inspect.signature(tx.update).parameters
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known.values())

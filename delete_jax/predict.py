@@ -23,7 +23,7 @@ class NonFiniteError(ValueError):
 
 
 def input_shape(preprocess: Callable[[chex.Array], chex.Array], images: np.ndarray) -> tuple[int, ...]:
-    """The shape of one image as the network sees it; of the stored images `[n, h, w, c]` only shape and dtype count."""
+    """Returns the shape of one image as the network sees it; of the stored images `[n, h, w, c]` only shape and dtype count."""
     return jax.eval_shape(preprocess, jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)).shape[1:]
 
 

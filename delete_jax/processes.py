@@ -18,7 +18,7 @@ WORDS = 2**18
 
 
 def from_first(make: Callable[[], R]) -> R:
-    """What `make` returns in process 0, in every process; the other processes do not call it.
+    """Calls `make` in process 0 alone, and returns its result in every process.
 
     It returns when all processes have come here: they must all call it, in the same order.
 
@@ -43,7 +43,7 @@ def from_first(make: Callable[[], R]) -> R:
 
 
 def others_than_first(value: Any) -> list[int]:
-    """The processes whose value, which JSON can hold, is not that of process 0. Every process must call it, and learns it."""
+    """Finds the processes whose value, which JSON can hold, is not that of process 0. Every process must call it, and learns it."""
     from jax.experimental.multihost_utils import process_allgather
 
     text = json.dumps(value, sort_keys=True).encode()

@@ -69,7 +69,7 @@ class Study(NamedTuple):
         return list(dict.fromkeys(cell["method"] for cell in [*self.references, *self.cells]))
 
     def values(self, method: str, measure: str) -> list[float]:
-        """A measure of one row, one value for each seed: the mean over the requests; none where a cell failed."""
+        """Returns a measure of one row, one value for each seed: the mean over the requests; none where a cell failed."""
         cells = [cell for cell in [*self.references, *self.cells] if cell["method"] == method]
         by_seed: dict[int, list[float | None]] = {}
         for cell in cells:
@@ -99,11 +99,11 @@ class Study(NamedTuple):
         return "\n".join(aligned(self._lines(" ± ")))
 
     def to_markdown(self) -> str:
-        """The table as Markdown."""
+        """Formats the table as Markdown."""
         return markdown(self._lines(" ± "))
 
     def to_latex(self) -> str:
-        """The table as a LaTeX tabular of the package booktabs."""
+        """Formats the table as a LaTeX tabular of the package booktabs."""
         arrows = {
             "↓": r"$\downarrow$",
             "↑": r"$\uparrow$",
@@ -124,7 +124,7 @@ class Study(NamedTuple):
         return "\n".join([*start, lines[0], r"\midrule", *lines[1:], *end])
 
     def to_csv(self) -> str:
-        """Every cell as a line of CSV: method, forget, seed, lr, seconds, then each measure as a plain number."""
+        """Formats every cell as a line of CSV: method, forget, seed, lr, seconds, then each measure as a plain number."""
         cells = [*self.references, *self.cells]
         names = list(dict.fromkeys(name for cell in cells for name in cell["metrics"]))
         file = io.StringIO()

@@ -19,7 +19,7 @@ def aligned(rows: Rows) -> list[str]:
 
 
 def markdown(rows: Rows) -> str:
-    """A table of Markdown, its cells to the right."""
+    """Formats a table as Markdown, its cells to the right."""
     head, *others = rows
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *others]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -21,7 +21,7 @@ NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EI
 
 
 def temporary(path: Path) -> Path:
-    """A name beside `path` that is free, and that nobody can foresee."""
+    """Makes up a name beside `path` that is free, and that nobody can foresee."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
 
 
@@ -32,7 +32,7 @@ def is_temporary(found: Path, path: Path) -> bool:
 
 @contextlib.contextmanager
 def writing(path: Path, replace: bool = True) -> Iterator[BinaryIO]:
-    """A new file to write to, which gets the name `path` when the context ends without an error.
+    """Opens a new file to write to, which gets the name `path` when the context ends without an error.
 
     Until then it has a name of its own beside `path`. No link is followed, and its permissions are those that the umask leaves. What
     killed processes left of earlier attempts is removed.

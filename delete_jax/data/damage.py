@@ -39,7 +39,7 @@ def damage(directory: Path) -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """What an exception says, in one short line."""
+    """Shortens the message of an exception to one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else text[:299] + "…"
 
@@ -79,7 +79,7 @@ def check_features(directory: Path) -> None:
 
 
 def read_class_names(directory: Path, key: str) -> tuple[str, ...]:
-    """The names of a feature's classes; of a missing or cut file TFDS would make numbers.
+    """Reads the names of a feature's classes; of a missing or cut file TFDS would make numbers.
 
     Raises:
         ValueError: the file is missing, empty, no text, or says something twice.

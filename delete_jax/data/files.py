@@ -51,7 +51,7 @@ _FIRST_BYTES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*")
 
 
 def class_names(folder: Path, layout: str) -> set[str]:
-    """The names of the folders in a folder, hidden ones left out; links to folders count.
+    """Lists the folders in a folder by name, without hidden ones; links to folders count.
 
     Args:
         folder: which holds one folder per class.
@@ -78,7 +78,7 @@ def class_names(folder: Path, layout: str) -> set[str]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images in a folder, by name; hidden files, such as macOS' `._x`, and files of other kinds are left out.
+    """Lists the images in a folder by name, without hidden files, such as macOS' `._x`, and files of other kinds.
 
     Raises:
         ValueError: it cannot be read, something with an image's suffix is no file, or there are images that would be left out:

@@ -40,7 +40,7 @@ _UPRIGHT = {
 
 
 def open_image(path: str | Path, formats: tuple[str, ...] = FORMATS) -> Any:
-    """A decoded PIL image of a file, turned upright.
+    """Opens an image file: returns a decoded PIL image, turned upright.
 
     Raises:
         ValueError: there is no such file, or `decode` refuses it; the message names it.
@@ -57,7 +57,7 @@ def open_image(path: str | Path, formats: tuple[str, ...] = FORMATS) -> Any:
 
 
 def decode(source: Path | BinaryIO, name: str, formats: tuple[str, ...] = FORMATS, upright: bool = True) -> Any:
-    """A decoded PIL image, of any mode.
+    """Decodes a PIL image, of any mode.
 
     Args:
         source: a file, or its content.
@@ -104,7 +104,7 @@ def _orientation(image: Any) -> Any:
 
 
 def photo(image: Any, name: str) -> Any:
-    """The image, where it is a photograph as networks take it: grey or RGB, 8 bits per channel, nothing transparent.
+    """Returns an image if it is a photograph as networks take it: grey or RGB, 8 bits per channel, nothing transparent.
 
     Raises:
         ValueError: it has another mode (a palette, transparency, 16 bits, CMYK): a conversion would have to be chosen, and the
@@ -118,12 +118,12 @@ def photo(image: Any, name: str) -> Any:
 
 
 def pixels(image: Any) -> np.ndarray:
-    """The uint8 `[h, w, c]` of a photograph, with 1 or 3 channels."""
+    """Converts a photograph to uint8 `[h, w, c]` with 1 or 3 channels."""
     return np.asarray(image).reshape(image.height, image.width, _CHANNELS[image.mode])
 
 
 def square(image: Any, size: int) -> Any:
-    """The middle of a PIL image as a square: the shorter side brought to `size` pixels (bilinear)."""
+    """Cuts the middle square from a PIL image and scales its side to `size` pixels (bilinear)."""
     from PIL import Image
 
     width, height = image.size

@@ -93,12 +93,12 @@ KINDS: dict[str, Kind] = {
 
 
 def names() -> list[str]:
-    """What `load` takes, for a message."""
+    """Lists the names that `load` takes, for a message."""
     return [f"{key}PATH" if kind.prefix else key for key, kind in KINDS.items()]
 
 
 def find(name: str) -> tuple[Kind, str]:
-    """The kind of a dataset, and its name without the prefix.
+    """Finds the kind of a dataset, and its name without the prefix.
 
     Raises:
       ValueError: there is no such kind, or no path behind its prefix.

@@ -36,7 +36,7 @@ def fit_pair(image: Any, mask: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def open_mask(path: Path) -> Any:
-    """A PIL image of class numbers, mode L or P, from a PNG file, whose levels are those that were stored.
+    """Opens a PNG file as a PIL image of class numbers, mode L or P, with the levels that were stored.
 
     Raises:
         ValueError: it is missing, damaged, no PNG, or has other bits per pixel; the message names it.

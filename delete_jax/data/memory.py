@@ -16,7 +16,7 @@ class TooLarge(ValueError):
 
 
 def empty_images(shape: tuple[int, ...], what: str) -> np.ndarray:
-    """An uninitialised uint8 array for images or label maps.
+    """Allocates an uninitialised uint8 array for images or label maps.
 
     Args:
         shape: of the array.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def show(path: str | os.PathLike) -> str:
-    """A path for a message: one line, what cannot be printed (line ends, bytes that are not UTF-8) escaped."""
+    """Formats a path for a message: one line, with what cannot be printed (line ends, bytes that are not UTF-8) escaped."""
     text = os.fspath(path)
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
@@ -20,7 +20,7 @@ def is_text(name: str) -> bool:
 
 
 def local_path(given: str | os.PathLike, what: str) -> Path:
-    """A path on this machine, "~" and "~NAME" being home folders. Whether something is there is not looked at.
+    """Returns a path on this machine, with "~" and "~NAME" as home folders. It does not check that anything is there.
 
     Args:
         given: what somebody wrote.

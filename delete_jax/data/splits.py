@@ -29,7 +29,7 @@ def missing(dataset: Dataset, classes: int | Iterable[int]) -> list[tuple[str, i
 
 
 def check_splits(dataset: Dataset, validation: float) -> Dataset:
-    """The dataset, if it can be trained on and measured with.
+    """Returns the dataset if it can be trained on and measured with.
 
     Args:
         dataset: as it was split.

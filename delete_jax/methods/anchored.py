@@ -122,7 +122,7 @@ def anchored(
 
 @functools.cache
 def reorientation(transformations: tuple[str, ...]) -> ReorientFn:
-    """The function of images `[b, h, w, c]` and keys `[b]` that reorients each image by its own key."""
+    """Returns the function of images `[b, h, w, c]` and keys `[b]` that reorients each image by its own key."""
 
     def one(image: chex.Array, key: chex.PRNGKey) -> chex.Array:
         turn_key, flip_key, shift_key = jax.random.split(key, 3)
@@ -143,7 +143,7 @@ def reorientation(transformations: tuple[str, ...]) -> ReorientFn:
 
 
 def adversarial(setup: Setup) -> chex.Array:
-    """The forget images `[n, h, w, c]`, each attacked towards its most probable remaining class, in their own dtype."""
+    """Attacks each of the forget images `[n, h, w, c]` towards its most probable remaining class; keeps their dtype."""
     stream = setup.streams[FORGET]
     logits = in_batches(answers(setup.model, setup.preprocess), setup.teacher, stream["image"])
     best = jnp.argmax(jnp.where(np.asarray(stream["erase"]), -jnp.inf, logits), -1).astype(jnp.int32)

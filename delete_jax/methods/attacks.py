@@ -27,7 +27,7 @@ Answer: TypeAlias = "Callable[[Variables, chex.Array], chex.Array]"
 
 
 def fgsm(setup: Setup, images: chex.Array, labels: chex.Array, step: float) -> chex.Array:
-    """One step of `step` along the sign of the gradient away from `labels` (Goodfellow et al., arXiv 1412.6572).
+    """Takes one step of `step` along the sign of the gradient away from `labels` (Goodfellow et al., arXiv 1412.6572).
 
     Args:
       images: stored images `[n, h, w, c]`, uint8 or float.
@@ -55,7 +55,7 @@ def _fgsm(answer: Answer, step: float) -> Callable:
 def targeted_l2_pgd(
     setup: Setup, images: chex.Array, targets: chex.Array, key: chex.PRNGKey, *, radius: float, step: float, steps: int
 ) -> chex.Array:
-    """Projected gradient descent towards `targets` within an L2 ball (Madry et al., arXiv 1706.06083).
+    """Runs projected gradient descent towards `targets` within an L2 ball (Madry et al., arXiv 1706.06083).
 
     Args:
       images, targets: as for `fgsm`.
@@ -88,7 +88,7 @@ def _targeted_l2_pgd(answer: Answer, radius: float, step: float, steps: int) -> 
 def towards(
     setup: Setup, images: chex.Array, targets: chex.Array, *, radius: float, steps: int, step: float
 ) -> chex.Array:
-    """Signed gradient steps towards `targets`; no pixel moves by more than `radius` (Madry et al., arXiv 1706.06083).
+    """Takes signed gradient steps towards `targets`; no pixel moves by more than `radius` (Madry et al., arXiv 1706.06083).
 
     Args:
       images, targets: as for `fgsm`.
@@ -115,7 +115,7 @@ def _towards(answer: Answer, radius: float, step: float) -> Callable:
 
 @functools.cache
 def jitter(size: float) -> Callable[[chex.Array, chex.PRNGKey], chex.Array]:
-    """The function of stored images `[b, h, w, c]` and keys `[b]` that adds uniform noise in [-size, size] to every pixel.
+    """Returns the function of stored images `[b, h, w, c]` and keys `[b]` that adds uniform noise in [-size, size] to every pixel.
 
     `size` is a fraction of the pixels' span: 255 for bytes; for floats, the span of the image itself.
     """
@@ -130,7 +130,7 @@ def jitter(size: float) -> Callable[[chex.Array, chex.PRNGKey], chex.Array]:
 
 
 def span(images: chex.Array) -> tuple[float, float]:
-    """The smallest and largest value a pixel may have. Images that stay on the host are read a few at a time."""
+    """Finds the smallest and largest value a pixel may have. Images that stay on the host are read a few at a time."""
     if images.dtype == jnp.uint8:
         return 0.0, 255.0
     parts = (np.asarray(images[begin : begin + AT_ONCE]) for begin in range(0, len(images), AT_ONCE))
@@ -140,7 +140,7 @@ def span(images: chex.Array) -> tuple[float, float]:
 
 @functools.lru_cache(maxsize=16)
 def answers(model: Model, preprocess: Callable[[chex.Array], chex.Array]) -> Answer:
-    """`(variables, images [b, h, w, c]) -> logits [*b, k]`, evaluation mode; the same function for the same network."""
+    """Returns `(variables, images [b, h, w, c]) -> logits [*b, k]` in evaluation mode; the same function for the same network."""
     of_floats = getattr(
         preprocess, "between_bytes", preprocess
     )  # `data.normalize` takes floats for a mistake otherwise

@@ -68,7 +68,7 @@ def bad_teacher(remain: bool = False) -> Method:
 
 
 def bad_network(setup: Setup) -> Variables:
-    """The same network with random weights: one that knows nothing and still tells images apart.
+    """Returns the network with random weights: one that knows nothing and still tells images apart.
 
     `reinitialised`, or, where that does not make sense for this network (it answers all images alike, or with numbers
     out of all proportion), the given weights with the entries of each array in random order.
@@ -97,7 +97,7 @@ def _spread(logits: chex.Array) -> float:
 
 
 def reinitialised(variables: Variables, key: chex.PRNGKey) -> Variables:
-    """The same network with random weights: kernels normal with variance 2 / fan-in, biases and means 0, scales and
+    """Draws the network's weights again: kernels normal with variance 2 / fan-in, biases and means 0, scales and
     variances 1; single numbers, and what is no float, stay.
 
     A kernel's inputs are all its axes but the last, or all but the first where it is called `weight` (PyTorch,
@@ -124,7 +124,7 @@ def reinitialised(variables: Variables, key: chex.PRNGKey) -> Variables:
 
 
 def shuffled(variables: Variables, key: chex.PRNGKey) -> Variables:
-    """The same network with the entries of each array of parameters in random order; the other collections stay."""
+    """Shuffles the entries of each array of a network's parameters; the other collections stay."""
     leaves, tree = jax.tree.flatten(variables["params"])
     keys = jax.random.split(key, max(len(leaves), 1))
     mixed = [jax.random.permutation(k, leaf.ravel()).reshape(leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]

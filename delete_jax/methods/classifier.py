@@ -33,12 +33,12 @@ class Classifier(NamedTuple):
     axis: int = -1
 
     def rows(self, params: Any) -> chex.Array:
-        """The kernel as `[d, k]`, whatever its layout."""
+        """Returns the kernel as `[d, k]`, whatever its layout."""
         kernel = jnp.moveaxis(jnp.asarray(leaf_at(params, self.place)), self.axis, -1)
         return kernel.reshape(-1, kernel.shape[-1])
 
     def with_rows(self, params: Any, rows: chex.Array) -> Any:
-        """The parameters with the kernel's values replaced by `rows` `[d, k]`."""
+        """Returns the parameters with the kernel's values replaced by `rows` `[d, k]`."""
 
         def change(kernel: chex.Array) -> chex.Array:
             moved = jnp.moveaxis(kernel, self.axis, -1)
@@ -48,7 +48,7 @@ class Classifier(NamedTuple):
 
 
 def find_classifier(setup: Setup) -> Classifier:
-    """The classifier where `setup.classifier` names it; else the one kernel whose rows are the classes.
+    """Finds the classifier where `setup.classifier` names it; else the one kernel whose rows are the classes.
 
     Each kernel with k rows or columns is tried: those of some classes are changed, and the logits of exactly these classes
     must change on the first images of the method's samples (beside a number that all logits of an image share, for networks
@@ -74,7 +74,7 @@ def find_classifier(setup: Setup) -> Classifier:
 
 
 def find_bias(setup: Setup, classifier: Classifier) -> Place | None:
-    """The path of the classifier's bias: k numbers, each of which is added to the logits of its class; None without one."""
+    """Finds the path of the classifier's bias: k numbers, each of which is added to the logits of its class; None without one."""
     leaves = jax.tree_util.tree_flatten_with_path(setup.teacher["params"])[0]
     layer = names_of(classifier.place)[:-1]
     places = [place for place, leaf in leaves if leaf.size == setup.num_classes and place != classifier.place]
@@ -83,7 +83,7 @@ def find_bias(setup: Setup, classifier: Classifier) -> Place | None:
 
 
 def find_scales(setup: Setup, classifier: Classifier) -> list[Place]:
-    """The paths of further parameters of k numbers, each of which moves the logits of its class alone and is no bias: such as
+    """Finds the paths of further parameters of k numbers, each of which moves the logits of its class alone and is no bias: such as
     the lengths of the rows where weights are normalised."""
     leaves = jax.tree_util.tree_flatten_with_path(setup.teacher["params"])[0]
     places = [place for place, leaf in leaves if leaf.size == setup.num_classes and place != classifier.place]
@@ -91,7 +91,7 @@ def find_scales(setup: Setup, classifier: Classifier) -> list[Place]:
 
 
 def named(params: Any, num_classes: int, path: tuple[str, ...]) -> list[Classifier]:
-    """The kernel at or in the layer at `path`, once for each way to read it (`[k, k]` has two, Flax's first).
+    """Yields the kernel at or in the layer at `path`, once for each way to read it (`[k, k]` has two, Flax's first).
 
     Raises:
       ValueError: there is none with `num_classes` rows or columns, or there are several.
@@ -199,7 +199,7 @@ def _dtype(params: Any, place: Place) -> Any:
 
 
 def names_of(place: Place) -> tuple[str, ...]:
-    """A path in a tree of parameters as names: all but the last are those of the layer."""
+    """Returns a path in a tree of parameters as names: all but the last are those of the layer."""
     # nnx keeps each array in a variable, as its attribute `value`
     boxed = bool(place) and isinstance(place[-1], jax.tree_util.GetAttrKey) and place[-1].name == "value"
     return tuple(jax.tree_util.keystr((key,), simple=True) for key in (place[:-1] if boxed else place))
@@ -212,15 +212,15 @@ def _some(paths: Iterable[tuple[str, ...]]) -> str:
 
 
 def leaf_at(tree: Any, place: Place) -> chex.Array:
-    """The leaf at that path."""
+    """Returns the leaf at that path."""
     return next(leaf for here, leaf in jax.tree_util.tree_flatten_with_path(tree)[0] if here == place)
 
 
 def with_entries(params: Any, place: Place, index: Any, value: Any) -> Any:
-    """The parameters with some numbers of a leaf, in the order of its memory, replaced."""
+    """Replaces some numbers of a leaf of the parameters, in the order of its memory."""
     return replace_leaf(params, place, lambda leaf: jnp.asarray(leaf).ravel().at[index].set(value).reshape(leaf.shape))
 
 
 def replace_leaf(tree: Any, place: Place, change: Callable[[chex.Array], chex.Array]) -> Any:
-    """The tree with `change` applied to the leaf at that path."""
+    """Applies `change` to the leaf at that path of a tree."""
     return jax.tree_util.tree_map_with_path(lambda here, leaf: change(leaf) if here == place else leaf, tree)

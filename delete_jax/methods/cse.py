@@ -37,7 +37,7 @@ def cse() -> Method:
 
 
 def channel_scores(forgotten: np.ndarray, remaining: np.ndarray) -> np.ndarray:
-    """s `[d]`, of two covariances `[d, d]`."""
+    """Computes a score for each channel, `[d]`, from two covariances `[d, d]`."""
     unit = np.trace(remaining) / len(remaining) or 1.0  # features that never vary: any will do
     lower = np.linalg.cholesky(remaining / unit + DELTA * np.eye(len(remaining)))
     # L^-1 S_t L^-T has the same eigenvalues rho, and the eigenvectors L^T v
@@ -47,7 +47,7 @@ def channel_scores(forgotten: np.ndarray, remaining: np.ndarray) -> np.ndarray:
 
 
 def factors(scores: np.ndarray) -> np.ndarray:
-    """What each channel is multiplied by `[d]`: 1 outside the smallest set that covers enough of the scores."""
+    """Computes the factor of each channel `[d]`: 1 outside the smallest set that covers enough of the scores."""
     order = np.argsort(-scores, kind="stable")
     covered = np.cumsum(scores[order])
     chosen = order[: np.searchsorted(covered, COVERED * covered[-1]) + 1]

@@ -100,7 +100,7 @@ def delete(temperature: float = 1.0, remain: bool = False, dispersion: float = 0
 
 
 def similarity(features: chex.Array, batch: Stream, context: Context) -> chex.Array:
-    """`[*b]`, whose weighted mean over the batch is the mean cosine over all pairs of its features `[*b, d]`.
+    """Computes `[*b]`, whose weighted mean over the batch is the mean cosine over all pairs of its features `[*b, d]`.
 
     The mean is `(|sum_i w_i u_i|^2 - sum_i w_i^2) / ((sum_i w_i)^2 - sum_i w_i^2)`, u the features scaled to length 1; sums
     are over all devices. In label maps only the pixels of a class to erase take part.

@@ -61,7 +61,7 @@ def _words(default: Any) -> str:
 
 
 def describe_factory(factory: Callable[..., Method]) -> Description:
-    """The description of the methods that a factory makes (see `hyperparameters.factory`)."""
+    """Describes the methods that a factory makes (see `hyperparameters.factory`)."""
     method = factory()
     parameters = inspect.signature(factory).parameters.values()
     return Description(

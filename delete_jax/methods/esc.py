@@ -73,14 +73,14 @@ def esc_t(threshold: float = 0.7) -> Method:
 
 
 def directions(setup: Setup, head: Head) -> np.ndarray:
-    """The right singular vectors of the forget features as columns `[d, d]`, those of the largest values first."""
+    """Computes the right singular vectors of the forget features as columns `[d, d]`, those of the largest values first."""
     size = len(head.rows)
     moments = sum((h.T @ h for h, _ in feature_batches(setup, head.classifier, FORGET)), np.zeros((size, size)))
     return np.linalg.eigh(moments)[1][:, ::-1]
 
 
 def learnt_mask(setup: Setup, head: Head, basis: np.ndarray) -> chex.Array:
-    """The mask `[d, d]` after `setup.num_steps` steps of gradient descent, on the batches in order."""
+    """Learns the mask `[d, d]` by `setup.num_steps` steps of gradient descent, on the batches in order."""
     parts = zip(*feature_batches(setup, head.classifier, FORGET), strict=True)
     features, labels = (np.concatenate(part) for part in parts)
     dtype = jax.tree.leaves(setup.teacher["params"])[0].dtype

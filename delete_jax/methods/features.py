@@ -33,14 +33,14 @@ class Head(NamedTuple):
     bias: np.ndarray
 
     def with_rows(self, setup: Setup, rows: np.ndarray) -> Variables:
-        """The original's variables with another kernel, `[d, k]`."""
+        """Returns the original's variables with another kernel, `[d, k]`."""
         params = setup.teacher["params"]
         kernel = jnp.asarray(rows, self.classifier.rows(params).dtype)
         return {**setup.teacher, "params": self.classifier.with_rows(params, kernel)}
 
 
 def find_head(setup: Setup) -> Head:
-    """The classifier (`find_classifier`) of a network whose features can be read.
+    """Finds the classifier (`find_classifier`) of a network whose features can be read.
 
     Raises:
       ValueError: there is none, or the logits are something else than features times a kernel plus a bias.
@@ -61,7 +61,7 @@ def find_head(setup: Setup) -> Head:
 
 
 def unseen(setup: Setup) -> Setup:
-    """The same request with noise in place of the images, so that nothing computed from it depends on a sample."""
+    """Replaces the images of a request by noise, so that nothing computed from it depends on a sample."""
 
     def noise(image: chex.Array) -> np.ndarray:
         rng, shape = np.random.default_rng(0), (IMAGES, *image.shape[1:])
@@ -73,13 +73,13 @@ def unseen(setup: Setup) -> Setup:
 
 
 def with_features(setup: Setup) -> tuple[Model, Variables]:
-    """`Method.wrap` for a method that reads features: the network of `beside_logits`, and the original's variables."""
+    """Implements `Method.wrap` for a method that reads features: returns the network of `beside_logits` and the original's variables."""
     return beside_logits(setup.model, find_head(setup).classifier), setup.teacher
 
 
 @functools.lru_cache(maxsize=16)
 def beside_logits(model: Model, classifier: Classifier) -> Model:
-    """The network that answers `[*b, k + d]`: its logits, then the features that enter its classifier.
+    """Returns the network that answers `[*b, k + d]`: its logits, then the features that enter its classifier.
 
     The logits are linear in the kernel `[d, k]`. Their derivative in the direction of a kernel that is 1 at k entries, one
     in each column and in different rows, is therefore k of the features. The layers before the classifier run once.
@@ -111,7 +111,7 @@ def beside_logits(model: Model, classifier: Classifier) -> Model:
 
 
 def feature_batches(setup: Setup, classifier: Classifier, stream: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The original's features, float64 `[m, d]`, and labels `[m]`, a few images at a time, in evaluation mode.
+    """Yields the original's features, float64 `[m, d]`, and labels `[m]`, a few images at a time, in evaluation mode.
 
     Positions of weight 0 are left out. In label maps of forget samples only the pixels of a class to erase are kept.
     """

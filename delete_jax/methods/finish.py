@@ -45,7 +45,7 @@ def finish(row: str = "mean") -> Method:
 
 
 def overwrite(setup: Setup, row: str) -> Variables:
-    """The variables of `setup.teacher` with the classes of `setup.forget` overwritten; see `finish`."""
+    """Overwrites the classes of `setup.forget` in the variables of `setup.teacher`; see `finish`."""
     if not setup.forget:
         raise ValueError("a finish overwrites erased classes, and there are none: leave it out")
     setup = unseen(setup)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def cross_entropy(logits: chex.Array, batch: Stream) -> chex.Array:
-    """To the batch's labels, per position."""
+    """Computes the cross entropy to the batch's labels, per position."""
     return towards_labels(batch["label"], Output(batch, logits, None)).loss
 
 
@@ -28,7 +28,7 @@ def gradient_batches(
     batch_size: int | None = None,
     value: Callable[[chex.Array, Stream], chex.Array] = cross_entropy,
 ) -> Iterator[tuple[chex.ArrayTree, int]]:
-    """The gradient of each batch's weighted mean, and how many samples the batch has; evaluation mode, in order.
+    """Yields the gradient of each batch's weighted mean, and how many samples the batch has; evaluation mode, in order.
 
     Args:
       batch_size: `setup.batch_size` when None; the last batch has what is left.
@@ -59,12 +59,12 @@ def _gradient(model: Model, preprocess: Callable, value: Callable[[chex.Array, S
 
 
 def mean_gradient(setup: Setup, stream: str) -> chex.ArrayTree:
-    """The gradient of the cross entropy's mean over all samples of the stream."""
+    """Computes the gradient of the cross entropy's mean over all samples of the stream."""
     return mean_over_samples(gradient_batches(setup, stream))
 
 
 def diagonal_fisher(setup: Setup, stream: str) -> chex.ArrayTree:
-    """Mean over samples of `b` times the squared gradient of their batch's mean, `b` its size; like the parameters.
+    """Computes the mean over samples of `b` times the squared gradient of their batch's mean, `b` its size; like the parameters.
 
     With gradients of mean zero, as at the end of training, this estimates the mean squared gradient of single samples
     (the empirical Fisher information's diagonal), at the cost of one pass.
@@ -76,7 +76,7 @@ def diagonal_fisher(setup: Setup, stream: str) -> chex.ArrayTree:
 
 
 def mean_over_samples(batches: Iterable[tuple[chex.ArrayTree, int]]) -> chex.ArrayTree:
-    """Of trees, each with the number of samples that it stands for; no two of them are held at a time."""
+    """Averages trees, each with the number of samples that it stands for; no two of them are held at a time."""
 
     def add(a: tuple[chex.ArrayTree, int], b: tuple[chex.ArrayTree, int]) -> tuple[chex.ArrayTree, int]:
         return optax.tree.add(a[0], b[0]), a[1] + b[1]

@@ -27,7 +27,7 @@ class Allowed(NamedTuple):
 
 
 def number(words: str, allowed: Callable[[float], bool] = lambda value: True) -> Allowed:
-    """Finite numbers for which `allowed` holds; `words` describe them. A bool is no number here."""
+    """Allows finite numbers for which `allowed` holds; `words` describe them. A bool is no number here."""
 
     def take(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -41,7 +41,7 @@ def number(words: str, allowed: Callable[[float], bool] = lambda value: True) ->
 
 
 def some_of(*names: str) -> Allowed:
-    """A tuple or list with at least one of these names; the order does not count."""
+    """Allows a tuple or list with at least one of these names; the order does not count."""
 
     def take(value: Any) -> tuple[str, ...]:
         if not isinstance(value, (tuple, list)):
@@ -54,7 +54,7 @@ def some_of(*names: str) -> Allowed:
 
 
 def one_of(*names: str) -> Allowed:
-    """One of these names."""
+    """Allows one of these names."""
 
     def take(value: Any) -> str:
         if not isinstance(value, str):

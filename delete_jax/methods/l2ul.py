@@ -104,7 +104,7 @@ def _distance(params, constants) -> chex.Array:
 
 
 def importance(setup: Setup) -> chex.ArrayTree:
-    """Mean over forget batches of the absolute gradient of the mean norm of the logits, each tensor scaled to [0, 1]."""
+    """Computes the mean over forget batches of the absolute gradient of the mean norm of the logits, each tensor scaled to [0, 1]."""
     gradients = gradient_batches(setup, FORGET, value=_norm)
     mean = mean_over_samples((jax.tree.map(jnp.abs, gradient), samples) for gradient, samples in gradients)
 

@@ -36,7 +36,7 @@ def project(
     num_classes: int,
     classifier: tuple[str, ...] | Classifier | None = None,
 ) -> Variables:
-    """The network whose classifier sees features without the span of the rows of `forget`.
+    """Projects the features that a network's classifier sees to the complement of the span of the rows of `forget`.
 
     Args:
       variables: the network's; not changed.
@@ -61,7 +61,7 @@ def project(
 
 
 def span(rows: chex.Array, forget: tuple[int, ...]) -> chex.Array:
-    """An orthonormal basis `[d, r]` of the span of the rows of `forget` in a kernel `[d, k]`."""
+    """Computes an orthonormal basis `[d, r]` of the span of the rows of `forget` in a kernel `[d, k]`."""
     basis, sizes, _ = jnp.linalg.svd(rows[:, jnp.asarray(forget)], full_matrices=False)
     # a row that is 0, such as one projected before, spans nothing
     return jnp.where(sizes > 1e-6 * jnp.linalg.norm(rows), basis, 0)

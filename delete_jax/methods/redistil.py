@@ -136,7 +136,7 @@ def redistil(
 
 
 def fresh_layers(setup: Setup, fresh: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The names, at the top of the parameters, of the layers that start again, beside the classifier.
+    """Lists the names, at the top of the parameters, of the layers that start again, beside the classifier.
 
     Raises:
       ValueError: there are none of these names, or none that are numbered where no names are given.
@@ -161,7 +161,7 @@ def fresh_layers(setup: Setup, fresh: tuple[str, ...] | None) -> tuple[str, ...]
 
 
 def transfer_stream(setup: Setup, head: Head, count: int, kinds: tuple[str, ...] = KINDS) -> tuple[Stream, chex.Array]:
-    """Transfer images with the original's answers, drawn by them, and the mean feature of each answer, `[k, d]`."""
+    """Makes transfer images with the original's answers, drawn by them, and the mean feature of each answer, `[k, d]`."""
     k = setup.num_classes
     image_key, draw_key = jax.random.split(setup.key)
     forget = setup.streams[FORGET]

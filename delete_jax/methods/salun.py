@@ -62,7 +62,7 @@ def salun(fraction: float = 0.5, remain: bool = False, mask: str = "salient") ->
 
 
 def saliency_mask(setup: Setup, fraction: float) -> chex.ArrayTree:
-    """1 at the `fraction` of all weights with the largest absolute gradient of the forget loss, else 0; like the params.
+    """Computes 1 at the `fraction` of all weights with the largest absolute gradient of the forget loss, else 0; like the params.
 
     The gradient is the sum over batches of the batch mean's, in evaluation mode.
     """
@@ -74,7 +74,7 @@ def saliency_mask(setup: Setup, fraction: float) -> chex.ArrayTree:
 
 
 def random_mask(setup: Setup, fraction: float) -> chex.ArrayTree:
-    """1 at the `fraction` of all weights, drawn at random, else 0; like the params."""
+    """Draws a mask: 1 at the `fraction` of all weights, at random, else 0; like the params."""
     size = sum(leaf.size for leaf in jax.tree.leaves(setup.teacher["params"]))
     key = jax.random.fold_in(setup.key, 1)  # apart from the labels'
     return _as_mask(setup, largest(jax.random.uniform(key, (size,)), fraction))
@@ -89,7 +89,7 @@ def _as_mask(setup: Setup, chosen: chex.Array) -> chex.ArrayTree:
 
 
 def largest(values: chex.Array, fraction: float) -> chex.Array:
-    """Where the largest values `[n]` are: exactly that share of them, at least one; of equal ones the first."""
+    """Marks the largest values `[n]`: exactly that share of them, at least one; of equal ones the first."""
     count = max(round(fraction * len(values)), 1)
     threshold = jnp.sort(values)[len(values) - count]
     above, level = values > threshold, values == threshold

@@ -55,7 +55,7 @@ def _edit(setup: Setup) -> Variables:
 
 
 def train(setup: Setup, head: Head, has_bias: bool) -> tuple[chex.Array, chex.Array]:
-    """The kernel `[d, k]` after `setup.num_steps` steps of gradient descent, and what is to be added to the bias `[k]`.
+    """Trains the kernel `[d, k]` by `setup.num_steps` steps of gradient descent; returns it and what is to be added to the bias `[k]`.
 
     Raises:
       ValueError: the classifier assigns no random feature, or each of them, to an erased class.

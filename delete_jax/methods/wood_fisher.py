@@ -51,7 +51,7 @@ def _edit(setup: Setup, remain: bool) -> Variables:
 
 
 def inverse_fisher(setup: Setup, vector: jax.Array) -> jax.Array:
-    """`(I + G^T G / n)^-1 v` for a vector `[p]` like the flattened parameters; the rows of `G` are n single gradients.
+    """Computes `(I + G^T G / n)^-1 v` for a vector `[p]` like the flattened parameters; the rows of `G` are n single gradients.
 
     By the Woodbury identity, `v - G^T (n I + G G^T)^-1 G v`: exact. The published recursion over samples, which keeps one
     vector instead of `G`, is not.

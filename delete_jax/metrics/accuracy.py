@@ -42,7 +42,7 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
 
 
 def accuracy(confusion: np.ndarray, classes: Classes) -> float:
-    """Fraction of the samples of `classes` that are predicted correctly; NaN if there are none.
+    """Computes the fraction of the samples of `classes` that are predicted correctly; NaN if there are none.
 
     Args:
       confusion: counts `[k, k]` (`confusion_matrix`).
@@ -62,20 +62,21 @@ def accuracy(confusion: np.ndarray, classes: Classes) -> float:
 
 
 def per_class(confusion: np.ndarray) -> list[float | None]:
-    """Accuracy of each class; None for a class without samples. `confusion`: counts `[k, k]`."""
+    """Computes the accuracy of each class; None for a class without samples. `confusion`: counts `[k, k]`."""
     confusion = arguments.confusion(confusion)
     return [float(confusion[i, i] / row.sum()) if row.sum() else None for i, row in enumerate(confusion)]
 
 
 def absorbed_by(confusion: np.ndarray, forget: Classes) -> np.ndarray:
-    """Fraction of the forgotten classes' samples predicted as each class, float64 `[k]`: the sum of their rows in the confusion matrix."""
+    """Computes the fraction of the forgotten classes' samples predicted as each class, float64 `[k]`:
+    the sum of their rows in the confusion matrix."""
     confusion = arguments.confusion(confusion)
     row = confusion[arguments.classes(forget, len(confusion))].sum(0)
     return row / max(row.sum(), 1)
 
 
 def nearest_class(confusion: np.ndarray, forget: Classes) -> int | None:
-    """The remaining class that is predicted most often for samples of the forgotten classes; the first one of several.
+    """Finds the remaining class that is predicted most often for samples of the forgotten classes; the first one of several.
 
     None if there are no such samples, or if none of them is predicted as a remaining class.
     """
@@ -87,7 +88,7 @@ def nearest_class(confusion: np.ndarray, forget: Classes) -> int | None:
 
 
 def forget_remain_accuracy(answers: np.ndarray, labels: np.ndarray, forget: Classes) -> dict[str, float]:
-    """Accuracy `acc_f` on the forgotten classes and `acc_r` on the remaining classes; NaN if there are no such samples.
+    """Computes the accuracy `acc_f` on the forgotten classes and `acc_r` on the remaining classes; NaN if there are no such samples.
 
     Args:
       answers, labels: predicted and true classes, int `[n]`; or maps `[n, h, w]`, where pixels with the label 255 do not count.
@@ -115,7 +116,7 @@ def forget_remain_accuracy(answers: np.ndarray, labels: np.ndarray, forget: Clas
 
 
 def hmean_residual(*, acc_rt: float, acc_ft: float) -> float:
-    """`2 acc_rt (1 - acc_ft) / (acc_rt + 1 - acc_ft)`, of fractions: higher is better.
+    """Computes `2 acc_rt (1 - acc_ft) / (acc_rt + 1 - acc_ft)`, of fractions: higher is better.
 
     Examples:
       >>> from delete_jax import metrics
@@ -127,13 +128,14 @@ def hmean_residual(*, acc_rt: float, acc_ft: float) -> float:
 
 
 def hmean_drop(*, acc_rt: float, acc_ft: float, original_acc_ft: float) -> float:
-    """`2 acc_rt d / (acc_rt + d)` with `d = acc_ft(original) - acc_ft`, of fractions: higher is better."""
+    """Computes `2 acc_rt d / (acc_rt + d)` with `d = acc_ft(original) - acc_ft`, of fractions: higher is better."""
     acc_rt, acc_ft, original_acc_ft = _fractions(acc_rt=acc_rt, acc_ft=acc_ft, original_acc_ft=original_acc_ft)
     return _hmean(acc_rt, original_acc_ft - acc_ft)
 
 
 def aus(*, acc_rt: float, acc_ft: float, original_acc_rt: float) -> float:
-    """Adaptive unlearning score `(1 - (acc_rt(original) - acc_rt)) / (1 + acc_ft)`, of fractions (arXiv 2305.09446): higher is better."""
+    """Computes the adaptive unlearning score `(1 - (acc_rt(original) - acc_rt)) / (1 + acc_ft)`, of fractions
+    (arXiv 2305.09446): higher is better."""
     acc_rt, acc_ft, original_acc_rt = _fractions(acc_rt=acc_rt, acc_ft=acc_ft, original_acc_rt=original_acc_rt)
     return (1 - (original_acc_rt - acc_rt)) / (1 + acc_ft)
 

@@ -23,7 +23,7 @@ TOLERANCE = 1e-2
 
 
 def classes(value: Any, num_classes: int | None = None, name: str = "forget") -> list[int]:
-    """Class numbers, each once, in the order given.
+    """Checks class numbers; returns each once, in the order given.
 
     Args:
       value: one, or a list, tuple, set, range or one-dimensional array of them.
@@ -42,7 +42,7 @@ def classes(value: Any, num_classes: int | None = None, name: str = "forget") ->
 
 
 def labels(value: Any, name: str = "labels", num_classes: int | None = None, *, maps: bool = False) -> np.ndarray:
-    """Class numbers of samples, int64 `[n]`; where `maps`, also of pixels, int `[n, h, w]`.
+    """Checks class numbers of samples, int64 `[n]`; where `maps`, also of pixels, int `[n, h, w]`.
 
     Args:
       num_classes: k, where it is known. In maps, 255 is allowed beside 0 to k - 1.
@@ -129,7 +129,7 @@ def features(value: Any, name: str = "features", axes: str = "[n, d]") -> np.nda
 
 
 def confusion(value: Any, name: str = "confusion") -> np.ndarray:
-    """A confusion matrix, counts `[k, k]`.
+    """Checks a confusion matrix, counts `[k, k]`.
 
     Raises:
       ValueError: another shape, or a value that is no count.
@@ -147,7 +147,7 @@ def confusion(value: Any, name: str = "confusion") -> np.ndarray:
 
 
 def fraction(value: Any, name: str) -> float:
-    """A number from 0 to 1; or NaN, of nothing that was counted.
+    """Checks a number from 0 to 1; or NaN, of nothing that was counted.
 
     Raises:
       ValueError: it is something else, such as a percentage.
@@ -188,7 +188,7 @@ def same_columns(**tables: np.ndarray) -> None:
 
 
 def layer(kernel: Any, bias: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The last layer's kernel `[d, k]` and bias `[k]`: logits = features @ kernel + bias.
+    """Checks the last layer's kernel `[d, k]` and bias `[k]`: logits = features @ kernel + bias.
 
     Raises:
       ValueError: another shape, or a number that is not finite.
@@ -231,7 +231,7 @@ def training_and_test(
 
 
 def several(value: Any, name: str) -> list[Any]:
-    """The entries of a list of arrays, or of an array with one more axis.
+    """Lists the entries of a list of arrays, or of an array with one more axis.
 
     Raises:
       ValueError: it is no list, or an empty one.
@@ -249,7 +249,7 @@ def predicted(predict: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> 
 
 
 def mean(values: np.ndarray) -> float:
-    """The mean; NaN of nothing."""
+    """Computes the mean; NaN of nothing."""
     return float(np.mean(values)) if len(values) else float("nan")
 
 

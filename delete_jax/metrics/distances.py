@@ -9,7 +9,7 @@ from delete_jax.metrics import arguments
 
 
 def total_variation(p: np.ndarray, q: np.ndarray) -> float:
-    """Mean over samples of `½ Σ |p - q|`, in [0, 1]; lower is nearer. NaN without samples.
+    """Computes the mean over samples of `½ Σ |p - q|`, in [0, 1]; lower is nearer. NaN without samples.
 
     Args:
       p, q: the two networks' probabilities `[n, k]`.
@@ -28,7 +28,7 @@ def total_variation(p: np.ndarray, q: np.ndarray) -> float:
 
 
 def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
-    """Mean over samples of the Jensen-Shannon divergence in nats, in [0, ln 2]; lower is nearer. NaN without samples.
+    """Computes the mean over samples of the Jensen-Shannon divergence in nats, in [0, ln 2]; lower is nearer. NaN without samples.
 
     Args:
       p, q: the two networks' probabilities `[n, k]`.
@@ -51,7 +51,7 @@ def _pair(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def agreement(p: np.ndarray, q: np.ndarray) -> float:
-    """Fraction of samples for which both networks predict the same class; higher is nearer. NaN without samples.
+    """Computes the fraction of samples for which both networks predict the same class; higher is nearer. NaN without samples.
 
     Args:
       p, q: of each network, the predicted classes, int `[n]` or maps `[n, h, w]`; or probabilities or logits, float `[n, k]`.
@@ -84,7 +84,7 @@ def _classes_or_scores(value: np.ndarray, name: str) -> np.ndarray:
 def agreement_by_class(
     labels: np.ndarray, predictions: np.ndarray, others: np.ndarray, num_classes: int
 ) -> list[float | None]:
-    """Fraction of each class's samples for which two networks predict the same class; None where a class has no samples.
+    """Computes the fraction of each class's samples for which two networks predict the same class; None where a class has no samples.
 
     Args:
       labels: true classes int `[n]`.

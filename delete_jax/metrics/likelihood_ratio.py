@@ -27,7 +27,7 @@ class Separation(NamedTuple):
 
 
 def logit_confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """`log(p_y / (1 - p_y))` of the true class y, in nats (LiRA, arXiv 2112.03570, section IV).
+    """Computes `log(p_y / (1 - p_y))` of the true class y, in nats (LiRA, arXiv 2112.03570, section IV).
 
     Args:
       logits: `[n, k]`.
@@ -57,7 +57,8 @@ def logit_confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def unlearned_likelihood_ratio(unlearned: Sequence[np.ndarray], never: Sequence[np.ndarray]) -> Separation:
-    """U-LiRA (arXiv 2403.01218): tests whether a sample's confidence is more likely in networks that unlearned it or in networks that never saw it.
+    """Tests whether a sample's confidence is more likely in networks that unlearned it than in networks that
+    never saw it (U-LiRA, arXiv 2403.01218).
 
     Both are modelled as normal distributions, with a mean for each sample and one variance for all samples, as LiRA recommends for few
     networks per sample. Two networks, one of each kind, are judged by the means of the others, so that chance is exact when there is

@@ -103,10 +103,10 @@ def show(value: float | None, how: str) -> str:
 
 
 def before(function: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
-    """A measure beside the original network, which is its own original."""
+    """Returns the function of a measure beside the original network, which is its own original."""
     return lambda e: function(e, e.original or e)
 
 
 def beside(function: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
-    """A measure that needs the retrained network, whose own it is not."""
+    """Returns the function of a measure that needs the retrained network, whose own it is not."""
     return lambda e: None if e.retrained is None else function(e, e.retrained)

@@ -24,12 +24,12 @@ class Attack(NamedTuple):
 
 
 def entropy(p: np.ndarray) -> np.ndarray:
-    """`-Σ p_i log p_i` in nats. `p`: probabilities `[n, k]`, not logits -> float64 `[n]`."""
+    """Computes `-Σ p_i log p_i` in nats. `p`: probabilities `[n, k]`, not logits -> float64 `[n]`."""
     return _entropy(arguments.probabilities(p, "p"))
 
 
 def modified_entropy(p: np.ndarray, labels: np.ndarray, *, legacy: bool = False) -> np.ndarray:
-    """`-(1 - p_y) log p_y - Σ_{i≠y} p_i log(1 - p_i)` in nats (arXiv 2003.10595): 0 for a confident, correct prediction.
+    """Computes `-(1 - p_y) log p_y - Σ_{i≠y} p_i log(1 - p_i)` in nats (arXiv 2003.10595): 0 for a confident, correct prediction.
 
     Args:
       p: probabilities `[n, k]`.
@@ -67,7 +67,7 @@ def membership(
     legacy: bool = False,
     seed: int = 0,
 ) -> dict[str, Attack]:
-    """Membership attacks by support vector machines (RBF, C = 3, gamma = 1 / dimensions), one for each feature of the predictions.
+    """Runs membership attacks by support vector machines (RBF, C = 3, gamma = 1 / dimensions), one for each feature of the predictions.
 
     Members and non-members (the shadow samples) are subsampled to the same number. An attack fitted on all of them judges the
     targets. Its accuracy comes from the same attack fitted on half of them and tested on the other half.

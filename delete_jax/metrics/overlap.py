@@ -9,7 +9,9 @@ from delete_jax.metrics.arguments import Classes
 
 
 def iou(confusion: np.ndarray) -> np.ndarray:
-    """Intersection over union of each class, float64 `[k]`: correct pixels over pixels that are the class or predicted as it; NaN if there are none.
+    """Computes the intersection over union of each class, float64 `[k]`.
+
+    That is the correct pixels over the pixels that are the class or predicted as it; NaN if there are none.
 
     Args:
       confusion: int `[k, k]`, rows the true class, columns the predicted one (`accuracy.confusion_matrix`), without
@@ -28,14 +30,14 @@ def iou(confusion: np.ndarray) -> np.ndarray:
 
 
 def mean_iou(confusion: np.ndarray, classes: Classes) -> float:
-    """Mean IoU over those of `classes` that occur, as a true or predicted class; NaN if none does."""
+    """Computes the mean IoU over those of `classes` that occur, as a true or predicted class; NaN if none does."""
     found = iou(confusion)
     found = found[arguments.classes(classes, len(found), "classes")]
     return float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
 
 
 def without_rows(confusion: np.ndarray, classes: Classes) -> np.ndarray:
-    """The confusion matrix without the pixels of `classes`, whatever is predicted there.
+    """Removes the pixels of `classes` from a confusion matrix, whatever is predicted there.
 
     After unlearning, these pixels must become something else. Whether this counts against the classes that they become is a
     choice, so reports show both values.
@@ -46,6 +48,6 @@ def without_rows(confusion: np.ndarray, classes: Classes) -> np.ndarray:
 
 
 def predicted_fraction(confusion: np.ndarray, classes: Classes) -> float:
-    """Fraction of all pixels that are predicted as one of `classes`; lower is better for erased ones."""
+    """Computes the fraction of all pixels that are predicted as one of `classes`; lower is better for erased ones."""
     confusion = arguments.confusion(confusion)
     return float(confusion[:, arguments.classes(classes, len(confusion), "classes")].sum() / max(confusion.sum(), 1))

@@ -19,12 +19,12 @@ class Axes(NamedTuple):
     directions: np.ndarray
 
     def project(self, features: np.ndarray) -> np.ndarray:
-        """The coordinates of features `[n, d]` on these axes: float `[n, 2]`."""
+        """Projects features `[n, d]` onto these axes: float `[n, 2]`."""
         return (np.asarray(features, np.float64) - self.mean) @ self.directions
 
 
 def principal_axes(features: np.ndarray) -> Axes:
-    """The first two principal components of features `[n, d]`. The largest entry of each is positive, so that the same
+    """Computes the first two principal components of features `[n, d]`. The largest entry of each is positive, so that the same
     features give the same signs."""
     features = arguments.features(features).astype(np.float64)
     mean = features.mean(0)
@@ -36,7 +36,7 @@ def principal_axes(features: np.ndarray) -> Axes:
 
 
 def choose_samples(labels: np.ndarray, forget: Classes) -> np.ndarray:
-    """Which test samples a map shows: int `[m]`, rising, at most 300. Up to 100 are of the forgotten classes, the rest of the
+    """Chooses which test samples a map shows: int `[m]`, rising, at most 300. Up to 100 are of the forgotten classes, the rest of the
     others, drawn with a fixed seed."""
     labels, forget = arguments.labels(labels), arguments.classes(forget)
     order = np.random.default_rng(0).permutation(len(labels))

@@ -21,7 +21,7 @@ def linear_probe(
     test_labels: np.ndarray,
     classes: Classes,
 ) -> float:
-    """Accuracy of a logistic regression (L2, C = 1) on standardised features. Nearer to the retrained network's is better.
+    """Computes the accuracy of a logistic regression (L2, C = 1) on standardised features. Nearer to the retrained network's is better.
 
     Args:
       train_features, train_labels: `[n, d]` and int `[n]`: training samples of all classes, including the forgotten ones.
@@ -50,7 +50,9 @@ def nearest_class_mean(
     test_labels: np.ndarray,
     classes: Classes,
 ) -> float:
-    """Accuracy of predicting the class with the nearest (Euclidean) mean of training features. Arguments and direction are those of `linear_probe`."""
+    """Computes the accuracy of predicting the class with the nearest (Euclidean) mean of training features.
+
+    Arguments and direction are those of `linear_probe`."""
     from sklearn.metrics import pairwise_distances_argmin
 
     given = arguments.training_and_test(train_features, train_labels, test_features, test_labels)
@@ -70,7 +72,7 @@ def prototype_attack(
     test_features: np.ndarray,
     test_labels: np.ndarray,
 ) -> float:
-    """Accuracy on a class after a few of its samples have rewritten its part of the last layer; lower is better.
+    """Computes the accuracy on a class after a few of its samples have rewritten its part of the last layer; lower is better.
 
     The class's column becomes the mean feature of the samples, scaled to the mean norm of the other classes' columns. Its bias
     becomes the mean of theirs. Nothing remains of what unlearning did to the class in the last layer. If all features are
@@ -103,7 +105,7 @@ def prototype_attack(
 
 
 def linear_cka(a: np.ndarray, b: np.ndarray) -> float:
-    """`‖bᵀa‖² / (‖aᵀa‖ ‖bᵀb‖)` with Frobenius norms, on centred features (arXiv 1905.00414).
+    """Computes `‖bᵀa‖² / (‖aᵀa‖ ‖bᵀb‖)` with Frobenius norms, on centred features (arXiv 1905.00414).
 
     The value is in [0, 1]; it is 1 if the features are the same up to rotation and one scale. `a` and `b` are `[n, d1]` and
     `[n, d2]`, of the same samples. NaN if either does not vary.

@@ -86,7 +86,7 @@ def few_label_probe(
     forget: Classes,
     draws: Sequence[np.ndarray],
 ) -> tuple[float, float]:
-    """Accuracy of someone who has the weights and a few labelled images of each class.
+    """Computes the accuracy that someone reaches who has the weights and a few labelled images of each class.
 
     The attack is a logistic regression (L2, C = 1) on standardised features; the values are means over draws of the images.
 
@@ -119,7 +119,7 @@ def few_label_probe(
 
 
 def over_unlearning(original: np.ndarray, network: np.ndarray, forget: Classes) -> float:
-    """Distance to the original without the erased classes, near the erased samples (OU@ε, arXiv 2506.01318).
+    """Computes the distance to the original without the erased classes, near the erased samples (OU@ε, arXiv 2506.01318).
 
     Args:
       original, network: logits float `[n, k]` on slightly perturbed samples of the erased classes.
@@ -149,7 +149,7 @@ def centred_prototypes(
     *,
     shots: int | None,
 ) -> float:
-    """Accuracy on the erased classes of predicting the nearest prototype by cosine, given a few images of these classes.
+    """Computes the accuracy on the erased classes of predicting the nearest prototype by cosine, given a few images of these classes.
 
     Features are centred by the mean of the remaining classes' training features. Otherwise one prototype would win for every
     sample if all features are positive, as after a ReLU. The remaining classes' prototypes are the means of all their images.

@@ -40,7 +40,7 @@ def measure(evidence: Any, names: Iterable[str]) -> dict[str, Any]:
 
 
 def find(name: Any) -> Measure:
-    """The row of `MEASURES` with that name.
+    """Finds the row of `MEASURES` with that name.
 
     Raises:
       ValueError: there is none, and says which name is close; or the row, which others may have added, is none.
@@ -70,7 +70,7 @@ def _value(row: Measure, evidence: Any) -> Any:
 
 
 def look_up(figures: Mapping[str, Any], name: str) -> Any:
-    """The value of a measure in a network's metrics; None if it was not measured."""
+    """Looks up the value of a measure in a network's metrics; None if it was not measured."""
     value: Any = figures
     for key in name.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None

@@ -69,7 +69,9 @@ def _is_empty(scores: Scores) -> bool:
 
 
 def equal_error_rate(scores: Scores) -> float:
-    """Error rate where false acceptance equals false rejection (linear between thresholds). 0 is perfect separation, 0.5 is chance.
+    """Computes the error rate where false acceptance equals false rejection (linear between thresholds).
+
+    0 is perfect separation, 0.5 is chance.
     NaN if there is no genuine pair or no impostor pair."""
     scores = _checked(scores)
     if _is_empty(scores):
@@ -84,7 +86,7 @@ def equal_error_rate(scores: Scores) -> float:
 
 
 def true_acceptance(scores: Scores, false_acceptance: float = 0.01) -> float:
-    """True acceptance rate at the most permissive threshold that accepts at most this fraction of impostors (TAR@FAR).
+    """Computes the true acceptance rate at the most permissive threshold that accepts at most this fraction of impostors (TAR@FAR).
     NaN if there is no genuine pair or no impostor pair."""
     scores = _checked(scores)
     if _is_empty(scores):
@@ -94,7 +96,7 @@ def true_acceptance(scores: Scores, false_acceptance: float = 0.01) -> float:
 
 
 def rank_one(features: np.ndarray, identities: np.ndarray) -> float:
-    """Fraction of images whose nearest other image (by cosine) shows the same person; NaN if no two images do."""
+    """Computes the fraction of images whose nearest other image (by cosine) shows the same person; NaN if no two images do."""
     features, identities = arguments.samples(features, identities, "features", "identities")
     if len(np.unique(identities)) == len(identities):
         return float("nan")

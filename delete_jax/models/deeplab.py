@@ -165,7 +165,7 @@ def deeplab_small(num_classes: int, dtype: jnp.dtype = jnp.float32) -> DeepLabV3
 
 
 def row(factory: Callable[..., DeepLab], stages: int) -> Network:
-    """The row of a DeepLab network."""
+    """Makes the row of a DeepLab network."""
     return Network(factory, "classifier", answers="pixel", layers=tuple(f"layer{i + 1}" for i in range(stages)))
 
 

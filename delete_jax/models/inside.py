@@ -103,7 +103,7 @@ def _up_to(read: Callable[[Variables, chex.Array], chex.Array]) -> Model:
 
 @functools.cache
 def grad_cam(module: nn.Module, layer: str) -> Callable[[Variables, chex.Array, chex.Array], chex.Array]:
-    """Grad-CAM: a function `(variables, x, classes) -> maps` that shows which parts of an image support a class.
+    """Returns Grad-CAM: a function `(variables, x, classes) -> maps` that shows which parts of an image support a class.
 
     A map is the sum of a layer's activations, weighted by the mean gradient of the class's logit (Selvaraju et al., ICCV 2017,
     arXiv 1610.02391): `relu(Σ_d mean_hw(∂ logit / ∂ a_d) a_d)`.

@@ -48,7 +48,7 @@ class BatchNorm(nn.Module):
 
 
 def recomputed(block: type[nn.Module], remat: bool) -> type[nn.Module]:
-    """The block, called as `(x, train)`, whose activations are not kept for the backward pass but computed again there."""
+    """Wraps a block, called as `(x, train)`, so that its activations are not kept for the backward pass but computed again there."""
     return nn.remat(block, static_argnums=(2,)) if remat else block
 
 
@@ -110,13 +110,13 @@ class StochasticDepth(nn.Module):
 
 
 def linear(features: int, dtype: jnp.dtype, name: str, bias: bool = True) -> nn.Dense:
-    """A linear layer of a transformer, initialised as these are."""
+    """Makes a linear layer of a transformer, initialised as these are."""
     init = nn.initializers.truncated_normal(0.02)
     return nn.Dense(features, use_bias=bias, dtype=dtype, kernel_init=init, name=name)
 
 
 def attention(qkv: jax.Array, heads: int, bias: jax.Array | None = None) -> jax.Array:
-    """Self-attention of several heads.
+    """Applies self-attention of several heads.
 
     Args:
       qkv: `[..., n, 3 d]`: queries, keys and values, one after the other; each has its heads one after the other.
@@ -158,7 +158,7 @@ def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
 
 
 def batch_statistics(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array, int]:
-    """Mean and (biased) variance over `axes` in float32 or wider, and of how many values each is.
+    """Computes mean and (biased) variance over `axes` in float32 or wider, and of how many values each is.
 
     Under `pmap` over `parallel.AXIS`, over the values of all devices.
     """

@@ -96,7 +96,7 @@ class ResNet(nn.Module):
 
 
 def conv(features: int, size: int, stride: int, dtype: jnp.dtype, name: str, dilation: int = 1) -> nn.Conv:
-    """A convolution without bias that keeps the resolution but for its stride, padded as PyTorch does: both sides alike,
+    """Returns a convolution without bias that keeps the resolution but for its stride, padded as PyTorch does: both sides alike,
     which "SAME" with stride 2 would not."""
     init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
     return nn.Conv(
@@ -108,18 +108,18 @@ def conv(features: int, size: int, stride: int, dtype: jnp.dtype, name: str, dil
 def conv_bn(
     x: jax.Array, train: bool, features: int, size: int, dtype: jnp.dtype, name: str, stride: int = 1, dilation: int = 1
 ) -> jax.Array:
-    """A convolution, `"conv" + name`, and its batch normalisation, `"bn" + name`."""
+    """Applies a convolution, `"conv" + name`, and its batch normalisation, `"bn" + name`."""
     x = conv(features, size, stride, dtype, f"conv{name}", dilation)(x)
     return BatchNorm(dtype=dtype, name=f"bn{name}")(x, train)
 
 
 def conv_bn_relu(x: jax.Array, train: bool, *arguments) -> jax.Array:
-    """`conv_bn`, rectified."""
+    """Applies `conv_bn` and rectifies the result."""
     return nn.relu(conv_bn(x, train, *arguments))
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """The largest of 3x3 positions, at every other position; padded on both sides alike, as PyTorch does."""
+    """Takes the largest of 3x3 positions, at every other position; padded on both sides alike, as PyTorch does."""
     return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
 
 
@@ -147,7 +147,7 @@ def resnet(num_classes: int, depth: int, imagenet_stem: bool, dtype: jnp.dtype =
 
 
 def row(factory: Callable[..., ResNet], stages: int) -> Network:
-    """The row of a residual network."""
+    """Makes the row of a residual network."""
     return Network(factory, classifier="fc", layers=("stem", *(f"layer{i + 1}" for i in range(stages))))
 
 

@@ -28,7 +28,7 @@ class Found(NamedTuple):
 
 
 def state_dict(given: Mapping[str, Any]) -> Found:
-    """The state dict in a checkpoint, or the checkpoint itself if it is one.
+    """Finds the state dict in a checkpoint, or returns the checkpoint itself if it is one.
 
     Raises:
       ValueError: there is none, or several and nothing says which is meant.
@@ -57,7 +57,7 @@ def state_dict(given: Mapping[str, Any]) -> Found:
 
 
 def arrays(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The tensors of a state dict; torch is not imported for that.
+    """Converts the tensors of a state dict to arrays; torch is not imported for that.
 
     Raises:
       ValueError: one of them is masked, sparse, quantised, without values or no tensor of numbers; names it.

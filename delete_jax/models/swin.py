@@ -16,14 +16,14 @@ EPSILON = 1e-5  # of the layer normalisations
 
 
 def relative_position_index(window: int) -> np.ndarray:
-    """Which row of the bias table a pair of positions reads: int `[window², window²]`."""
+    """Computes which row of the bias table a pair of positions reads: int `[window², window²]`."""
     places = np.stack(np.meshgrid(np.arange(window), np.arange(window), indexing="ij")).reshape(2, -1)
     rows, columns = places[:, :, None] - places[:, None, :] + window - 1
     return rows * (2 * window - 1) + columns
 
 
 def window_mask(rows: int, columns: int, window: int, shift: tuple[int, int]) -> np.ndarray:
-    """Which pairs of positions of a window of the rolled image are no neighbours: bool `[windows, window², window²]`.
+    """Computes which pairs of positions of a window of the rolled image are no neighbours: bool `[windows, window², window²]`.
 
     Rolling brings what left at one side in at the other; these parts must not see one another.
     """

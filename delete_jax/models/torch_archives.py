@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 def load(path: pathlib.Path) -> Any:
-    """What is in a file of `torch.save`, its tensors on the CPU.
+    """Loads a file of `torch.save`, with its tensors on the CPU.
 
     torch looks at neither the checksums nor the lengths of a file's records: with one that is cut, it returns what lies in memory. So
     both are checked here. Files of torch before 1.6 have no checksums.

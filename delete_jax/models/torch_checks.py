@@ -13,7 +13,7 @@ INSTALL = "pip install 'delete_jax[torch]'"
 
 
 def import_torch(*others: str) -> Any:
-    """torch, and whether the other packages can be imported.
+    """Imports torch, and checks that the other packages can be imported.
 
     Raises:
       ValueError: one of them is missing, or does not fit the torch that is there.
@@ -68,7 +68,7 @@ def check_module(module: Any) -> None:
 
 
 def explained(error: Exception) -> str:
-    """One line: what a network's code did that JAX cannot run."""
+    """Explains in one line what a network's code did that JAX cannot run."""
     import jax
     import torchax.tensor
 

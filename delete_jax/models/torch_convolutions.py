@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def depthwise(x: chex.Array, kernel: chex.Array, stride: Sequence[int], dilation: Sequence[int]) -> chex.Array:
-    """A depthwise convolution without padding, as a sum of shifted products.
+    """Computes a depthwise convolution without padding, as a sum of shifted products.
 
     On a CPU, XLA's own convolution with one group per channel is several times slower, and so are its gradients.
 
@@ -37,7 +37,7 @@ def depthwise(x: chex.Array, kernel: chex.Array, stride: Sequence[int], dilation
 
 
 def overrides() -> dict[Any, Any]:
-    """What PyTorch calls -> what runs in its place. Other convolutions, and all on a GPU or TPU, stay torchax's."""
+    """Maps what PyTorch calls to what runs in its place. Other convolutions, and all on a GPU or TPU, stay torchax's."""
     import torch
     from torchax.ops import jaten
 

@@ -29,7 +29,7 @@ def is_weights(path: Any) -> bool:
 
 
 def from_file(path: pathlib.Path) -> tuple[Found, dict[str, str]]:
-    """The state dict in a file, and the file's metadata.
+    """Reads the state dict in a file, and the file's metadata.
 
     Args:
       path: a file, an index of several (`model.safetensors.index.json`), or a folder with one index.
@@ -57,7 +57,7 @@ def from_file(path: pathlib.Path) -> tuple[Found, dict[str, str]]:
 
 
 def safetensors_header(path: pathlib.Path) -> tuple[dict[str, Any], int]:
-    """The header of a whole safetensors file, its texts in their order, and how many bytes it takes."""
+    """Reads the header of a whole safetensors file: its texts in their order, and how many bytes it takes."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         return parse(file.read(size), "its header"), size

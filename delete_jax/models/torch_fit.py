@@ -69,7 +69,7 @@ def parted(row: Architecture, paths: Collection[Path], tensors: Mapping[str, np.
 def differences(
     tensors: Mapping[str, np.ndarray], expected: Mapping[Path, Any], module: nn.Module, layout: Layout
 ) -> dict[str, list[str]]:
-    """The keys that are missing, surplus or misshapen in a state dict, for our leaves of such shapes; empty if it fits."""
+    """Lists the keys that are missing, surplus or misshapen in a state dict, for our leaves of such shapes; empty if it fits."""
     keys = {path: layout.key(path) for path in expected}
     known = set(keys.values())
     wrong = {
@@ -85,12 +85,12 @@ def differences(
 
 
 def said(wrong: Mapping[str, list[str]]) -> str:
-    """These keys, in one line."""
+    """Formats these keys in one line."""
     return "; ".join(f"{what}: {torch_names.shown(names)}" for what, names in wrong.items())
 
 
 def fitting(given: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """The networks in `models.NETWORKS` that a state dict is of, for any number of classes, channels and positions."""
+    """Lists the networks in `models.NETWORKS` that a state dict is of, for any number of classes, channels and positions."""
     from delete_jax.models import NETWORKS, create  # which imports this file
 
     found: list[str] = []

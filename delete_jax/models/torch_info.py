@@ -56,7 +56,7 @@ class TorchInfo:
     entry: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The same as JSON has it; tensors as base64."""
+        """Converts to JSON's types; tensors become base64."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name in ("extra", "outside"):
             fields[name] = {
@@ -67,7 +67,7 @@ class TorchInfo:
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> TorchInfo:
-        """What `to_json` gave."""
+        """Rebuilds the information from the result of `to_json`."""
         tensors = {
             name: {
                 key: np.frombuffer(base64.b64decode(data), dtype_of(dtype)).reshape(shape)
@@ -80,7 +80,7 @@ class TorchInfo:
 
 
 def dtype_of(name: str) -> np.dtype:
-    """The dtype of that name, also of those that NumPy does not have."""
+    """Finds the dtype of that name, also of those that NumPy does not have."""
     return np.dtype(getattr(ml_dtypes, name) if hasattr(ml_dtypes, name) else name)
 
 
@@ -101,7 +101,7 @@ def check_dtypes(tensors: Iterable[tuple[str, np.ndarray]]) -> None:
 
 
 def no_weights(key: str, dtype: str) -> str:
-    """What is said of weights of that dtype."""
+    """Returns the message that tensors of this dtype are no weights."""
     return (
         f"{key} is {dtype}, and weights are {', '.join(FLOATS[:-1])} or {FLOATS[-1]}: give the network as it was before it was "
         "quantised or converted"
@@ -109,7 +109,7 @@ def no_weights(key: str, dtype: str) -> str:
 
 
 def parse(text: str | bytes, name: str) -> Any:
-    """The JSON that somebody else wrote.
+    """Parses JSON that somebody else wrote.
 
     Raises:
       ValueError: it is none; says so of `name`.
@@ -121,7 +121,7 @@ def parse(text: str | bytes, name: str) -> Any:
 
 
 def per_channel(name: str, values: Any, channels: int) -> tuple[float, ...]:
-    """One finite number for each channel, above 0 for "std".
+    """Checks that there is one finite number for each channel, above 0 for "std".
 
     Raises:
       ValueError: it is something else.
@@ -142,7 +142,7 @@ def per_channel(name: str, values: Any, channels: int) -> tuple[float, ...]:
 
 
 def checked(name: str, value: Any, num_classes: int, channels: int) -> Any:
-    """What is said under one of the names in `TOLD`, as `TorchInfo` has it.
+    """Checks what is said under one of the names in `TOLD`; returns it as `TorchInfo` has it.
 
     Raises:
       ValueError: it is something else.
@@ -158,7 +158,7 @@ def checked(name: str, value: Any, num_classes: int, channels: int) -> Any:
 
 
 def as_metadata(told: Mapping[str, Any], num_classes: int, channels: int) -> dict[str, str]:
-    """What was told, as texts of a safetensors file.
+    """Converts what was told to texts of a safetensors file.
 
     Raises:
       ValueError: it does not fit a network for so many classes and channels.
@@ -171,7 +171,7 @@ def as_metadata(told: Mapping[str, Any], num_classes: int, channels: int) -> dic
 
 
 def from_metadata(metadata: Mapping[str, str], num_classes: int, channels: int) -> dict[str, Any]:
-    """What the texts of a safetensors file, which anybody may have written, say under the names in `TOLD`.
+    """Reads what the texts of a safetensors file, which anybody may have written, say under the names in `TOLD`.
 
     Raises:
       ValueError: they do not fit a network for so many classes and channels.
@@ -184,7 +184,9 @@ def from_metadata(metadata: Mapping[str, str], num_classes: int, channels: int) 
 
 
 def normalisation(keys: Iterable[str]) -> dict[str, str]:
-    """The keys of the buffers that hold the images' mean and standard deviation, "mean" and "std"; empty unless there is one pair."""
+    """Finds the keys of the buffers that hold the images' mean and standard deviation, "mean" and "std".
+
+    Empty unless there is one pair."""
     pairs: dict[str, dict[str, str]] = {}
     for key in keys:
         if found := NORMALISATION.fullmatch(key):

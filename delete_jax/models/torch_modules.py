@@ -105,7 +105,7 @@ def to_state_dict(variables: Variables, module: torch.nn.Module | None = None) -
 
 
 def torch_features(module: torch.nn.Module, layer: str, outputs: bool = False) -> Model:
-    """The network up to one of its layers: `apply` returns what enters it, or leaves it, `[b, d]`, averaged over positions.
+    """Returns the network up to one of its layers: `apply` returns what enters it, or leaves it, `[b, d]`, averaged over positions.
 
     Its variables are those of `from_torch`; errors as there.
     """

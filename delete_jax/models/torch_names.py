@@ -57,7 +57,7 @@ class Layout(NamedTuple):
     linear_as_conv: frozenset[str] = frozenset()
 
     def key(self, path: Path) -> str:
-        """The name of a leaf of our variables."""
+        """Returns the name of a leaf of our variables."""
         key = ".".join((*path[1:-1], LEAVES.get(path[-1], path[-1])))
         for pattern, replacement in self.rules:
             key = re.sub(pattern, replacement, key)
@@ -254,7 +254,7 @@ ARCHITECTURES: dict[type[nn.Module], Architecture] = {
 
 
 def architecture(module: nn.Module) -> Architecture:
-    """The row of a network's class.
+    """Finds the row of a network's class.
 
     Raises:
       ValueError: no PyTorch weights are known for it.
@@ -266,7 +266,7 @@ def architecture(module: nn.Module) -> Architecture:
 
 
 def recognise(layouts: Iterable[Layout], paths: Iterable[Path], keys: Iterable[str]) -> Layout:
-    """The layout that finds most of our leaves, at `paths`, among the keys of a state dict, and leaves fewest of these.
+    """Finds the layout that has most of our leaves, at `paths`, among the keys of a state dict, and leaves fewest of these.
 
     Raises:
       OtherNetworkError: none finds anything.
@@ -290,7 +290,7 @@ def recognise(layouts: Iterable[Layout], paths: Iterable[Path], keys: Iterable[s
 
 
 def prefix(layouts: Iterable[Layout], paths: Iterable[Path], keys: Iterable[str]) -> str:
-    """What most of our leaves, at `paths`, have in front of them in a state dict: "", "module.", "backbone." or another."""
+    """Finds what most of our leaves, at `paths`, have in front of them in a state dict: "", "module.", "backbone." or another."""
     given, ours = list(keys), list(paths)
     found: Counter[str] = Counter()
     for layout in layouts:
@@ -305,7 +305,7 @@ def prefix(layouts: Iterable[Layout], paths: Iterable[Path], keys: Iterable[str]
 
 
 def from_torch(array: np.ndarray, path: Path, module: nn.Module) -> np.ndarray:
-    """Their tensor as our leaf: convolutions `[out, in, h, w]` -> `[h, w, in, out]`, linear layers transposed."""
+    """Converts their tensor to our leaf: convolutions `[out, in, h, w]` -> `[h, w, in, out]`, linear layers transposed."""
     if path[-1] != "kernel" or array.ndim < 2:
         return array
     if is_flattened(path, module):  # channels first there, last here
@@ -319,7 +319,7 @@ def from_torch(array: np.ndarray, path: Path, module: nn.Module) -> np.ndarray:
 
 
 def to_torch(array: np.ndarray, path: Path, module: nn.Module, layout: Layout) -> np.ndarray:
-    """The inverse of `from_torch`."""
+    """Converts our leaf to their tensor: the inverse of `from_torch`."""
     if path[-1] != "kernel":
         return array
     as_conv = "/".join(path[1:-1]) in layout.linear_as_conv
@@ -342,7 +342,7 @@ def _side(module: Any) -> int:
 
 
 def buffers(tensors: dict[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
-    """What a state dict of that layout has beside our variables, where it follows from these."""
+    """Computes what a state dict of that layout has beside our variables, where it follows from these."""
     if layout.name != "torchvision":
         return {}
     table, index = "relative_position_bias_table", "relative_position_index"
@@ -351,12 +351,12 @@ def buffers(tensors: dict[str, np.ndarray], layout: Layout) -> dict[str, np.ndar
 
 
 def leaves(variables: Any) -> dict[Path, Any]:
-    """The leaves of nested dicts by their path."""
+    """Lists the leaves of nested dicts by their path."""
     flat = jax.tree_util.tree_leaves_with_path(variables)
     return {tuple(str(part.key) for part in path): leaf for path, leaf in flat}
 
 
 def shown(keys: Iterable[str], most: int = 3) -> str:
-    """The first few of some names, and how many there are."""
+    """Formats the first few of some names, and how many there are."""
     names = list(keys)
     return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")

@@ -46,7 +46,7 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Any:
-    """`torch.nn.functional.batch_norm`; under `pmap` the statistics are those of all devices."""
+    """Computes `torch.nn.functional.batch_norm`; under `pmap` the statistics are those of all devices."""
     x = input.jax()
     if not training:
         return _normalised(input, running_mean.jax(), running_var.jax(), weight, bias, eps)
@@ -73,7 +73,7 @@ def instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Any:
-    """`torch.nn.functional.instance_norm`; under `pmap` running statistics follow the images of all devices."""
+    """Computes `torch.nn.functional.instance_norm`; under `pmap` running statistics follow the images of all devices."""
     if not use_input_stats:
         return batch_norm(input, running_mean, running_var, weight, bias, eps=eps)
     x = input.jax()
@@ -91,7 +91,7 @@ def instance_norm(
 
 
 def overrides() -> dict[Any, Any]:
-    """What PyTorch calls -> what runs in its place: the functions, and what they are made of."""
+    """Maps what PyTorch calls to what runs in its place: the functions, and what they are made of."""
     import torch
 
     def raw_batch_norm(input, weight, bias, mean, var, training, momentum, eps, cudnn_enabled=False):

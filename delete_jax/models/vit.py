@@ -89,7 +89,7 @@ def vit(num_classes: int, patch: int, width: int, heads: int, dtype: jnp.dtype =
 
 
 def row(factory: Callable[..., ViT]) -> Network:
-    """The row of a vision transformer of twelve blocks."""
+    """Makes the row of a vision transformer of twelve blocks."""
     return Network(factory, classifier="head", layers=("block2", "block5", "block8", "grid"))
 
 

@@ -56,7 +56,7 @@ def check_examples(record: dict[str, Any], examples: Examples) -> None:
 
 
 def measure_card(record: dict[str, Any], name: str, title: str, titles: Mapping[str, str] = BY_NAME) -> Card:
-    """A measure of the unlearned network, and of the other networks below it.
+    """Makes the card of a measure of the unlearned network, with the other networks below it.
 
     Args:
       name: of the measure. title: above its value.
@@ -70,7 +70,7 @@ def measure_card(record: dict[str, Any], name: str, title: str, titles: Mapping[
 
 
 def time_card(record: dict[str, Any]) -> Card:
-    """What unlearning took."""
+    """Makes the card of what unlearning took."""
     cost = record["cost"]
     compiling = cost.get("unlearn_compile_seconds")
     compiled = [f"and {seconds(compiling)} compilation"] if compiling else []
@@ -81,7 +81,7 @@ def time_card(record: dict[str, Any]) -> Card:
 
 
 def provenance(record: dict[str, Any], titles: Mapping[str, str] = BY_NAME) -> Section:
-    """What was erased, from what, and how: everything needed to make it again.
+    """Lists what was erased, from what, and how: everything needed to make it again.
 
     Args:
       titles: what networks are called in the tables, said where it differs from their names.
@@ -142,7 +142,7 @@ def comparison(
     titles: Mapping[str, str] = BY_NAME,
     elsewhere: MeasureGroups = BY_NAME,
 ) -> Section:
-    """Every measure of the networks side by side, and what the retrained network is there for.
+    """Makes the part with every measure of the networks side by side, and what the retrained network is there for.
 
     Args:
       groups: the measures in order. Those that some network has and no group shows, such as a config file's own, follow.
@@ -166,7 +166,7 @@ def measure_table(
     titles: Mapping[str, str] = BY_NAME,
     label: str = "All measures, side by side",
 ) -> Table:
-    """The measures of these groups for every network; without those, and the groups, that no network has.
+    """Makes the table of these groups' measures for every network; without those, and the groups, that no network has.
 
     Args:
       groups: what is shown, in order; titles, directions and explanations are those of `metrics.MEASURES`.
@@ -186,7 +186,7 @@ def measure_table(
 
 
 def process(record: dict[str, Any], curve_title: str, names: tuple[str, str] = ("erased", "all others")) -> Section:
-    """The loss and its terms, and what is measured on validation data, over the steps; empty without them.
+    """Draws the loss and its terms, and what is measured on validation data, over the steps; empty without them.
 
     Args:
       curve_title: of what is measured. names: of its two lines, `acc_f` and `acc_r` of the record's `curve`.
@@ -233,7 +233,7 @@ def _search(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
 
 
 def network_series(record: dict[str, Any], name: str, titles: Mapping[str, str] = BY_NAME) -> dict[str, Series]:
-    """A figure that networks have for every class, as bars: in its colour for each network."""
+    """Makes bars of a figure that networks have for every class, in its colour for each network."""
     networks = present(record, titles)
     colors = network_colors(networks)
     return {
@@ -243,7 +243,7 @@ def network_series(record: dict[str, Any], name: str, titles: Mapping[str, str] 
 
 
 def class_table(record: dict[str, Any], label: str, counts: np.ndarray, titles: Mapping[str, str] = BY_NAME) -> Details:
-    """`per_class` of all networks as numbers, to unfold where there are many classes.
+    """Makes a table of `per_class` of all networks, to unfold where there are many classes.
 
     Args:
       counts: the number of test images of each class.
@@ -258,7 +258,7 @@ def class_table(record: dict[str, Any], label: str, counts: np.ndarray, titles: 
 
 
 def mark(name: str, erased: bool) -> str:
-    """The name of a class, marked where it was erased."""
+    """Returns the name of a class, marked where it was erased."""
     return f"✕ {name}" if erased else name
 
 
@@ -285,7 +285,7 @@ def samples(record: dict[str, Any], examples: Examples, heads: tuple[str, str] =
 
 
 def inside_limit(record: dict[str, Any]) -> Point:
-    """What the page says of the network's features: this run's probe, on all labels or on ten a class, or that none was run."""
+    """Says what was found in the network's features: by this run's probe, on all labels or on ten a class, or that none was run."""
     probe, taught = "probe_10", " with up to ten labelled images per class"
     if metric(record, UNLEARNED, "probe") is not None:
         probe, taught = "probe", ""

@@ -132,7 +132,7 @@ def check_free(path: Path) -> None:
 
 
 def render_comparison(comparison: Comparison) -> str:
-    """The whole HTML document."""
+    """Renders the whole HTML document."""
     script = resources.files("delete_jax.reports").joinpath("compare_page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     shown = _shown_classes(comparison)

@@ -28,7 +28,7 @@ class Drawing(NamedTuple):
 
 
 def svg(panel: Panel, name: str) -> Drawing:
-    """The panel as inline SVG that follows the page's colours and font.
+    """Draws the panel as inline SVG that follows the page's colours and font.
 
     Args:
       name: prefixes the ids in it, which must be unique in a page.
@@ -56,7 +56,7 @@ def svg(panel: Panel, name: str) -> Drawing:
 
 
 def png(parts: Parts) -> bytes:
-    """The panels on one sheet, under the headline and the main figures."""
+    """Draws the panels on one sheet, under the headline and the main figures."""
     from matplotlib.figure import Figure
 
     panels = parts.panels
@@ -94,7 +94,7 @@ def _draw_head(figure: SubFigure, parts: Parts, height: float) -> None:
 
 
 def data_uri(image: np.ndarray) -> str:
-    """An image uint8 `[h, w, c]` as a PNG in a data URI: grey (c = 1) or RGB (c = 3); of other channels the first."""
+    """Encodes an image uint8 `[h, w, c]` as a PNG in a data URI: grey (c = 1) or RGB (c = 3); of other channels the first."""
     from matplotlib.image import imsave
 
     step = -(-max(image.shape[:2]) // 128)  # shown small, so a large photograph is thinned out

@@ -58,7 +58,7 @@ def bars(
 
 
 def confusion(title: str, caption: str, counts: np.ndarray, names: list[str], marked: list[int]) -> Panel:
-    """A confusion matrix, counts `[k, k]`; colours and numbers are shares of a row."""
+    """Draws a confusion matrix, counts `[k, k]`; colours and numbers are shares of a row."""
     total = counts.sum(1, keepdims=True)
     share = np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
     alt = f"{percent(np.trace(counts) / max(counts.sum(), 1))} of all test images are on the diagonal"
@@ -68,14 +68,14 @@ def confusion(title: str, caption: str, counts: np.ndarray, names: list[str], ma
 
 
 def most_changed(before: np.ndarray, after: np.ndarray, forgotten: list[int]) -> list[int]:
-    """What was erased and the classes whose figures changed most, as many as are drawn, in the order of the classes."""
+    """Chooses what was erased and the classes whose figures changed most, as many as are drawn, in the order of the classes."""
     change = np.nan_to_num(np.abs(after - before))
     change[forgotten] += 2  # the erased ones first
     return sorted(np.argsort(-change, kind="stable")[:MAX_BARS].tolist())
 
 
 def most_frequent(fractions: Mapping[str, np.ndarray], most: int = 8) -> list[int]:
-    """The classes of which some network has most, in falling order; fractions: float `[k]` of each network."""
+    """Chooses the classes of which some network has most, in falling order; fractions: float `[k]` of each network."""
     top = np.max(np.nan_to_num(list(fractions.values())), axis=0)
     return np.argsort(-top, kind="stable")[:most].tolist()
 

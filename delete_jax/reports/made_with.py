@@ -20,10 +20,10 @@ def versions() -> dict[str, str]:
 
 
 def device() -> str:
-    """The kind and the number of devices, and the number of CPU cores."""
+    """Names the kind and the number of devices, and the number of CPU cores."""
     return f"{jax.devices()[0].device_kind} × {jax.device_count()}, {os.cpu_count()} CPU cores"
 
 
 def now() -> str:
-    """The time in UTC, to the second, as ISO 8601 has it."""
+    """Returns the time in UTC, to the second, as ISO 8601 has it."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def write_report(record: dict[str, Any], make_parts: Callable[[dict[str, Any]], Parts], directory: Path | str) -> Parts:
-    """Write `report.html`, `report.png` and `report.json` (the record itself, in its order) into `directory`.
+    """Writes `report.html`, `report.png` and `report.json` (the record itself, in its order) into `directory`.
 
     Everything is made before anything is written, and each file is renamed into place, the JSON last: a run that fails
     or is killed leaves the older files whole, and a `report.json` means that the other two are there.
@@ -65,7 +65,7 @@ def write_report(record: dict[str, Any], make_parts: Callable[[dict[str, Any]], 
 
 
 def render(record: dict[str, Any], parts: Parts) -> str:
-    """The whole HTML document."""
+    """Renders the whole HTML document."""
     number = itertools.count()
     return environment().get_template("page.html.jinja").render(
         record=record,
@@ -79,7 +79,7 @@ def render(record: dict[str, Any], parts: Parts) -> str:
 
 @functools.cache
 def environment() -> jinja2.Environment:
-    """The templates of this package, which escape every text."""
+    """Returns the templates of this package, which escape every text."""
     import jinja2
 
     environment = jinja2.Environment(

@@ -61,7 +61,7 @@ FORM = {
 
 
 def plain(value: Any, where: str = "record") -> Any:
-    """A copy made of what JSON knows: arrays become lists, numbers that are not finite become None.
+    """Copies a record into what JSON knows: arrays become lists, numbers that are not finite become None.
 
     Raises:
       ValueError: a value has no such form; the message says where it is.
@@ -150,12 +150,12 @@ def floats(values: Any) -> np.ndarray:
 
 
 def metric(record: dict[str, Any], network: str, name: str) -> Any:
-    """A measure of a network by its name in `metrics.MEASURES`; None where it was not measured or the network is absent."""
+    """Looks up a measure of a network by its name in `metrics.MEASURES`; None where it was not measured or the network is absent."""
     return look_up(record["networks"].get(network, {}).get("metrics", {}), name)
 
 
 def present(record: dict[str, Any], titles: Mapping[str, str] = BY_NAME) -> dict[str, str]:
-    """The networks of a record and what they are called: the original first, the unlearned last, references between.
+    """Lists the networks of a record and what they are called: the original first, the unlearned last, references between.
 
     Args:
       titles: what they are called, by name and in order; others are called by their names and follow in the record's.

@@ -78,11 +78,11 @@ class Axis(NamedTuple):
     end: float
 
     def place(self, value: float) -> float:
-        """Where a value is drawn."""
+        """Computes where a value is drawn."""
         return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
 
     def length(self, values: Sequence[float]) -> float:
-        """The drawn standard deviation over seeds."""
+        """Computes the drawn length of the standard deviation over seeds."""
         return round(abs(_deviation(values) / (self.high - self.low) * (self.end - self.start)), 1)
 
     @property
@@ -102,7 +102,7 @@ class Axis(NamedTuple):
 
 
 def chart(x: Measure, y: Measure, spots: Sequence[Spot]) -> Chart:
-    """The picture of two measures of some networks."""
+    """Lays out the picture of two measures of some networks."""
     across = _axis(x, [spot.x for spot in spots], LEFT, WIDTH - RIGHT)
     up = _axis(y, [spot.y for spot in spots], HEIGHT - BOTTOM, TOP)
     means = [(float(np.mean(spot.x)), float(np.mean(spot.y))) for spot in spots]

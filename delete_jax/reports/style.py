@@ -37,7 +37,7 @@ DIRECTIONS = {
 
 
 def network_colors(names: Iterable[str]) -> dict[str, str]:
-    """A key of `COLORS` for each network: its own, or for further references the next one of `REFERENCES`."""
+    """Chooses a key of `COLORS` for each network: its own, or for further references the next one of `REFERENCES`."""
     own = ("original", "retrained", "unlearned")
     names = list(names)
     further = [name for name in names if name not in own]

@@ -10,32 +10,32 @@ _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", 
 
 
 def percent(value: float | None) -> str:
-    """A fraction: 0.5 is "50.0 %"; "–" for None and for what is not finite, as in all of these."""
+    """Formats a fraction: 0.5 is "50.0 %"; "–" for None and for what is not finite, as in all of these."""
     return show(value, "percent")
 
 
 def number(value: float | None) -> str:
-    """A number with three digits after the point."""
+    """Formats a number with three digits after the point."""
     return show(value, "number")
 
 
 def seconds(value: float | None) -> str:
-    """A time, in the unit that suits it."""
+    """Formats a time, in the unit that suits it."""
     return show(value, "seconds")
 
 
 def thousands(value: int) -> str:
-    """A whole number, its thousands set apart by spaces that do not break."""
+    """Formats a whole number, its thousands set apart by spaces that do not break."""
     return f"{value:,}".replace(",", "\u00a0")
 
 
 def word(value: int) -> str:
-    """A number up to twelve as a word."""
+    """Writes a number up to twelve as a word."""
     return _WORDS[value] if value < len(_WORDS) else str(value)
 
 
 def setting(value: Any) -> str:
-    """Any value of the record, such as a setting of the method."""
+    """Formats any value of the record, such as a setting of the method."""
     if isinstance(value, list):
         return ", ".join(map(setting, value)) or "none"
     if isinstance(value, dict):
@@ -44,7 +44,7 @@ def setting(value: Any) -> str:
 
 
 def quoted(record: dict[str, Any]) -> str:
-    """The names of the erased classes in quotes; the first three and how many more of them where there are many. What was
+    """Formats the names of the erased classes in quotes; the first three and how many more of them where there are many. What was
     forgotten, where it is no class."""
     if not record["forget"]["classes"]:
         return record["forget"]["what"]
@@ -55,13 +55,13 @@ def quoted(record: dict[str, Any]) -> str:
 
 
 def short(name: str, length: int = 16) -> str:
-    """A name for a picture: on one line, cut where it is too long."""
+    """Shortens a name for a picture: on one line, cut where it is too long."""
     name = " ".join(name.split())
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def faster(cost: dict[str, Any]) -> str:
-    """How the time to unlearn compares with that of retraining."""
+    """Says how the time to unlearn compares with that of retraining."""
     speedup = cost.get("speedup")
     if not speedup:
         return "no retraining to compare with"

@@ -60,7 +60,7 @@ config_flags.register_flag_parser_for_type(_Rate, _RateParser())
 
 
 def parse(argv: list[str]) -> tuple[Config, Path]:
-    """The config and the workdir of a command line; the config is not validated yet.
+    """Parses a command line; returns the config, which is not validated yet, and the workdir.
 
     Raises:
       ValueError: an unknown flag or field, a wrong type, a config file that cannot be read.
@@ -110,7 +110,7 @@ def read(argv: list[str]) -> tuple[Config, str | None]:
 
 
 def load_config(file: str) -> Config:
-    """What `get_config()` of a config file returns; of "FILE:VARIANT", `get_config(VARIANT)`.
+    """Returns what `get_config()` of a config file returns; of "FILE:VARIANT", `get_config(VARIANT)`.
 
     Args:
       file: a path, or the name of a config that comes with the package, such as "digits". Where there is no such file,

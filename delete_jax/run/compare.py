@@ -38,7 +38,7 @@ SECONDS = {ORIGINAL: "teacher_seconds", RETRAINED: "retrain_seconds", UNLEARNED:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The arguments; ValueError for unknown or missing ones."""
+    """Parses the arguments; ValueError for unknown or missing ones."""
     parser = Parser("compare")
     parser.add_argument("runs", metavar="RUN", nargs="+")
     parser.add_argument("--out", default="comparison.html")
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
 
 
 def compare(runs: Sequence[Finished]) -> Comparison:
-    """The comparison of runs that belong together, those with the smallest seed first.
+    """Compares runs that belong together, those with the smallest seed first.
 
     Raises:
       ValueError: their data are not the same any more, or a network is missing.
@@ -169,7 +169,7 @@ class Views:
         self._looks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def add(self, row: Compared, run: Finished, name: str) -> Compared:
-        """The row with the predictions, the points and the agreement of a network of a run.
+        """Adds the predictions, the points and the agreement of a network of a run to a row.
 
         A network that was made from the original is shown on the original's principal axes. A network that was trained
         separately has unrelated features, and is shown on its own axes. Agreement is with the retrained network of the same

@@ -43,7 +43,7 @@ CHECKPOINTS = "checkpoints"
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The arguments.
+    """Parses the arguments.
 
     Raises:
       ValueError: unknown or missing ones, or a network that there is not.

@@ -39,7 +39,7 @@ from delete_jax.writing import making
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The arguments; ValueError for unknown or missing ones."""
+    """Parses the arguments; ValueError for unknown or missing ones."""
     parser = Parser("export")
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("out", metavar="OUT")

@@ -45,7 +45,7 @@ class Finished(NamedTuple):
         return method | ({RATE: self.config.unlearn.lr} if RATE in method else {})
 
     def network(self, name: str) -> Loaded:
-        """A network that the record names.
+        """Loads a network that the record names.
 
         Raises:
           CheckpointError: it is not there any more, or another one is.
@@ -64,7 +64,7 @@ class Finished(NamedTuple):
 
 
 def read_finished(where: str) -> Finished:
-    """The run in a folder.
+    """Reads the run in a folder.
 
     Raises:
       ValueError: there is none, or none that is finished and whole.

@@ -112,7 +112,7 @@ class Stage(NamedTuple):
         return JsonLog(self.folder.path / "metrics.jsonl", self.name)
 
     def finished(self) -> Result | None:
-        """The network if the stage ran to its end.
+        """Returns the network if the stage ran to its end.
 
         Raises:
           ValueError: what is there is damaged, or was made from something else.
@@ -181,6 +181,6 @@ def _has_content(path: Path) -> bool:
 
 
 def variables_of(tree: dict[str, Any]) -> Variables:
-    """The network in a saved state."""
+    """Returns the network in a saved state."""
     # A network without running statistics, such as a transformer, leaves nothing there.
     return {"params": tree["params"], **tree.get("model_state", {})}

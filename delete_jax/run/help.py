@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent
 
 
 def names_only() -> str:
-    """The names of the configs, tasks and methods, and where there is more about them."""
+    """Lists the names of the configs, tasks and methods, and says where there is more about them."""
     parts: dict[str, Iterable[str]] = {
         "Configs": shipped(),
         "Tasks": names_in("tasks/__init__.py", "TASKS"),
@@ -29,7 +29,7 @@ def names_only() -> str:
 
 
 def names_in(file: str, table: str) -> list[str]:
-    """The keys of a table that a file of the package writes out: `TABLE: … = {"key": …}`."""
+    """Reads the keys of a table that a file of the package writes out: `TABLE: … = {"key": …}`."""
     for node in ast.parse((PACKAGE / file).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == table and isinstance(node.value, ast.Dict):
             return [ast.literal_eval(key) for key in node.value.keys if key is not None]
@@ -37,6 +37,6 @@ def names_in(file: str, table: str) -> list[str]:
 
 
 def about(command: str) -> str:
-    """The help of one of the commands that are files of `delete_jax.run`: its file's docstring."""
+    """Returns the help of one of the commands that are files of `delete_jax.run`: its file's docstring."""
     source = (PACKAGE / "run" / f"{command}.py").read_text(encoding="utf-8")
     return ast.get_docstring(ast.parse(source), clean=False) or ""

@@ -40,7 +40,7 @@ def listing(table: str | None = None) -> str:
 
 
 def settings(config: Config | None = None) -> str:
-    """Every setting with its value and its meaning.
+    """Lists every setting with its value and its meaning.
 
     Args:
       config: whose values; those that differ from the defaults are marked. When None, the defaults, with those of each task.
@@ -71,7 +71,7 @@ def _settings(part: Any, where: str, skipped: tuple[str, ...] = ()) -> Iterator[
 
 
 def meanings(kind: type) -> dict[str, str]:
-    """What each field of a dataclass means, as its docstring says in lines "name: meaning"."""
+    """Reads the meaning of each field of a dataclass from its docstring's lines "name: meaning"."""
     lines = [line for base in reversed(kind.__mro__) for line in (inspect.getdoc(base) or "").splitlines()]
     return {found[1]: found[2] for line in lines if (found := re.match(r"(\w+): (.+)", line))}
 
@@ -100,7 +100,7 @@ def _indented(lines: Iterator[str]) -> list[str]:
 
 
 def measures_page() -> str:
-    """The table of measures as Markdown: `docs/reference/measures.md`."""
+    """Writes the table of measures as Markdown: `docs/reference/measures.md`."""
     lines = [
         "# Measures",
         "",

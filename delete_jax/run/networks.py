@@ -46,7 +46,7 @@ class Loaded(NamedTuple):
 
 
 def load_teacher(where: str, name: str) -> Loaded:
-    """The network that `--config.teacher` names: in a run's folder, in a folder `checkpoints/STAGE` of it, or in a file. Of a
+    """Loads the network that `--config.teacher` names: in a run's folder, in a folder `checkpoints/STAGE` of it, or in a file. Of a
     run's folder it is the original network, also where that run took it from elsewhere.
 
     Args:
@@ -112,7 +112,7 @@ def _load_given(run: epath.Path, name: str) -> Loaded:
 
 
 def storage_path(where: str) -> epath.Path:
-    """A path on this machine or on storage that epath knows, "~" being the home folder.
+    """Returns a path on this machine or on storage that epath knows, "~" being the home folder.
 
     Raises:
       ValueError: nothing here reads that storage, or there is no such home folder.
@@ -127,13 +127,13 @@ def storage_path(where: str) -> epath.Path:
 
 
 def stage_names(run: epath.Path) -> list[str]:
-    """The stages that a run's folder has."""
+    """Lists the stages that a run's folder has."""
     there = run / "checkpoints"
     return sorted(path.name for path in there.iterdir() if path.is_dir()) if there.is_dir() else []
 
 
 def load_stage(directory: epath.Path, source: str) -> Loaded:
-    """The network of a finished stage, whose checkpoints are in that directory.
+    """Loads the network of a finished stage, whose checkpoints are in that directory.
 
     Raises:
       CheckpointError: there is none that is whole and finished.
@@ -161,7 +161,7 @@ def _unwrapped(variables: Variables, method: Mapping[str, Any]) -> Variables:
 
 
 def from_weights(name: str, source: str, **told: Any) -> Loaded:
-    """The network in a file of PyTorch's weights.
+    """Loads the network in a file of PyTorch's weights.
 
     Args:
       name: of the architecture, in `models.NETWORKS`.

@@ -12,7 +12,7 @@ PAGES = {
 
 
 def with_page(message: str) -> str:
-    """The message of an error, with the page to read where there is one."""
+    """Adds the page to read, where there is one, to the message of an error."""
     for start, page in PAGES.items():
         if message.startswith(start):
             return f"{message} (documentation: {page})"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def expanded(text: str, flag: str = "") -> Path:
-    """A path, "~" being the home folder.
+    """Expands "~" in a path to the home folder.
 
     Args:
       text: what was given. flag: by which option, such as "--out"; "" for an argument.
@@ -37,7 +37,7 @@ def expanded(text: str, flag: str = "") -> Path:
 
 
 def local(text: str, flag: str = "") -> Path:
-    """A path to write to, on this machine (`expanded`).
+    """Checks a path to write to, on this machine (`expanded`).
 
     Raises:
       ValueError: as `expanded`; or it is a URL, such as gs://BUCKET/FOLDER, of which `Path` would make a local folder called "gs:".

@@ -56,12 +56,12 @@ class Clock:
         self.seconds[self._open[-1]] -= duration_secs - inside
 
     def total(self) -> float:
-        """The seconds since the process began, all of which are in a phase."""
+        """Returns the seconds since the process began, all of which are in a phase."""
         self._mark()
         return self._marked - self.began
 
     def table(self) -> Table:
-        """Each phase with its seconds and its share, and their sum."""
+        """Lists each phase with its seconds and its share, and their sum."""
         from rich.table import Table
 
         total = self.total()
@@ -99,7 +99,7 @@ def is_measuring() -> bool:
 
 @contextlib.contextmanager
 def phase(name: str) -> Iterator[None]:
-    """What runs within, or the function that this decorates, is of that phase, except for what is of a phase within it."""
+    """Assigns what runs within, or the function that this decorates, to that phase, except for what is of a phase within it."""
     if (clock := _clock) is None:
         yield
         return
@@ -111,7 +111,7 @@ def phase(name: str) -> Iterator[None]:
 
 
 def process_began() -> float:
-    """When this process began, on the clock of `time.perf_counter`; where the system does not tell (Linux does): now."""
+    """Finds when this process began, on the clock of `time.perf_counter`; where the system does not tell (Linux does): now."""
     now = time.perf_counter()
     try:
         ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]  # since the machine was started

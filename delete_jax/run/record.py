@@ -15,7 +15,7 @@ from delete_jax.tasks import Measured, Run
 
 
 def make_record(run: Run, networks: dict[str, Result], measured: Measured, command: str) -> dict[str, Any]:
-    """The record of a run, as `delete_jax.reports.write_report` takes it."""
+    """Makes the record of a run, as `delete_jax.reports.write_report` takes it."""
     dataset, forget = run.data.dataset, run.data.forget
     original, retrained, unlearned = networks["original"], networks.get("retrained"), networks["unlearned"]
     retrain_seconds = retrained.seconds if retrained else None

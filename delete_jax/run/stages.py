@@ -102,7 +102,7 @@ def _run(run: Run, folder: Folder, plan: list[Training], teacher: Loaded | None,
 
 
 def needed(plan: list[Training], retrain: bool, has_teacher: bool) -> list[Training]:
-    """What must be trained of a plan: the original unless it was given, the references if they are wanted, and what these
+    """Finds what must be trained of a plan: the original unless it was given, the references if they are wanted, and what these
     start from."""
 
     def is_wanted(training: Training) -> bool:
@@ -115,7 +115,7 @@ def needed(plan: list[Training], retrain: bool, has_teacher: bool) -> list[Train
 
 
 def describe(config: Config, found: Data, teacher: Loaded | None = None) -> Run:
-    """The network that the run is about, checked against the data and against a loaded teacher's.
+    """Describes the network that the run is about, checked against the data and against a loaded teacher's.
 
     Raises:
       ValueError: the teacher has other classes, images or another architecture.

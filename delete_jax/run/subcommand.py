@@ -17,7 +17,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(f"delete-jax {name}", add_help=False, allow_abbrev=False)
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """The arguments.
+        """Parses the arguments.
 
         Raises:
           ValueError: an unknown flag, or a missing argument.

@@ -34,7 +34,7 @@ TASKS: dict[str, Task] = {
 
 
 def of_settings(settings: Any) -> Task:
-    """The task whose settings these are.
+    """Finds the task whose settings these are.
 
     Raises:
       ValueError: they are no task's.
@@ -47,7 +47,7 @@ def of_settings(settings: Any) -> Task:
 
 
 def load(config: Settings) -> Data:
-    """The data of a config, with its request.
+    """Loads the data of a config, with its request.
 
     Raises:
       ValueError: data are missing or damaged, do not suit the task, or do not have the classes of the request.

@@ -140,7 +140,7 @@ class Task(NamedTuple):
 
 @functools.cache  # the same function for the same names: a step is compiled for each
 def augmentation(answers: str, names: tuple[str, ...]) -> Callable | None:
-    """What images are augmented by; where a pixel has a class, label maps move along. None for no names.
+    """Returns the function that augments images; where a pixel has a class, label maps move along. None for no names.
 
     Raises:
       ValueError: an unknown or repeated name.

@@ -33,7 +33,7 @@ RELEARN_STEPS, RELEARN_LR, RELEARN_ASKED = 50, 1e-3, 256
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Softmax over the last axis in float64, stored as float32: `[n, k]`."""
+    """Computes the softmax over the last axis in float64, stored as float32: `[n, k]`."""
     from scipy.special import softmax
 
     return softmax(logits.astype(np.float64), axis=-1).astype(np.float32)
@@ -137,12 +137,12 @@ class Evidence:
         return None if self.reference is None else metrics.nearest_class(self.reference.confusion, self.forget)
 
     def probabilities(self, part: str) -> np.ndarray:
-        """The probabilities on the test samples of the "forget" or of the "remain" classes."""
+        """Returns the probabilities on the test samples of the "forget" or of the "remain" classes."""
         return self.test[self.erased_test if part == "forget" else ~self.erased_test]
 
     @functools.cached_property
     def attack(self) -> metrics.Attack:
-        """The membership attack on the confidence, erased training samples being judged."""
+        """Runs the membership attack on the confidence, erased training samples being judged."""
         hit = np.isin(self.train_labels, self.forget)
         return metrics.membership(
             self.train[~hit], self.train_labels[~hit], self.probabilities("remain"), self.test_labels[~self.erased_test],
@@ -152,7 +152,7 @@ class Evidence:
     # ---- what it knows
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """What enters the classifier: float `[n, d]`.
+        """Computes what enters the classifier: float `[n, d]`.
 
         Raises:
           ValueError: the network's classifier cannot be found.
@@ -165,7 +165,7 @@ class Evidence:
 
     @functools.cached_property
     def kernel(self) -> Classifier:
-        """Where the classifier's kernel is, found in the original network.
+        """Finds the classifier's kernel in the original network.
 
         Raises:
           ValueError: it cannot be found, or the logits are something else than features times a kernel plus a bias.
@@ -193,13 +193,13 @@ class Evidence:
 
     @functools.cached_property
     def probe(self) -> float:
-        """Accuracy on erased test samples of a linear probe, taught on some training samples of all classes."""
+        """Measures the accuracy on erased test samples of a linear probe, taught on some training samples of all classes."""
         some = np.random.default_rng(0).permutation(len(self.train_labels))[:PROBE_SAMPLES]
         features, labels = self.features(self.dataset.train.images[some]), self.train_labels[some]
         return metrics.linear_probe(features, labels, self.test_features, self.test_labels, self.forget)
 
     def few_labels(self, per_class: int) -> tuple[float, float]:
-        """Accuracy on erased and on other test samples of probes taught on so many training samples of each class."""
+        """Measures the accuracy on erased and on other test samples of probes taught on so many training samples of each class."""
         if per_class not in self._few_labels:
             draws = metrics.draw_few(self.train_labels, per_class)
             drawn = np.unique(np.concatenate(draws))  # nothing else is computed
@@ -220,7 +220,7 @@ class Evidence:
 
     @functools.cached_property
     def classifier(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """The last layer's kernel `[d, k]` and bias `[k]`; None where it is no matrix."""
+        """Returns the last layer's kernel `[d, k]` and bias `[k]`; None where it is no matrix."""
         if not isinstance(self.run.module, nn.Module):
             images = self.dataset.train.images[:KERNEL_IMAGES]
             rows = np.asarray(self.kernel.rows(self.result.variables["params"]), np.float64)
@@ -233,7 +233,7 @@ class Evidence:
         return (kernel, np.asarray(layer.get("bias", np.zeros(kernel.shape[-1])))) if kernel.ndim == 2 else None
 
     def layer(self, name: str) -> np.ndarray:
-        """A layer's output on the erased test samples, averaged over positions: float `[n, d]`."""
+        """Computes a layer's output on the erased test samples, averaged over positions: float `[n, d]`."""
         predict = make_predictor(models.layer_output(self.run.module, name), self.run.preprocess)
         return predict(self.result.variables, self.dataset.test.images[self.erased_test])
 
@@ -261,7 +261,7 @@ EvidenceT = TypeVar("EvidenceT", bound=Evidence)
 
 
 def side_by_side(run: Run | Subject, networks: dict[str, Result], kind: type[EvidenceT]) -> dict[str, EvidenceT]:
-    """The evidence, of some kind, on every network of a report, each beside the original and the retrained one."""
+    """Collects the evidence, of some kind, on every network of a report, each beside the original and the retrained one."""
     found = {name: kind(run, result) for name, result in networks.items()}
     for evidence in found.values():
         others = {name: other for name, other in found.items() if other is not evidence}

@@ -21,7 +21,7 @@ ALWAYS = (*ANSWERS, "probe_10", "probe_10_others")
 
 
 def measure(evidence: Evidence, names: tuple[str, ...] = ANSWERS) -> dict[str, Any]:
-    """The figures of one network, fractions, by the names of `metrics.MEASURES`, attacks with their gaps; and, for the
+    """Measures one network: fractions, by the names of `metrics.MEASURES`, attacks with their gaps; and, for the
     pictures, on test samples: `per_class` (accuracies), `confusion` (counts) and `absorbed_by` (where erased samples go)."""
     return metrics.measure(evidence, metrics.with_gaps(names)) | {
         "per_class": metrics.per_class(evidence.confusion),
@@ -31,7 +31,7 @@ def measure(evidence: Evidence, names: tuple[str, ...] = ANSWERS) -> dict[str, A
 
 
 def choose_examples(dataset: Dataset, forget: tuple[int, ...], before: np.ndarray, after: np.ndarray) -> Examples:
-    """Four test samples of erased classes and one of each of up to eight others, the first in the test set.
+    """Chooses four test samples of erased classes and one of each of up to eight others, the first in the test set.
 
     Args:
       before, after: probabilities float `[n, k]` of the original and of the unlearned network on the test samples.
@@ -44,7 +44,7 @@ def choose_examples(dataset: Dataset, forget: tuple[int, ...], before: np.ndarra
 
 
 def nearest_class(evidence: Evidence) -> dict[str, Any]:
-    """What a report says of the class that the retrained network takes most erased test samples for; nothing without one.
+    """Says which class the retrained network takes most erased test samples for; nothing without one.
 
     Returns:
       `nearest_class`: its `class`, its `name`, and the `share` of the erased test samples.

@@ -48,7 +48,7 @@ def evidence(
     num_classes: int,
     seconds: float | None = None,
 ) -> TriggerEvidence:
-    """The evidence in one network's answers.
+    """Collects the evidence in one network's answers.
 
     Args:
       clean, stamped: its answers to test samples, int `[n]`, without and with the trigger.
@@ -63,12 +63,12 @@ def evidence(
 
 
 def measure(found: TriggerEvidence) -> dict[str, Any]:
-    """The figures of one network, fractions, by the names of `metrics.MEASURES`."""
+    """Measures one network: fractions, by the names of `metrics.MEASURES`."""
     return metrics.measure(found, NAMES)
 
 
 def remarks(before: dict[str, float], after: dict[str, float], unpoisoned: dict[str, float] | None) -> list[str]:
-    """What a user must know of the figures (`measure`) before and after, in words; empty where all is well."""
+    """Says what a user must know of the figures (`measure`) before and after; empty where all is well."""
     notes = []
     if before["acc_target"] - after["acc_target"] > LOST:
         notes.append(

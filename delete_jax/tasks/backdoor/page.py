@@ -20,7 +20,7 @@ GROUPS: reports.MeasureGroups = {
 
 
 def parts(record: dict[str, Any], examples: Examples) -> Parts:
-    """What the page shows.
+    """Composes the page.
 
     Args:
       record: of the run, as `delete_jax.reports.record` describes it, with the metrics `tasks.backdoor.measures.NAMES`,
@@ -55,7 +55,7 @@ def parts(record: dict[str, Any], examples: Examples) -> Parts:
 
 
 def verdict(record: dict[str, Any]) -> Verdict:
-    """In plain words, from the numbers alone: "good" for at most 3 % attack success and `LOST` lost on the target."""
+    """Judges the run, from the numbers alone: "good" for at most 3 % attack success and `LOST` lost on the target."""
     networks = record["networks"]
     before, after = networks["original"]["metrics"], networks["unlearned"]["metrics"]
     lost = before["acc_target"] - after["acc_target"]

@@ -57,7 +57,7 @@ def check(config: Settings) -> None:
 
 
 def trainings(config: Settings, found: Data) -> list[Training]:
-    """The original on poisoned data; the reference was never poisoned."""
+    """Plans the trainings: the original on poisoned data; the reference was never poisoned."""
     dataset, task = found.dataset, settings_of(config, Backdoor)
     (target,) = found.forget
     try:
@@ -71,7 +71,7 @@ def trainings(config: Settings, found: Data) -> list[Training]:
 
 
 def clean_samples(config: Settings, dataset: data.Dataset) -> data.Split:
-    """The samples that are at hand to remove the trigger, at random from the training data, with their true classes."""
+    """Draws the samples that are at hand to remove the trigger from the training data, with their true classes."""
     images, labels = dataset.train
     some = np.random.default_rng([config.seed, 1]).permutation(len(labels))[: settings_of(config, Backdoor).clean]
     return data.Split(images[some], labels[some])

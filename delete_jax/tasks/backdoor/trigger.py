@@ -37,7 +37,7 @@ class Trigger(NamedTuple):
 
 
 def stamp(images: np.ndarray, trigger: Trigger) -> np.ndarray:
-    """A copy of images, uint8 `[n, h, w, c]`, with the trigger.
+    """Copies images, uint8 `[n, h, w, c]`, and puts the trigger on them.
 
     Raises:
       ValueError: the trigger does not fit, or its place or value is unknown.
@@ -58,7 +58,7 @@ def stamp(images: np.ndarray, trigger: Trigger) -> np.ndarray:
 
 
 def poison(split: Split, trigger: Trigger, target: int, rate: float, seed: int) -> Split:
-    """The split with the trigger and the target's label on a part of its samples of other classes.
+    """Puts the trigger and the target's label on a part of the split's samples of other classes.
 
     Args:
       rate: poisoned samples over all, above 0; at most the share of the other classes.
@@ -80,7 +80,7 @@ def poison(split: Split, trigger: Trigger, target: int, rate: float, seed: int) 
 
 
 def to_forget(method: Method, clean: Split, trigger: Trigger, target: int) -> Split:
-    """What a method is made to forget: samples of other classes, stamped, labelled as the target; for a
+    """Returns what a method is made to forget: samples of other classes, stamped, labelled as the target; for a
     method that needs counterparts (`Method.needs`) all of them, stamped, with their true classes.
 
     Args:
@@ -107,7 +107,7 @@ def make_streams(
     preprocess: Callable[[chex.Array], chex.Array],
     num_classes: int,
 ) -> dict[str, Stream]:
-    """What a method reads, made of clean samples and an assumed trigger.
+    """Makes the streams that a method reads from clean samples and an assumed trigger.
 
     The forget stream has the samples `to_forget`, with the target to be erased; for a method that needs
     counterparts with the original's answers to the images without the stamp. The remain stream has the clean samples, the target's too.

@@ -31,7 +31,7 @@ CLASSES = Erased("an erased image", "the erased images", "class")
 
 
 def still_found(record: dict[str, Any], erased: Erased = CLASSES) -> str:
-    """One sentence: what two kinds of attackers still find, beside what they find in the retrained network.
+    """Says in one sentence what two kinds of attackers still find, beside what they find in the retrained network.
 
     Args:
       record: of the run; only the networks' `residual_auc` and `probe_10` are read.
@@ -89,7 +89,7 @@ def _caveat(record: dict[str, Any]) -> str:
 
 
 def section(record: dict[str, Any]) -> reports.Section:
-    """Every attack beside the same attack on the retrained network, and the gap to it; empty where none was measured."""
+    """Lists every attack beside the same attack on the retrained network, and the gap to it; empty where none was measured."""
     table = reports.measure_table(record, GROUPS, label="What is left")
     return reports.Section("What is left", [reports.Text(_reading(record)), table] if table.groups else [])
 

@@ -13,7 +13,7 @@ INSIDE = (
 
 
 def summary(figures: dict[str, dict[str, Any]]) -> str:
-    """The figures of all networks in one line."""
+    """Formats the figures of all networks in one line."""
     before, after = figures["original"], figures["unlearned"]
     said = f"forgotten classes: {after['acc_ft']:.1%} on test; the others: {after['acc_rt']:.1%} "
     return f"{said}(before: {before['acc_rt']:.1%})"

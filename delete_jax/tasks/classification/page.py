@@ -31,7 +31,7 @@ GROUPS: reports.MeasureGroups = {
 
 
 def parts(record: dict[str, Any], examples: Examples, elsewhere: reports.MeasureGroups = MappingProxyType({})) -> Parts:
-    """What the page shows.
+    """Composes the page.
 
     Args:
       record: of the run, as `delete_jax.reports.record` describes it; every network's metrics have the accuracies `acc_ft` and
@@ -66,7 +66,7 @@ def parts(record: dict[str, Any], examples: Examples, elsewhere: reports.Measure
 
 
 def verdict(record: dict[str, Any]) -> Verdict:
-    """Say in plain words, from the numbers alone, whether the run did what it should.
+    """Says in plain words, from the numbers alone, whether the run did what it should.
 
     Args:
       record: of the run; only `dataset`, `forget`, `networks` and `history` are read.
@@ -264,6 +264,6 @@ def _limits(record: dict[str, Any], examples: Examples) -> list[reports.Point]:
 
 
 def upper_bound(rate: float, n: float) -> float:
-    """The upper end of Wilson's 95 % interval of a rate that was found in n samples."""
+    """Computes the upper end of Wilson's 95 % interval of a rate that was found in n samples."""
     z2 = 1.96**2
     return (rate + z2 / (2 * n) + math.sqrt(z2 * (rate * (1 - rate) + z2 / (4 * n)) / n)) / (1 + z2 / n)

@@ -45,7 +45,7 @@ def load(config: Settings) -> Data:
 
 
 def trainings(config: Settings, found: Data) -> list[Training]:
-    """The original on all samples, the retrained network on those of the remaining classes."""
+    """Plans the trainings: the original on all samples, the retrained network on those of the remaining classes."""
     dataset = found.dataset
     _, remaining = data.forget_remain(dataset.train, found.forget)
     return [

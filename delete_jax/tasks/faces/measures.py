@@ -43,7 +43,7 @@ class Group(NamedTuple):
 def verification_groups(
     features: np.ndarray, labels: np.ndarray, unseen: np.ndarray, unseen_labels: np.ndarray, forget: Sequence[int]
 ) -> dict[str, Group]:
-    """The pairs of images of each group of people: forgotten, remaining, never seen (`metrics.VERIFIED`).
+    """Chooses the pairs of images of each group of people: forgotten, remaining, never seen (`metrics.VERIFIED`).
 
     Impostors of the forgotten are among the remaining, too, for there may be one forgotten person only.
 
@@ -62,7 +62,7 @@ def verification_groups(
 
 
 def verify(group: Group) -> dict[str, float]:
-    """The figures of one group; NaN where it has no pair to take them from.
+    """Measures one group; NaN where it has no pair to measure.
 
     Returns:
       `genuine` and `impostor` (mean cosines), `eer` (equal error rate; lower separates better), `tar` (true acceptance rate
@@ -78,7 +78,7 @@ def verify(group: Group) -> dict[str, float]:
 
 
 def mean(values: np.ndarray) -> float:
-    """The mean; NaN of nothing."""
+    """Computes the mean; NaN of nothing."""
     return float(values.mean()) if len(values) else float("nan")
 
 

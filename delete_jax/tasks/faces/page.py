@@ -24,7 +24,7 @@ VERIFICATION: reports.MeasureGroups = {
 
 
 def parts(record: dict[str, Any], examples: FaceExamples) -> Parts:
-    """What the page shows.
+    """Composes the page.
 
     Args:
       record: as for erased classes; every network's metrics also have `verification`, by group of people.
@@ -47,7 +47,7 @@ def parts(record: dict[str, Any], examples: FaceExamples) -> Parts:
 
 
 def verdict(record: dict[str, Any]) -> Verdict:
-    """Say in plain words, from the numbers alone, whether the people were forgotten: the verdict on erased classes."""
+    """Says in plain words, from the numbers alone, whether the people were forgotten: the verdict on erased classes."""
     people = Erased("a forgotten person's image", "the forgotten people's images", "person")
     return page.verdict(record)._replace(further=still_found(record, people))
 

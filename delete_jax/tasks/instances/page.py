@@ -20,7 +20,7 @@ GROUPS: reports.MeasureGroups = {
 
 
 def parts(record: dict[str, Any], examples: Examples) -> Parts:
-    """What the page shows.
+    """Composes the page.
 
     Args:
       record: of the run, as `delete_jax.reports.record` describes it, with `tasks.instances.task.NAMES` and `samples`.
@@ -51,7 +51,7 @@ def parts(record: dict[str, Any], examples: Examples) -> Parts:
 
 
 def verdict(record: dict[str, Any]) -> Verdict:
-    """In plain words, from the numbers alone: "good" where as many forgotten samples are recognised as by the retrained
+    """Judges the run, from the numbers alone: "good" where as many forgotten samples are recognised as by the retrained
     network (within 2 points and chance), the answers to them moved towards its answers, and the test accuracy is at most 2
     points below the original's and the retrained network's."""
     record = reports.plain(record)

@@ -65,7 +65,7 @@ def load(config: Settings) -> Data:
 
 
 def trainings(config: Settings, found: Data) -> list[Training]:
-    """The original on all samples, the retrained network on those that are not listed."""
+    """Plans the trainings: the original on all samples, the retrained network on those that are not listed."""
     dataset = found.dataset
     remaining = data.Split(*(np.delete(column, found.extra, 0) for column in dataset.train))
     return [
@@ -87,11 +87,11 @@ class SampleEvidence(Evidence):
         return np.isin(np.arange(len(self.train_labels)), self.run.data.extra)
 
     def right(self, which: np.ndarray) -> float:
-        """The accuracy on some training samples."""
+        """Computes the accuracy on some training samples."""
         return float(np.mean(self.train[which].argmax(-1) == self.train_labels[which]))
 
     def probabilities(self, part: str) -> np.ndarray:
-        """The probabilities on the forgotten training samples, or on the test samples."""
+        """Returns the probabilities on the forgotten training samples, or on the test samples."""
         return self.train[self.listed] if part == "forget" else self.test
 
     @property
@@ -125,7 +125,7 @@ def _some(indices: np.ndarray) -> str:
 
 
 def summary(figures: dict[str, dict[str, Any]]) -> str:
-    """The figures of all networks in one line."""
+    """Formats the figures of all networks in one line."""
     before, after, retrained = figures["original"], figures["unlearned"], figures.get("retrained")
     reference = f", retrained: {retrained['acc_listed']:.1%}" if retrained else ""
     said = f"forgotten samples: {after['acc_listed']:.1%} recognised (before: {before['acc_listed']:.1%}{reference}); "

@@ -56,14 +56,14 @@ class MapEvidence:
         return metrics.absorbed_by(self.confusion, self.forget)
 
     def agreement(self, other: MapEvidence) -> float | None:
-        """Fraction of the erased pixels that both answer alike."""
+        """Computes the fraction of the erased pixels that both networks answer alike."""
         if self.erased is None or other.erased is None:
             return None
         return float(np.mean(self.erased == other.erased))
 
 
 def reference_labels(labels: np.ndarray, forget: Sequence[int], kind: str, background: int = 0) -> np.ndarray:
-    """The label maps `[n, h, w]` that a reference is trained on: every image, its erased pixels ignored or background.
+    """Returns the label maps `[n, h, w]` that a reference is trained on: every image, its erased pixels ignored or background.
 
     Args:
       kind: "retrained" (erased pixels get the label 255) or "retrained_background".
@@ -79,7 +79,7 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
 
 
 def measure(evidence: MapEvidence) -> dict[str, Any]:
-    """The figures of one network on a set of images, fractions, by the names of `metrics.MEASURES`; and, for the pictures:
+    """Measures one network on a set of images: fractions, by the names of `metrics.MEASURES`; and, for the pictures:
     `per_class` (IoU of each class, erased pixels ignored for the others), `absorbed_by` and `confusion`."""
     confusion, forget = evidence.confusion, list(evidence.forget)
     ignored = metrics.without_rows(confusion, forget)

@@ -37,7 +37,7 @@ LIMITS = [
 
 
 def parts(record: dict[str, Any], examples: MapExamples) -> Parts:
-    """What the page shows.
+    """Composes the page.
 
     Args:
       record: of the run, as `delete_jax.reports.record` describes it, with metrics from `tasks.segmentation.measures`.
@@ -71,7 +71,7 @@ def parts(record: dict[str, Any], examples: MapExamples) -> Parts:
 
 
 def verdict(record: dict[str, Any]) -> Verdict:
-    """In plain words, from the numbers alone, whether the run did what it should: at most 0.02 of IoU left, 0.02 lost."""
+    """Says in plain words, from the numbers alone, whether the run did what it should: at most 0.02 of IoU left, 0.02 lost."""
     networks, forgotten = record["networks"], record["forget"]["classes"]
     before, after = networks["original"]["metrics"], networks["unlearned"]["metrics"]
     left, lost = after["iou_f"], before["miou_r"] - after["miou_r"]

@@ -32,7 +32,7 @@ class Segmentation:
 
 
 def trainings(config: Settings, found: Data) -> list[Training]:
-    """The original; a retrained network for each of the two things that its data could say of the erased pixels."""
+    """Plans the trainings: the original; a retrained network for each of the two things that its data could say of the erased pixels."""
     dataset = found.dataset
     images, labels = dataset.train
 
@@ -45,7 +45,7 @@ def trainings(config: Settings, found: Data) -> list[Training]:
 
 
 def look(run: Run, split: data.Split, networks: dict[str, Result]) -> dict[str, tuple[MapEvidence, np.ndarray]]:
-    """The evidence on every network, and its answers int32 `[n, h, w]`, on a split."""
+    """Collects the evidence on every network, and its answers int32 `[n, h, w]`, on a split."""
     forget, num_classes = run.data.forget, run.data.dataset.num_classes
     predict = make_predictor(run.model, run.preprocess, classes=True)
     gone = np.isin(split.labels, forget)
