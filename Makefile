@@ -1,7 +1,7 @@
 # make demo    run the shipped example in runs/digits; again: says that it is done
-# make check   linter, formatter, types
+# make check   linter, formatter, types of the package, of the configs and of the tests' helpers
 # make test    the tests
-# make coverage  the tests, with the coverage of the core: a quarter slower
+# make coverage  the tests, with the coverage of the methods and of the files beside them: a quarter slower
 # make slow    the tests that take long on a CPU: about ten minutes
 # make browser  the tests of the comparison page in a headless Chromium, which must be installed
 # make notebooks  executes notebooks/digits.ipynb

@@ -1,4 +1,4 @@
-"""Run by test_several_processes in each of several processes: `python -m tests.several_processes PROCESS PROCESSES PORT FOLDER WHAT`."""
+"""Run by test_several_processes in each of several processes: `python -m tests.several_processes PROCESS PROCESSES PORT FOLDER WHAT...`."""
 
 import json
 import pathlib
@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 process, processes, port = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-folder, what = pathlib.Path(sys.argv[4]), sys.argv[5]
+folder, parts = pathlib.Path(sys.argv[4]), sys.argv[5:]
 jax.distributed.initialize(coordinator_address=f"localhost:{port}", num_processes=processes, process_id=process)
 
 import numpy as np  # noqa: E402
@@ -18,6 +18,7 @@ import pytest  # noqa: E402
 import delete_jax as dj  # noqa: E402
 from delete_jax.checkpoint import CheckpointError  # noqa: E402
 from delete_jax.processes import from_first  # noqa: E402
+from tests.test_parallel import five_steps  # noqa: E402
 from tests.test_several_processes import BATCH, EPOCHS, Source, given, unlearn  # noqa: E402
 
 
@@ -58,6 +59,14 @@ def shards() -> None:
         (folder / mode / f"read-{process}.json").write_text(json.dumps(images.read))
 
 
+def steps() -> None:
+    """The same five steps over all processes; process 0 saves the parameters."""
+    for mode in ("pmap", "sharding"):
+        params = five_steps(mode)
+        if process == 0:
+            np.savez(folder / mode / "steps.npz", *jax.tree.leaves(params))
+
+
 def agree() -> None:
     """What process 0 has is sent whole, with its errors; other arguments are refused; a rate is found as in one process."""
     rng = np.random.default_rng(0)
@@ -80,5 +89,6 @@ def agree() -> None:
 
 assert jax.device_count() == processes
 assert BATCH % processes == 0
-{"shards": shards, "agree": agree}[what]()
+for part in parts:
+    {"shards": shards, "steps": steps, "agree": agree}[part]()
 jax.distributed.shutdown()

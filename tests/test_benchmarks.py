@@ -120,7 +120,7 @@ def test_a_table_shows_means(scripts):
 
 
 @pytest.mark.slow
-def test_a_finish_after_every_method(scripts, config, tmp_path, monkeypatch, fast_compile):
+def test_a_finish_after_every_method(scripts, config, tmp_path, monkeypatch):
     finish = scripts("finish")
     argv = ["finish", f"--config={config}", f"--out={tmp_path / 'out'}", "--classes", "1", "0+2", "--seeds", "1"]
     monkeypatch.setattr(sys, "argv", argv)
@@ -150,7 +150,7 @@ def grey(config, monkeypatch):
 
 
 @pytest.mark.slow
-def test_colours(scripts, grey, tmp_path, monkeypatch, fast_compile):
+def test_colours(scripts, grey, tmp_path, monkeypatch):
     bias = scripts("bias")
     dataset = data.load("corners")
     painted = bias.paint(dataset.test, (dataset.test.labels + 1) % 4, 4)
@@ -179,7 +179,7 @@ def test_colours(scripts, grey, tmp_path, monkeypatch, fast_compile):
 
 
 @pytest.mark.slow
-def test_many_networks(scripts, config, tmp_path, monkeypatch, fast_compile):
+def test_many_networks(scripts, config, tmp_path, monkeypatch):
     lira = scripts("lira")
     path = tmp_path / "samples.py"
     path.write_text(CONFIG.replace("forget=(0,), ", "").replace("return Config(", "return Config(task=Instances(), ").replace(
@@ -205,7 +205,7 @@ def test_many_networks(scripts, config, tmp_path, monkeypatch, fast_compile):
 
 
 @pytest.mark.slow
-def test_what_redistil_is_chosen_by(scripts, config, tmp_path, monkeypatch, fast_compile):
+def test_what_redistil_is_chosen_by(scripts, config, tmp_path, monkeypatch):
     redistil = scripts("redistil")
     argv = [
         "redistil",
@@ -292,7 +292,7 @@ def test_imagenet_shows_seeds_that_failed(scripts):
     assert scripts("imagenet").text({"b": [{"failed": "no rate"}]})[2] == "| b (1 of 1 fail) |  |  |  |  |  |"
 
 
-def test_a_study(scripts, config, tmp_path, monkeypatch, fast_compile):
+def test_a_study(scripts, config, tmp_path, monkeypatch):
     bench, compare, means = scripts("bench"), scripts("compare"), scripts("table")
     argv = ["compare", f"--config={config}", f"--out={tmp_path / 'out'}", "--classes", "1", "0+2", "--seeds", "2"]
     argv += ["--methods", "delete", "pour", "--rates", "1e-2", "1e30"]
@@ -374,7 +374,7 @@ def test_a_study(scripts, config, tmp_path, monkeypatch, fast_compile):
         ("step_ideas", ["--model=resnet_tiny", "--shape", "8", "8", "1", "--samples=32", "--batch=8"], "plain jit"),
     ],
 )
-def test_speed_at_toy_size(name, arguments, shown, scripts, tmp_path, monkeypatch, fast_compile):
+def test_speed_at_toy_size(name, arguments, shown, scripts, tmp_path, monkeypatch):
     script = scripts(name)
     monkeypatch.setattr(sys, "argv", [name, f"--out={tmp_path}", *arguments])
     with jax.numpy_dtype_promotion("standard"):
@@ -394,7 +394,7 @@ def test_all_calls_for_an_accelerator(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_search_on_several_devices(scripts, config, tmp_path, monkeypatch, fast_compile):
+def test_a_search_on_several_devices(scripts, config, tmp_path, monkeypatch):
     """Each device trains one rate and class; the scores are those of one after the other."""
     bench, study, found = scripts("bench"), scripts("study"), []
     calls = []

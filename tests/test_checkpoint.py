@@ -445,7 +445,6 @@ def test_evaluations_that_are_none(found):
 
 def test_killed_while_a_state_is_written_beside_the_training(tmp_path):
     """What is there is whole, and the same call ends with the same bits."""
-    jax.clear_caches()  # another test may have compiled the same step without optimisations, as the process below does not
     code = (
         "import sys; from tests.test_checkpoint import *; unlearned(Checkpoints(sys.argv[1], asynchronous=True), 2000)"
     )

@@ -14,8 +14,6 @@ from delete_jax.streams import erase_mask, split_streams
 from tests import tiny
 from tests.test_readme import snippets
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 N = 80
 
 

@@ -688,14 +688,14 @@ class Process:
         self.folder = folder
         self.config = folder / "small.py"
         self.config.write_text(
-            "from delete_jax.config import *\n\n\ndef get_config():\n    return Config(\n"
-            "        data=DataConfig(name='digits', validation=0.5), model=ModelConfig(name='resnet_small'),\n"
+            "import functools\nfrom delete_jax.config import *\nfrom delete_jax.models import NETWORKS, Network, ResNet\n\n"
+            "narrow = functools.partial(ResNet, stages=(1, 1), features=(8, 16), stem_stride=2)\n"
+            "NETWORKS['narrow'] = Network(narrow, 'fc', layers=('layer1', 'layer2'))\n\n\ndef get_config():\n    return Config(\n"
+            "        data=DataConfig(name='digits', validation=0.5), model=ModelConfig(name='narrow'),\n"
             "        train=TrainConfig(epochs=4, batch_size=64),\n"
             "        unlearn=UnlearnConfig(forget=(3,), epochs=4, batch_size=16), parallel='jit')\n"
         )
-        self.environment = environment(
-            XLA_FLAGS=None, NPROC=None, JAX_COMPILATION_CACHE_DIR=str(cache), DELETE_JAX_DATA_DIR=data_dir
-        )
+        self.environment = environment(NPROC=None, JAX_COMPILATION_CACHE_DIR=str(cache), DELETE_JAX_DATA_DIR=data_dir)
 
     def argv(self, workdir: str, *arguments: str) -> list[str]:
         return [f"--config={self.config}", f"--workdir={self.folder / workdir}", *arguments]

@@ -305,7 +305,6 @@ def place(tmp_path_factory) -> pathlib.Path:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.setattr(export, "svg", lambda panel, name: export.Drawing("0 0 1 1", ""))  # of the runs' reports
         patch.setattr(export, "png", lambda parts: b"")
-        jax.config.update("jax_disable_most_optimizations", True)  # they compile much and compute little
         run(folder, "first")
         run(folder, "second", "--config.seed=1", "--config.retrain=false")
         run(
@@ -316,7 +315,6 @@ def place(tmp_path_factory) -> pathlib.Path:
             f"--config.teacher={folder}/first",
         )
         yield folder
-    jax.config.update("jax_disable_most_optimizations", False)
     jax.config.update("jax_compilation_cache_dir", before)
 
 

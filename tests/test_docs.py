@@ -62,9 +62,7 @@ def test_every_method_is_public():
 
 
 @pytest.mark.parametrize("module", PUBLIC)
-def test_examples(module, monkeypatch, tmp_path, request):
-    if module == "delete_jax.testing":  # which compiles much
-        request.getfixturevalue("fast_compile")
+def test_examples(module, monkeypatch, tmp_path):
     monkeypatch.setenv(
         "DELETE_JAX_DATA_DIR", str(tmp_path)
     )  # as for somebody who prepares the digits for the first time

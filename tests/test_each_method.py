@@ -26,7 +26,6 @@ from delete_jax.streams import split_streams
 from tests import tiny
 
 K = tiny.NUM_CLASSES
-pytestmark = pytest.mark.usefixtures("fast_compile")
 
 
 def same(images):

@@ -18,8 +18,6 @@ from delete_jax.tasks.evidence import Evidence, Subject, side_by_side
 from tests import tiny
 from tests.test_readme import snippets
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 
 class Ours(nnx.Module):
     def __init__(self, rngs):

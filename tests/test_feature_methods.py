@@ -21,8 +21,6 @@ from tests import tiny
 from tests.test_each_method import HEADS, K, linear_model, same, setup_of, softmax, two_layers
 from tests.test_methods import label_maps
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 
 def wide_network(d=7, seed=0):
     """Features `tanh(x A)` `[b, d]` in float64, d no multiple of k, and a linear classifier with a bias."""

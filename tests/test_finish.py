@@ -21,7 +21,6 @@ from tests.test_each_method import HEADS, K, setup_of, two_layers
 from tests.test_feature_methods import wide_setup
 from tests.test_stages import run
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
 NAMES = ("zero", "mean")
 
 

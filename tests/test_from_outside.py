@@ -73,7 +73,7 @@ def test_a_method(tmp_path):
     assert {"forgetting", "retention"} <= record["history"].keys()
 
 
-def test_two_teachers(capsys, monkeypatch, fast_compile):
+def test_two_teachers(capsys, monkeypatch):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         names = runpy.run_path(str(HERE / "two_teachers.py"), run_name="__main__")
         said = re.fullmatch(r"of the 3s (\d+)%, of all others (\d+)%\n", capsys.readouterr().out)
@@ -115,7 +115,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_what_testing_says(name, tmp_path, monkeypatch, fast_compile):
+def test_what_testing_says(name, tmp_path, monkeypatch):
     """Of each file nothing; of the file with the mistake that the page names, what the page says."""
     (snippet,) = (block for block in blocks("python", PAGE) if f"from {name} import" in block)
     monkeypatch.syspath_prepend(str(HERE))

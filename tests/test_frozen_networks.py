@@ -10,8 +10,6 @@ from delete_jax import preparing
 from delete_jax.methods.base import MASKED, ORIGINAL, Term, distill
 from tests import tiny
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 MODEL, VARIABLES = tiny.network()
 SECOND = tiny.network(seed=7)[1]
 SAMPLES = tiny.samples(40)

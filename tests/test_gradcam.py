@@ -7,7 +7,6 @@ import pytest
 from delete_jax import models
 from delete_jax.models import grad_cam
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
 SHAPE = (12, 12, 1)
 
 

@@ -17,8 +17,6 @@ from delete_jax.request import Selection, as_samples, split
 from delete_jax.result import Watch
 from tests import tiny
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 MODEL, VARIABLES = tiny.network()
 SETTINGS = {"epochs": 2, "batch_size": 8, "parallel": "jit"}
 

@@ -10,8 +10,6 @@ import pytest
 
 from delete_jax import losses
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 GOLDEN = np.load(pathlib.Path(__file__).parent / "goldens" / "loss.npz")
 
 

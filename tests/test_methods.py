@@ -25,8 +25,6 @@ from delete_jax.methods.hyperparameters import POSITIVE, factory
 from delete_jax.testing import check_method
 from tests import tiny
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 # where the default changes nothing in a network as small as these
 HYPERPARAMETERS = {
     "ssd": {"alpha": 0.5}, "esc_t": {"threshold": 0.999}, "redistil": {"fresh": ("Conv", "BatchNorm"), "images": 2.0},

@@ -26,10 +26,7 @@ from delete_jax.step import init_state, sgd
 from tests import tiny
 
 K = tiny.NUM_CLASSES
-pytestmark = [
-    pytest.mark.usefixtures("fast_compile"),
-    pytest.mark.filterwarnings("ignore:Using 'Module.sow:DeprecationWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:Using 'Module.sow:DeprecationWarning")
 IMAGES, LABELS = tiny.samples(32)
 FEW = {"forget": [3], "epochs": 2, "lr": 0.05, "batch_size": 4, "parallel": "jit"}
 

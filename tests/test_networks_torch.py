@@ -140,7 +140,7 @@ def test_rows(name):
     assert entered[row.classifier][-1] == variables["params"][row.classifier]["kernel"].shape[-2]
 
 
-def test_grad_cam_of_a_transformer(fast_compile):
+def test_grad_cam_of_a_transformer():
     """A patch that the last block hands to the class token counts, and maps are the patches' grid."""
     module = models.ViT(3, patch=4, width=16, depth=2, heads=2)
     x = jax.random.normal(jax.random.key(0), (2, 8, 12, 3))
@@ -235,7 +235,7 @@ OWN_GOLDENS = ("vgg (torchvision)", "swin (torchvision, padded)", "all_cnn", "de
 
 
 @pytest.mark.parametrize("name", OWN_GOLDENS)
-def test_small_networks_without_torch(name, x64, fast_compile):
+def test_small_networks_without_torch(name, x64):
     """Logits that PyTorch gave: `python -m tests.test_networks_torch` writes them."""
     variables, _, x = own_golden(name)
     module = OWN[name][1].clone(dtype=jnp.float64)

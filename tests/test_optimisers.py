@@ -44,7 +44,7 @@ OFTEN = ("prodigy", "sam", "reduce_on_plateau", "momo", "noisy_sgd")
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in RIGHT]
 )
-def test_it_runs(name, tmp_path, fast_compile):
+def test_it_runs(name, tmp_path):
     network, samples = tiny.network(), tiny.samples(48)
 
     def run(**options):

@@ -9,8 +9,6 @@ from delete_jax.losses import Decomposition
 from delete_jax.methods import FORGET, METHODS, Method, Prepared, Term
 from tests import tiny
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 
 def mean(outputs):
     return jnp.mean(outputs[FORGET].logits, -1)

@@ -101,7 +101,7 @@ def _step(config: Config) -> Step:
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in STEPS])
 @pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated")
-def test_a_step_on_mock_data(root, name, fast_compile):
+def test_a_step_on_mock_data(root, name):
     """In float32, which a CPU computes much faster than bfloat16; two images of each stream."""
     found = of_config(root, name, dtype="float32")
     rng = np.random.default_rng(0)

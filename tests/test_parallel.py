@@ -1,6 +1,5 @@
-"""One device, eight devices by pmap and by sharding, and two processes: the same parameters after five steps."""
-
-import sys
+"""One device, and eight devices by pmap and by sharding: the same parameters after five steps. `test_several_processes` has two
+processes."""
 
 import flax.linen as nn
 import jax
@@ -17,9 +16,6 @@ from delete_jax.options import Options
 from delete_jax.parallel import meant
 from delete_jax.streams import split_streams
 from tests import tiny
-from tests.processes import finish, free_port, start
-
-pytestmark = pytest.mark.usefixtures("fast_compile")
 
 
 def as_float(images):
@@ -185,16 +181,6 @@ def test_statistics_of_all_devices():
     assert_near(mapped, one)
     with pytest.raises(ValueError, match="build it without axis_name, or pass parallel='pmap'"):
         dj.unlearn(told, variables, *tiny.samples(64), **settings, parallel="auto")
-
-
-def test_two_processes(one_device, tmp_path):
-    command = [sys.executable, "-m", "tests.two_processes"]
-    port = free_port()
-    ended = finish(*(start([*command, i, port, tmp_path]) for i in range(2)))
-    assert [process.returncode for process in ended] == [0, 0], ended
-    for mode in ("pmap", "sharding"):
-        saved = np.load(tmp_path / f"{mode}.npz")
-        assert_same([saved[f"arr_{i}"] for i in range(len(saved.files))], one_device)
 
 
 def test_the_last_epoch_of_uneven_batches_is_the_weighted_mean(one_device):

@@ -19,8 +19,6 @@ from delete_jax.streams import split_streams
 from tests import tiny
 from tests.test_unlearn import accuracies, trained
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 K = tiny.NUM_CLASSES
 ARGUMENTS = {"forget": [1], "epochs": 3, "batch_size": 8, "parallel": "jit", "batch_norm": "frozen"}
 

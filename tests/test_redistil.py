@@ -17,8 +17,6 @@ from delete_jax.streams import split_streams
 from tests import tiny
 from tests.test_readme import snippets
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 K = tiny.NUM_CLASSES
 SETTINGS = {"forget": [1], "batch_size": 8, "parallel": "jit", "lr": 0.05}
 

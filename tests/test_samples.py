@@ -20,7 +20,6 @@ from tests import tiny
 from tests.test_report import read
 from tests.test_stages import run
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
 NUM = 32
 
 

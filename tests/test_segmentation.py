@@ -16,8 +16,6 @@ from delete_jax.streams import split_streams
 from delete_jax.tasks.segmentation.measures import MapEvidence, confusion_matrix, measure, reference_labels
 from tests import tiny
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 # ------------------------------------------------------------------------------------------------------------- measures
 
 

@@ -12,7 +12,7 @@ import pytest
 import delete_jax as dj
 from tests import tiny
 from tests.processes import finish, free_port, start
-from tests.test_parallel import as_float, assert_same
+from tests.test_parallel import as_float, assert_same, five_steps
 
 EPOCHS, BATCH = 2, 8
 FORGET = 3 * BATCH  # samples
@@ -43,18 +43,34 @@ def unlearn(model, variables, images, labels, **more):
     return dj.unlearn(model, variables, images, labels, **settings | more)
 
 
-def run(count: int, folder: pathlib.Path, what: str) -> list[subprocess.CompletedProcess]:
-    """`tests.several_processes` in that many processes."""
-    command, arguments = [sys.executable, "-m", "tests.several_processes"], [count, free_port(), folder, what]
-    return finish(*(start([*command, i, *arguments]) for i in range(count)))
-
-
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_the_network_of_one_process(processes, tmp_path):
+def run(count: int, folder: pathlib.Path, *parts: str) -> list[subprocess.CompletedProcess]:
+    """Runs these parts of `tests.several_processes` in that many processes."""
     for mode in ("pmap", "sharding"):
-        (tmp_path / mode).mkdir()
-    ended = run(processes, tmp_path, "shards")
-    assert [process.returncode for process in ended] == [0] * processes, ended
+        (folder / mode).mkdir()
+    command, arguments = [sys.executable, "-m", "tests.several_processes"], [count, free_port(), folder, *parts]
+    ended = finish(*(start([*command, i, *arguments]) for i in range(count)))
+    assert [process.returncode for process in ended] == [0] * count, ended
+    return ended
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> tuple[pathlib.Path, list[subprocess.CompletedProcess]]:
+    """Two processes, which are started once for all parts -> their folder, and what they said."""
+    folder = tmp_path_factory.mktemp("two")
+    return folder, run(2, folder, "shards", "steps", "agree")
+
+
+@pytest.mark.slow
+def test_the_network_of_four_processes(tmp_path):
+    run(4, tmp_path, "shards")
+    check_the_network_of_one_process(4, tmp_path)
+
+
+def test_the_network_of_two_processes(two):
+    check_the_network_of_one_process(2, two[0])
+
+
+def check_the_network_of_one_process(processes: int, folder: pathlib.Path) -> None:
     forgotten = np.flatnonzero(given()[-1] == 1)
     alone = {
         name: jax.device_get(unlearn(*given(), parallel="jit", epochs=epochs).variables)
@@ -62,26 +78,32 @@ def test_the_network_of_one_process(processes, tmp_path):
     }
     for mode in ("pmap", "sharding"):
         for name, expected in alone.items():
-            saved = [np.load(tmp_path / mode / f"{name}{i}.npz") for i in range(processes)]
+            saved = [np.load(folder / mode / f"{name}{i}.npz") for i in range(processes)]
             leaves = [[file[f"arr_{j}"] for j in range(len(file.files))] for file in saved]
             assert_same(leaves[0], expected)
             for others in leaves[1:]:
                 assert all(np.array_equal(a, b) for a, b in zip(others, leaves[0], strict=True))
         # One epoch, resumed: of the images to forget each process reads its share, and all of them together read all.
-        read = [json.loads((tmp_path / mode / f"read-{i}.json").read_text()) for i in range(processes)]
+        read = [json.loads((folder / mode / f"read-{i}.json").read_text()) for i in range(processes)]
         assert [len(part["steps"]) for part in read] == [FORGET // processes] * processes
         assert sorted(i for part in read for i in part["steps"]) == forgotten.tolist()
         assert set(forgotten) <= set(read[0]["before"])  # for the identity of what is saved
         assert all(len(part["before"]) < FORGET / 2 for part in read[1:])  # a few, to check the network
-        assert sorted(path.name for path in (tmp_path / mode / "states").iterdir()) == ["2", "3"]
-    written = {path.name: path.read_text() for path in tmp_path.glob("written-*")}
+        assert sorted(path.name for path in (folder / mode / "states").iterdir()) == ["2", "3"]
+    written = {path.name: path.read_text() for path in folder.glob("written-*")}
     assert written == {"written-0.txt": "1 2 3 1 2 3 "}
 
 
+def test_five_steps(two):
+    expected = five_steps("jit")
+    for mode in ("pmap", "sharding"):
+        saved = np.load(two[0] / mode / "steps.npz")
+        assert_same([saved[f"arr_{i}"] for i in range(len(saved.files))], expected)
+
+
 @pytest.mark.filterwarnings("ignore:the smallest rate that erases")
-def test_processes_agree(tmp_path):
-    ended = run(2, tmp_path, "agree")
-    assert [process.returncode for process in ended] == [0, 0], ended
+def test_processes_agree(two):
+    _, ended = two
     said = "not every process was given the same: process 1 something else than process 0"
     rate = unlearn(*given(), lr="auto", parallel="jit").lr
     for process, more in zip(ended, ("", " (settings.lr was 0.1, now 1.1)"), strict=True):

@@ -115,7 +115,7 @@ def test_segmentation(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_segmentation_with_weights_from_pytorch(tmp_path, capsys, monkeypatch, fast_compile):
+def test_segmentation_with_weights_from_pytorch(tmp_path, capsys, monkeypatch):
     """torchvision's DeepLabV3, with the second head that it is trained with, there and back."""
     net = models.DeepLabV3(3, models.Bottleneck, (1, 1, 1, 1), (2, 3, 4, 5), atrous_rates=(1, 2, 3), pyramid_features=4)
     row = Network(lambda num_classes, dtype: net.clone(num_classes=num_classes), "classifier", answers="pixel")

@@ -16,8 +16,6 @@ from delete_jax.step import init_state, make_eval_step, make_train_step, sgd
 from delete_jax.streams import split_streams
 from tests import tiny
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 
 def batch_of(images, labels, forget=(1,), **columns):
     streams = split_streams(images, labels, forget, tiny.NUM_CLASSES, ["forget"])

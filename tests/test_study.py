@@ -16,7 +16,6 @@ from tests import tiny
 from tests.test_evaluation import plain
 from tests.test_readme import snippets
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
 MODEL, ORIGINAL = plain()
 SAMPLES = {"train": tiny.samples(96), "test": tiny.samples(64, 1)}
 

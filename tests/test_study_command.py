@@ -14,7 +14,6 @@ from delete_jax.run.networks import load_teacher
 from tests import tiny
 from tests.test_command import HOSTILE
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
 SMALL = (
     "--config=digits",
     "--config.parallel=jit",

@@ -10,8 +10,6 @@ from delete_jax.data import augmentation
 from tests import tiny
 from tests.test_readme import snippets
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 OPTIONS = {"epochs": 2, "batch_size": 8}
 
 

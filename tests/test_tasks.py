@@ -7,7 +7,6 @@ from delete_jax.tasks import TASKS, Faces
 from delete_jax.testing import check_task
 from delete_jax.testing.task import NAME
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
 OF_ITS_OWN = {
     "faces": Config(
         task=Faces(pretrain=3, people=3, unseen=2, train_images=6, test_images=2, epochs=1),

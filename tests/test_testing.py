@@ -25,8 +25,6 @@ from delete_jax.testing.demands import Subject, difference
 from delete_jax.testing.task import check_measured
 from tests import tiny
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 
 def said(check, *arguments) -> str:
     with pytest.raises(AssertionError) as caught:

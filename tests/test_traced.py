@@ -20,7 +20,6 @@ from delete_jax.methods import FORGET, Method, Term
 from delete_jax.traced import code, computation
 from tests import tiny
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
 SCALE = 1.0
 
 

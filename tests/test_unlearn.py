@@ -20,8 +20,6 @@ from delete_jax.step import sgd
 from delete_jax.streams import split_streams
 from tests import tiny
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 
 def as_is(images):
     return images

@@ -147,7 +147,7 @@ def test_what_info_tells(tmp_path):
         load_torch(module, write(path, module, mean="half"))
 
 
-def test_grey_images_and_a_fresh_classifier(tmp_path, fast_compile):
+def test_grey_images_and_a_fresh_classifier(tmp_path):
     """The stem tells the channels. A classifier for other classes is fresh, and everything else is the source's."""
     module = NETWORKS["resnet"]
     grey = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), train=False))

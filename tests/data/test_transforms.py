@@ -8,8 +8,6 @@ from PIL import Image
 
 from delete_jax.data import augmentation, normalize, paired_augmentation
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 
 @pytest.fixture(autouse=True)
 def strict():
