@@ -1,6 +1,7 @@
 """The helper for tests that start processes: nothing outlives its limit, and each process imports this checkout."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -66,6 +67,16 @@ def test_what_a_test_leaves_is_killed(child_of):
     stop_all()
     assert process.returncode == -9
     assert_soon_gone(child)
+
+
+def test_no_test_starts_processes_otherwise():
+    tests = [path for path in (ROOT / "tests").rglob("test_*.py") if path.name != "test_processes.py"]
+    assert len(tests) > 50
+    for path in tests:
+        found = re.search(
+            r"subprocess\.(run|call|check_\w+|getoutput|Popen\()|os\.(system|popen)|multiprocessing", path.read_text()
+        )
+        assert found is None, f"{path.name} uses {found[0]}: use tests/processes.py"
 
 
 def test_outputs_and_codes():

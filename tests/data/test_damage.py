@@ -3,7 +3,6 @@
 import os
 import random
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from test_maps import prepare_pets
 
 from delete_jax.data import load, prepare
 from delete_jax.data.pets import read_pets
+from tests.processes import finish, printed_by, run_code, start
 
 TRAIN = "digits-train.array_record-00000-of-00001"
 
@@ -137,8 +137,7 @@ def test_breeds_that_a_byte_holds(tmp_path, breeds, message):
 
 def test_nothing_is_printed(tmp_path):
     code = f"from delete_jax.data import load; load('digits', data_dir={str(tmp_path)!r})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("", "")
+    assert printed_by(code) == ""
 
 
 @pytest.mark.parametrize("limit", [0, 250_000])  # of bytes in a file: nothing, almost all of the training data
@@ -147,7 +146,7 @@ def test_full_disk(tmp_path, limit):
         f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit},) * 2)\n"
         f"from delete_jax.data import prepare; sys.exit(prepare.main(['digits', '--data_dir', {str(tmp_path)!r}]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_code(code)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {tmp_path}: digits cannot be prepared there (")
     assert done.stderr.count("\n") == 1
@@ -176,11 +175,8 @@ def test_what_may_be_in_use_stays_where_locks_do_not_work(tmp_path, monkeypatch)
 
 def test_two_at_once(tmp_path):
     code = f"from delete_jax.data import load; print(load('digits', data_dir={str(tmp_path)!r}).digest)"
-    running = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    said = [process.communicate() for process in running]
+    ended = finish(*(start([sys.executable, "-c", code]) for _ in range(2)))
+    said = [(process.stdout, process.stderr) for process in ended]
     assert {out for out, _ in said} == {f"{load('digits', data_dir=tmp_path).digest}\n"}
     waited = f"{tmp_path}/digits: another process prepares it; waiting until that one is done\n"
     assert {err for _, err in said} in ({""}, {"", waited})

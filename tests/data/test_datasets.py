@@ -3,9 +3,6 @@
 import gzip
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +11,7 @@ from PIL import Image
 
 from delete_jax.data import Dataset, Split, forget_remain, load, prepare, split_digest, tfds_dirs
 from delete_jax.data.dataset import hold_out, pixel_statistics
-
-ROOT = Path(__file__).parents[2]
+from tests.processes import printed_by
 
 
 @pytest.fixture(scope="module")
@@ -326,18 +322,11 @@ def test_prepare_command(digits_dir, tmp_path, capsys):
     assert "cifar10/VERSION does not exist" in captured.err
 
 
-def run_python(code: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_importing_the_package_is_light():
     code = (
         "import sys, delete_jax.data; print([m for m in ('tensorflow_datasets', 'sklearn', 'PIL') if m in sys.modules])"
     )
-    assert run_python(code).strip() == "[]"
+    assert printed_by(code).strip() == "[]"
 
 
 def test_tensorflow_is_never_imported(tmp_path):
@@ -346,4 +335,4 @@ def test_tensorflow_is_never_imported(tmp_path):
         f"for _ in range(2): load('digits', data_dir={str(tmp_path)!r})\n"
         "print('tensorflow in sys.modules:', 'tensorflow' in sys.modules)"
     )
-    assert run_python(code).endswith("tensorflow in sys.modules: False\n")
+    assert printed_by(code).endswith("tensorflow in sys.modules: False\n")
