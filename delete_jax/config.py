@@ -24,7 +24,7 @@ from delete_jax.settings import UnlearnConfig as UnlearnConfig
 from delete_jax.step import BATCH_NORM_MODES
 from delete_jax.streams import MASKS, PIXELS
 from delete_jax.tasks import TASKS, of_settings
-from delete_jax.tasks.base import Task, augmentation, choose, require
+from delete_jax.tasks.base import OF_SOME_TASKS, Task, augmentation, choose, require
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -146,7 +146,7 @@ def validate(config: Settings) -> None:
     defaults = UnlearnConfig()
     reads, rarer = (
         {*task.reads, *(["forget"] if methods.CLASSES in task.provides else [])},
-        {"forget", *_of_some_tasks()},
+        {"forget", *OF_SOME_TASKS},
     )
     for field, default in dataclasses.asdict(defaults).items():
         value = getattr(config.unlearn, field)
@@ -195,11 +195,6 @@ def shorten(config: Config) -> Config:
     return config
 
 
-def _of_some_tasks() -> set[str]:
-    """The settings of `unlearn` that count for some tasks only."""
-    return {name for task in TASKS.values() for name in task.reads}
-
-
 def counted(config: Settings) -> dict[str, Any]:
     """Returns the settings of `unlearn` that count for the task and the method, with its hyper-parameters."""
     task, method = of_settings(config.task), _method(config)
@@ -207,7 +202,7 @@ def counted(config: Settings) -> dict[str, Any]:
     found = {"name": settings.pop("method"), **settings.pop("hyperparameters")}
     del settings["forget"]
     # Which pixels count is a matter of the forget samples' weights: to all methods that look at them.
-    rarer = _of_some_tasks()
+    rarer = OF_SOME_TASKS
     count = method.settings + (("pixels",) if method.settings and methods.FORGET in method.streams else ())
     found |= {
         name: value for name, value in settings.items() if name in count and (name in task.reads or name not in rarer)

@@ -153,8 +153,7 @@ def checked_job(
     if not isinstance(networks, Mapping):
         raise ValueError(f"networks must be a dict of variables by name, got {shown(networks)}")
     job = Job(model, variables, streams, num_classes, forget, method, options, dict(networks))
-    images, preprocess = job.images, options.preprocess
-    check_batch(options.batch_size, images.shape[1:], options.parallel)
+    check_batch(options.batch_size, job.images.shape[1:], options.parallel)
     check_needs(method, provided(streams, forget), "these samples")
     called(method, "check", num_classes, forget)
     if options.lr == AUTO:
@@ -166,13 +165,20 @@ def checked_job(
         _check_frozen(name, frozen, job)
     if options.tx is not sgd():
         check_optimiser(options.tx, variables)
-    if method.edit is None and (options.batch_norm == "train" or "batch_norm" not in method.settings):
-        size = (options.micro_batch or options.batch_size) * (len(streams) + (method.reorient is not None))
-        check_training(model, variables, images, preprocess, *on_each_device(size, options.parallel))
-    check_answers(model, variables, images, preprocess)
+    check_trainable(job)
     if options.finish is not None:
         overwrite(job.setup, options.finish)  # it is for this network, or refused before anything is spent
     return job
+
+
+def check_trainable(job: Job) -> None:
+    """Raises ValueError unless the job's network can be trained in the mode that it asks for, and answers with logits."""
+    method, options, network = job.method, job.options, (job.model, job.variables, job.images, job.options.preprocess)
+    check_batch(options.batch_size, job.images.shape[1:], options.parallel)
+    if method.edit is None and (options.batch_norm == "train" or "batch_norm" not in method.settings):
+        size = (options.micro_batch or options.batch_size) * (len(job.streams) + (method.reorient is not None))
+        check_training(*network, *on_each_device(size, options.parallel))
+    check_answers(*network)
 
 
 def _check_frozen(name: str, variables: Variables, job: Job) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from delete_jax.given import choice, function, integer, scalar, shown
 from delete_jax.methods import FORGET, Method
 from delete_jax.methods.finish import FINISHES
-from delete_jax.network_check import as_is
+from delete_jax.network_check import as_is, check_backend
 from delete_jax.parallel import MODES, check_batch_size
 from delete_jax.step import BATCH_NORM_MODES, sgd
 
@@ -45,6 +45,7 @@ class Options:
     finish: str | None = None
 
     def __post_init__(self) -> None:
+        check_backend()
         for name, value, choices in (
             ("batch_norm", self.batch_norm, BATCH_NORM_MODES),
             ("parallel mode", self.parallel, MODES),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from delete_jax.identity import Identified
-from delete_jax.job import Job, checked_job
+from delete_jax.job import Job, check_trainable
 from delete_jax.loop import one
 from delete_jax.methods import REMAIN, finetune
 from delete_jax.model import Model, Variables
@@ -56,7 +56,9 @@ def pretraining_job(
         parallel=parallel,
         resident=resident,
     )
-    return checked_job(model, variables, streams, num_classes, (), finetune(), options)
+    job = Job(model, variables, streams, num_classes, (), finetune(), options)
+    check_trainable(job)
+    return job
 
 
 def pretrain(

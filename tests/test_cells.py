@@ -3,8 +3,6 @@
 import doctest
 import json
 import os
-import signal
-import subprocess
 import sys
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 
 from delete_jax.cells import Cells
 from delete_jax.identity import IdentityError
+from tests.processes import start, stop
 
 OF = {"seed": 0, "method": "delete", "forget": (3, 5)}
 PROGRAM = """
@@ -64,14 +63,11 @@ def test_it_is_on_the_disk_before_it_is_used(tmp_path, monkeypatch):
 
 
 def test_what_a_killed_process_left(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    process = start([sys.executable, "-c", PROGRAM, tmp_path])
     try:
         assert process.stdout.readline() == "ready\n"
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
+        stop(process)
     path = tmp_path / "cells.jsonl"
     whole = path.read_text()
     path.write_text(whole + '{"of": {"number": 3}, "ce')

@@ -19,7 +19,6 @@ from delete_jax.methods.source_free import POOL
 from delete_jax.step import init_state, make_train_step, sgd
 from tests import tiny
 from tests.test_each_method import HEADS, K, linear_model, same, setup_of, softmax, two_layers
-from tests.test_methods import label_maps
 
 
 def wide_network(d=7, seed=0):
@@ -129,7 +128,7 @@ def test_heads_whose_features_can_be_read(kind):
 
 
 def test_of_label_maps_only_the_erased_class_counts():
-    images, labels = label_maps(70)  # more than one batch
+    images, labels = tiny.label_maps(70, (1,))  # more than one batch
     model, variables = tiny.network(tiny.Segmenter())
     streams = as_arrays(dj.streams.split_streams(images, labels, [1], K, [FORGET, REMAIN]))
     setup = setup_of(model, variables)._replace(streams=streams)
@@ -309,7 +308,7 @@ def test_pour_distill_moves_all_but_the_classifier(x64):
     start = jax.tree.map(lambda leaf: 1.1 * leaf, start)
     tx = sgd(0.9, weight_decay=0.1)  # neither may move the classifier
     step = jax.jit(make_train_step(model, method, tx, preprocess=same))
-    state, metrics = step(init_state(start, tx), setup.teacher, batch, 0.01, jax.random.key(0), constants)
+    state, metrics = step(init_state(start, tx), {"original": setup.teacher}, batch, 0.01, jax.random.key(0), constants)
     original, _, kernel = arrays(setup)
     rows = kernel[:, [0, 2]]
     target = original @ (np.eye(7) - rows @ np.linalg.solve(rows.T @ rows, rows.T))
@@ -366,7 +365,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("kind", VARIANTS)
 def test_variants_on_images_and_on_label_maps(kind):
-    for module, (images, labels) in ((tiny.Net(), tiny.samples(16)), (tiny.Segmenter(), label_maps(8))):
+    for module, (images, labels) in ((tiny.Net(), tiny.samples(16)), (tiny.Segmenter(), tiny.label_maps(8, (1,)))):
         model, variables = tiny.network(module)
         settings = {"forget": [1], "epochs": 1, "lr": 0.05, "batch_size": 4, "parallel": "jit"}
         result = dj.unlearn(model, variables, images, labels, method=VARIANTS[kind], **settings)

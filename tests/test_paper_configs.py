@@ -116,7 +116,7 @@ def test_a_step_on_mock_data(root, name):
     }
     state = found.init(original)
     lr = jnp.float32(0.1)  # at the configs' rates one step from scales of 1 would be rounded away
-    after, metrics = jax.jit(found.step)(state, original, batch, lr, jax.random.key(0))
+    after, metrics = jax.jit(found.step)(state, {"original": original}, batch, lr, jax.random.key(0))
     assert {name: bool(np.isfinite(value)) for name, value in metrics.items()} == dict.fromkeys(metrics, True)
     assert metrics["forgetting"] > 0
     assert int(after.step) == 1
@@ -139,7 +139,7 @@ def test_the_full_step_is_lowered_for_gpu_and_tpu(root, name):
     }
     state = jax.eval_shape(found.init, found.variables)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    traced = jax.jit(found.step).trace(state, found.variables, batch, struct((), np.float32), key)
+    traced = jax.jit(found.step).trace(state, {"original": found.variables}, batch, struct((), np.float32), key)
     text = traced.lower(lowering_platforms=("cuda", "tpu")).as_text()
     assert "stablehlo" in text
     assert f"tensor<{size}x{found.side}x{found.side}x3xui8>" in text

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SettingsT = TypeVar("SettingsT")
 ORIGINAL, RETRAINED, UNLEARNED = "original", "retrained", "unlearned"
+OF_SOME_TASKS = ("mask", "pixels", "augment", "finish")
+"""The settings of `unlearn` that do not count for every task (`Task.reads`)."""
 """Networks of every report. A plan may show others beside them."""
 
 

@@ -40,7 +40,7 @@ from delete_jax.predict import input_shape
 from delete_jax.run.listing import meanings
 from delete_jax.run.stages import describe, run_stages
 from delete_jax.tasks import TASKS, Measured, Run, Task
-from delete_jax.tasks.base import ORIGINAL, UNLEARNED
+from delete_jax.tasks.base import OF_SOME_TASKS, ORIGINAL, UNLEARNED
 from delete_jax.testing.demands import Subject
 from delete_jax.testing.samples import NUM_CLASSES, Net, Segmenter, label_maps, samples
 
@@ -116,7 +116,7 @@ def _check_facts(subject: Subject, task: Task) -> None:
         )
     subject.demand(task.answers in ANSWERS, f"answers is {task.answers!r}: it must be one of {', '.join(ANSWERS)}")
     for name, choices in (
-        ("reads", tuple(field.name for field in dataclasses.fields(UnlearnConfig))),
+        ("reads", OF_SOME_TASKS),
         ("provides", tuple(NEEDS)),
     ):
         value = getattr(task, name)
