@@ -292,6 +292,7 @@ def test_imagenet_shows_seeds_that_failed(scripts):
     assert scripts("imagenet").text({"b": [{"failed": "no rate"}]})[2] == "| b (1 of 1 fail) |  |  |  |  |  |"
 
 
+@pytest.mark.slow
 def test_a_study(scripts, config, tmp_path, monkeypatch):
     bench, compare, means = scripts("bench"), scripts("compare"), scripts("table")
     argv = ["compare", f"--config={config}", f"--out={tmp_path / 'out'}", "--classes", "1", "0+2", "--seeds", "2"]
@@ -557,7 +558,7 @@ def test_numbers_keep_clear_of_each_other(scripts):
 
 
 PARTS = {  # of others -> the script
-    "bench": "", "explore": "compare", "forgetting": "", "pretraining": "", "script": "", "study": "", "table": "", "timing": "",
+    "bench": "", "explore": "compare", "script": "", "study": "", "table": "", "timing": "",
     "torch_reference": "", "tradeoff": "compare",
 }  # fmt: skip
 

@@ -61,7 +61,9 @@ def test_every_method_is_public():
     assert {factory.__name__ for factory in dj.methods.METHODS.values()} <= set(dj.methods.__all__)
 
 
-@pytest.mark.parametrize("module", PUBLIC)
+@pytest.mark.parametrize(
+    "module", [pytest.param(name, marks=pytest.mark.slow if name == "delete_jax.testing" else ()) for name in PUBLIC]
+)
 def test_examples(module, monkeypatch, tmp_path):
     monkeypatch.setenv(
         "DELETE_JAX_DATA_DIR", str(tmp_path)

@@ -160,7 +160,8 @@ def small(tmp_path, monkeypatch, **unlearn):
     )
 
 
-@pytest.mark.parametrize("method", ["delete", pytest.param("pour", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["delete", "pour"])
 def test_a_run_with_a_finish(method, tmp_path, capsys, monkeypatch):
     config = small(tmp_path, monkeypatch, method=method, finish="mean")
     record, out = run(config, tmp_path / "run", capsys)

@@ -75,10 +75,16 @@ def test_a_method(tmp_path):
 
 def test_two_teachers(capsys, monkeypatch):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        names = runpy.run_path(str(HERE / "two_teachers.py"), run_name="__main__")
+        runpy.run_path(str(HERE / "two_teachers.py"), run_name="__main__")
         said = re.fullmatch(r"of the 3s (\d+)%, of all others (\d+)%\n", capsys.readouterr().out)
         assert int(said[1]) <= 5
         assert int(said[2]) >= 90
+
+
+@pytest.mark.slow
+def test_two_teachers_by_the_contract():
+    names = runpy.run_path(str(HERE / "two_teachers.py"))
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         dj.testing.check_method(names["two_teachers"])
 
 
@@ -254,6 +260,7 @@ def test_a_measure_of_its_own(tmp_path, monkeypatch, capsys):
     assert "already done" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_measure_of_its_own_in_a_comparison(tmp_path, monkeypatch, capsys):
     """It is a column; without the config file, one line asks for that."""
     tiny.small_runs(monkeypatch)

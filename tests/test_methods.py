@@ -41,7 +41,9 @@ def method(request):
 
 
 SELDOM = (
+    "l2ul_adv",
     "l2ul_imp",
+    "redistil",
     "tilted",
     "source_free",
     "wood_fisher",

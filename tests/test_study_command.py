@@ -51,6 +51,7 @@ def cells(workdir) -> dict[tuple, dict]:
 BOTH = ("--methods=delete,finetune", "--lr=auto,delete=0.01", "--seeds=2", "--forget=1;c,3")
 
 
+@pytest.mark.slow
 def test_a_study_that_was_interrupted(tmp_path, capsys, monkeypatch):
     """Ends as one that was not; its cells are those of a run of the command, and methods are added to it."""
     whole, torn = tmp_path / "whole", tmp_path / "torn"

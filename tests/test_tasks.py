@@ -19,7 +19,7 @@ OF_ITS_OWN = {
 }
 
 
-SELDOM = ("classification", "faces")  # many other tests run the one, and the other takes long
+SELDOM = ("segmentation", "classification", "faces")  # many other tests run the one, and the other takes long
 
 
 @pytest.mark.parametrize(
