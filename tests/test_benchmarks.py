@@ -558,7 +558,7 @@ def test_numbers_keep_clear_of_each_other(scripts):
 
 
 PARTS = {  # of others -> the script
-    "bench": "", "explore": "compare", "script": "", "study": "", "table": "", "timing": "",
+    "bench": "", "explore": "compare", "operations": "", "script": "", "study": "", "table": "", "timing": "",
     "torch_reference": "", "tradeoff": "compare",
 }  # fmt: skip
 

@@ -25,7 +25,7 @@ if [[ ${2:-} == --toy ]]; then
     dtype=float32
 else
     small=(--model=resnet18 --shape 32 32 3 --samples=5000 --batch=128 --epochs=20 --rounds=3)
-    large=(--model=resnet50 --shape 224 224 3 --samples=1280 --batch=128 --epochs=3 --rounds=3 --dtype=bfloat16)
+    large=(--model=resnet50_imagenet --shape 224 224 3 --samples=1280 --batch=128 --epochs=3 --rounds=3 --dtype=bfloat16)
     other=(--model=vit_s16 --shape 224 224 3 --samples=1280 --batch=128 --epochs=3 --rounds=3 --dtype=bfloat16)
     dtype=bfloat16
 fi
