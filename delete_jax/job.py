@@ -110,6 +110,8 @@ class Job:
         count = {name: value for name, value in numbers.items() if name in method.settings}
         if options.micro_batch is not None and method.edit is None:
             count["micro_batch"] = options.micro_batch
+        if not options.reproducible:
+            count["reproducible"] = False
         others = {"networks": {name: digest(tree) for name, tree in self.networks.items()}} if self.networks else {}
         return {
             "original": digest(self.variables),

@@ -87,7 +87,7 @@ class Placement(NamedTuple):
     part: Callable[[Any, int], Any]
 
 
-def over_devices(devices: list[jax.Device], compiler_options: dict[str, str] | None) -> Placement:
+def over_devices(devices: list[jax.Device], compiler_options: dict[str, Any] | None) -> Placement:
     """One job, on one device or, by sharding, on several."""
     mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
     replicated: Sharding = NamedSharding(mesh, P())
@@ -154,7 +154,7 @@ def _alone(compiled: Callable, replicate: Callable, gather: Callable, mine: Call
     )
 
 
-def side_by_side(layout: Layout, compiler_options: dict[str, str] | None) -> Placement:
+def side_by_side(layout: Layout, compiler_options: dict[str, Any] | None) -> Placement:
     """Several jobs at once: on one device as lanes of one program (`vmap`), on several each on a device of its own.
 
     Raises:

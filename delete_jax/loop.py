@@ -292,7 +292,7 @@ def _train(courses: list[_Course], layout: Layout, last: _Kept) -> list[Result |
     ready, options, several = courses[0].ready, courses[0].job.options, layout.lanes > 1
     mode = Layout(len(courses), layout.devices[: len(courses)]) if several else options.parallel
     how = (ready.model, courses[0].job.method, options.tx, options.preprocess, ready.augment, ready.batch_norm)
-    trainer = make_trainer(*how, mode, options.num_parts)
+    trainer = make_trainer(*how, mode, options.num_parts, options.reproducible)
     on = trainer.placement
     streams = last.samples(trainer, [course.ready.streams for course in courses], options.resident)
     epochs = [course.epochs() for course in courses]

@@ -155,6 +155,7 @@ def _run(argv: list[str]) -> None:
     with phases.phase(phases.CHECKS):
         config, workdir = parse(argv)
         validate(config)
+    _settle(config)
     use_compilation_cache()
     with phases.phase(phases.IMPORTS):
         from rich.console import Console
@@ -177,7 +178,7 @@ def _command(name: str, arguments: list[str]) -> int:
         return 0
     _quieten()
     module = importlib.import_module(f"delete_jax.run.{name}")
-    module.parse(arguments)  # what is wrong with them is said first
+    _settle(getattr(module.parse(arguments), "config", None))  # what is wrong with them is said first
     use_compilation_cache()
     from delete_jax.network_check import check_backend
 
@@ -190,7 +191,18 @@ def _quieten() -> None:
     """Keeps libraries from reporting what the command says in one line."""
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax reports each file it touches
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA warns of each kernel that it times
     os.environ.pop("MPLBACKEND", None)  # it draws into files, and would fail for a name that Matplotlib does not know
+
+
+def _settle(config: object) -> None:
+    """Settles, before JAX uses a device, whether this process gives the same bits each time."""
+    from delete_jax.settings import Settings
+
+    if isinstance(config, Settings) and config.reproducible:
+        from delete_jax.compiling import make_process_reproducible
+
+        make_process_reproducible()
 
 
 def use_compilation_cache() -> None:

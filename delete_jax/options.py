@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from delete_jax.compiling import DETERMINISTIC, is_gpu, whole_process_is_reproducible
 from delete_jax.given import choice, function, integer, scalar, shown
 from delete_jax.methods import FORGET, Method
 from delete_jax.methods.finish import FINISHES
@@ -43,6 +44,7 @@ class Options:
     parallel: str = "auto"
     resident: int | str = "auto"
     finish: str | None = None
+    reproducible: bool = True
 
     def __post_init__(self) -> None:
         check_backend()
@@ -58,6 +60,7 @@ class Options:
         check_micro_batch(micro_batch, batch_size, self.parallel)
         for name, methods in {"preprocess": (), "augment": (), "tx": ("init", "update")}.items():
             function(name, getattr(self, name), *methods)
+        check_reproducible(self.reproducible, self.parallel)
         for name, value in {
             "epochs": integer("epochs", self.epochs, 1, MOST_EPOCHS),
             "lr": AUTO if isinstance(self.lr, str) and self.lr == AUTO else rate(self.lr),
@@ -74,6 +77,17 @@ class Options:
     def num_parts(self) -> int:
         """In how many parts a batch goes through the network."""
         return self.batch_size // (self.micro_batch or self.batch_size)
+
+
+def check_reproducible(value: Any, parallel: str) -> None:
+    """Raises ValueError for something else than a truth value, and where the promise cannot be kept: `pmap` takes no settings of XLA."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"reproducible must be True or False, got {shown(value)}")
+    if value and parallel == "pmap" and is_gpu() and not whole_process_is_reproducible():
+        raise ValueError(
+            "parallel='pmap' gives other bits each time on this GPU: use parallel='sharding', set "
+            f"XLA_FLAGS=--{DETERMINISTIC}=true before JAX starts, or pass reproducible=False"
+        )
 
 
 def _resident(value: Any) -> int | str:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from delete_jax.compiling import compiler_options
 from delete_jax.layout import (
     AXIS,
     OWN,
@@ -70,6 +71,7 @@ def make_trainer(
     batch_norm: str = "train",
     mode: str | Layout = "auto",
     num_parts: int = 1,
+    reproducible: bool = True,
 ) -> Trainer:
     """Compiles the train step (`step.make_train_step`) for the devices at hand. The same arguments give the same trainer, compiled once.
 
@@ -78,6 +80,8 @@ def make_trainer(
       mode: of one job: "jit": one device. "sharding": data parallelism over all devices of all processes, by `jit` and
         `NamedSharding`. "pmap": the same by `pmap`, for networks whose batch statistics are taken over its axis. "auto": "jit" where
         there is one device, else "sharding". Of several jobs at once: a `layout.Layout`.
+
+      reproducible: the same bits each time, also on a GPU, where that may be slower. `pmap` leaves it to the whole process.
 
     Raises:
       ValueError: unknown mode or batch_norm, or "jit" with several processes.
@@ -88,7 +92,7 @@ def make_trainer(
         raise ValueError(
             f"parallel mode 'jit' uses one device, but {jax.process_count()} processes run: use 'sharding'"
         )
-    return _trainer(model, method, tx, preprocess, augment, batch_norm, mode, num_parts)
+    return _trainer(model, method, tx, preprocess, augment, batch_norm, mode, num_parts, reproducible)
 
 
 @functools.lru_cache(maxsize=16)
@@ -101,8 +105,9 @@ def _trainer(
     batch_norm: str,
     mode: str | Layout,
     num_parts: int,
+    reproducible: bool,
 ) -> Trainer:
-    on = _placement(mode)
+    on = _placement(mode, compiler_options(reproducible))
     on_cpu, num_shards = jax.default_backend() == "cpu", jax.device_count() if mode in ("pmap", "sharding") else 1
     must_wait = on_cpu and num_shards > 1
     settings: Any = {
@@ -127,12 +132,12 @@ def _trainer(
     return Trainer(steps, on, num_shards, 1 if on_cpu or num_parts > 1 else 16, must_wait, compiled)
 
 
-def _placement(mode: str | Layout) -> Placement:
+def _placement(mode: str | Layout, options: dict[str, Any] | None) -> Placement:
     if isinstance(mode, Layout):
-        return side_by_side(mode, compiler_options())
+        return side_by_side(mode, options)
     if mode == "pmap":
         return by_pmap(jax.local_devices())
-    return over_devices(_by_process() if mode == "sharding" else jax.local_devices()[:1], compiler_options())
+    return over_devices(_by_process() if mode == "sharding" else jax.local_devices()[:1], options)
 
 
 def _whole(on: Placement, step: Callable) -> Callable:
@@ -216,24 +221,6 @@ def outside_meshes(function: Callable[Q, R]) -> Callable[Q, R]:
             return function(*args, **kwargs)
 
     return call
-
-
-@functools.cache
-def compiler_options() -> dict[str, str] | None:
-    """What XLA should do otherwise than it does by itself on this backend, for `jax.jit`.
-
-    On a CPU it hands convolutions to YNNPACK, which makes the steps of small networks a third slower than XLA's own
-    (jaxlib 0.10.2; `benchmarks/speed/step_time.py`): here only matrix products and reductions go there. Reductions must: the
-    path that they take otherwise loses half of float32's digits (`tests/test_parity.py`).
-    """
-    if jax.default_backend() != "cpu":
-        return None
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
-    try:
-        jax.jit(jnp.negative, compiler_options=options).lower(0.0).compile()
-    except jax.errors.JaxRuntimeError:  # the setting is experimental: a jaxlib without it does as it likes
-        return None
-    return options
 
 
 def run_key(seed: int | chex.Array) -> chex.PRNGKey:

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from delete_jax.compiling import compiler_options
 from delete_jax.model import Model, Variables
-from delete_jax.parallel import compiler_options, outside_meshes
+from delete_jax.parallel import outside_meshes
 from delete_jax.step import make_eval_step
 
 if TYPE_CHECKING:

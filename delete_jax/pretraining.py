@@ -40,6 +40,7 @@ def pretraining_job(
     augment: Callable[..., Any] | None = None,
     parallel: str = "auto",
     resident: int | str = "auto",
+    reproducible: bool = True,
 ) -> Job:
     """The job of `pretrain`; arguments and errors as there."""
     streams = split_streams(images, labels, (), num_classes, [REMAIN])
@@ -55,6 +56,7 @@ def pretraining_job(
         tx=sgd(momentum, weight_decay, cosine_steps=steps),
         parallel=parallel,
         resident=resident,
+        reproducible=reproducible,
     )
     job = Job(model, variables, streams, num_classes, (), finetune(), options)
     check_trainable(job)
@@ -81,7 +83,7 @@ def pretrain(
       num_classes: k.
       log, store, progress: who follows the training (`result.Watch`).
       settings: `epochs` and `lr`, the rate at the start, which must be given; `batch_size`, `micro_batch`, `momentum`, `weight_decay`,
-        `seed`, `preprocess`, `augment`, `parallel`, `resident` (`pretraining_job`).
+        `seed`, `preprocess`, `augment`, `parallel`, `resident`, `reproducible` (`pretraining_job`).
 
     Raises:
       ValueError: an argument is invalid.

@@ -119,6 +119,7 @@ class Settings:
     retrain: also trains the reference that never saw the forgotten classes.
     parallel: jit (one device), pmap or sharding (all devices), or auto.
     seed: decides initial weights, order, held-out samples and augmentation.
+    reproducible: the same command gives the same bits, also on a GPU; with False, XLA may choose kernels by timing them.
     """
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -130,6 +131,7 @@ class Settings:
     retrain: bool = True
     parallel: str = "auto"
     seed: int = 0
+    reproducible: bool = True
 
     def data_arguments(self) -> dict[str, Any]:
         """What `delete_jax.data.load` takes."""

@@ -169,6 +169,7 @@ def study(
     augment: Callable[..., Any] | None = None,
     tx: optax.GradientTransformation | None = None,
     parallel: str = "auto",
+    reproducible: bool = True,
     finish: str | None = None,
     class_names: Sequence[str] | Mapping[Any, Any] | None = None,
     measures: Iterable[str] | None = None,
@@ -185,7 +186,7 @@ def study(
       methods: of `delete_jax.methods`, or their names. Each must have a name of its own.
       seeds: how many, or which.
       lr: the rate; "auto" finds it for each request and seed (`unlearn`); or a dict with one for each method, by name.
-      epochs, batch_size, micro_batch, mask, batch_norm, preprocess, augment, tx, parallel, finish, class_names: as for `unlearn`, the
+      epochs, batch_size, micro_batch, mask, batch_norm, preprocess, augment, tx, parallel, reproducible, finish, class_names: as for `unlearn`, the
         same for all methods.
       measures: names of `metrics.MEASURES`, in addition to those of every report.
       retrained: the network that was trained without the classes: for each request one, in their order. Distances and gaps are to it.
@@ -230,7 +231,7 @@ def study(
     asked = [find(name).name for name in listed(() if measures is None else measures, "measures")]
     shared: dict[str, Any] = {
         "epochs": epochs, "batch_size": batch_size, "micro_batch": micro_batch, "batch_norm": batch_norm, "preprocess": preprocess,
-        "augment": augment, "tx": tx, "parallel": parallel, "finish": finish,
+        "augment": augment, "tx": tx, "parallel": parallel, "reproducible": reproducible, "finish": finish,
     }  # fmt: skip
     samples = Samples(Rows(splits[0].images), splits[0].labels, num_classes)
     jobs: dict[tuple[str, tuple[int, ...]], Job] = {}
@@ -335,6 +336,8 @@ def _identity(
     given = functions(model, variables, as_method(None), splits[0].images, options)
     settings = {name: getattr(options, name) for name in ("epochs", "batch_size", "batch_norm")}
     rarer = {"micro_batch": options.micro_batch, "mask": None if mask == "union" else mask, "finish": options.finish}
+    if not options.reproducible:
+        settings["reproducible"] = False
     settings |= {
         name: value for name, value in rarer.items() if value is not None
     }  # an earlier version had none of them

@@ -63,6 +63,7 @@ def sweep(
     tx: optax.GradientTransformation | None = None,
     finish: str | None = None,
     class_names: Sequence[str] | None = None,
+    reproducible: bool = True,
 ) -> list[Result | NonFiniteError]:
     """Answers many requests to the same network: other classes, methods, rates and seeds.
 
@@ -75,7 +76,7 @@ def sweep(
       model, variables, images, labels: as for `unlearn`.
       requests: a list of them. Each is a `Request`, a tuple or a dict of its fields, or only what to forget: a class, or a list of
         classes, in which case the rest has its defaults.
-      epochs, batch_size, mask, pixels, batch_norm, preprocess, augment, tx, finish, class_names: as for `unlearn`, the
+      epochs, batch_size, mask, pixels, batch_norm, preprocess, augment, tx, finish, class_names, reproducible: as for `unlearn`, the
         same for all requests.
 
     Returns:
@@ -102,7 +103,7 @@ def sweep(
     """
     shared: dict[str, Any] = {
         "epochs": epochs, "batch_size": batch_size, "batch_norm": batch_norm, "preprocess": preprocess, "augment": augment, "tx": tx,
-        "parallel": "jit", "finish": finish,
+        "parallel": "jit", "finish": finish, "reproducible": reproducible,
     }  # fmt: skip
     listed_requests = _as_requests(requests)
     samples = as_samples(model, variables, images, labels, Options(**shared).preprocess)

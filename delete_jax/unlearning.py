@@ -56,6 +56,7 @@ def unlearn(
     progress: Progress | None = None,
     class_names: Sequence[str] | None = None,
     networks: Mapping[str, Variables] | None = None,
+    reproducible: bool = True,
 ) -> Result:
     """Makes a trained network forget classes or single samples. Give either `forget` or `forget_indices`.
 
@@ -98,6 +99,9 @@ def unlearn(
       class_names: the name of class i at position i.
       networks: further frozen networks that the method reads (`Method.networks`): variables of the same model, by name.
 
+      reproducible: equal calls give the same bits, also on a GPU, where steps of small networks may be slower; with False, XLA may
+        choose kernels by timing them. CPUs and TPUs give the same bits either way.
+
     Raises:
       ValueError: an argument is invalid; raised before anything is computed.
       NonFiniteError: training diverged.
@@ -124,7 +128,7 @@ def unlearn(
     """
     method, watch = as_method(method), checked_watch(evaluate, log, store, progress)
     options = Options(
-        epochs, lr, batch_size, micro_batch, seed, batch_norm, preprocess, augment, tx, parallel, resident, finish
+        epochs, lr, batch_size, micro_batch, seed, batch_norm, preprocess, augment, tx, parallel, resident, finish, reproducible
     )  # fmt: skip
     samples = as_samples(model, variables, images, labels, options.preprocess)
     selection = Selection(forget, forget_indices, mask, pixels, class_names)

@@ -14,7 +14,20 @@ from delete_jax.tasks import TASKS
 from tests.processes import printed_by
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "delete_jax"
-CORE = {"columns", "given", "optimisers", "losses", "model", "methods", "step", "layout", "parallel", "epochs"}
+CORE = {
+    "columns",
+    "compiling",
+    "precision",
+    "given",
+    "optimisers",
+    "losses",
+    "model",
+    "methods",
+    "step",
+    "layout",
+    "parallel",
+    "epochs",
+}
 MOST_LINES = 400
 MAY_IMPORT = {
     "given": set(),
@@ -23,15 +36,17 @@ MAY_IMPORT = {
     "settings": set(),
     "losses": set(),
     "columns": {"given"},
-    "methods": {"given", "losses", "model", "nearest"},
+    "compiling": set(),
+    "precision": set(),
+    "methods": {"compiling", "given", "losses", "model", "nearest", "precision"},
     "data": {"given", "nearest"},
     "streams": {"columns", "data", "methods"},
     "optimisers": set(),
     "step": {"methods", "model", "optimisers"},
     "layout": {"columns", "methods"},
     "epochs": {"layout", "methods"},
-    "parallel": {"layout", "methods", "model", "step"},
-    "predict": {"model", "parallel", "step"},
+    "parallel": {"compiling", "layout", "methods", "model", "step"},
+    "predict": {"compiling", "model", "parallel", "step"},
     "nearest": set(),
     "writing": set(),
     "memory": set(),
@@ -41,7 +56,7 @@ MAY_IMPORT = {
     "collectives": {"model"},
     "network_check": {"collectives", "given", "model", "parallel", "predict", "step"},
     "optimiser_check": {"model", "optimisers", "step"},
-    "options": {"given", "methods", "network_check", "parallel", "step"},
+    "options": {"compiling", "given", "methods", "network_check", "parallel", "step"},
     "traced": {"identity", "methods", "model", "optimisers", "options", "parallel", "step"},
     "request": {"class_names", "columns", "data", "given", "methods", "model", "network_check", "streams"},
     "job": {
@@ -86,7 +101,7 @@ MAY_IMPORT = {
         "network_check", "options", "parallel", "predict", "reports", "result", "settings", "step", "studies", "tasks", "unlearning",
         "writing",
     },
-    "main": {"config", "nearest", "network_check", "run"},
+    "main": {"compiling", "config", "nearest", "network_check", "run", "settings"},
     "testing": {
         "columns", "config", "data", "given", "identity", "job", "methods", "metrics", "model", "models", "network_check", "options",
         "parallel", "predict", "result", "run", "step", "streams", "tasks", "unlearning",

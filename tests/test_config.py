@@ -47,6 +47,7 @@ WRONG = {
     "retrain": (1, "yes", None),
     "parallel": ("ddp", None),
     "seed": (-1, 2**31, 0.5, None),
+    "reproducible": (1, None, "yes"),
 }
 OF_TASKS = {
     "classification": {"measures": (("auc",), None)},

@@ -24,11 +24,11 @@ from step_time import LR, NUM_CLASSES, to_forget
 from timing import alternate, largest_difference, make_timing_parser, markdown, run_script, write
 
 import delete_jax as dj
+from delete_jax.compiling import compiler_options
 from delete_jax.data import normalize
 from delete_jax.epochs import epoch_indices
 from delete_jax.layout import gather_batches
 from delete_jax.models.layers import BatchNorm, batch_statistics
-from delete_jax.parallel import compiler_options
 from delete_jax.predict import make_predictor
 from delete_jax.step import init_state, make_train_step, sgd
 

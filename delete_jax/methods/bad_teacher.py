@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from delete_jax.compiling import same_bits
 from delete_jax.methods.attacks import answers
 from delete_jax.methods.base import (
     FORGET,
@@ -76,7 +77,7 @@ def bad_network(setup: Setup) -> Variables:
     Raises:
       ValueError: neither does.
     """
-    run = jax.jit(answers(setup.model, setup.preprocess))
+    run = jax.jit(answers(setup.model, setup.preprocess), compiler_options=same_bits())
     images = jnp.asarray(setup.streams[FORGET]["image"][:IMAGES])
     original = _spread(run(setup.teacher, images))
     for draw in (reinitialised, shuffled):

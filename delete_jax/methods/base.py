@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from delete_jax import losses
+from delete_jax.compiling import same_bits
 from delete_jax.model import Model, Variables
 
 if TYPE_CHECKING:
@@ -356,7 +357,7 @@ def in_batches(function: Callable[..., Any], shared: Any, *columns: chex.Array, 
     The last batch is filled up by repeating its last sample, and what that added is cut off: one compilation, also of
     several calls with the same function.
     """
-    compiled, n, parts = jax.jit(function), len(columns[0]), []
+    compiled, n, parts = jax.jit(function, compiler_options=same_bits()), len(columns[0]), []
     size = min(size, n)
     for begin in range(0, n, size):
         index = np.minimum(np.arange(begin, begin + size), n - 1)

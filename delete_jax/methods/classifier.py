@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from delete_jax.compiling import same_bits
 from delete_jax.methods.attacks import answers
 from delete_jax.methods.base import Setup
+from delete_jax.precision import in_full_precision
 
 if TYPE_CHECKING:
     import chex
@@ -47,6 +49,7 @@ class Classifier(NamedTuple):
         return replace_leaf(params, self.place, change)
 
 
+@in_full_precision
 def find_classifier(setup: Setup) -> Classifier:
     """Finds the classifier where `setup.classifier` names it; else the one kernel whose rows are the classes.
 
@@ -73,6 +76,7 @@ def find_classifier(setup: Setup) -> Classifier:
     return found[0]
 
 
+@in_full_precision
 def find_bias(setup: Setup, classifier: Classifier) -> Place | None:
     """Finds the path of the classifier's bias: k numbers, each of which is added to the logits of its class; None without one."""
     leaves = jax.tree_util.tree_flatten_with_path(setup.teacher["params"])[0]
@@ -82,6 +86,7 @@ def find_bias(setup: Setup, classifier: Classifier) -> Place | None:
     return next((place for place in places if _is_bias(setup, place)), None)
 
 
+@in_full_precision
 def find_scales(setup: Setup, classifier: Classifier) -> list[Place]:
     """Finds the paths of further parameters of k numbers, each of which moves the logits of its class alone and is no bias: such as
     the lengths of the rows where weights are normalised."""
@@ -172,7 +177,7 @@ def _responses(setup: Setup, changed: Callable[[np.ndarray], Any]) -> Iterator[t
     """
     stream = next(iter(setup.streams.values()))
     images = jnp.asarray(stream["image"][:IMAGES])
-    run = jax.jit(answers(setup.model, setup.preprocess))
+    run = jax.jit(answers(setup.model, setup.preprocess), compiler_options=same_bits())
 
     def logits(variables: Any) -> np.ndarray:
         values = run(variables, images).astype(jnp.float32)

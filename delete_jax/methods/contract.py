@@ -25,6 +25,7 @@ from delete_jax.methods.base import (
     Term,
 )
 from delete_jax.model import Variables, first_line, leaf_name
+from delete_jax.precision import in_full_precision
 
 
 class Declared(dict[str, Any]):
@@ -90,6 +91,7 @@ def _kind(value: Any) -> str:
     return f"an array {list(value.shape)}" if isinstance(value, jax.Array) else f"a {type(value).__name__}"
 
 
+@in_full_precision
 def called(method: Method, name: str, *arguments: Any) -> Any:
     """What one of a method's functions returns, called once before the training; a slip in it is a ValueError that names it."""
     try:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from delete_jax.compiling import same_bits
 from delete_jax.methods.base import CLASSES, FORGET, Method, Setup
 from delete_jax.methods.features import Head, feature_batches, find_head
 from delete_jax.methods.hyperparameters import INNER_SHARE, SHARE, factory
@@ -97,4 +98,5 @@ def learnt_mask(setup: Setup, head: Head, basis: np.ndarray) -> chex.Array:
         index = (i * setup.batch_size + jnp.arange(setup.batch_size)) % len(y)
         return jnp.clip(mask - jnp.asarray(setup.strength, dtype) * jax.grad(loss)(mask, h[index], y[index]), 0, 1)
 
-    return jax.jit(lambda: jax.lax.fori_loop(0, setup.num_steps, step, jnp.ones_like(u)))()
+    run = lambda: jax.lax.fori_loop(0, setup.num_steps, step, jnp.ones_like(u))  # noqa: E731
+    return jax.jit(run, compiler_options=same_bits())()

@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from delete_jax.compiling import same_bits
 from delete_jax.methods.attacks import answers
 from delete_jax.methods.base import FORGET, Setup
 from delete_jax.methods.classifier import IMAGES, TOLERANCE, Classifier, find_classifier
 from delete_jax.model import Model, Variables
+from delete_jax.precision import in_full_precision
 
 if TYPE_CHECKING:
     import chex
@@ -39,6 +41,7 @@ class Head(NamedTuple):
         return {**setup.teacher, "params": self.classifier.with_rows(params, kernel)}
 
 
+@in_full_precision
 def find_head(setup: Setup) -> Head:
     """Finds the classifier (`find_classifier`) of a network whose features can be read.
 
@@ -130,4 +133,4 @@ def feature_batches(setup: Setup, classifier: Classifier, stream: str) -> Iterat
 
 @functools.lru_cache(maxsize=16)
 def _runner(model: Model, preprocess: Callable[[chex.Array], chex.Array]) -> Callable[..., chex.Array]:
-    return jax.jit(answers(model, preprocess))
+    return jax.jit(answers(model, preprocess), compiler_options=same_bits())

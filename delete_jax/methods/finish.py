@@ -10,6 +10,7 @@ from delete_jax.methods.classifier import find_bias, leaf_at, with_entries
 from delete_jax.methods.features import find_head, unseen
 from delete_jax.methods.hyperparameters import factory, one_of
 from delete_jax.model import Variables
+from delete_jax.precision import in_full_precision
 
 FINISHES = ("zero", "mean")
 LOW = 10.0
@@ -44,6 +45,7 @@ def finish(row: str = "mean") -> Method:
     return Method("finish", edit=lambda setup: overwrite(setup, row), needs=(CLASSES,), settings=(), paper=EXPERIMENT)
 
 
+@in_full_precision
 def overwrite(setup: Setup, row: str) -> Variables:
     """Overwrites the classes of `setup.forget` in the variables of `setup.teacher`; see `finish`."""
     if not setup.forget:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from delete_jax.compiling import same_bits
 from delete_jax.methods.base import Output, Setup, Stream, towards_labels
 from delete_jax.model import Model, Variables
 
@@ -55,7 +56,7 @@ def _gradient(model: Model, preprocess: Callable, value: Callable[[chex.Array, S
         logits = model.apply({**rest, "params": params}, preprocess(batch["image"]))
         return jnp.sum(batch["weight"] * value(logits, batch)) / jnp.maximum(jnp.sum(batch["weight"]), 1)
 
-    return jax.jit(jax.grad(loss))
+    return jax.jit(jax.grad(loss), compiler_options=same_bits())
 
 
 def mean_gradient(setup: Setup, stream: str) -> chex.ArrayTree:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from delete_jax.compiling import same_bits
 from delete_jax.methods.base import CLASSES, FORGET, REMAIN, Context, Method, Output, Setup
 from delete_jax.methods.classifier import find_bias, replace_leaf
 from delete_jax.methods.delete import delete
@@ -82,7 +84,7 @@ def train(setup: Setup, head: Head, has_bias: bool) -> tuple[chex.Array, chex.Ar
         }
         return sum(jnp.mean(term.loss) for term in rule.loss(outputs, Context()).values())
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=same_bits())
     def run(kinds: dict[str, chex.Array]) -> tuple[chex.Array, chex.Array]:
         def step(i: chex.Array, trained: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
             keys = jax.random.split(jax.random.fold_in(batch_key, i))

@@ -38,6 +38,11 @@ MeasureGroups = Mapping[str, Sequence[str]]
 
 MAX_IMAGES = 12  # sample images shown of the forgotten, and of the remaining classes
 
+REPRODUCIBLE = {
+    True: "yes: the same command, with these versions on a device of this kind, gives the same bits",
+    False: "not on a GPU: XLA may have chosen kernels by timing them (config.reproducible)",
+}
+
 
 def check_examples(record: dict[str, Any], examples: Examples) -> None:
     """Checks that the examples fit each other and the number of classes.
@@ -117,6 +122,11 @@ def provenance(record: dict[str, Any], titles: Mapping[str, str] = BY_NAME) -> S
         Fact("Method", [*([how] if method.get("name") == "delete" else []), "; ".join(_settings(method, ()))]),
         Fact("Cost", ["; ".join(spent)]),
         Fact("Device", [setting(record["device"])]),
+        *(
+            [Fact("Reproducible", [REPRODUCIBLE[record["reproducible"] is not False]])]
+            if "reproducible" in record
+            else []
+        ),
         Fact("Command", [Code(setting(record["command"]))]),
         Fact("Versions", [setting(record["versions"])]),
         Fact("Created", [setting(record["created"])]),

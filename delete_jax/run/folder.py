@@ -21,6 +21,9 @@ from delete_jax.run.log import JsonLog
 from delete_jax.run.phases import CHECKPOINTS, phase
 from delete_jax.writing import is_temporary, writing
 
+NEW = ("reproducible",)
+"""Settings that an earlier version did not have, and whose default is what it did on a CPU."""
+
 
 class Folder(NamedTuple):
     """Where a run lies, and where it says how it gets on."""
@@ -166,7 +169,8 @@ def _completed(found: Any, defaults: Any) -> Any:
     if not isinstance(found, dict) or not isinstance(defaults, dict):
         return found
     known = {name: _completed(value, defaults.get(name)) for name, value in found.items()}
-    return {name: value for name, value in defaults.items() if value is None or value is False} | known
+    new = {name: value for name, value in defaults.items() if value is None or value is False or name in NEW}
+    return new | known
 
 
 def _of_the_same(mine: Any, defaults: Any) -> Any:

@@ -30,6 +30,7 @@ def make_record(run: Run, networks: dict[str, Result], measured: Measured, comma
         "command": command,
         "versions": versions(),
         "device": device(),
+        "reproducible": run.config.reproducible,
         "task": plain(run.config)["task"],
         "dataset": {
             "name": dataset.name,

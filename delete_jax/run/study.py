@@ -278,6 +278,7 @@ def _studied(
         augment=augmentation(run.network.answers, settings.augment),
         tx=sgd(settings.momentum),
         parallel=run.config.parallel,
+        reproducible=run.config.reproducible,
         class_names=dataset.class_names,
         measures=measures(run.config.task),
         retrained=[result.variables for result in retrained] or None,

@@ -45,7 +45,7 @@ def training_job(run: Run, training: Training, start: Variables | None = None) -
     settings["augment"] = augmentation(run.network.answers, training.settings.augment)
     return pretraining_job(
         run.model, variables, images, labels, training.dataset.num_classes, seed=run.config.seed, preprocess=run.preprocess,
-        parallel=run.config.parallel, **settings,
+        parallel=run.config.parallel, reproducible=run.config.reproducible, **settings,
     )  # fmt: skip
 
 
@@ -73,6 +73,7 @@ def unlearning_job(run: Run, variables: Variables, streams: Mapping[str, Stream]
         tx=sgd(settings.momentum),
         parallel=run.config.parallel,
         finish=finish,
+        reproducible=run.config.reproducible,
     )
     return checked_job(
         run.model, variables, streams, run.data.dataset.num_classes, run.data.forget, run.method, options

@@ -1,0 +1,59 @@
+"""What XLA is told for each program that is compiled here: on a CPU how to be fast, on a GPU to give the same bits each time."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+DETERMINISTIC = "xla_gpu_deterministic_ops"
+"""XLA's setting for operations that give the same bits each time: no sums in any order, and no kernels chosen by timing them."""
+
+
+def is_gpu() -> bool:
+    """Whether programs run on a GPU, where equal programs give other bits unless XLA is told otherwise."""
+    return jax.default_backend() == "gpu"
+
+
+def compiler_options(reproducible: bool = True) -> dict[str, Any] | None:
+    """What XLA should do otherwise than it does by itself on this backend, for `jax.jit`.
+
+    On a CPU it hands convolutions to YNNPACK, which makes the steps of small networks a third slower than XLA's own
+    (jaxlib 0.10.2; `benchmarks/speed/step_time.py`): here only matrix products and reductions go there. Reductions must: the
+    path that they take otherwise loses half of float32's digits (`tests/test_parity.py`).
+
+    Args:
+      reproducible: on a GPU, the same bits each time (`same_bits`). On CPUs and TPUs they are the same either way.
+    """
+    return _of_cpu() if jax.default_backend() == "cpu" else same_bits() if reproducible else None
+
+
+def same_bits() -> dict[str, Any] | None:
+    """What makes a program give the same bits each time; None where it does by itself."""
+    return {DETERMINISTIC: True} if is_gpu() else None
+
+
+@functools.cache
+def _of_cpu() -> dict[str, Any] | None:
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
+    try:
+        jax.jit(jnp.negative, compiler_options=options).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:  # the setting is experimental: a jaxlib without it does as it likes
+        return None
+    return options
+
+
+def whole_process_is_reproducible() -> bool:
+    """Whether this process was told to give the same bits on a GPU (`make_process_reproducible`, or by its user)."""
+    return f"--{DETERMINISTIC}=true" in os.environ.get("XLA_FLAGS", "").split()
+
+
+def make_process_reproducible() -> None:
+    """Tells XLA to give the same bits on a GPU in all of this process, unless its user has said something else. JAX must not have
+    used a device before."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if DETERMINISTIC not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{DETERMINISTIC}=true".strip()

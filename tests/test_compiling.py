@@ -1,0 +1,110 @@
+"""The same bits each time: what XLA is told on which device, and where the promise cannot be kept."""
+
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+
+import delete_jax as dj
+from delete_jax import compiling, main, parallel
+from delete_jax.config import Config
+from delete_jax.options import Options
+from delete_jax.run import stages
+from delete_jax.run.folder import Folder
+from tests import tiny
+
+FLAG = "--xla_gpu_deterministic_ops=true"
+
+
+@pytest.fixture
+def on(monkeypatch):
+    def device(kind: str) -> None:
+        monkeypatch.setattr(jax, "default_backend", lambda: kind)
+
+    return device
+
+
+@pytest.mark.parametrize(("kind", "told"), [("gpu", {compiling.DETERMINISTIC: True}), ("tpu", None)])
+def test_what_xla_is_told(kind, told, on):
+    on(kind)
+    assert compiling.same_bits() == compiling.compiler_options() == told
+    assert compiling.compiler_options(reproducible=False) is None
+
+
+def test_on_a_cpu_it_makes_no_difference():
+    assert compiling.same_bits() is None
+    assert compiling.compiler_options(reproducible=False) == compiling.compiler_options()
+
+
+def test_it_is_taken_by_this_xla():
+    """The name is right: XLA refuses settings that it does not know."""
+    function = jax.jit(lambda x: x + 1, compiler_options={compiling.DETERMINISTIC: True})
+    assert function(np.float32(1)) == 2
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        jax.jit(lambda x: x + 1, compiler_options={"xla_gpu_deterministic": True})(np.float32(1))
+
+
+def test_the_step_is_compiled_as_asked(monkeypatch):
+    asked = []
+    monkeypatch.setattr(parallel, "compiler_options", lambda reproducible=True: asked.append(reproducible))
+    parallel._trainer.cache_clear()
+    settings = {"forget": [1], "epochs": 1, "batch_size": 8, "parallel": "jit"}
+    for reproducible in (True, False):
+        dj.unlearn(*tiny.network(), *tiny.samples(32), reproducible=reproducible, **settings)
+    assert asked == [True, False]
+    parallel._trainer.cache_clear()
+
+
+def test_pmap_cannot_promise_it(on, monkeypatch):
+    on("gpu")
+    monkeypatch.delenv("XLA_FLAGS")
+    with pytest.raises(ValueError, match=rf"use parallel='sharding', set XLA_FLAGS={FLAG} before JAX starts, or pass"):
+        Options(parallel="pmap")
+    assert not Options(parallel="pmap", reproducible=False).reproducible
+    monkeypatch.setenv("XLA_FLAGS", f"--xla_a=1 {FLAG}")
+    assert Options(parallel="pmap").reproducible
+    with pytest.raises(ValueError, match="reproducible must be True or False, got 1"):
+        Options(reproducible=1)
+
+
+def test_a_store_knows_it(tmp_path):
+    settings = {"forget": [1], "epochs": 1, "batch_size": 8, "parallel": "jit", "store": dj.Checkpoints(tmp_path)}
+    dj.unlearn(*tiny.network(), *tiny.samples(32), **settings)
+    with pytest.raises(ValueError, match=r"settings\.reproducible was None, now False"):
+        dj.unlearn(*tiny.network(), *tiny.samples(32), reproducible=False, **settings)
+
+
+@pytest.mark.parametrize(
+    ("before", "arguments", "after"),
+    [
+        ("", [], FLAG),
+        ("--xla_a=1", [], f"--xla_a=1 {FLAG}"),
+        ("--xla_gpu_deterministic_ops=false", [], "--xla_gpu_deterministic_ops=false"),  # the user has the last word
+        ("", ["--config.reproducible=False"], ""),
+    ],
+)
+def test_the_command_tells_the_whole_process(before, arguments, after, monkeypatch, tmp_path):
+    monkeypatch.setenv("XLA_FLAGS", before)
+    seen = []
+    monkeypatch.setattr(stages, "run_stages", lambda config, *_, **__: seen.append(config.reproducible))
+    assert main.main(["delete-jax", "--config=digits", f"--workdir={tmp_path}", *arguments]) == 0
+    assert os.environ["XLA_FLAGS"] == after
+    assert seen == [not arguments]
+
+
+def test_a_folder_of_an_earlier_version(tmp_path):
+    """It did not say, and was reproducible on a CPU."""
+    folder, config = Folder(tmp_path, None), Config()
+    with folder.claimed(config):
+        pass
+    path = tmp_path / "config.json"
+    earlier = json.loads(path.read_text())
+    assert earlier.pop("reproducible") is True
+    path.write_text(json.dumps(earlier))
+    with folder.claimed(config):
+        pass
+    config.reproducible = False
+    with pytest.raises(ValueError, match=r"config\.reproducible was True, now False"), folder.claimed(config):
+        pass
