@@ -56,7 +56,8 @@ def run(options: argparse.Namespace) -> None:
     networks = {
         "64 units": (Dense(64), 8),
         "512 units": (Dense(512), 8),
-        options.model: (dj.models.create(options.model, NUM_CLASSES), 8),
+        f"{options.model}, 8×8": (dj.models.create(options.model, NUM_CLASSES), 8),
+        f"{options.model}, 28×28": (dj.models.create(options.model, NUM_CLASSES), 28),
     }
     for name, (module, size) in networks.items():
         for batch in (options.batch // 8, options.batch):
@@ -82,7 +83,7 @@ def run(options: argparse.Namespace) -> None:
             rows.append([f"{name}, batch {batch}", *times, spread, f"{apart:.0e}"])
             record[f"{name}, {batch}"] = {"seconds": found, "gains": gains.tolist(), "largest_difference": apart}
     below = (
-        f"{AT_ONCE} rates of `delete` at once; {options.samples} images of 8×8×1, {EPOCHS} epochs; medians of {options.rounds} "
+        f"{AT_ONCE} rates of `delete` at once; {options.samples} images (8×8 for dense networks), {EPOCHS} epochs; medians of {options.rounds} "
         f"alternating rounds. {jax.devices()[0].device_kind}, {os.cpu_count()} cores."
     )
     heads = ["", "alone, ms a step", "lanes", "gain", "largest difference"]
