@@ -22,13 +22,14 @@ from delete_jax.epochs import Epochs, Part, parts
 from delete_jax.job import Job
 from delete_jax.layout import ALONE, HostRows, Layout, Placement, Streams
 from delete_jax.memory import free_bytes, peak_bytes
-from delete_jax.methods.base import answers_column
+from delete_jax.methods.base import Method, answers_column
 from delete_jax.model import Variables, as_saved, from_saved
 from delete_jax.parallel import Trainer, make_trainer, scalars
 from delete_jax.predict import NonFiniteError
 from delete_jax.preparing import Ready, make_ready
 from delete_jax.result import Result, Watch, check_finite, epoch_rows, evaluated, kept, kept_rows
 from delete_jax.step import TrainState, init_state
+from delete_jax.traced import is_ours
 
 AHEAD = 2
 """How many batches are read, and how many wait on the devices, before their step."""
@@ -41,7 +42,7 @@ def fit(
 
     Jobs that follow each other and are one program, which means the same network, method and settings but for rate, seed and number
     of epochs, run side by side where the layout has place for several. Each result is that of the job alone: bit by bit where it runs
-    alone, else up to rounding. Jobs that differ only in their rate are prepared once.
+    alone, else up to rounding. Jobs that differ only in their rate are prepared once, unless an own method's `prepare` may read it.
 
     Args:
       jobs: they may be made one by one: no more of them are taken than train at once.
@@ -110,9 +111,7 @@ def _waves(
 
 def _program(job: Job) -> Any:
     """What must be equal for two jobs to be one compiled program; None for one that is a program of its own."""
-    if (
-        job.method.wrap is not None or job.method.edit is not None
-    ):  # a network that is made anew for each job; none at all
+    if job.method.wrap is not None or job.method.edit is not None:  # its network is made anew for each job; it has none
         return None
     options = dataclasses.replace(job.options, lr=1.0, seed=0, epochs=1, finish=None)
     return job.model, job.method, options, id(job.variables), {name: id(tree) for name, tree in job.networks.items()}
@@ -147,6 +146,9 @@ class _Kept:
 
 
 def _differ_in_rate_only(job: Job, other: Job) -> bool:
+    """Whether one preparation serves both. Somebody's own `prepare` may read the rate (`Setup.strength`); none of this package does."""
+    if job.method.prepare is not Method._field_defaults["prepare"] and not is_ours(job.method):
+        return False
     same = all(getattr(job, name) is getattr(other, name) for name in ("variables", "streams", "networks"))
     return same and (job.model, job.forget, job.method, job.having(lr=1.0).options) == (
         other.model, other.forget, other.method, other.having(lr=1.0).options,

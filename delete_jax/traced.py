@@ -78,7 +78,7 @@ def functions(model: Model, variables: Variables, method: Method, images: Any, o
     if options.batch_norm == "train" and method.edit is None:
         wide = jax.eval_shape(lambda tree: init_state(tree, optax.identity()).variables, given)
         found["training"] = computation(jax.jit(model.apply_train, inline=True), wide, x, run_key(0))
-    if not _is_ours(method):
+    if not is_ours(method):
         found["method"] = _short("\n".join(code(getattr(method, name)) for name in FUNCTIONS))
     return found
 
@@ -88,7 +88,8 @@ def _one_update(tx: optax.GradientTransformation, variables: Variables) -> Any:
     return state.opt_state, take_update(tx, state.params, state.opt_state, state.params, jnp.float32(0))
 
 
-def _is_ours(method: Method) -> bool:
+def is_ours(method: Method) -> bool:
+    """Whether a method is one of this package, which its name and hyper-parameters tell apart."""
     factory = METHODS.get(method.name)
     if factory is None or getattr(factory, "__module__", "").partition(".")[0] != delete_jax.__name__:
         return False

@@ -66,7 +66,7 @@ MAY_IMPORT = {
     "editing": {"job", "memory", "methods", "model", "network_check", "predict", "result", "step"},
     "loop": {
         "columns", "editing", "epochs", "job", "layout", "memory", "methods", "model", "parallel", "predict", "preparing", "result",
-        "step",
+        "step", "traced",
     },
     "pretraining": {"identity", "job", "loop", "methods", "model", "options", "processes", "result", "step", "streams"},
     "rate_search": {"columns", "job", "layout", "loop", "methods", "model", "options", "predict", "processes", "result"},

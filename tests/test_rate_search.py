@@ -278,3 +278,18 @@ def test_where_rates_train(seconds, compiling, beside, lanes, monkeypatch):
             assert list(faster.learn(made)) == made
             found.append(faster().lanes)
     assert found == lanes
+
+
+@pytest.mark.filterwarnings("ignore:the smallest rate that erases")
+def test_an_own_method_prepares_itself_for_each_rate(known):
+    """It may read the rate; the package's own methods do not, and are prepared once."""
+    model, variables, images, labels = known
+    seen = []
+
+    def prepare(setup):
+        seen.append(setup.strength)
+        return dj.methods.Prepared()
+
+    method = dj.methods.delete()._replace(name="mine", prepare=prepare)
+    result = dj.unlearn(model, variables, images, labels, method=method, lr="auto", **ARGUMENTS)
+    assert seen == [*(row["lr"] for row in result.search), result.lr]
