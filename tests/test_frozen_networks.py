@@ -64,6 +64,25 @@ def test_the_second_network_is_read():
     )
 
 
+def test_any_name_will_do():
+    """Also one that a column of the original's answers is called by, and that of a column of the method's own."""
+
+    def loss(outputs, context):
+        forget = outputs["forget"]
+        answers = {
+            ORIGINAL: forget.answers[ORIGINAL],
+            "second": forget.answers["teacher"] + 0 * forget.batch["teacher_logits_"],
+        }
+        return two_teachers({"forget": forget._replace(answers=answers)}, context)
+
+    def prepare(setup):
+        samples = len(setup.streams["forget"]["label"])
+        return dj.methods.Prepared(columns={"forget": {"teacher_logits_": np.ones((samples, 1), np.float32)}})
+
+    method = METHOD._replace(loss=loss, prepare=prepare, networks=(ORIGINAL, "teacher"))
+    assert_same(unlearned(method, {"teacher": SECOND}), unlearned())
+
+
 @pytest.mark.parametrize(
     "options", [{"micro_batch": 4}, {"parallel": "sharding"}, {"parallel": "pmap"}, {"resident": 0}], ids=str
 )

@@ -306,8 +306,9 @@ class Method(NamedTuple):
 
 
 def answers_column(network: str) -> str:
-    """The name of the column with a frozen network's answers: "teacher_logits" of the original, else "NAME_logits"."""
-    return "teacher_logits" if network == ORIGINAL else f"{network}_logits"
+    """The name of the column with a frozen network's answers: "teacher_logits" of the original, else "logits of NAME", which no
+    column of a method's own is called by accident."""
+    return "teacher_logits" if network == ORIGINAL else f"logits of {network}"
 
 
 def check_needs(method: Method, provides: Iterable[str], where: str) -> None:
