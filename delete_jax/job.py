@@ -155,7 +155,6 @@ def checked_job(
     if not isinstance(networks, Mapping):
         raise ValueError(f"networks must be a dict of variables by name, got {shown(networks)}")
     job = Job(model, variables, streams, num_classes, forget, method, options, dict(networks))
-    check_batch(options.batch_size, job.images.shape[1:], options.parallel)
     check_needs(method, provided(streams, forget), "these samples")
     called(method, "check", num_classes, forget)
     if options.lr == AUTO:

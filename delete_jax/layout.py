@@ -200,7 +200,7 @@ def side_by_side(layout: Layout, compiler_options: dict[str, Any] | None) -> Pla
     def gather(streams: Sequence[Streams], picks: Sequence[Picks], rows: Sequence[HostRows]) -> Any:
         batches = []
         for own, pick, read, device in zip(streams, picks, rows, at, strict=True):
-            taken = {name: _take(_on_devices(own[name]), *jax.device_put(pair, device)) for name, pair in pick.items()}
+            taken = gather_batches(own, pick, device)
             batches.append({name: batch | jax.device_put(dict(read[name]), device) for name, batch in taken.items()})
         return join(batches)
 
@@ -246,8 +246,8 @@ def _as_lane(tree: Any) -> Any:
 
 
 def gather_batches(streams: Streams, picks: Picks, device: jax.Device) -> Streams:
-    """Batches `[steps, batch, ...]` of samples that lie on one device."""
-    return {name: _take(streams[name], *jax.device_put(pick, device)) for name, pick in picks.items()}
+    """Batches `[steps, batch, ...]` of samples that lie on one device, without the columns that stay on the host."""
+    return {name: _take(_on_devices(streams[name]), *jax.device_put(pick, device)) for name, pick in picks.items()}
 
 
 def _gather(stream: Stream, index: chex.Array, weight: chex.Array) -> Stream:

@@ -284,7 +284,8 @@ def _alike(courses: Sequence[_Course]) -> bool:
         }
         return trees, columns, list(course.ready.networks)
 
-    return all(form(course) == form(courses[0]) for course in courses)
+    first, *others = map(form, courses)
+    return all(other == first for other in others)
 
 
 def _train(courses: list[_Course], layout: Layout, last: _Kept) -> list[Result | NonFiniteError]:

@@ -92,10 +92,8 @@ def search_rate(job: Job, progress: Progress | None = None, layout: Layout | Non
 
     jobs = (tried.having(lr=lr) for lr in RATES)
     watches = (Watch(progress=None if progress is None else _trying(progress, lr)) for lr in RATES)
-    if layout is not None:
-        return find_rate(fit(jobs, layout, watches), measure, job.method.name)
     faster = _Faster(tried.num_steps)
-    return find_rate(faster.learn(fit(jobs, faster, watches)), measure, job.method.name)
+    return find_rate(faster.learn(fit(jobs, layout or faster, watches)), measure, job.method.name)
 
 
 class _Faster:

@@ -235,6 +235,7 @@ def study(
     }  # fmt: skip
     samples = Samples(Rows(splits[0].images), splits[0].labels, num_classes)
     jobs: dict[tuple[str, tuple[int, ...]], Job] = {}
+    codes: dict[str, str | None] = {}  # of the functions of somebody's own methods
     for method in chosen:
         check_method(method, rates[method.name], requests, num_classes)
         like: Job | None = None
@@ -243,6 +244,8 @@ def study(
             streams, _ = split(samples, Selection(request, mask=mask), method, augment)
             like = checked_job(model, variables, streams, num_classes, request, method, options, like=like)
             jobs[method.name, request] = like
+            if method.name not in codes:
+                codes[method.name] = like.functions().get("method")
     cells = Cells(store, lambda: _identity(model, variables, splits, references, options, mask, asked))
     found: list[dict[str, Any]] = []
     known: list[dict[str, Any]] = []
@@ -254,11 +257,14 @@ def study(
             about = {"method": name, "forget": list(request), "seed": 0}
             known.append(about | cells.get(about, make))
         for method in chosen:
-            own = jobs[method.name, request].functions().get("method")
             for seed in numbers:
                 about = {"method": method.name, "forget": list(request), "seed": seed}
-                key = {**about, "rate": rates[method.name], "described": describe_method(method), "code": own}
-
+                key = {
+                    **about,
+                    "rate": rates[method.name],
+                    "described": describe_method(method),
+                    "code": codes[method.name],
+                }
                 job = jobs[method.name, request].having(seed=seed)
 
                 def make(job=job) -> dict[str, Any]:

@@ -193,3 +193,14 @@ def test_rates_share_one_preparation(monkeypatch):
 def test_as_many_devices_as_jobs():
     with pytest.raises(ValueError, match="3 jobs cannot lie on 2 devices: give one, or one for each job"):
         list(fit(three(), Layout(3, tuple(jax.devices()[:2]))))
+
+
+def test_jobs_are_told_apart():
+    """By what their results are made from; a job that is made again is the same one."""
+    first = job(1, 0.05, 0)
+    assert job(1, 0.05, 0).digest() == first.digest()
+    others = [
+        job(2, 0.05, 0), job(1, 0.02, 0), job(1, 0.05, 1), job(1, 0.05, 0, "anchored"), job(1, 0.05, 0, batch_norm="frozen"),
+        job(1, 0.05, 0, epochs=3), job(1, 0.05, 0, finish="zero"), job(1, 0.05, 0, preprocess=lambda images: 2 * images),
+    ]  # fmt: skip
+    assert len({first.digest(), *(other.digest() for other in others)}) == 1 + len(others)
