@@ -12,6 +12,7 @@ import numpy as np
 from delete_jax.data.dataset import IGNORE
 from delete_jax.model import Model, Variables
 from delete_jax.models import BatchNorm, from_linen
+from delete_jax.parallel import run_key
 
 NUM_CLASSES, SIZE = 4, 6
 
@@ -72,4 +73,4 @@ def network(module: nn.Module | None = None, seed: int = 0, size: int = SIZE) ->
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _initial(module: nn.Module, size: int, seed: int) -> Variables:
-    return dict(module.init(jax.random.key(seed), jnp.zeros((1, size, size, 1), jnp.float32), train=False))
+    return dict(module.init(run_key(seed), jnp.zeros((1, size, size, 1), jnp.float32), train=False))
