@@ -46,13 +46,13 @@ def epoch_picks(seed: int, epoch: int, sizes: Mapping[str, int], batch_size: int
 class Part(NamedTuple):
     """Some steps of all jobs at once. Lists have an entry for each job.
 
-    picks: of their batches, and of others behind them that fill up the part. count: how many of them are steps.
+    picks: of their batches, and of others behind them that fill up the part. taken: how many of them are steps.
     goes_on: whether the job still takes them; else it is given some of before. ends: whether they end an epoch of it.
     num_steps: of its epochs.
     """
 
     picks: list[Picks]
-    count: int
+    taken: int
     goes_on: list[bool]
     ends: list[bool]
     num_steps: list[int]

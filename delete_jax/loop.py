@@ -317,7 +317,7 @@ def _train(courses: list[_Course], layout: Layout, last: _Kept) -> list[Result |
                 break
             flags = on.each([np.asarray(flag) for flag in active]) if several else None
             state, metrics = trainer.steps(
-                state, networks, streams, part.picks, *numbers, constants, part.count, rows, flags
+                state, networks, streams, part.picks, *numbers, constants, part.taken, rows, flags
             )
             if not compiled:  # dispatch returns once the step is compiled
                 compiled, compiling = True, time.perf_counter() - started
@@ -329,7 +329,7 @@ def _train(courses: list[_Course], layout: Layout, last: _Kept) -> list[Result |
                     jax.block_until_ready(queued.popleft())
             running = [lane for lane, is_active in enumerate(active) if is_active]
             for lane in running:
-                courses[lane].pending.append((metrics, part.count))
+                courses[lane].pending.append((metrics, part.taken))
                 courses[lane].show(where[lane], part.num_steps[lane], time.perf_counter() - started - compiling)
             if not any(part.ends[lane] for lane in running):
                 continue
@@ -367,7 +367,7 @@ def _read_ahead(
         try:
             while True:
                 for part in itertools.islice(parts, 1 + AHEAD - len(waiting)):
-                    waiting.append((part, reader.submit(on.read, streams, part.picks, part.count)))
+                    waiting.append((part, reader.submit(on.read, streams, part.picks, part.taken)))
                 if not waiting:
                     return
                 part, rows = waiting.popleft()
