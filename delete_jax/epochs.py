@@ -76,13 +76,14 @@ class Epochs:
         """Steps of this epoch that are still to come; 0 where there is no epoch left."""
         return self.num_steps - self.begin if self.epoch < self.epochs else 0
 
-    def take(self, size: int) -> tuple[Picks, bool]:
-        """The batches of the next steps, all of this epoch, and whether they end it; some of before where none is left."""
+    def take(self, count: int, size: int) -> tuple[Picks, bool]:
+        """The batches of the next `count` steps, all of this epoch, filled up to `size` by others of it, and whether they end it; some of
+        before where none is left."""
         rows = np.arange(self.begin, self.begin + size) % self.num_steps
         picks = {name: (index[rows], weight[rows]) for name, (index, weight) in self.picks.items()}
         if not self.left:
             return picks, False
-        self.begin += size
+        self.begin += count
         ends = self.begin == self.num_steps
         if ends:
             self.epoch, self.begin = self.epoch + 1, 0
@@ -97,13 +98,5 @@ def parts(lanes: Sequence[Epochs], size: int) -> Iterator[Part]:
     while any(lane.left for lane in lanes):
         count = min(size, *(lane.left for lane in lanes if lane.left))
         goes_on, num_steps = [lane.left > 0 for lane in lanes], [lane.num_steps for lane in lanes]
-        picks, ends = zip(*(lane.take(count) for lane in lanes), strict=True)
-        yield Part([_filled(pick, size) for pick in picks], count, goes_on, list(ends), num_steps)
-
-
-def _filled(picks: Picks, size: int) -> Picks:
-    """The picks of that many steps: behind those given, the same again."""
-    return {
-        name: (np.resize(index, (size, *index.shape[1:])), np.resize(weight, (size, *weight.shape[1:])))
-        for name, (index, weight) in picks.items()
-    }
+        picks, ends = zip(*(lane.take(count, size) for lane in lanes), strict=True)
+        yield Part(list(picks), count, goes_on, list(ends), num_steps)

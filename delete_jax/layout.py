@@ -267,8 +267,8 @@ def _on_devices(stream: Stream) -> Stream:
 
 def _read(mine: Callable[[np.ndarray], np.ndarray], streams: Streams, picks: Picks, count: int) -> HostRows:
     def read(rows: Rows, index: np.ndarray) -> np.ndarray:
-        found = rows[mine(index[:count])]
-        steps = mine(index).ndim - 2  # the axis of the steps, behind that of the devices where there is one
+        own = mine(index[:count])
+        found, steps = rows[own], own.ndim - 2  # the axis of the steps, behind that of the devices where there is one
         missing = [(0, (len(index) - count) * (axis == steps)) for axis in range(found.ndim)]
         return np.pad(found, missing) if count < len(index) else found
 

@@ -178,9 +178,8 @@ class _Course:
                 f"{self.source or 'the store'} holds the network after {self.epoch} epochs, and {job.options.epochs} were asked "
                 f"for: choose another folder, or ask for at least {self.epoch}"
             )
-        self.pending: list[
-            tuple[Mapping[str, Any], int]
-        ] = []  # metrics of this epoch's steps, on the devices, and of how many
+        # The metrics of this epoch's steps, on the devices, each with how many steps they are of.
+        self.pending: list[tuple[Mapping[str, Any], int]] = []
         self.ready_parts = self.ready_steps = 0
 
     def start(self) -> TrainState:

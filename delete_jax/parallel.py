@@ -130,17 +130,11 @@ def _trainer(
         state, networks, streams: Sequence[Streams], picks: Sequence[Picks], lr, seed, constants,
         count: int | None = None, rows: Sequence[HostRows] | None = None, active=None,
     ):  # fmt: skip
-        count = _length(picks[0]) if count is None else count
+        count = len(next(iter(picks[0].values()))[0]) if count is None else count
         batches = on.gather(streams, picks, on.read(streams, picks, count) if rows is None else rows)
         return take_steps(state, networks, batches, lr, seed, constants, np.int32(count), active)
 
     return Trainer(steps, on, num_shards, 1 if on_cpu or num_parts > 1 else CALL_STEPS, must_wait, compiled)
-
-
-def _length(picks: Picks) -> int:
-    """How many steps they hold."""
-    index, _ = next(iter(picks.values()))
-    return len(index)
 
 
 def _placement(mode: str | Layout, options: dict[str, Any] | None) -> Placement:
