@@ -47,7 +47,7 @@ def _step(step: Any, given: list[bool], axis_name: str) -> list[bool]:
     if name == "axis_index":
         return [True] * count
     if name == "scan":
-        fixed, carried = params["num_consts"], params["num_carry"]
+        fixed, carried = _fixed_and_carried(params)
         consts, carry, rest = given[:fixed], given[fixed : fixed + carried], given[fixed + carried :]
         return _until_stable(lambda now: _own(params["jaxpr"], [*consts, *now, *rest], axis_name), carry)
     if name == "while":
@@ -67,6 +67,14 @@ def _step(step: Any, given: list[bool], axis_name: str) -> list[bool]:
         if hasattr(inner, "eqns") and (len(inner.invars), len(inner.outvars)) == (len(given), count):
             return _own(inner, given, axis_name)
     return [any(given)] * count
+
+
+def _fixed_and_carried(params: Any) -> tuple[int, int]:
+    """How many inputs of a `scan` are the same in each turn, and how many are carried into the next."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    fixed, carried, _ = params["ft_in"].unpack()  # JAX 0.11 and newer
+    return len(fixed.vals), len(carried.vals)
 
 
 def _until_stable(turn: Any, carry: list[bool]) -> list[bool]:
