@@ -17,8 +17,9 @@ from delete_jax.precision import in_full_precision
 if TYPE_CHECKING:
     import chex
 
-IMAGES, TOLERANCE = 4, 1e-2
-"""How many images the layers are tried on, and how much, relative to what should move, may move beside it."""
+IMAGES, TOLERANCE, ROUNDING = 4, 1e-2, 1e-6
+"""How many images the layers are tried on; how much, relative to what should move, may move beside it; and how much of the logits is no
+move at all."""
 
 Place = tuple[Any, ...]
 """A leaf's path, as `jax.tree_util` has it."""
@@ -127,7 +128,8 @@ def _kernels(params: Any, num_classes: int) -> Iterator[Classifier]:
 
 def _is_classifier(setup: Setup, candidate: Classifier) -> bool:
     rows = np.asarray(candidate.rows(setup.teacher["params"]).astype(jnp.float32))
-    noise = np.random.default_rng(0).normal(size=rows.shape) * (rows.std() or 1.0)
+    # Of a seed of its own: normalised rows do not move along themselves, and weights may be drawn with seed 0.
+    noise = np.random.default_rng([2503, 23751]).normal(size=rows.shape) * (rows.std() or 1.0)
 
     def changed(classes: np.ndarray) -> Any:
         params = setup.teacher["params"]
@@ -187,7 +189,8 @@ def _responses(setup: Setup, changed: Callable[[np.ndarray], Any]) -> Iterator[t
     for classes in _sets(setup.num_classes):
         moved = logits({**setup.teacher, "params": changed(classes)}) - before
         others = moved[:, ~classes]
-        yield classes, moved - (others.mean(1, keepdims=True) if others.shape[1] > 1 else 0)
+        moved = moved - (others.mean(1, keepdims=True) if others.shape[1] > 1 else 0)
+        yield classes, np.where(np.abs(moved) > ROUNDING * np.abs(before).max(), moved, 0.0)
 
 
 def _sets(num_classes: int) -> list[np.ndarray]:
