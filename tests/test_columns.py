@@ -12,7 +12,7 @@ from delete_jax.data import augmentation
 from delete_jax.identity import digest
 from delete_jax.streams import erase_mask, split_streams
 from tests import tiny
-from tests.test_readme import snippets
+from tests.pages import snippets
 
 N = 80
 

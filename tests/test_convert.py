@@ -25,9 +25,9 @@ from delete_jax.models import Network, ResNet
 from delete_jax.predict import make_predictor
 from delete_jax.run import export, networks
 from tests import tiny
+from tests.pages import snippets
 from tests.processes import run_code
 from tests.test_command import CLASSES, CONFIG, make_images, snapshot
-from tests.test_readme import snippets
 from tests.test_weights import assert_equal, variables_of, write
 
 SMALL = ResNet(3, stages=(1, 1), features=(4, 6))

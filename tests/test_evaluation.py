@@ -16,7 +16,7 @@ from delete_jax.result import Result
 from delete_jax.tasks.base import Data
 from delete_jax.tasks.evidence import Evidence, Subject, side_by_side
 from tests import tiny
-from tests.test_readme import snippets
+from tests.pages import snippets
 
 
 class Ours(nnx.Module):

@@ -1,7 +1,5 @@
 """A finish for the classifier, and a network that says nothing about some classes, against NumPy in float64."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,16 +8,13 @@ from scipy.special import log_softmax
 from sklearn.metrics import roc_auc_score
 
 import delete_jax as dj
-from delete_jax.config import Config, TrainConfig, UnlearnConfig, counted
-from delete_jax.identity import digest
+from delete_jax.config import Config, UnlearnConfig, counted
 from delete_jax.methods import FORGET
 from delete_jax.methods.finish import LOW
 from delete_jax.models.without import LEFT
-from delete_jax.run.networks import load_teacher
 from tests import tiny
 from tests.test_each_method import HEADS, K, setup_of, two_layers
 from tests.test_feature_methods import wide_setup
-from tests.test_stages import run
 
 NAMES = ("zero", "mean")
 
@@ -149,46 +144,6 @@ def test_it_is_exported(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------- the command
-
-
-def small(tmp_path, monkeypatch, **unlearn):
-    tiny.small_runs(monkeypatch)
-    return Config(
-        train=TrainConfig(epochs=2, batch_size=16),
-        unlearn=UnlearnConfig(forget=(2,), epochs=2, lr=1e-2, batch_size=8, **unlearn),
-        retrain=False,
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["delete", "pour"])
-def test_a_run_with_a_finish(method, tmp_path, capsys, monkeypatch):
-    config = small(tmp_path, monkeypatch, method=method, finish="mean")
-    record, out = run(config, tmp_path / "run", capsys)
-    assert record["method"]["finish"] == "mean"
-    assert record["networks"]["unlearned"]["metrics"]["acc_ft"] == 0
-    assert "before_finish in" in out
-    assert "unlearned in" in out
-    rows = load_teacher(str(tmp_path / "run/checkpoints/unlearned"), "resnet_tiny").variables["params"]["fc"]["kernel"]
-    np.testing.assert_allclose(rows[:, 2], np.asarray(rows)[:, [0, 1, 3]].mean(1), rtol=1e-5, atol=1e-6)
-    for name in ("report.html", "report.json"):
-        (tmp_path / "run" / name).unlink()
-    again, out = run(config, tmp_path / "run", capsys)  # both stages are taken from the folder
-    assert "before_finish: done" in out
-    assert json.dumps(again["networks"]) == json.dumps(record["networks"])
-    assert again["history"] == record["history"]
-
-
-@pytest.mark.slow
-def test_the_original_of_a_finished_run_is_found(tmp_path, capsys, monkeypatch):
-    """Of a run that was given its original, and whose unlearned network was made from the one before the finish."""
-    first = small(tmp_path, monkeypatch)
-    run(first, tmp_path / "first", capsys)
-    second = small(tmp_path, monkeypatch, finish="mean")
-    second.teacher = str(tmp_path / "first")
-    run(second, tmp_path / "second", capsys)
-    found, original = (load_teacher(str(tmp_path / name), "resnet_tiny") for name in ("second", "first"))
-    assert digest(found.variables) == digest(original.variables)
 
 
 def test_the_report_says_so():

@@ -11,7 +11,7 @@ import pytest
 import delete_jax as dj
 from delete_jax.models import from_keras
 from tests import tiny
-from tests.test_readme import snippets
+from tests.pages import snippets
 
 os.environ["KERAS_BACKEND"] = "jax"
 keras = pytest.importorskip("keras", reason="Keras is not installed: make torch")

@@ -15,7 +15,7 @@ from benchmarks.studies.parity import K, differ, images_of, in_jax, in_torch
 from delete_jax.models import from_torch, to_state_dict, torch_convolutions
 from delete_jax.models.torch_convolutions import depthwise
 from tests import tiny
-from tests.test_readme import snippets
+from tests.pages import snippets
 
 NEEDED = "the extra torch is not installed: make torch"
 torch = pytest.importorskip("torch", reason=NEEDED)

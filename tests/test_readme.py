@@ -16,21 +16,10 @@ from delete_jax.main import COMMANDS, main
 from delete_jax.run import arguments
 from delete_jax.run.listing import measures_page
 from tests import tiny
+from tests.pages import ROOT, blocks, snippets
 from tests.test_unlearn import trained
 
-ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-
-
-def blocks(language: str, page: pathlib.Path = ROOT / "README.md") -> list[str]:
-    found = re.findall(r"```(\w*)\n(.*?)```", page.read_text(), re.DOTALL)
-    return [block for name, block in found if name == language]
-
-
-def snippets(page: str, line: str) -> list[str]:
-    """The Python of a page in docs/, in whichever folder, that has that line."""
-    (path,) = (ROOT / "docs").rglob(f"{page}.md")
-    return [block for block in blocks("python", path) if line in block.splitlines()]
 
 
 def test_every_snippet_has_a_test():

@@ -15,7 +15,7 @@ from delete_jax.models import BatchNorm
 from delete_jax.network_check import as_is
 from delete_jax.streams import split_streams
 from tests import tiny
-from tests.test_readme import snippets
+from tests.pages import snippets
 
 K = tiny.NUM_CLASSES
 SETTINGS = {"forget": [1], "batch_size": 8, "parallel": "jit", "lr": 0.05}

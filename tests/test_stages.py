@@ -19,6 +19,7 @@ from delete_jax.config import (
 )
 from delete_jax.data import Split
 from delete_jax.data.dataset import Dataset, pixel_statistics
+from delete_jax.identity import digest
 from delete_jax.models import Network, ResNet
 from delete_jax.run import compare, export
 from delete_jax.run.networks import load_teacher
@@ -259,3 +260,43 @@ def test_verdict_on_a_backdoor(asr, target, label, level):
     assert (judged.label, judged.level) == (label, level)
     assert "“dog”" in judged.headline
     assert judged.notes == ["One thing."]
+
+
+def small_config(tmp_path, monkeypatch, **unlearn):
+    tiny.small_runs(monkeypatch)
+    return Config(
+        train=TrainConfig(epochs=2, batch_size=16),
+        unlearn=UnlearnConfig(forget=(2,), epochs=2, lr=1e-2, batch_size=8, **unlearn),
+        retrain=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["delete", "pour"])
+def test_a_run_with_a_finish(method, tmp_path, capsys, monkeypatch):
+    config = small_config(tmp_path, monkeypatch, method=method, finish="mean")
+    record, out = run(config, tmp_path / "run", capsys)
+    assert record["method"]["finish"] == "mean"
+    assert record["networks"]["unlearned"]["metrics"]["acc_ft"] == 0
+    assert "before_finish in" in out
+    assert "unlearned in" in out
+    rows = load_teacher(str(tmp_path / "run/checkpoints/unlearned"), "resnet_tiny").variables["params"]["fc"]["kernel"]
+    np.testing.assert_allclose(rows[:, 2], np.asarray(rows)[:, [0, 1, 3]].mean(1), rtol=1e-5, atol=1e-6)
+    for name in ("report.html", "report.json"):
+        (tmp_path / "run" / name).unlink()
+    again, out = run(config, tmp_path / "run", capsys)  # both stages are taken from the folder
+    assert "before_finish: done" in out
+    assert json.dumps(again["networks"]) == json.dumps(record["networks"])
+    assert again["history"] == record["history"]
+
+
+@pytest.mark.slow
+def test_the_original_of_a_finished_run_is_found(tmp_path, capsys, monkeypatch):
+    """Of a run that was given its original, and whose unlearned network was made from the one before the finish."""
+    first = small_config(tmp_path, monkeypatch)
+    run(first, tmp_path / "first", capsys)
+    second = small_config(tmp_path, monkeypatch, finish="mean")
+    second.teacher = str(tmp_path / "first")
+    run(second, tmp_path / "second", capsys)
+    found, original = (load_teacher(str(tmp_path / name), "resnet_tiny") for name in ("second", "first"))
+    assert digest(found.variables) == digest(original.variables)

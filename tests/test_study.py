@@ -13,8 +13,8 @@ from delete_jax import studies
 from delete_jax.identity import IdentityError
 from delete_jax.methods import FORGET, Method, Term
 from tests import tiny
+from tests.pages import snippets
 from tests.test_evaluation import plain
-from tests.test_readme import snippets
 
 MODEL, ORIGINAL = plain()
 SAMPLES = {"train": tiny.samples(96), "test": tiny.samples(64, 1)}

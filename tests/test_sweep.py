@@ -8,7 +8,7 @@ import delete_jax as dj
 from delete_jax import columns, job, layout, loop, parallel, sweeping
 from delete_jax.data import augmentation
 from tests import tiny
-from tests.test_readme import snippets
+from tests.pages import snippets
 
 OPTIONS = {"epochs": 2, "batch_size": 8}
 

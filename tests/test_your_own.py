@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from tests import tiny
-from tests.test_readme import snippets
+from tests.pages import snippets
 
 
 @pytest.fixture(autouse=True)
