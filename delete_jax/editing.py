@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from delete_jax.job import Job
-from delete_jax.memory import peak_bytes
+from delete_jax.memory import devices_have_memory, peak_bytes
 from delete_jax.methods.contract import called, check_edited
 from delete_jax.methods.finish import overwrite
 from delete_jax.model import as_given, as_saved, from_saved
@@ -41,7 +41,8 @@ def edit(job: Job, watch: Watch) -> Result:
     edited = jax.block_until_ready(called(method, "edit", wide))
     check_edited(method, edited, wide.teacher)
     state = init_state(edited, job.options.tx)
-    seconds, peak = time.perf_counter() - started, peak_bytes()
+    # Of several programs, which the method compiles for itself: nobody knows what they need on a device.
+    seconds, peak = time.perf_counter() - started, None if devices_have_memory() else peak_bytes()
     if (leaf := not_finite(state.variables)) is not None:
         raise NonFiniteError(
             f"{method.name} made {leaf} NaN or infinite at strength {setup.strength:g}: try a smaller one"

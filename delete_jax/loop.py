@@ -21,7 +21,7 @@ from delete_jax.editing import edit, finished
 from delete_jax.epochs import Epochs, Part, parts
 from delete_jax.job import Job
 from delete_jax.layout import ALONE, HostRows, Layout, Placement, Streams
-from delete_jax.memory import free_bytes, peak_bytes
+from delete_jax.memory import devices_have_memory, free_bytes, peak_bytes
 from delete_jax.methods.base import Method, answers_column
 from delete_jax.model import Variables, as_saved, from_saved
 from delete_jax.parallel import Trainer, make_trainer, scalars
@@ -163,7 +163,7 @@ class _Course:
         self.state: TrainState | None = init_state(ready.start, job.options.tx)
         self.epoch, self.compile_seconds = 0, 0.0
         self.seconds = ready.seconds + watch.spent_seconds
-        self.peak: int | None = None
+        self.peak: int | None = 0
         self.error: NonFiniteError | None = None
         meta: Mapping[str, Any] = {}
         if watch.store is not None and (saved := watch.store.restore()) is not None:
@@ -223,6 +223,10 @@ class _Course:
     def spend(self, seconds: float, compiling: float) -> None:
         self.seconds, self.compile_seconds = self.seconds + seconds, self.compile_seconds + compiling
 
+    def needed(self, found: int | None) -> None:
+        """Takes note of memory that steps have needed. Unknown once is unknown for the whole training, in whatever process that was."""
+        self.peak = None if found is None or self.peak is None else max(self.peak, found)
+
     def end_epoch(self, lane: Any, state: TrainState, seconds: float) -> None:
         """Closes an epoch whose steps are done: checks, shows, evaluates, logs and saves it.
 
@@ -230,7 +234,6 @@ class _Course:
           NonFiniteError: a loss, a gradient norm or a weight is NaN or infinite; nothing is logged or saved.
         """
         options, watch, is_first = self.job.options, self.watch, self.epoch == 0
-        self.peak = max((found for found in (self.peak, peak_bytes()) if found is not None), default=None)
         parts = [
             {name: value[lane][:count] for name, value in part.items()} for part, count in jax.device_get(self.pending)
         ]
@@ -307,6 +310,7 @@ def _train(courses: list[_Course], layout: Layout, last: _Kept) -> list[Result |
         if course.epoch == 0:
             course.evaluate(on.part(state, lane).variables, 0)
     where = [lane if several else ... for lane in range(len(courses))]
+    on_device = devices_have_memory()
     compiled, compiling, started = False, 0.0, time.perf_counter()
     queued: deque[Any] = deque()
     with contextlib.closing(_read_ahead(on, streams, parts(epochs, trainer.call_steps))) as planned:
@@ -315,10 +319,12 @@ def _train(courses: list[_Course], layout: Layout, last: _Kept) -> list[Result |
             if not any(active):
                 break
             flags = on.each([np.asarray(flag) for flag in active]) if several else None
-            state, metrics = trainer.steps(
-                state, networks, streams, part.picks, *numbers, constants, part.taken, rows, flags
-            )
+            given = (networks, streams, part.picks, *numbers, constants, part.taken, rows, flags)
+            state, metrics = trainer.steps(state, *given)
             if not compiled:  # dispatch returns once the step is compiled
+                needs = trainer.needs(state, *given, waiting=0 if rows is None else AHEAD) if on_device else 0
+                for course in courses:
+                    course.needed(needs)
                 compiled, compiling = True, time.perf_counter() - started
             if trainer.must_wait:
                 jax.block_until_ready(metrics)
@@ -337,6 +343,8 @@ def _train(courses: list[_Course], layout: Layout, last: _Kept) -> list[Result |
             share = seconds / (len(running) if len(layout.devices) == 1 else 1)  # the lanes of a device share its time
             for lane in running:
                 courses[lane].spend(share, compiling)
+                if not on_device:
+                    courses[lane].needed(peak_bytes())
                 if part.ends[lane]:
                     try:
                         courses[lane].end_epoch(where[lane], on.part(state, lane), share)

@@ -1,10 +1,59 @@
-"""How much memory a process has needed so far."""
+"""How much memory there is, and how much a training needs.
+
+A device's allocator tells the most that it ever gave away in a process. That is no figure of one training: it has what came before,
+and on a GPU also what XLA took while it timed kernels to choose between them. For a small network this is far more than its steps
+need, and it is missing where an earlier process has left the programs in the compilation cache. So what a training needs on a device
+is counted from its compiled step (`program_bytes`) and the arrays beside it (`array_bytes`): the same in each process.
+"""
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import jax
+
+
+def devices_have_memory() -> bool:
+    """Whether the devices that programs run on have a memory of their own (GPU, TPU)."""
+    return jax.default_backend() != "cpu"
+
+
+def array_bytes(tree: Any) -> int:
+    """Counts the bytes that the JAX arrays of a tree take on the fullest of this process' devices. An array that is there twice counts
+    once, a leaf of another kind not at all.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from delete_jax.memory import array_bytes
+      >>> array_bytes({"a": jnp.zeros((2, 3), jnp.float32), "b": "on no device"})
+      24
+    """
+    on = dict.fromkeys(jax.local_devices(), 0)
+    for array in {id(leaf): leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)}.values():
+        for shard in array.addressable_shards:
+            on[shard.device] += shard.data.nbytes
+    return max(on.values())
+
+
+def program_bytes(program: jax.stages.Compiled) -> int | None:
+    """Counts the bytes that a compiled program takes on a device while it runs: its arguments, its results other than those that take
+    a donated argument's place, and what it computes in between. None where the backend does not say.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from delete_jax.memory import program_bytes
+      >>> program_bytes(jax.jit(lambda x: x + 1).lower(jnp.zeros(256, jnp.float32)).compile())
+      2048
+    """
+    try:
+        found = program.memory_analysis()
+    except jax.errors.JaxRuntimeError:
+        return None
+    if found is None:
+        return None
+    beside = found.output_size_in_bytes - found.alias_size_in_bytes
+    return found.argument_size_in_bytes + beside + found.temp_size_in_bytes
 
 
 def free_bytes() -> int | None:
@@ -23,8 +72,9 @@ def free_bytes() -> int | None:
 
 
 def peak_bytes() -> int | None:
-    """Finds the most memory in use at once, so far: by arrays and programs on the fullest of this process' devices, where their
-    backend counts it (GPU, TPU); by the process as a whole elsewhere (CPU). None where the system does not say."""
+    """Finds the most memory in use at once since the process began: by arrays, programs and their compilation on the fullest of this
+    process' devices, where their backend counts it (GPU, TPU); by the process as a whole elsewhere (CPU). None where the system does
+    not say."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     counted = [found["peak_bytes_in_use"] for found in stats if "peak_bytes_in_use" in found]
     if counted:

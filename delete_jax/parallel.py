@@ -27,6 +27,7 @@ from delete_jax.layout import (
     over_devices,
     side_by_side,
 )
+from delete_jax.memory import array_bytes, program_bytes
 from delete_jax.methods.base import Method
 from delete_jax.model import Model
 from delete_jax.step import Metrics, PartSteps, TrainState, make_part_steps, make_train_step
@@ -56,9 +57,13 @@ class Trainer(NamedTuple):
     call_steps: how many steps the picks of each call should hold: one number, so that one program serves them all.
     must_wait: whether the loop has to wait for each call: queued collectives deadlock on several CPU devices.
     compiled: the compiled function behind `steps`.
+    needs: with the arguments of `steps`: the bytes that such a call takes on the fullest device, or None where the backend does not say.
+        They are of all jobs at once: their samples and networks, the batches, with `waiting` more of them, and what the program
+        computes in between. A program that `steps` has compiled is not compiled again.
     """
 
     steps: Callable[..., tuple[TrainState, Metrics]]
+    needs: Callable[..., int | None]
     placement: Placement
     num_shards: int
     call_steps: int
@@ -122,19 +127,36 @@ def _trainer(
     }
     if num_parts == 1:
         take_steps = compiled = _whole(on, make_train_step(model, method, tx, **settings))
+        largest = compiled.lower
     else:
         pieces = make_part_steps(model, method, tx, num_parts, **settings)
-        take_steps, compiled = _in_parts(on, pieces, num_parts, must_wait)
+        take_steps, compiled, largest = _in_parts(on, pieces, num_parts, must_wait)
+
+    def gathered(
+        streams: Sequence[Streams], picks: Sequence[Picks], count: int | None, rows: Sequence[HostRows] | None
+    ) -> Any:
+        """The batches, and how many of them are steps."""
+        count = len(next(iter(picks[0].values()))[0]) if count is None else count
+        return on.gather(streams, picks, on.read(streams, picks, count) if rows is None else rows), np.int32(count)
 
     def steps(
         state, networks, streams: Sequence[Streams], picks: Sequence[Picks], lr, seed, constants,
         count: int | None = None, rows: Sequence[HostRows] | None = None, active=None,
     ):  # fmt: skip
-        count = len(next(iter(picks[0].values()))[0]) if count is None else count
-        batches = on.gather(streams, picks, on.read(streams, picks, count) if rows is None else rows)
-        return take_steps(state, networks, batches, lr, seed, constants, np.int32(count), active)
+        batches, taken = gathered(streams, picks, count, rows)
+        return take_steps(state, networks, batches, lr, seed, constants, taken, active)
 
-    return Trainer(steps, on, num_shards, 1 if on_cpu or num_parts > 1 else CALL_STEPS, must_wait, compiled)
+    def needs(
+        state, networks, streams: Sequence[Streams], picks: Sequence[Picks], lr, seed, constants,
+        count: int | None = None, rows: Sequence[HostRows] | None = None, active=None, waiting: int = 0,
+    ):  # fmt: skip
+        batches, taken = gathered(streams, picks, count, rows)
+        program = program_bytes(largest(state, networks, batches, lr, seed, constants, taken, active).compile())
+        if program is None:
+            return None
+        return program + array_bytes(streams) + (waiting + (num_parts > 1)) * array_bytes(batches)
+
+    return Trainer(steps, needs, on, num_shards, 1 if on_cpu or num_parts > 1 else CALL_STEPS, must_wait, compiled)
 
 
 def _placement(mode: str | Layout, options: dict[str, Any] | None) -> Placement:
@@ -145,7 +167,7 @@ def _placement(mode: str | Layout, options: dict[str, Any] | None) -> Placement:
     return over_devices(_by_process() if mode == "sharding" else jax.local_devices()[:1], options)
 
 
-def _whole(on: Placement, step: Callable) -> Callable:
+def _whole(on: Placement, step: Callable) -> Any:
     """Some steps, of as many batches as they are or more."""
     step = jax.jit(step, inline=True)  # traced once, for its metrics and for the loop
 
@@ -177,8 +199,9 @@ def _where(active: Any, stepped: TrainState, state: TrainState) -> TrainState:
     return stepped if active is None else jax.tree.map(lambda new, old: jnp.where(active, new, old), stepped, state)
 
 
-def _in_parts(on: Placement, pieces: PartSteps, num_parts: int, must_wait: bool) -> tuple[Callable, Callable]:
-    """One step, its parts queued by the host: in a loop on the device, convolutions would be many times slower on CPU."""
+def _in_parts(on: Placement, pieces: PartSteps, num_parts: int, must_wait: bool) -> tuple[Callable, Callable, Callable]:
+    """One step, its parts queued by the host: in a loop on the device, convolutions would be many times slower on CPU. Beside it the
+    function of a part, and how that is lowered."""
 
     def first(state, networks, batches, seed, constants):
         batch = jax.tree.map(lambda column: column[0], batches)
@@ -203,7 +226,11 @@ def _in_parts(on: Placement, pieces: PartSteps, num_parts: int, must_wait: bool)
                 jax.block_until_ready(sums)
         return finish(state, sums, lr, constants, active)
 
-    return take_step, add
+    def lowered(state, networks, batches, lr, seed, constants, count, active):
+        streams, weights, sums = begin(state, networks, batches, seed, constants)
+        return add.lower(sums, np.uint32(0), state, networks, streams, weights, seed, constants)
+
+    return take_step, add, lowered
 
 
 def _by_process() -> list[jax.Device]:

@@ -74,7 +74,8 @@ class Result(NamedTuple):
       source: the folder of its checkpoint; "" if there is none.
       lr: the learning rate of unlearning; None for a network that was not unlearned.
       search: the rates that were tried to find `lr` (`rate_search.find_rate`); empty if it was given.
-      peak_bytes: peak memory until its training ended (`memory.peak_bytes`); None if unknown.
+      peak_bytes: peak memory. On GPUs and TPUs what the steps of unlearning need on the fullest device, with their samples and networks;
+          elsewhere that of the process until then. None if unknown, such as for methods that are computed at once on a GPU or TPU.
       method: the name and hyper-parameters of the method of unlearning; empty for a network that was not unlearned.
     """
 

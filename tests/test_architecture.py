@@ -25,6 +25,7 @@ CORE = {
     "methods",
     "step",
     "layout",
+    "memory",
     "parallel",
     "epochs",
 }
@@ -45,7 +46,7 @@ MAY_IMPORT = {
     "step": {"methods", "model", "optimisers"},
     "layout": {"columns", "methods"},
     "epochs": {"layout", "methods"},
-    "parallel": {"compiling", "layout", "methods", "model", "step"},
+    "parallel": {"compiling", "layout", "memory", "methods", "model", "step"},
     "predict": {"compiling", "model", "parallel", "step"},
     "nearest": set(),
     "writing": set(),

@@ -745,7 +745,7 @@ def test_a_run_prints_its_progress_and_nothing_else(process, whole):
     lines = whole.stdout.splitlines()
     for stage in STAGES:
         assert sum(bool(re.match(rf"{stage}: step \d+/\d+  loss ", line)) for line in lines) == 4
-    assert re.match(r"unlearned in .* s, and .* s compilation; memory at most .*[MG]B$", lines[-3])
+    assert re.match(r"unlearned in .* s, and .* s compilation; peak memory .*[MG]B$", lines[-3])
     assert re.match(r"forgotten classes: .*%.*the others: .*%.*Report: .*report\.html$", lines[-2])
     judged = verdict(json.loads((process.folder / "whole" / "report.json").read_text()))
     assert lines[-1] == f"{judged.label}: {judged.headline}"

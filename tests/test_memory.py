@@ -6,15 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import delete_jax as dj
-from delete_jax import models, preparing
+from delete_jax import editing, loop, models, parallel, preparing
 from delete_jax.columns import arrays
 from delete_jax.config import Config
 from delete_jax.data import augmentation, normalize
 from delete_jax.job import checked_job
 from delete_jax.loop import one
-from delete_jax.memory import peak_bytes
+from delete_jax.memory import array_bytes, peak_bytes, program_bytes
 from delete_jax.methods import COUNTERPARTS, MAPS, METHODS
 from delete_jax.network_check import as_is
 from delete_jax.options import Options
@@ -206,6 +208,129 @@ def test_the_peak_is_known(tmp_path):
     again = dj.unlearn(model, variables, *tiny.samples(64), store=store, **SETTINGS)
     assert again.peak_bytes == found.peak_bytes
     assert dj.unlearn(model, variables, *tiny.samples(64), method="pour", **SETTINGS).peak_bytes >= before
+
+
+def test_bytes_of_a_program():
+    """A donated argument counts once, what is computed in between counts too, also where the program comes from the cache."""
+    x = jnp.zeros((32, 32), jnp.float32)
+
+    def needed(function, **how):
+        return program_bytes(jax.jit(function, **how).lower(x).compile()) / x.nbytes
+
+    for _ in range(2):
+        assert needed(lambda x: 2 * x) == 2
+        assert needed(lambda x: 2 * x, donate_argnums=0) == 1
+        assert needed(lambda x: x @ x @ x) == 3
+        jax.clear_caches()
+
+
+def test_bytes_where_the_backend_does_not_say():
+    class Program:
+        def memory_analysis(self):
+            raise jax.errors.JaxRuntimeError("FAILED_PRECONDITION: no buffer assignment")
+
+    assert program_bytes(Program()) is None
+    Program.memory_analysis = lambda self: None
+    assert program_bytes(Program()) is None
+
+
+def test_bytes_on_the_fullest_device():
+    on = jax.devices()
+    first, *others = (jax.device_put(np.zeros(100, np.int8), device) for device in (on[0], on[1], on[1]))
+    split = jax.device_put(np.zeros(2 * len(on), np.int8), NamedSharding(Mesh(np.array(on), "x"), P("x")))
+    assert array_bytes({"a": [first, first, first], "b": others, "c": split, "host": np.zeros(1000)}) == 2 * 100 + 2
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """Whose allocator remembers that 0.6 GB were in use while XLA tried kernels."""
+    for module in (loop, editing):
+        monkeypatch.setattr(module, "devices_have_memory", lambda: True)
+        monkeypatch.setattr(module, "peak_bytes", lambda: 600_000_000)
+
+
+def test_a_training_has_one_peak(as_on_a_gpu, tmp_path):
+    """In a process that has just compiled it, in one that finds it compiled, and in one that goes on with it."""
+    store = dj.Checkpoints(tmp_path / "half")
+
+    def peak(**changed):
+        return dj.unlearn(*tiny.network(), *tiny.samples(64), **SETTINGS | {"parallel": "jit"} | changed).peak_bytes
+
+    first = peak()
+    parallel._trainer.cache_clear()
+    jax.clear_caches()
+    assert peak() == first
+    large = dj.unlearn(*tiny.network(), *tiny.samples(640), **SETTINGS | {"parallel": "jit"}).peak_bytes
+    assert peak() == first < large
+    one_epoch = peak(epochs=1, store=store)
+    assert one_epoch == peak(store=store) == peak(store=store) == first
+    assert peak(micro_batch=4) < first
+
+
+@pytest.mark.parametrize("options", [{}, {"micro_batch": 8}, {"resident": 0}], ids=str)
+@pytest.mark.parametrize("mode", ["jit", "sharding", "pmap"])
+def test_the_program_is_not_compiled_for_its_memory(mode, options, as_on_a_gpu, monkeypatch):
+    compiled: list = []
+
+    def listen(event, seconds, **_):
+        compiled.extend([event] if "compile" in event else [])
+
+    def watched(*how):
+        trainer = make(*how)
+
+        def needs(*given, **more):
+            before = len(compiled)
+            found = trainer.needs(*given, **more)
+            counted.append((found, compiled[before:]))
+            return found
+
+        return trainer._replace(needs=needs)
+
+    make, counted = loop.make_trainer, []
+    parallel._trainer.cache_clear()
+    monkeypatch.setattr(loop, "make_trainer", watched)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        found = dj.unlearn(*tiny.network(), *tiny.samples(64), **SETTINGS | {"parallel": mode} | options)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert compiled, "the step was"
+    assert counted == [(found.peak_bytes, [])]
+
+
+def test_samples_count_where_they_lie(as_on_a_gpu):
+    """Twice the samples take their own bytes more, and none where they stay on the host; there, two more batches wait."""
+    model, variables = tiny.network()
+
+    def peak(n, **changed):
+        return dj.unlearn(model, variables, *tiny.samples(n), **SETTINGS | {"parallel": "jit"} | changed).peak_bytes
+
+    sample = 6 * 6 * 4 + 4 + 4 + 4 * tiny.NUM_CLASSES  # image, class, weight, the original's answer
+    assert peak(256) - peak(128) == 32 * sample
+    on_host = peak(128, resident=0)
+    in_batch = sample + tiny.NUM_CLASSES  # with its mask
+    assert on_host - peak(128) == 2 * 16 * in_batch - 32 * 6 * 6 * 4
+
+
+def test_a_peak_is_of_the_whole_training_or_unknown(as_on_a_gpu, monkeypatch, tmp_path):
+    """Not of the epochs of one process alone."""
+    given = (*tiny.network(), *tiny.samples(64))
+    saved: list = []
+
+    class Kept:
+        def restore(self):
+            return saved[-1] if saved else None
+
+        def save(self, epoch, tree, meta):
+            saved.append((tree, {name: value for name, value in meta.items() if name != "peak_bytes"}))
+
+    dj.unlearn(*given, store=Kept(), **SETTINGS | {"epochs": 1})
+    assert dj.unlearn(*given, store=Kept(), **SETTINGS).peak_bytes is None
+    assert dj.unlearn(*given, method="pour", **SETTINGS).peak_bytes is None
+    monkeypatch.setattr(parallel, "program_bytes", lambda program: None)
+    parallel._trainer.cache_clear()
+    assert dj.unlearn(*given, **SETTINGS).peak_bytes is None
+    parallel._trainer.cache_clear()
 
 
 def test_a_folder_of_a_version_without_these_settings(tmp_path):

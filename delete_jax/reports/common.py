@@ -108,7 +108,7 @@ def provenance(record: dict[str, Any], titles: Mapping[str, str] = BY_NAME) -> S
              "unlearn_compile_seconds": "its compilation"}  # fmt: skip
     spent = [f"{name} {seconds(cost[key])}" for key, name in took.items() if cost.get(key) is not None]
     spent += [f"{cost['samples_per_second']:.0f} samples/s"] if cost.get("samples_per_second") else []
-    spent += [f"memory at most {show(cost['peak_bytes'], 'bytes')}"] if cost.get("peak_bytes") else []
+    spent += [f"peak memory {show(cost['peak_bytes'], 'bytes')}"] if cost.get("peak_bytes") else []
     task = record.get("task")
     facts = [
         Fact("Erased", [forget.get("what") or f"{quoted(record)} ({labels})"]),

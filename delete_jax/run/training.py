@@ -70,7 +70,7 @@ def _noting(folder: Folder) -> Iterator[None]:
 
 def took(result: Result, name: str = UNLEARNED) -> str:
     """What unlearning cost, in a line."""
-    memory = f"; memory at most {metrics.show(result.peak_bytes, 'bytes')}" if result.peak_bytes else ""
+    memory = f"; peak memory {metrics.show(result.peak_bytes, 'bytes')}" if result.peak_bytes else ""
     return f"{name} in {result.seconds:.1f} s, and {result.compile_seconds:.1f} s compilation{memory}"
 
 
