@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +34,7 @@ from delete_jax.parallel import run_key
 from delete_jax.step import init_state, make_train_step, sgd
 
 CALLS, EPOCHS = 8, 4
+TOY = "toy"
 LIBRARY, SCAN, UNTIL, SINGLE = "library", "a scan", "a loop with a traced end", "single steps"
 IN_GRAPHS = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION,CONVOLUTION"
 GRAPHS = {"xla_gpu_enable_command_buffer": IN_GRAPHS, "xla_gpu_graph_min_graph_size": 1}
@@ -64,8 +66,7 @@ class Form(NamedTuple):
 
     def toy(self) -> Form:
         """The same for a CPU."""
-        network = "vit_s16" if self.network.startswith("vit") else "resnet_tiny"
-        return self._replace(network=network, dtype="float32", size=16, batch=self.batch // 32, steps=2)
+        return self._replace(network=TOY, dtype="float32", size=8, batch=self.batch // 32, steps=2)
 
 
 FORMS = [
@@ -178,10 +179,15 @@ def measured(form: Form, calls: int) -> dict[str, float]:
     return times | share | {"flops": flops} | found
 
 
+def make_module(form: Form) -> nn.Module:
+    if form.network == TOY:
+        return dj.models.ResNet(NUM_CLASSES, stages=(1,), features=(8,))
+    return dj.models.create(form.network, NUM_CLASSES, form.dtype)
+
+
 def make_setting(form: Form) -> Setting:
     """Makes the network and as many samples as the steps of a call read; `step` is `make_train_step`'s."""
-    module = dj.models.create(form.network, NUM_CLASSES, form.dtype)
-    shape = (form.size, form.size, 3)
+    module, shape = make_module(form), (form.size, form.size, 3)
     model, variables = dj.models.from_linen(module), dj.models.init(module, shape, seed=0)
     samples = form.batch * (5 * form.steps // 2 if form.loop == LIBRARY else form.steps)
     _, mean, std, streams = to_forget(shape, samples)

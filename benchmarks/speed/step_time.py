@@ -178,6 +178,7 @@ def step_operations(step: Callable, state: TrainState, streams: dict[str, Stream
     return operations(step, state, {"original": state.variables}, batches, jnp.float32(LR), jax.random.key(0))
 
 
+@functools.cache
 def peak(dtype: str) -> tuple[float | None, str]:
     """The device's operations per second and where the number is from."""
     device = jax.devices()[0]
