@@ -46,11 +46,13 @@ def epoch_picks(seed: int, epoch: int, sizes: Mapping[str, int], batch_size: int
 class Part(NamedTuple):
     """Some steps of all jobs at once. Lists have an entry for each job.
 
-    picks: of their batches. goes_on: whether the job still takes them; else it is given some of before. ends: whether they end an
-    epoch of it. num_steps: of its epochs.
+    picks: of their batches, and of others behind them that fill up the part. taken: how many of them are steps.
+    goes_on: whether the job still takes them; else it is given some of before. ends: whether they end an epoch of it.
+    num_steps: of its epochs.
     """
 
     picks: list[Picks]
+    taken: int
     goes_on: list[bool]
     ends: list[bool]
     num_steps: list[int]
@@ -89,11 +91,19 @@ class Epochs:
         return picks, ends
 
 
-def parts(lanes: Sequence[Epochs], scan_steps: int) -> Iterator[Part]:
-    """The steps of all epochs of jobs that run at once, cut into parts of `scan_steps` where every job that goes on has as many left
-    in its epoch, and of 1 elsewhere: two compiled programs serve any number of steps."""
+def parts(lanes: Sequence[Epochs], size: int) -> Iterator[Part]:
+    """The steps of all epochs of jobs that run at once, cut into parts of `size` steps, or of fewer where a job's epoch ends. All parts
+    are filled up to that size: one compiled program serves any number of steps."""
     while any(lane.left for lane in lanes):
-        fits = all(lane.left >= scan_steps for lane in lanes if lane.left)
+        count = min(size, *(lane.left for lane in lanes if lane.left))
         goes_on, num_steps = [lane.left > 0 for lane in lanes], [lane.num_steps for lane in lanes]
-        picks, ends = zip(*(lane.take(scan_steps if fits else 1) for lane in lanes), strict=True)
-        yield Part(list(picks), goes_on, list(ends), num_steps)
+        picks, ends = zip(*(lane.take(count) for lane in lanes), strict=True)
+        yield Part([_filled(pick, size) for pick in picks], count, goes_on, list(ends), num_steps)
+
+
+def _filled(picks: Picks, size: int) -> Picks:
+    """The picks of that many steps: behind those given, the same again."""
+    return {
+        name: (np.resize(index, (size, *index.shape[1:])), np.resize(weight, (size, *weight.shape[1:])))
+        for name, (index, weight) in picks.items()
+    }

@@ -74,7 +74,8 @@ class Placement(NamedTuple):
     shared: a tree -> the same, for all jobs.
     samples: `(list of streams, most bytes of images on each device) -> list of streams`, on the jobs' devices.
     gather: `(list of streams, list of picks, list of rows) -> batches` of all jobs.
-    read: `(list of streams, list of picks) -> list of rows`: what the picked samples have on the host, this process' part of them.
+    read: `(list of streams, list of picks, count) -> list of rows`: what the picked samples of the first `count` steps have on the host,
+      this process' part of them; zeros for the other steps.
     part: `(tree of all jobs, number) -> tree` of one.
     """
 
@@ -83,7 +84,7 @@ class Placement(NamedTuple):
     shared: Callable[[Any], Any]
     samples: Callable[[Sequence[Streams], int], list[Streams]]
     gather: Callable[[Sequence[Streams], Sequence[Picks], Sequence[HostRows]], Any]
-    read: Callable[[Sequence[Streams], Sequence[Picks]], list[HostRows]]
+    read: Callable[[Sequence[Streams], Sequence[Picks], int], list[HostRows]]
     part: Callable[[Any, int], Any]
 
 
@@ -149,7 +150,7 @@ def _alone(compiled: Callable, replicate: Callable, gather: Callable, mine: Call
         shared=replicate,
         samples=lambda streams, most_bytes: [replicate(place(streams[0], most_bytes))],
         gather=lambda streams, picks, rows: gather(streams[0], picks[0], rows[0]),
-        read=lambda streams, picks: [_read(mine, streams[0], picks[0])],
+        read=lambda streams, picks, count: [_read(mine, streams[0], picks[0], count)],
         part=lambda tree, number: tree,
     )
 
@@ -223,8 +224,8 @@ def side_by_side(layout: Layout, compiler_options: dict[str, Any] | None) -> Pla
         shared=lambda tree: jax.device_put(tree, everywhere),
         samples=samples,
         gather=gather,
-        read=lambda streams, picks: [
-            _read(lambda values: values, own, pick) for own, pick in zip(streams, picks, strict=True)
+        read=lambda streams, picks, count: [
+            _read(lambda values: values, own, pick, count) for own, pick in zip(streams, picks, strict=True)
         ],
         part=part,
     )
@@ -264,9 +265,15 @@ def _on_devices(stream: Stream) -> Stream:
     return {name: column for name, column in stream.items() if not isinstance(column, Rows)}
 
 
-def _read(mine: Callable[[np.ndarray], np.ndarray], streams: Streams, picks: Picks) -> HostRows:
+def _read(mine: Callable[[np.ndarray], np.ndarray], streams: Streams, picks: Picks, count: int) -> HostRows:
+    def read(rows: Rows, index: np.ndarray) -> np.ndarray:
+        found = rows[mine(index[:count])]
+        steps = mine(index).ndim - 2  # the axis of the steps, behind that of the devices where there is one
+        missing = [(0, (len(index) - count) * (axis == steps)) for axis in range(found.ndim)]
+        return np.pad(found, missing) if count < len(index) else found
+
     return {
-        name: {column: rows[mine(index)] for column, rows in streams[name].items() if isinstance(rows, Rows)}
+        name: {column: read(rows, index) for column, rows in streams[name].items() if isinstance(rows, Rows)}
         for name, (index, _) in picks.items()
     }
 

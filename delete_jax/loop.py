@@ -178,7 +178,9 @@ class _Course:
                 f"{self.source or 'the store'} holds the network after {self.epoch} epochs, and {job.options.epochs} were asked "
                 f"for: choose another folder, or ask for at least {self.epoch}"
             )
-        self.pending: list[Mapping[str, Any]] = []  # the metrics of this epoch's steps, on the devices
+        self.pending: list[
+            tuple[Mapping[str, Any], int]
+        ] = []  # metrics of this epoch's steps, on the devices, and of how many
         self.ready_parts = self.ready_steps = 0
 
     def start(self) -> TrainState:
@@ -208,12 +210,12 @@ class _Course:
         """Tells the display of the newest step that is done; it never waits for the device."""
         if self.watch.progress is None:
             return
-        while self.ready_parts < len(self.pending) and self.pending[self.ready_parts]["loss"].is_ready():
-            self.ready_steps += np.shape(self.pending[self.ready_parts]["loss"])[-1]
+        while self.ready_parts < len(self.pending) and self.pending[self.ready_parts][0]["loss"].is_ready():
+            self.ready_steps += self.pending[self.ready_parts][1]
             self.ready_parts += 1
         if self.ready_parts:
-            newest = self.pending[self.ready_parts - 1]
-            metrics = {name: float(np.asarray(value)[lane][-1]) for name, value in newest.items()}
+            newest, count = self.pending[self.ready_parts - 1]
+            metrics = {name: float(np.asarray(value)[lane][count - 1]) for name, value in newest.items()}
             options = self.job.options
             speed = self.ready_steps * options.batch_size / max(seconds, 1e-9)
             step = self.epoch * num_steps + self.ready_steps
@@ -230,10 +232,10 @@ class _Course:
         """
         options, watch, is_first = self.job.options, self.watch, self.epoch == 0
         self.peak = max((found for found in (self.peak, peak_bytes()) if found is not None), default=None)
-        rows = epoch_rows(
-            self.epoch,
-            [{name: value[lane] for name, value in part.items()} for part in jax.device_get(self.pending)],
-        )
+        parts = [
+            {name: value[lane][:count] for name, value in part.items()} for part, count in jax.device_get(self.pending)
+        ]
+        rows = epoch_rows(self.epoch, parts)
         self.pending, self.ready_parts, self.ready_steps = [], 0, 0
         check_finite(rows, float(options.lr), state.variables)
         self.history += rows
@@ -308,13 +310,15 @@ def _train(courses: list[_Course], layout: Layout, last: _Kept) -> list[Result |
     where = [lane if several else ... for lane in range(len(courses))]
     compiled, compiling, started = False, 0.0, time.perf_counter()
     queued: deque[Any] = deque()
-    with contextlib.closing(_read_ahead(on, streams, parts(epochs, trainer.scan_steps))) as planned:
+    with contextlib.closing(_read_ahead(on, streams, parts(epochs, trainer.call_steps))) as planned:
         for part, rows in planned:
             active = [course.error is None and goes for course, goes in zip(courses, part.goes_on, strict=True)]
             if not any(active):
                 break
             flags = on.each([np.asarray(flag) for flag in active]) if several else None
-            state, metrics = trainer.steps(state, networks, streams, part.picks, *numbers, constants, rows, flags)
+            state, metrics = trainer.steps(
+                state, networks, streams, part.picks, *numbers, constants, part.taken, rows, flags
+            )
             if not compiled:  # dispatch returns once the step is compiled
                 compiled, compiling = True, time.perf_counter() - started
             if trainer.must_wait:
@@ -325,7 +329,7 @@ def _train(courses: list[_Course], layout: Layout, last: _Kept) -> list[Result |
                     jax.block_until_ready(queued.popleft())
             running = [lane for lane, is_active in enumerate(active) if is_active]
             for lane in running:
-                courses[lane].pending.append(metrics)
+                courses[lane].pending.append((metrics, part.taken))
                 courses[lane].show(where[lane], part.num_steps[lane], time.perf_counter() - started - compiling)
             if not any(part.ends[lane] for lane in running):
                 continue
@@ -363,7 +367,7 @@ def _read_ahead(
         try:
             while True:
                 for part in itertools.islice(parts, 1 + AHEAD - len(waiting)):
-                    waiting.append((part, reader.submit(on.read, streams, part.picks)))
+                    waiting.append((part, reader.submit(on.read, streams, part.picks, part.taken)))
                 if not waiting:
                     return
                 part, rows = waiting.popleft()

@@ -1,4 +1,4 @@
-"""One update of any optimiser of optax's interface."""
+"""The first state and one update of any optimiser of optax's interface."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ import jax.numpy as jnp
 if TYPE_CHECKING:
     import chex
     import optax
+
+
+def first_state(tx: optax.GradientTransformation, params: Any) -> Any:
+    """Returns the optimiser's state before its first update: by one program, not one for each shape, where the parameters lie on one
+    device."""
+    placed = [leaf.sharding for leaf in jax.tree.leaves(params) if not isinstance(leaf, jax.core.Tracer)]
+    return (tx.init if any(where.num_devices > 1 for where in placed) else jax.jit(tx.init, inline=True))(params)
 
 
 def take_update(

@@ -39,17 +39,21 @@ R = TypeVar("R")
 
 MODES = ("auto", "jit", "pmap", "sharding")
 
+CALL_STEPS = 16
+"""Steps in one call on an accelerator: the host is ahead of the device, also where a step takes a tenth of a millisecond."""
+
 
 class Trainer(NamedTuple):
     """A compiled train step of one job or several at once, and how to bring arrays to its devices. Lists have an entry for each job.
 
-    steps: `(state, networks, streams, picks, lr, seed, constants, rows=None, active=None) -> (state, metrics)`: as many steps as
-        `picks` hold; metrics are `{name: [steps]}` of each job. The state, and only it, is donated. State, lr, seed, constants and
-        metrics are of all jobs (`Placement.each`); `networks`, the frozen ones, are shared. `rows` is what `read` gave; it is called
-        where that is left out. `active`: which jobs go on, bool; the states of the others stay. For a single job it is None.
+    steps: `(state, networks, streams, picks, lr, seed, constants, count=None, rows=None, active=None) -> (state, metrics)`: the first
+        `count` of the steps that `picks` hold, or all of them; metrics are `{name: [steps]}` of each job, NaN behind those that were
+        taken. The state, and only it, is donated. State, lr, seed, constants and metrics are of all jobs (`Placement.each`);
+        `networks`, the frozen ones, are shared. `rows` is what `read` gave; it is called where that is left out. `active`: which jobs
+        go on, bool; the states of the others stay. For a single job it is None.
     placement: of the jobs.
     num_shards: the batch size must be a multiple of it.
-    scan_steps: the number of steps to take in one call where as many are left, otherwise single ones.
+    call_steps: how many steps the picks of each call should hold: one number, so that one program serves them all.
     must_wait: whether the loop has to wait for each call: queued collectives deadlock on several CPU devices.
     compiled: the compiled function behind `steps`.
     """
@@ -57,7 +61,7 @@ class Trainer(NamedTuple):
     steps: Callable[..., tuple[TrainState, Metrics]]
     placement: Placement
     num_shards: int
-    scan_steps: int
+    call_steps: int
     must_wait: bool
     compiled: Any
 
@@ -124,12 +128,19 @@ def _trainer(
 
     def steps(
         state, networks, streams: Sequence[Streams], picks: Sequence[Picks], lr, seed, constants,
-        rows: Sequence[HostRows] | None = None, active=None,
+        count: int | None = None, rows: Sequence[HostRows] | None = None, active=None,
     ):  # fmt: skip
-        batches = on.gather(streams, picks, on.read(streams, picks) if rows is None else rows)
-        return take_steps(state, networks, batches, lr, seed, constants, active)
+        count = _length(picks[0]) if count is None else count
+        batches = on.gather(streams, picks, on.read(streams, picks, count) if rows is None else rows)
+        return take_steps(state, networks, batches, lr, seed, constants, np.int32(count), active)
 
-    return Trainer(steps, on, num_shards, 1 if on_cpu or num_parts > 1 else 16, must_wait, compiled)
+    return Trainer(steps, on, num_shards, 1 if on_cpu or num_parts > 1 else CALL_STEPS, must_wait, compiled)
+
+
+def _length(picks: Picks) -> int:
+    """How many steps they hold."""
+    index, _ = next(iter(picks.values()))
+    return len(index)
 
 
 def _placement(mode: str | Layout, options: dict[str, Any] | None) -> Placement:
@@ -141,20 +152,30 @@ def _placement(mode: str | Layout, options: dict[str, Any] | None) -> Placement:
 
 
 def _whole(on: Placement, step: Callable) -> Callable:
-    """As many steps as there are batches."""
+    """Some steps, of as many batches as they are or more."""
+    step = jax.jit(step, inline=True)  # traced once, for its metrics and for the loop
 
-    def take_steps(state: TrainState, networks, batches: Streams, lr, seed, constants, active):
+    def take_steps(state: TrainState, networks, batches: Streams, lr, seed, constants, count, active):
         key = run_key(seed)
-        if jax.tree.leaves(batches)[0].shape[0] == 1:  # convolutions in a loop are many times slower on CPU: no loop
-            batch = jax.tree.map(lambda column: column[0], batches)
-            stepped, metrics = step(state, networks, batch, lr, key, constants)
+
+        def one(state: TrainState, number) -> tuple[TrainState, Metrics]:
+            batch = jax.tree.map(lambda column: jax.lax.dynamic_index_in_dim(column, number, keepdims=False), batches)
+            return step(state, networks, batch, lr, key, constants)
+
+        def another(number, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+            stepped, metrics = one(carry[0], number)
+            return stepped, jax.tree.map(lambda rows, value: rows.at[number].set(value), carry[1], metrics)
+
+        size = jax.tree.leaves(batches)[0].shape[0]
+        if size == 1:  # convolutions in a loop are many times slower on CPU: no loop
+            stepped, metrics = one(state, 0)
             return _where(active, stepped, state), jax.tree.map(lambda value: value[None], metrics)
-        stepped, metrics = jax.lax.scan(
-            lambda carry, batch: step(carry, networks, batch, lr, key, constants), state, batches
-        )
+        _, like = jax.eval_shape(one, state, count)
+        rows = jax.tree.map(lambda value: jnp.full((size, *value.shape), jnp.nan, value.dtype), like)
+        stepped, metrics = jax.lax.fori_loop(0, count, another, (state, rows))
         return _where(active, stepped, state), metrics
 
-    return on.compile(take_steps, (SAME, SHARED, SPLIT, SAME, SAME, SAME, SAME), SAME, (0,))
+    return on.compile(take_steps, (SAME, SHARED, SPLIT, SAME, SAME, SAME, SHARED, SAME), SAME, (0,))
 
 
 def _where(active: Any, stepped: TrainState, state: TrainState) -> TrainState:
@@ -180,7 +201,7 @@ def _in_parts(on: Placement, pieces: PartSteps, num_parts: int, must_wait: bool)
     add = on.compile(next_, (OWN, SHARED, SAME, SHARED, SPLIT, SAME, SAME, SAME), OWN, (0,))
     finish = on.compile(last, (SAME, OWN, SAME, SAME, SAME), SAME, (0,))
 
-    def take_step(state, networks, batches, lr, seed, constants, active):
+    def take_step(state, networks, batches, lr, seed, constants, count, active):
         streams, weights, sums = begin(state, networks, batches, seed, constants)
         for number in range(num_parts):
             sums = add(sums, np.uint32(number), state, networks, streams, weights, seed, constants)

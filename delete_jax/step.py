@@ -16,7 +16,7 @@ import optax
 from delete_jax.methods.base import ANCHOR, FORGET, ORIGINAL, Context, Method, Output, Stream, answers_column
 from delete_jax.methods.contract import checked_terms
 from delete_jax.model import Model, Variables, as_given, first_line
-from delete_jax.optimisers import take_update
+from delete_jax.optimisers import first_state, take_update
 
 if TYPE_CHECKING:
     import chex
@@ -60,7 +60,7 @@ def init_state(variables: Variables, tx: optax.GradientTransformation) -> TrainS
     variables = jax.tree.map(_copy, dict(variables))
     params = variables.pop("params")
     params = jax.tree.map(_float, params)
-    opt_state = jax.tree.map(_copy, tx.init(params))
+    opt_state = jax.tree.map(_copy, first_state(tx, params))
     return TrainState(step=jnp.zeros((), jnp.int32), params=params, model_state=variables, opt_state=opt_state)
 
 

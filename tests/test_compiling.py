@@ -5,6 +5,7 @@ import os
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 import delete_jax as dj
@@ -13,6 +14,7 @@ from delete_jax.config import Config
 from delete_jax.options import Options
 from delete_jax.run import stages
 from delete_jax.run.folder import Folder
+from delete_jax.step import init_state
 from tests import tiny
 
 FLAG = "--xla_gpu_deterministic_ops=true"
@@ -108,3 +110,21 @@ def test_a_folder_of_an_earlier_version(tmp_path):
     config.reproducible = False
     with pytest.raises(ValueError, match=r"config\.reproducible was True, now False"), folder.claimed(config):
         pass
+
+
+def test_a_first_state_is_one_program():
+    """However many shapes the parameters have."""
+    compiled = []
+
+    def listen(event, seconds, **about):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(about.get("fun_name"))
+
+    variables = {"params": {str(size): np.ones((size, 3), np.float32) for size in range(2, 9)}}
+    jax.clear_caches()
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        init_state(variables, optax.sgd(1.0, momentum=0.9))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert len([name for name in compiled if "convert_element_type" not in str(name)]) == 1, compiled

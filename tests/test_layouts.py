@@ -168,15 +168,43 @@ def test_what_is_no_one_program_runs_apart():
         assert_same(result, one(own), exactly=True)
 
 
-def test_several_steps_a_call_in_lanes(monkeypatch):
-    """As accelerators scan them: pieces of several steps, until one of the jobs has too few left in its epoch."""
-    jobs = three()
+@pytest.fixture(params=[2, 3, 16])
+def several_steps_a_call(request, monkeypatch):
+    """As on accelerators; epochs are longer or shorter than that. Gives the trainers that are made."""
+    make, made = loop.make_trainer, []
+
+    def trainer(*how):
+        made.append(make(*how)._replace(call_steps=request.param))
+        return made[-1]
+
+    monkeypatch.setattr(loop, "make_trainer", trainer)
+    return made
+
+
+@pytest.mark.parametrize("options", ["plain", "images on the host"])
+def test_several_steps_a_call(several_steps_a_call, options):
+    jobs = three(**OPTIONS[options])
     expected = [one(own) for own in jobs]
-    make = loop.make_trainer
-    monkeypatch.setattr(loop, "make_trainer", lambda *how: make(*how)._replace(scan_steps=2))
     for layout in (in_lanes(3), a_job_a_device(), ALONE):
         for result, other in zip(fit(jobs, layout), expected, strict=True):
             assert_same(result, other)
+
+
+@pytest.mark.parametrize("parallel", ["sharding", "pmap"])
+@pytest.mark.parametrize("resident", ["auto", 0])
+def test_several_steps_a_call_of_many_devices(several_steps_a_call, parallel, resident):
+    own = job(3, 0.05, 2, batch_norm="frozen")
+    assert_same(one(own.having(parallel=parallel, resident=resident)), one(own))
+
+
+def test_one_program_serves_any_number_of_steps(several_steps_a_call):
+    """Nothing is compiled for what is left of an epoch."""
+    jobs = three()
+    assert len({own.num_steps for own in jobs}) == 3
+    jax.clear_caches()
+    for _ in fit(jobs, ALONE):
+        pass
+    assert {trainer.compiled._cache_size() for trainer in several_steps_a_call} == {1}
 
 
 def test_rates_share_one_preparation(monkeypatch):
