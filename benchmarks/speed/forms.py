@@ -139,7 +139,9 @@ def run(options: argparse.Namespace) -> None:
             break
         try:
             figures = measured(form.toy() if options.toy else form, options.calls)
-        except Exception as error:  # XLA's errors are of several classes; the forms after this one are measured all the same
+        except (
+            Exception
+        ) as error:  # XLA's errors are of several classes; the forms after this one are measured all the same
             table.add([form.says, f"failed: {first_line(error)}"], form=form.says, error=first_line(error))
             continue
         shown = [
@@ -153,7 +155,7 @@ def shown_if(form: str, value: Any) -> str:
     return "" if value is None else form.format(value)
 
 
-def measured(form: Form, calls: int) -> dict[str, float]:
+def measured(form: Form, calls: int) -> dict[str, Any]:
     """What a form takes, and what compiling it takes; the library's compiling includes tracing."""
     setting = make_setting(form)
     flops = step_operations(setting.step, init_state(setting.variables, setting.tx), setting.streams, form.batch)
@@ -209,40 +211,42 @@ def as_library(form: Form, setting: Setting) -> dj.Result:
 
 
 def make_program(form: Form, setting: Setting) -> Program:
-    """Compiles the steps of a form."""
-    networks = {"original": setting.variables} if form.augment else {}
-    lr, key = jnp.float32(LR), run_key(0)
+    """Compiles the steps of a form. What the library passes to its program is passed here, too: XLA computes nothing of it beforehand."""
 
-    def step(state: Any, batch: Any) -> tuple[Any, dict[str, jax.Array]]:
+    def step(state: Any, batch: Any, networks: Any, lr: jax.Array, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         state, metrics = setting.step(state, networks, batch, lr, key)
         return state, {name: value for name, value in metrics.items() if name != "grad_norm" or form.with_norm}
 
-    def until(state: Any, batches: Any, end: jax.Array) -> tuple[Any, Any]:
+    def scan(state: Any, batches: Any, *shared: Any) -> tuple[Any, Any]:
+        return jax.lax.scan(lambda state, batch: step(state, batch, *shared), state, batches)
+
+    def until(state: Any, batches: Any, end: jax.Array, *shared: Any) -> tuple[Any, Any]:
         def body(number: jax.Array, carry: Any) -> Any:
             state, found = carry
-            state, metrics = step(state, jax.tree.map(lambda column: column[number], batches))
+            state, metrics = step(state, jax.tree.map(lambda column: column[number], batches), *shared)
             return state, jax.tree.map(lambda kept, new: kept.at[number].set(new), found, metrics)
 
-        _, metrics = jax.eval_shape(step, state, jax.tree.map(lambda column: column[0], batches))
+        _, metrics = jax.eval_shape(step, state, jax.tree.map(lambda column: column[0], batches), *shared)
         empty = jax.tree.map(lambda value: jnp.zeros((form.steps, *value.shape), value.dtype), metrics)
         return jax.lax.fori_loop(0, end, body, (state, empty))
 
-    def scan(state: Any, batches: Any) -> tuple[Any, Any]:
-        return jax.lax.scan(step, state, batches)
-
-    def in_batches(column: Any) -> jax.Array:
-        values = jnp.asarray(column[:])
+    def in_batches(column: Any) -> np.ndarray:
+        values = np.asarray(column[:])
         return values.reshape(form.steps, form.batch, *values.shape[1:])
 
     batches = jax.tree.map(in_batches, setting.streams, is_leaf=is_lazy)
+    functions: dict[str, tuple[Callable, list[tuple[Any, ...]]]] = {
+        SCAN: (scan, [(batches,)]),
+        UNTIL: (until, [(batches, jnp.int32(form.steps))]),
+        SINGLE: (step, [(jax.tree.map(lambda column: column[number], batches),) for number in range(form.steps)]),
+    }
+    function, several = functions[form.loop]
+    several = jax.device_put(several)
+    shared = {"original": setting.variables} if form.augment else {}, jnp.float32(LR), run_key(0)
     state = init_state(setting.variables, setting.tx)
-    function: Callable = {SCAN: scan, UNTIL: until, SINGLE: step}[form.loop]
-    several: list[tuple[Any, ...]] = [(batches, jnp.int32(form.steps)) if form.loop == UNTIL else (batches,)]
-    if form.loop == SINGLE:
-        several = [(jax.tree.map(lambda column: column[number], batches),) for number in range(form.steps)]
     settings = (compiler_options(reproducible=not form.timed) or {}) | form.xla
     started = time.perf_counter()
-    lowered = jax.jit(function, donate_argnums=0, compiler_options=settings).lower(state, *several[0])
+    lowered = jax.jit(function, donate_argnums=0, compiler_options=settings).lower(state, *several[0], *shared)
     traced = time.perf_counter()
     compiled = lowered.compile()
     took = traced - started, time.perf_counter() - traced
@@ -250,10 +254,10 @@ def make_program(form: Form, setting: Setting) -> Program:
     def call() -> float:
         nonlocal state
         for arguments in several:
-            state, metrics = compiled(state, *arguments)
+            state, metrics = compiled(state, *arguments, *shared)
         return float(np.ravel(metrics["loss"])[-1])  # waits
 
-    return Program(call, compiled.as_text(), *took)
+    return Program(call, compiled.as_text() or "", *took)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ NO_KERNELS = {
     "after-all", "bitcast", "call", "conditional", "constant", "get-tuple-element", "parameter", "partition-id", "replica-id", "tuple",
     "while",
 }  # fmt: skip
-FORWARD, WEIGHTS, INPUTS = (f"convolutions, {what}" for what in ("forward", "gradients of weights", "gradients of inputs"))
+FORWARD, WEIGHTS, INPUTS = (
+    f"convolutions, {what}" for what in ("forward", "gradients of weights", "gradients of inputs")
+)
 PRODUCTS, REDUCTIONS, CASTS, COPIES = "matrix products", "reductions", "casts", "copies"
 LAYERS, REST = "elementwise, of layers", "updates and the rest"
 KINDS = (FORWARD, WEIGHTS, INPUTS, PRODUCTS, REDUCTIONS, LAYERS, CASTS, COPIES, REST)

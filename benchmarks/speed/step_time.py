@@ -108,7 +108,10 @@ def said(
 ) -> tuple[list[str], dict[str, Any]]:
     """The figures in words, and as a record."""
     steps = options.epochs * -(-options.samples // options.batch)
-    shape, how = "×".join(map(str, options.shape)), "augmented, teacher in the step" if options.augment else "teacher logits computed once"
+    shape, how = (
+        "×".join(map(str, options.shape)),
+        "augmented, teacher in the step" if options.augment else "teacher logits computed once",
+    )
     lines = [
         f"{options.model} {options.dtype}, {options.samples} × {shape}, batch {options.batch}, ",
         f"{how}; {this_machine()}; {options.epochs} epochs of {steps // options.epochs} steps, {options.rounds} rounds",
@@ -117,7 +120,9 @@ def said(
     for name, values in seconds.items():
         median = float(np.median(values))
         ratios = np.array(values) / np.array(seconds["jax"])
-        rows.append({"name": name, "ms": 1e3 * median / steps, "of_jax": float(np.median(ratios)), "seconds": list(values)})
+        rows.append(
+            {"name": name, "ms": 1e3 * median / steps, "of_jax": float(np.median(ratios)), "seconds": list(values)}
+        )
         lines.append(
             f"{name:>17}: {1e3 * median / steps:8.2f} ms/step  {steps * options.batch / median:10,.0f} samples/s  "
             f"{median / options.epochs:7.3f} s/epoch  (spread of rounds {(max(values) - min(values)) / median:.0%})"
@@ -128,8 +133,15 @@ def said(
             )
     rate, (top, kind) = flops * steps / float(np.median(seconds["jax"])), peak(options.dtype)
     share = f" = {rate / top:.1%} of {top / 1e12:.3g} TFLOP/s ({kind})" if top else ""
-    lines.append(f"{flops / 1e9:.2f} GFLOP a step, {rate / 1e12:.3f} TFLOP/s{share}; compilation {compile_seconds:.1f} s")
-    record = {"machine": this_machine(), "flops": flops, "compile_s": compile_seconds, "share": rate / top if top else None}
+    lines.append(
+        f"{flops / 1e9:.2f} GFLOP a step, {rate / 1e12:.3f} TFLOP/s{share}; compilation {compile_seconds:.1f} s"
+    )
+    record = {
+        "machine": this_machine(),
+        "flops": flops,
+        "compile_s": compile_seconds,
+        "share": rate / top if top else None,
+    }
     return lines, {**record, "augmented": options.augment, "rows": rows}
 
 
@@ -140,7 +152,13 @@ def torch_rounds(
     import torch_reference
 
     torch_reference.torch.set_num_threads(os.cpu_count() or 1)
-    settings: Any = {"mean": mean, "std": std, "augment": options.augment, "half": options.dtype == "bfloat16", "lr": LR}
+    settings: Any = {
+        "mean": mean,
+        "std": std,
+        "augment": options.augment,
+        "half": options.dtype == "bfloat16",
+        "lr": LR,
+    }
     made = {
         name: torch_reference.Unlearner(module, images, FORGET, compiled=name != TORCH[0], **settings)
         for name in TORCH[: 1 + options.compiled]

@@ -78,7 +78,9 @@ def in_own_process(command: Sequence[str], env: Mapping[str, str] | None = None)
     """
     done = subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ValueError(f"{Path(command[0]).name} {' '.join(command[1:])} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+        raise ValueError(
+            f"{Path(command[0]).name} {' '.join(command[1:])} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 
