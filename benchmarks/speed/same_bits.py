@@ -35,7 +35,9 @@ def main() -> int:
     parser.add_argument("--samples", type=count, default=2000, help="of ten classes together")
     parser.add_argument("--batch", type=count, default=64)
     parser.add_argument("--epochs", type=count, default=4)
-    parser.add_argument("--one", nargs=2, metavar=("NETWORK", "PROCESS"), help="what one process does; prints it as JSON")
+    parser.add_argument(
+        "--one", nargs=2, metavar=("NETWORK", "PROCESS"), help="what one process does; prints it as JSON"
+    )
     options = parser.parse_args()
     if options.one is not None:
         network, number = options.one
