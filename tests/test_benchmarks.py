@@ -385,13 +385,134 @@ def test_speed_at_toy_size(name, arguments, shown, scripts, tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-def test_all_calls_for_an_accelerator(tmp_path):
-    env = environment(XLA_FLAGS=None, PYTHON=sys.executable)
-    ended = run(["bash", BENCHMARKS / "speed" / "gpu.sh", tmp_path, "--toy"], env=env)
+def test_all_calls_for_an_accelerator(scripts, tmp_path):
+    """Every part leaves its files, and numbers that are finite."""
+    forms, accelerator = scripts("forms"), scripts("accelerator")
+    ended = run(["bash", BENCHMARKS / "speed" / "gpu.sh", tmp_path, "--toy"], env=environment(PYTHON=sys.executable))
     assert ended.returncode == 0, ended
-    text = (tmp_path / "gpu.txt").read_text()
-    assert text.count("ms/step") >= text.count("== step_time.py") == 4
-    assert "failed with code" not in text
+    assert "failed" not in (tmp_path / "gpu.txt").read_text()
+    found = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in accelerator.PARTS}
+    assert all(part["rows"] for part in found.values())
+    numbers = [leaf for leaf in jax.tree.leaves(found) if not isinstance(leaf, str)]
+    assert len(numbers) > 300
+    assert np.isfinite(numbers).all()
+    assert [row["form"] for row in found["forms"]["rows"]] == [form.says for form in forms.FORMS]
+    for row in found["forms"]["rows"]:
+        assert min(row["ms"], row["images_s"], row["flops"]) > 0, row
+    for row in found["same_bits"]["rows"]:
+        assert all(row[name] for name in ("second_call", "resumed", "other_process")), row
+    cold, warm = found["first_step"]["rows"][:2]
+    assert cold["cached"] < cold["programs"] == warm["programs"] == warm["cached"]
+    for title in accelerator.PARTS.values():
+        assert f"## {title}\n\n" in (tmp_path / "summary.md").read_text()
+    assert (tmp_path / "accelerator.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_form_that_fails_is_a_row(scripts, tmp_path, monkeypatch, capsys):
+    forms = scripts("forms")
+    known = [form for form in forms.FORMS if form.says in ("answers known", forms.SINGLE)]
+    monkeypatch.setattr(forms, "FORMS", [known[0]._replace(xla={"xla_no_such_setting": True}), known[1]])
+    options = argparse.Namespace(out=tmp_path, only="", seconds=math.inf, calls=1, toy=True)
+    with jax.numpy_dtype_promotion("standard"):
+        forms.run(options)
+        failed, done = json.loads((tmp_path / "forms.json").read_text())["rows"]
+        assert "xla_no_such_setting" in failed["error"]
+        assert done["ms"] > 0
+        forms.run(argparse.Namespace(**{**vars(options), "seconds": -1}))
+    assert f"no time for answers known, {forms.SINGLE}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_kernels_are_sorted(augmented, scripts):
+    """Three convolutions: each has a gradient of its kernel, all but the first one of its input; a teacher answers once more."""
+    forms, hlo = scripts("forms"), scripts("hlo")
+    (form,) = (form.toy() for form in forms.FORMS if form.says == ("augmented" if augmented else "answers known"))
+    with jax.numpy_dtype_promotion("standard"):
+        text = forms.make_program(form, forms.make_setting(form)).text
+    sorter = hlo.Sorter(text, "ResNet")
+    convolutions = re.findall(r"%([\w.\-]+) = \S+ convolution\(", text)
+    kinds = [sorter.kind("any", name) for name in convolutions]
+    expected = {hlo.FORWARD: 6 if augmented else 3, hlo.WEIGHTS: 3, hlo.INPUTS: 2}
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == expected
+    assert hlo.count_kernels(text) > len(convolutions)
+
+
+OF_A_GPU = """HloModule jit_take, is_scheduled=true
+
+%add (x: f32[], y: f32[]) -> f32[] {
+  %x = f32[] parameter(0)
+  %y = f32[] parameter(1)
+  ROOT %add.1 = f32[] add(%x, %y)
+}
+
+%fused_reduce (p.1: f32[4]) -> f32[] {
+  %p.1 = f32[4]{0} parameter(0)
+  %zero = f32[] constant(0)
+  ROOT %reduce.1 = f32[] reduce(%p.1, %zero), dimensions={0}, to_apply=%add
+}
+
+%fused_convert (p.2: f32[4]) -> bf16[4] {
+  %p.2 = f32[4]{0} parameter(0)
+  ROOT %convert.1 = bf16[4]{0} convert(%p.2)
+}
+
+%fused_maximum (p.3: f32[4]) -> f32[4] {
+  %p.3 = f32[4]{0} parameter(0)
+  ROOT %maximum.1 = f32[4]{0} maximum(%p.3, %p.3)
+}
+
+%command_buffer (p.4: f32[4]) -> (f32[], bf16[4]) {
+  %p.4 = f32[4]{0} parameter(0)
+  %input_reduce_fusion = f32[] fusion(%p.4), kind=kInput, calls=%fused_reduce
+  %loop_convert_fusion.2 = bf16[4]{0} fusion(%p.4), kind=kLoop, calls=%fused_convert
+  ROOT %tuple.1 = (f32[], bf16[4]{0}) tuple(%input_reduce_fusion, %loop_convert_fusion.2)
+}
+
+%condition (p.5: (f32[4], s32[])) -> pred[] {
+  %p.5 = (f32[4]{0}, s32[]) parameter(0)
+  ROOT %more = pred[] constant(true)
+}
+
+%body (p.6: (f32[4], s32[])) -> (f32[4], s32[]) {
+  %p.6 = (f32[4]{0}, /*index=1*/s32[]) parameter(0)
+  %x.6 = f32[4]{0} get-tuple-element(%p.6), index=0
+  %cudnn.1 = (f32[4]{0}, u8[0]{0}) custom-call(%x.6), custom_call_target="__cudnn$convForward", metadata={op_name="jvp(ResNet)/c"}
+  %cudnn.2 = (f32[4]{0}, u8[0]{0}) custom-call(%x.6), custom_call_target="__cudnn$convBackwardFilter"
+  %cudnn.3 = (f32[4]{0}, u8[0]{0}) custom-call(%x.6), custom_call_target="__cudnn$convForward", metadata={op_name="transpose(jvp(ResNet))/c"}
+  %loop_maximum_fusion = f32[4]{0} fusion(%x.6), kind=kLoop, calls=%fused_maximum, metadata={op_name="jvp(ResNet)/max"}
+  %call.1 = (f32[], bf16[4]{0}) call(%x.6), to_apply=%command_buffer
+  ROOT %tuple.2 = (f32[4]{0}, s32[]) tuple(%loop_maximum_fusion, %p.6)
+}
+
+ENTRY %main.1 (p.7: f32[4]) -> f32[4] {
+  %p.7 = f32[4]{0} parameter(0)
+  %copy.1 = f32[4]{0} copy(%p.7)
+  %tuple.3 = (f32[4]{0}, s32[]) tuple(%copy.1)
+  %while.1 = (f32[4]{0}, s32[]) while(%tuple.3), condition=%condition, body=%body
+  ROOT %out = f32[4]{0} get-tuple-element(%while.1), index=0
+}
+"""
+
+
+def test_kernels_of_a_gpu(scripts):
+    """What is inside a fusion is one kernel; those of the loop count, through a graph, and not those before it."""
+    hlo = scripts("hlo")
+    assert hlo.count_kernels(OF_A_GPU) == 6
+    sorter = hlo.Sorter(OF_A_GPU, "ResNet")
+    assert {name: sorter.kind(name.replace(".", "_")) for name in ("cudnn.1", "cudnn.2", "cudnn.3")} == {
+        "cudnn.1": hlo.FORWARD, "cudnn.2": hlo.WEIGHTS, "cudnn.3": hlo.INPUTS,
+    }  # fmt: skip
+    assert sorter.kind("sm90_xmma_wgrad_indexed") == hlo.WEIGHTS  # in no program
+    assert sorter.kind("input_reduce_fusion") == hlo.REDUCTIONS
+    assert sorter.kind("loop_convert_fusion_2") == hlo.CASTS
+    assert sorter.kind("loop_maximum_fusion") == hlo.LAYERS
+    assert sorter.kind("something_else") == hlo.REST
+
+
+def test_time_in_which_no_kernel_runs(scripts):
+    kernels = scripts("kernels")
+    ran = [kernels.Kernel("any", "", start, duration) for start, duration in ((20, 5), (0, 10), (4, 2), (8, 4))]
+    assert kernels.busy(ran) == 17
 
 
 @pytest.mark.slow
@@ -558,7 +679,7 @@ def test_numbers_keep_clear_of_each_other(scripts):
 
 
 PARTS = {  # of others -> the script
-    "bench": "", "explore": "compare", "operations": "", "script": "", "study": "", "table": "", "timing": "",
+    "bench": "", "explore": "compare", "hlo": "", "operations": "", "script": "", "study": "", "table": "", "timing": "",
     "torch_reference": "", "tradeoff": "compare",
 }  # fmt: skip
 

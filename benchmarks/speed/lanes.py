@@ -1,24 +1,24 @@
 """Several rates at once, as lanes of one device, beside one after the other: for which networks is that faster?
 
     python benchmarks/speed/lanes.py --out=runs/lanes
+    python benchmarks/speed/lanes.py --out=runs/lanes --more vit_s4
 
 `lr="auto"` tries rates; where lanes are faster, it may train several at once (`delete_jax/rate_search.py`). Random images; both ways
-alternate in one process; a gain above 1 means that lanes are faster. `lanes.md` and `lanes.json` are written to OUT.
+alternate in one process; a gain above 1 means that lanes are faster. `lanes.md` and `lanes.json` in OUT have each row as soon as it is
+measured.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
 import numpy as np
-from timing import alternate, largest_difference, make_timing_parser, markdown, run_script, write
+from timing import Growing, alternate, largest_difference, make_timing_parser, run_script
 
 import delete_jax as dj
 from delete_jax.data import normalize
@@ -48,17 +48,21 @@ class Dense(nn.Module):
 
 def main() -> int:
     parser = make_timing_parser(__doc__, samples=512, batch=128, rounds=5)
+    parser.add_argument("--more", nargs="+", default=[], metavar="NAME", help="further networks")
     return run_script(parser, run)
 
 
 def run(options: argparse.Namespace) -> None:
-    rows, record = [], {}
+    below = (
+        f"{AT_ONCE} rates of `delete` at once; {options.samples} images (8×8 for dense networks), {EPOCHS} epochs; medians of {options.rounds} "
+        "alternating rounds."
+    )
+    table = Growing(options.out, "lanes", ["", "alone, ms a step", "lanes", "gain", "largest difference"], below)
     networks = {
         "64 units": (Dense(64), 8),
         "512 units": (Dense(512), 8),
         f"{options.model}, 8×8": (dj.models.create(options.model, NUM_CLASSES), 8),
-        f"{options.model}, 28×28": (dj.models.create(options.model, NUM_CLASSES), 28),
-    }
+    } | {f"{model}, 28×28": (dj.models.create(model, NUM_CLASSES), 28) for model in (options.model, *options.more)}
     for name, (module, size) in networks.items():
         for batch in (options.batch // 8, options.batch):
             jobs = rates_of(module, size, options.samples, batch)
@@ -80,14 +84,9 @@ def run(options: argparse.Namespace) -> None:
             apart = largest_difference(*trained.values())
             times = [f"{1e3 * float(np.median(values)) / steps:.2f}" for values in found.values()]
             spread = f"{np.median(gains):.2f} ({gains.min():.2f} to {gains.max():.2f})"
-            rows.append([f"{name}, batch {batch}", *times, spread, f"{apart:.0e}"])
-            record[f"{name}, {batch}"] = {"seconds": found, "gains": gains.tolist(), "largest_difference": apart}
-    below = (
-        f"{AT_ONCE} rates of `delete` at once; {options.samples} images (8×8 for dense networks), {EPOCHS} epochs; medians of {options.rounds} "
-        f"alternating rounds. {jax.devices()[0].device_kind}, {os.cpu_count()} cores."
-    )
-    heads = ["", "alone, ms a step", "lanes", "gain", "largest difference"]
-    write(options.out, "lanes", [*markdown(heads, rows), "", below], record)
+            what = f"{name}, batch {batch}"
+            figures = {"seconds": found, "gains": gains.tolist(), "largest_difference": apart}
+            table.add([what, *times, spread, f"{apart:.0e}"], what=what, **figures)
 
 
 def rates_of(module: nn.Module, size: int, samples: int, batch: int) -> list[Job]:

@@ -15,7 +15,6 @@ import argparse
 import json
 import math
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +29,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import NullFormatter
 from streaming import random_images
-from timing import count, markdown, run_script, write
+from timing import count, in_own_process, markdown, run_script, write
 
 import delete_jax as dj
 from delete_jax.data import normalize
@@ -98,12 +97,9 @@ def measured(axis: str, value: int) -> dict[str, float]:
     flags = os.environ.get("XLA_FLAGS", "")
     devices = value if axis == DEVICES else 1
     env = {**os.environ, "XLA_FLAGS": f"{flags} {DEVICE_FLAG}={devices}".strip(), "NPROC": "32"}
-    command = [sys.executable, __file__, "--point", axis, str(value)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ValueError(f"{axis} {value} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    point = in_own_process([__file__, "--point", axis, str(value)], env)
     print(f"{axis} {value}: done", flush=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return point
 
 
 def table(axis: str, points: Mapping[int, Mapping[str, float]]) -> list[str]:

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 
 from delete_jax.models import ResNet
 
+torch.backends.cudnn.benchmark = True  # its fastest kernels, as who tunes it would ask for
+
 
 class Block(torch.nn.Module):
     """Two 3x3 convolutions and a shortcut."""
@@ -42,7 +44,10 @@ def resnet(module: ResNet, channels: int) -> torch.nn.Module:
 class Unlearner:
     """DELETE on forget samples of one class: SGD 0.9, the teacher's logits computed once unless the batch is augmented."""
 
-    def __init__(self, module, images: np.ndarray, forget: int, *, mean, std, augment: bool, half: bool, lr: float):
+    def __init__(
+        self, module, images: np.ndarray, forget: int, *, mean, std, augment: bool, half: bool, lr: float,
+        compiled: bool = False,
+    ):  # fmt: skip
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         layout = torch.channels_last if self.device == "cuda" else torch.contiguous_format
         build = lambda: resnet(module, images.shape[-1]).to(self.device, memory_format=layout)  # noqa: E731
@@ -56,6 +61,8 @@ class Unlearner:
         self.student.train()
         with torch.no_grad():
             self.logits = torch.cat([self._run(self.teacher, self._normalize(part)) for part in self.images.split(512)])
+        if compiled:
+            self.student, self.teacher = torch.compile(self.student), torch.compile(self.teacher)
 
     def epoch(self, index: np.ndarray, weight: np.ndarray) -> float:
         """Runs the steps of `index` `[steps, batch]` (weights likewise); returns seconds."""

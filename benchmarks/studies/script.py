@@ -68,9 +68,14 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 def write(out: Path, name: str, lines: Sequence[str], record: dict[str, Any]) -> None:
     """Prints lines and writes them to OUT/NAME.md, and the record to OUT/NAME.json."""
+    write_files(out, name, lines, record)
+    print("\n".join(lines), flush=True)
+
+
+def write_files(out: Path, name: str, lines: Sequence[str], record: dict[str, Any]) -> None:
+    """Writes lines to OUT/NAME.md, and the record to OUT/NAME.json."""
     out.mkdir(parents=True, exist_ok=True)
     text = "\n".join(lines)
     for suffix, content in (("md", text), ("json", json.dumps(record, indent=1))):
         with writing(out / f"{name}.{suffix}") as file:
             file.write(f"{content}\n".encode())
-    print(text, flush=True)
