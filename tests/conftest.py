@@ -1,4 +1,4 @@
-"""Eight fake CPU devices, strict types, no network; set before jax starts."""
+"""Eight fake CPU devices, or the accelerator that is there (`tests/accelerator.py`); strict types, no network; set before jax starts."""
 
 import ctypes
 import functools
@@ -7,31 +7,58 @@ import os
 import pathlib
 from typing import Any
 
-os.environ["JAX_PLATFORMS"] = "cpu"
-# XLA compiles on CPU in half the time without the fusion emitters, and in nine tenths where it does not split programs, which are
-# small here; what it computes is the same up to rounding.
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1"
-)
-os.environ["NPROC"] = "32"  # several fake devices deadlock on few threads
+from tests import accelerator
+
+ON_ACCELERATOR = accelerator.is_asked_for()
+if ON_ACCELERATOR:
+    os.environ.setdefault("XLA_FLAGS", "--xla_gpu_autotune_level=0")  # timing kernels takes longer than all tests
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the processes that tests start use it, too
+else:
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    # XLA compiles on CPU in half the time without the fusion emitters, and in nine tenths where it does not split programs, which
+    # are small here; what it computes is the same up to rounding.
+    os.environ["XLA_FLAGS"] = (
+        "--xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false "
+        "--xla_cpu_parallel_codegen_split_count=1"
+    )
+    os.environ["NPROC"] = "32"  # several fake devices deadlock on few threads
 # For matrices as small as these, threads wait for each other: more than ten times the time.
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Compiling takes most of the tests' time, and many of them compile the same.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(pathlib.Path(__file__).parent.parent / ".cache" / "xla")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-# They compile much and compute little. What is measured against recorded numbers is compiled as users do (`optimised`).
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+if not ON_ACCELERATOR:
+    # They compile much and compute little. What is measured against recorded numbers is compiled as users do (`optimised`).
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
-import jax
-import pytest
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
-from tests import processes
+from tests import processes  # noqa: E402
 
 gc.set_threshold(100_000, 20, 100)  # tracing makes many small objects, and jax hooks into each collection
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
+    return True if ON_ACCELERATOR and accelerator.is_left_out(collection_path) else None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("devices"):
+        if (there := jax.device_count()) < marker.args[0]:
+            assert ON_ACCELERATOR
+            pytest.skip(f"needs {marker.args[0]} devices, and there is {there}")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if ON_ACCELERATOR:
+        first = jax.devices()[0]
+        terminalreporter.write_line(
+            f"on {jax.device_count()} x {first.device_kind} ({first.platform}), jax {jax.__version__}"
+        )
 
 
 MOST_GROWTH = 750 * 2**20  # bytes; two workers stay below 4 GB together
@@ -97,7 +124,7 @@ def optimised():
     jax.clear_caches()
     jax.config.update("jax_disable_most_optimizations", False)
     yield
-    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_disable_most_optimizations", not ON_ACCELERATOR)
     jax.clear_caches()
 
 
