@@ -3,6 +3,7 @@
 # make test    the tests
 # make coverage  the tests, with the coverage of the methods and of the files beside them: a quarter slower
 # make slow    the tests that take long on a CPU: about ten minutes
+# make gpu     the tests that compute, on the GPU or TPU that is there, with the packages of PYTHON; without one, a rehearsal on the CPU
 # make browser  the tests of the comparison page in a headless Chromium, which must be installed
 # make notebooks  executes notebooks/digits.ipynb
 # make torch   the tests that need PyTorch, torchax, Keras or Equinox, in an environment of their own, .venv-torch: several GB
@@ -13,7 +14,7 @@
 # make pictures  draws the pictures of README and of the task pages again: about six minutes
 # make wheel   builds the wheel, installs it away from the checkout and runs the shipped example there, by its name
 #
-# Each but "make torch", "make example", "make torch-notebook" and "make docs" makes .venv and installs what it needs there, once. Needed: make and Python 3.11 or newer with venv and pip.
+# Each but "make gpu", "make torch", "make example", "make torch-notebook" and "make docs" makes .venv and installs what it needs there, once. Needed: make and Python 3.11 or newer with venv and pip.
 
 PYTHON ?= python3
 WORKERS ?= 2
@@ -25,7 +26,7 @@ DOCS := .venv-docs
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo check test coverage slow browser notebooks torch torch-notebook example soak docs pictures wheel format clean
+.PHONY: demo check test coverage slow gpu browser notebooks torch torch-notebook example soak docs pictures wheel format clean
 .NOTPARALLEL:  # two pips in one environment get in each other's way
 
 demo: $(VENV)/installed
@@ -45,6 +46,10 @@ coverage: $(VENV)/installed-test
 
 slow: $(VENV)/installed-test
 	@$(BIN)/python -m pytest -q -m slow
+
+# One process, and nothing is installed: the JAX of such a machine knows its devices. Less of it: make gpu GPU=tests/test_parity.py.
+gpu:
+	@DELETE_JAX_TESTS_ON=accelerator PYTHONPATH=. $(PYTHON) -m pytest -q -rs -m '(not slow or golden) and not browser' $(GPU)
 
 browser: $(VENV)/installed-browser
 	@$(BIN)/python -m pytest -q -rs -m browser tests/test_compare_browser.py

@@ -35,6 +35,7 @@ if not ON_ACCELERATOR:
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from delete_jax import compiling, options  # noqa: E402
 from tests import processes  # noqa: E402
 
 gc.set_threshold(100_000, 20, 100)  # tracing makes many small objects, and jax hooks into each collection
@@ -42,15 +43,28 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_sessionstart() -> None:
+    if ON_ACCELERATOR and jax.default_backend() == "cpu":
+        accelerator.rehearse()
+
+
 def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
     return True if ON_ACCELERATOR and accelerator.is_left_out(collection_path) else None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if ON_ACCELERATOR:
+        items.sort(key=lambda item: accelerator.FILES.index(item.path.name))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if not ON_ACCELERATOR:
+        return
     for marker in item.iter_markers("devices"):
         if (there := jax.device_count()) < marker.args[0]:
-            assert ON_ACCELERATOR
             pytest.skip(f"needs {marker.args[0]} devices, and there is {there}")
+    if item.get_closest_marker("pmap") and options.is_gpu() and not compiling.whole_process_is_reproducible():
+        pytest.skip(f"needs XLA_FLAGS=--{compiling.DETERMINISTIC}=true on a GPU")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -121,11 +135,22 @@ def tables():
 @pytest.fixture(scope="module")
 def optimised():
     """Compiles the programs of a file as users do. Programs in memory are known without their options: they go before and after."""
+    before = jax.config.values["jax_disable_most_optimizations"]
     jax.clear_caches()
     jax.config.update("jax_disable_most_optimizations", False)
     yield
-    jax.config.update("jax_disable_most_optimizations", not ON_ACCELERATOR)
+    jax.config.update("jax_disable_most_optimizations", before)
     jax.clear_caches()
+
+
+@pytest.fixture
+def full_precision():
+    """Products of float32 have all digits of float32, for tests that compare with numbers which have them. A GPU or TPU rounds their
+    factors otherwise, as users' programs do, and as the other tests do there."""
+    before = jax.config.values["jax_default_matmul_precision"]
+    jax.config.update("jax_default_matmul_precision", "highest")
+    yield
+    jax.config.update("jax_default_matmul_precision", before)
 
 
 @pytest.fixture

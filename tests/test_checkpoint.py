@@ -111,6 +111,7 @@ def test_restoring_changes_nothing_on_disk(tmp_path):
     assert content(tmp_path) == before
 
 
+@pytest.mark.devices(8)
 @pytest.mark.parametrize("spec", [P(), P("batch")])
 def test_saved_from_eight_devices_restored_on_one(tmp_path, spec):
     assert jax.device_count() == 8

@@ -55,7 +55,7 @@ def memory_map(tmp_path, images):
     return np.load(tmp_path / "images.npy", mmap_mode="r")
 
 
-@pytest.mark.parametrize("mode", ["jit", "pmap", "sharding"])
+@pytest.mark.parametrize("mode", ["jit", pytest.param("pmap", marks=pytest.mark.pmap), "sharding"])
 @pytest.mark.parametrize("method", [dj.methods.delete(), dj.methods.delete(remain=True)], ids=["forget", "both"])
 def test_images_on_the_host_give_the_same_bits(mode, method, tmp_path):
     images, labels = stored()

@@ -318,6 +318,7 @@ def test_pour_distill_moves_all_but_the_classifier(x64):
     assert float(jnp.abs(state.params["stem"] - start["params"]["stem"]).min()) > 0
 
 
+@pytest.mark.pmap
 @pytest.mark.parametrize("name", ["pour_distill", "mu_mis"])
 def test_augmented_on_several_devices(name):
     """The teacher of a wrapped network runs in the step, on the images that the student sees."""
@@ -412,7 +413,7 @@ def test_neighbours_are_near():
     assert np.abs(moved / width).max() > 0.02
 
 
-@pytest.mark.parametrize("mode", ["pmap", "sharding"])
+@pytest.mark.parametrize("mode", [pytest.param("pmap", marks=pytest.mark.pmap), "sharding"])
 def test_pairs_over_eight_devices(mode):
     """The mean cosine is that of the whole batch, however it is spread."""
     model, variables = tiny.network()

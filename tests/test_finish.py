@@ -70,7 +70,7 @@ def test_it_follows_any_method(method):
     jax.tree.map(np.testing.assert_array_equal, finished.variables, again.variables)
 
 
-@pytest.mark.parametrize("parallel", ["pmap", "sharding"])
+@pytest.mark.parametrize("parallel", [pytest.param("pmap", marks=pytest.mark.pmap), "sharding"])
 def test_it_follows_a_training_on_several_devices(parallel):
     finished, one = call(parallel=parallel, finish="mean"), call(finish="mean")
     for a, b in zip(jax.tree.leaves(finished.variables), jax.tree.leaves(one.variables), strict=True):

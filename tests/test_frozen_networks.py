@@ -84,7 +84,14 @@ def test_any_name_will_do():
 
 
 @pytest.mark.parametrize(
-    "options", [{"micro_batch": 4}, {"parallel": "sharding"}, {"parallel": "pmap"}, {"resident": 0}], ids=str
+    "options",
+    [
+        {"micro_batch": 4},
+        {"parallel": "sharding"},
+        pytest.param({"parallel": "pmap"}, marks=pytest.mark.pmap),
+        {"resident": 0},
+    ],
+    ids=str,
 )
 def test_wherever_it_trains(options):
     assert_same(unlearned(**options), unlearned())

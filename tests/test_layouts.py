@@ -81,13 +81,16 @@ def evaluate(variables):
     return {"norm": float(sum(np.square(leaf).sum() for leaf in jax.tree.leaves(jax.device_get(variables))))}
 
 
+@pytest.mark.devices(8)
 def test_there_are_eight_devices():
     assert a_job_a_device().lanes == 8
     assert in_lanes(1) == ALONE
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize(
+    "layout", ["lanes of one device", pytest.param("a job a device", marks=pytest.mark.devices(3))]
+)
 def test_beside_others(layout, options, monkeypatch):
     """As lane 2 of 3 of unequal lengths, and on a device of its own: everything that follows a job follows it there too."""
     model = dj.models.from_linen(tiny.Net(), classifier="Dense_0")
@@ -122,7 +125,7 @@ def test_beside_others(layout, options, monkeypatch):
         assert_same(resumed[1], alone)
 
 
-@pytest.mark.parametrize("mode", ["sharding", "pmap"])
+@pytest.mark.parametrize("mode", ["sharding", pytest.param("pmap", marks=pytest.mark.pmap)])
 @pytest.mark.parametrize("options", [{}, {"micro_batch": 8}, {"resident": 0}], ids=str)
 def test_on_all_devices(mode, options, tmp_path):
     settings = {"batch_size": 16, "batch_norm": "frozen"}
@@ -190,7 +193,7 @@ def test_several_steps_a_call(several_steps_a_call, options):
             assert_same(result, other)
 
 
-@pytest.mark.parametrize("parallel", ["sharding", "pmap"])
+@pytest.mark.parametrize("parallel", ["sharding", pytest.param("pmap", marks=pytest.mark.pmap)])
 @pytest.mark.parametrize("resident", ["auto", 0])
 def test_several_steps_a_call_of_many_devices(several_steps_a_call, parallel, resident):
     own = job(3, 0.05, 2, batch_norm="frozen")
@@ -218,6 +221,7 @@ def test_rates_share_one_preparation(monkeypatch):
     assert_same(found[2], found[3], exactly=True)
 
 
+@pytest.mark.devices(2)
 def test_as_many_devices_as_jobs():
     with pytest.raises(ValueError, match="3 jobs cannot lie on 2 devices: give one, or one for each job"):
         list(fit(three(), Layout(3, tuple(jax.devices()[:2]))))

@@ -56,7 +56,7 @@ def test_parts_make_the_same_step(name):
         np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["jit", "pmap", "sharding"])
+@pytest.mark.parametrize("mode", ["jit", pytest.param("pmap", marks=pytest.mark.pmap), "sharding"])
 def test_parts_on_one_device_and_on_eight(mode):
     """Uneven weights and augmentation: each part counts by its weight, each image moves as in the whole batch."""
     model, variables = tiny.network()
@@ -129,6 +129,8 @@ def test_wrong_parts(micro_batch, words):
         dj.unlearn(model, variables, *tiny.samples(64), micro_batch=micro_batch, parallel="jit", **SETTINGS)
 
 
+@pytest.mark.devices(8)
+@pytest.mark.pmap
 def test_parts_must_be_split_over_the_devices():
     model, variables = tiny.network()
     with pytest.raises(ValueError, match=r"on 8 device.*use one of 8, 16"):
@@ -234,6 +236,7 @@ def test_bytes_where_the_backend_does_not_say():
     assert program_bytes(Program()) is None
 
 
+@pytest.mark.devices(2)
 def test_bytes_on_the_fullest_device():
     on = jax.devices()
     first, *others = (jax.device_put(np.zeros(100, np.int8), device) for device in (on[0], on[1], on[1]))
@@ -268,7 +271,7 @@ def test_a_training_has_one_peak(as_on_a_gpu, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{}, {"micro_batch": 8}, {"resident": 0}], ids=str)
-@pytest.mark.parametrize("mode", ["jit", "sharding", "pmap"])
+@pytest.mark.parametrize("mode", ["jit", "sharding", pytest.param("pmap", marks=pytest.mark.pmap)])
 def test_the_program_is_not_compiled_for_its_memory(mode, options, as_on_a_gpu, monkeypatch):
     compiled: list = []
 

@@ -202,6 +202,7 @@ def test_linen_streams_are_named():
     unlearn(model, variables)
 
 
+@pytest.mark.pmap
 def test_statistics_over_an_axis():
     """Flax' own batch norm over our axis: refused where there is none, fine where there is."""
     for name, mode in (("devices", "jit"), ("devices", "pmap"), ("batch", "jit"), ("batch", "sharding")):

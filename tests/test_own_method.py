@@ -106,6 +106,7 @@ def test_a_wrong_one(name):
     assert "mine" in str(caught.value) or "reorient" in str(caught.value)
 
 
+@pytest.mark.pmap
 def test_wrong_in_parts_and_on_several_devices():
     method, _ = WRONG["a scalar"]
     for options in ({"micro_batch": 4}, {"parallel": "pmap"}, {"parallel": "sharding"}):

@@ -49,13 +49,15 @@ def one_device():
     return five_steps("jit")
 
 
-@pytest.mark.parametrize("mode", ["pmap", "sharding", "auto"])
+@pytest.mark.devices(8)
+@pytest.mark.parametrize("mode", [pytest.param("pmap", marks=pytest.mark.pmap), "sharding", "auto"])
 def test_eight_devices(mode, one_device):
     assert jax.device_count() == 8
     assert_same(jax.tree.leaves(five_steps(mode)), one_device)
 
 
-@pytest.mark.parametrize("mode", ["jit", "pmap", "sharding"])
+@pytest.mark.devices(8)
+@pytest.mark.parametrize("mode", ["jit", pytest.param("pmap", marks=pytest.mark.pmap), "sharding"])
 @pytest.mark.parametrize("kind", ["explicit", "auto"])
 def test_a_mesh_that_the_caller_has_set(mode, kind, one_device):
     axis_type = {"explicit": jax.sharding.AxisType.Explicit, "auto": jax.sharding.AxisType.Auto}[kind]
@@ -73,7 +75,7 @@ def test_a_mesh_that_the_caller_has_set(mode, kind, one_device):
 
 
 @pytest.mark.parametrize("implementation", ["rbg", "unsafe_rbg"])
-@pytest.mark.parametrize("mode", ["jit", "pmap", "sharding"])
+@pytest.mark.parametrize("mode", ["jit", pytest.param("pmap", marks=pytest.mark.pmap), "sharding"])
 def test_another_kind_of_random_keys(mode, implementation, one_device):
     """JAX's default kind is not the same on one and on several devices, so a run does not depend on it."""
     jax.clear_caches()  # nothing traced with JAX's own default serves
@@ -81,6 +83,7 @@ def test_another_kind_of_random_keys(mode, implementation, one_device):
         assert_same(jax.tree.leaves(five_steps(mode)), one_device)
 
 
+@pytest.mark.devices(2)
 def test_the_mode_that_is_meant():
     assert [meant(mode) for mode in ("auto", "jit", "pmap")] == ["sharding", "jit", "pmap"]
     with pytest.raises(ValueError, match="unknown parallel mode 'x': choose one of auto"):
@@ -105,6 +108,8 @@ class Flax(nn.Module):
         return nn.Dense(4)(x)
 
 
+@pytest.mark.devices(2)
+@pytest.mark.pmap
 @pytest.mark.parametrize("net", [Flax(), Flax(("batch", None))], ids=["none", "one of two"])
 def test_statistics_of_one_device_are_refused_under_pmap(net):
     model, variables = tiny.network(net)
@@ -168,6 +173,7 @@ def test_what_is_of_all_devices(name):
         check_synchronised(*arguments)
 
 
+@pytest.mark.pmap
 def test_statistics_of_all_devices():
     """In "auto" those of the whole batch, whatever the network's batch norm; under pmap where it knows the axis."""
     settings = {"forget": [1], "epochs": 1, "lr": 0.05, "batch_size": 16}
@@ -198,6 +204,8 @@ def test_the_last_epoch_of_uneven_batches_is_the_weighted_mean(one_device):
         assert_same(jax.tree.leaves(jax.device_get(result.variables)), one_device)
 
 
+@pytest.mark.devices(8)
+@pytest.mark.pmap
 def test_wrong_settings():
     model, variables = tiny.network()
     images, labels = tiny.samples(32)

@@ -23,7 +23,7 @@ from delete_jax.parallel import make_trainer, scalars
 from delete_jax.step import init_state, sgd
 from delete_jax.streams import split_streams
 
-pytestmark = pytest.mark.usefixtures("optimised")
+pytestmark = [pytest.mark.golden, pytest.mark.usefixtures("optimised", "full_precision")]
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
 COMMON, RUNS = np.load(GOLDENS / "common.npz"), np.load(GOLDENS / "trajectory.npz")
 SETTINGS = json.loads(str(RUNS["meta"]))

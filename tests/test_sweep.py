@@ -39,6 +39,7 @@ def uneven(n=75):
     return images, labels
 
 
+@pytest.mark.devices(8)
 def test_eight_devices_answer_as_one():
     """Other classes, rates and seeds, more of them than devices, in one program a method."""
     assert jax.local_device_count() == 8
