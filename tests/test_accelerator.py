@@ -4,8 +4,6 @@ import json
 import pathlib
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 
@@ -32,14 +30,9 @@ def of_the_makefile() -> list[str]:
 
 
 def rehearsed(*arguments: str) -> str:
-    environment = {
-        name: value for name, value in processes.environment().items() if name not in ("XLA_FLAGS", "NPROC")
-    }
-    environment |= {accelerator.VARIABLE: accelerator.ACCELERATOR, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    ended = subprocess.run(
-        [sys.executable, "-c", RUN, json.dumps(accelerator.PACKAGES), *of_the_makefile(), "-p", "no:xdist", *arguments],
-        cwd=processes.ROOT, env=environment, capture_output=True, text=True, timeout=processes.LIMIT,
-    )  # fmt: skip
+    changes = {accelerator.VARIABLE: accelerator.ACCELERATOR, "XLA_FLAGS": None, "NPROC": None}
+    given = [json.dumps(accelerator.PACKAGES), *of_the_makefile(), "-p", "no:xdist", *arguments]
+    ended = processes.run_code(RUN, *given, env=processes.environment(**changes))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
 
@@ -70,10 +63,9 @@ def test_the_most_telling_files_pass():
     assert re.search(r"^on 1 x cpu \(cpu\), jax [\d.]+$", said, re.M)
 
 
-@pytest.mark.slow
-def test_a_product_is_rounded_unless_asked_for(tmp_path):
+def test_a_product_is_rounded_unless_asked_for():
     """A product of a number that TensorFloat-32 does not have."""
-    said = processes.run(RUN_A_PRODUCT)
+    said = processes.printed_by(RUN_A_PRODUCT)
     assert json.loads(said) == [1.0, 1 + 2.0**-12, 1 + 2.0**-12]
 
 
@@ -81,6 +73,7 @@ RUN_A_PRODUCT = """
 import json
 import jax
 import jax.numpy as jnp
+
 from tests import accelerator
 
 accelerator.rehearse()
@@ -88,5 +81,5 @@ x, one = jnp.full((1, 1), 1 + 2.0**-12), jnp.ones((1, 1))
 exact = jax.jit(lambda a, b: jnp.matmul(a, b, precision="highest"))(x, one)
 with jax.enable_x64(True):
     wide = x.astype("float64") @ one.astype("float64")
-print(json.dumps([float((product)[0, 0]) for product in (jax.jit(jnp.matmul)(x, one), exact, wide)]))
+print(json.dumps([float(product[0, 0]) for product in (jax.jit(jnp.matmul)(x, one), exact, wide)]))
 """
