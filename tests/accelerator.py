@@ -18,14 +18,14 @@ FILES = tuple(
     f"test_{name}.py"
     for name in (
         "parity", "precision", "losses", "step", "unlearn", "frozen_networks", "feature_methods", "each_method", "methods", "sweep",
-        "parallel", "layouts", "memory", "compiling", "loop", "optimisers", "own_method", "finish", "rate_search", "checkpoint",
+        "parallel", "layouts", "memory", "loop", "optimisers", "own_method", "finish", "rate_search", "checkpoint",
         "columns", "networks", "redistil", "segmentation", "backdoor", "operations",
     )
 )  # fmt: skip
 """Files whose tests compute with devices, the most telling first. They need no package that only datasets, reports or the command
 need (`PACKAGES`)."""
 
-PACKAGES = ("ml_collections", "rich", "tensorflow", "tensorflow_datasets", "torch")
+PACKAGES = ("ml_collections", "tensorflow", "tensorflow_datasets", "torch")
 """What a machine with an accelerator often lacks."""
 
 

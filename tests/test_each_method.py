@@ -393,6 +393,7 @@ def test_reorientation_keeps_the_pixels(shape):
         assert any(bool((after == option).all()) for option in (before, before[:, ::-1]))
 
 
+@pytest.mark.usefixtures("full_precision")
 def test_anchors_are_distilled_with_the_mask():
     """With frozen statistics: the gradient is that of DELETE on the forget batch plus that on its reoriented copy."""
     model, variables = tiny.network()

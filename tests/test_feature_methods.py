@@ -95,6 +95,7 @@ def test_their_gradient_reaches_the_layers_before(x64):
         np.testing.assert_array_equal(leaf, 0)
 
 
+@pytest.mark.usefixtures("full_precision")
 @pytest.mark.parametrize("module", [tiny.Net(), tiny.Segmenter()], ids=["image", "pixel"])
 def test_features_of_a_network_with_statistics(module):
     model, variables = tiny.network(module)
@@ -108,6 +109,7 @@ def test_features_of_a_network_with_statistics(module):
     jax.tree.map(np.testing.assert_array_equal, updated["batch_stats"], expected["batch_stats"])
 
 
+@pytest.mark.usefixtures("full_precision")
 @pytest.mark.parametrize("kind", HEADS)
 def test_heads_whose_features_can_be_read(kind):
     last, params, *_ = HEADS[kind]
@@ -127,6 +129,7 @@ def test_heads_whose_features_can_be_read(kind):
     np.testing.assert_array_equal(labels, 1)
 
 
+@pytest.mark.usefixtures("full_precision")
 def test_of_label_maps_only_the_erased_class_counts():
     images, labels = tiny.label_maps(70, (1,))  # more than one batch
     model, variables = tiny.network(tiny.Segmenter())

@@ -83,6 +83,7 @@ def test_any_name_will_do():
     assert_same(unlearned(method, {"teacher": SECOND}), unlearned())
 
 
+@pytest.mark.usefixtures("full_precision")
 @pytest.mark.parametrize(
     "options",
     [
