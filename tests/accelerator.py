@@ -18,7 +18,7 @@ FILES = tuple(
     f"test_{name}.py"
     for name in (
         "parity", "precision", "losses", "step", "unlearn", "frozen_networks", "feature_methods", "each_method", "methods", "sweep",
-        "parallel", "layouts", "memory", "loop", "optimisers", "own_method", "finish", "rate_search", "checkpoint",
+        "parallel", "layouts", "memory", "compiling", "loop", "optimisers", "own_method", "finish", "rate_search", "checkpoint",
         "columns", "networks", "redistil", "segmentation", "backdoor", "operations",
     )
 )  # fmt: skip
