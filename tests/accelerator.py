@@ -49,6 +49,7 @@ def is_left_out(path: pathlib.Path) -> bool:
 def rehearse() -> None:
     """Makes a CPU answer as a GPU does: products of float32 round their factors to TensorFloat-32, unless asked for in full precision,
     and `parallel="pmap"` does not promise equal bits."""
+    import jax
     from jax import lax
 
     from delete_jax import options
@@ -56,6 +57,7 @@ def rehearse() -> None:
     for product in (lax.dot_general_p, lax.conv_general_dilated_p):
         product.bind = _rounding(product.bind)  # type: ignore[method-assign]
     options.is_gpu = lambda: True
+    jax.config.update("jax_disable_most_optimizations", True)  # as in the other tests on a CPU
 
 
 def _rounding(bind: Any) -> Any:
