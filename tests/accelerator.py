@@ -25,7 +25,7 @@ FILES = tuple(
 """Files whose tests compute with devices, the most telling first. They need no package that only datasets, reports or the command
 need (`PACKAGES`)."""
 
-PACKAGES = ("ml_collections", "tensorflow", "tensorflow_datasets", "torch")
+PACKAGES = ("ml_collections", "tensorflow", "tensorflow_datasets")
 """What a machine with an accelerator often lacks."""
 
 
