@@ -268,10 +268,10 @@ def make_call(form: Form, setting: Setting) -> Call:
     state, networks = init_state(setting.variables, setting.tx), {"original": setting.variables} if form.augment else {}
     shared = networks, jnp.float32(LR), run_key(0)
     if form.loop == LIBRARY:
-        known = {"preprocess": setting.preprocess, "augment": setting.augment, "batch_norm": form.batch_norm}
-        trainer = make_trainer(setting.model, dj.methods.delete(), setting.tx, mode="jit", **known)
-        lr, seed = scalars(LR, 0)
-        arguments = networks, batches, lr, seed, {}, np.int32(form.steps), None
+        made = setting.preprocess, setting.augment, form.batch_norm
+        trainer = make_trainer(setting.model, dj.methods.delete(), setting.tx, *made, mode="jit")
+        constants: dict[str, Any] = {}
+        arguments = networks, batches, *scalars(LR, 0), constants, np.int32(form.steps), None
         return Call(trainer.compiled.__wrapped__, state, [arguments])
     functions: dict[str, tuple[Callable, list[tuple[Any, ...]]]] = {
         SCAN: (scan, [(batches, *shared)]),

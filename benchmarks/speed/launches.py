@@ -68,8 +68,10 @@ def run(options: argparse.Namespace) -> None:
     jax.config.update("jax_platforms", "cpu")  # also where the plugin finds a GPU: nothing runs on it
     device = absent(versions)
     where = f"{device.device_kind}, which is not here; jax {jax.__version__}, CUDA {versions['cuda']}, cuDNN {versions['cudnn']}"
-    heads = ["form", "thunks a step", "in graphs", "launches by the host", *KINDS, "MB in and out", "tracing, s", "compiling, s"]
-    table = Growing(options.out, "launches", heads, "Thunks a step, in all and by kind. Seconds are this machine's. Compiled for")
+    counts = ["thunks a step", "in graphs", "launches by the host"]
+    below = "Thunks a step, in all and by kind. Seconds are this machine's. Compiled for"
+    heads = ["form", *counts, *KINDS, "MB in and out", "tracing, s", "compiling, s"]
+    table = Growing(options.out, "launches", heads, below)
     for form in FORMS:
         if options.only not in form.says:
             continue
@@ -80,8 +82,8 @@ def run(options: argparse.Namespace) -> None:
             continue
         kinds = [str(found["kinds"].get(kind, "")) for kind in KINDS]
         numbers = [str(found[name]) for name in Launches._fields]
-        last = [f"{found['bytes'] / 1e6:,.0f}", f"{found['trace_s']:.1f}", f"{found['compile_s']:.1f}"]
-        table.add([form.says, *numbers, *kinds, *last], where, form=form.says, **found)
+        more = [f"{found['bytes'] / 1e6:,.0f}", f"{found['trace_s']:.1f}", f"{found['compile_s']:.1f}"]
+        table.add([form.says, *numbers, *kinds, *more], where, form=form.says, **found)
 
 
 def installed() -> dict[str, str]:
@@ -106,7 +108,7 @@ def absent(versions: dict[str, str]) -> jax.Device:
     """The device that `h200.txtpb` describes, with the CUDA and cuDNN of this environment."""
     from jax.experimental import topologies
 
-    numbers = {}
+    numbers: dict[str, str] = {}
     for name in ("cuda", "cudnn"):
         numbers |= zip((f"{name}_major", f"{name}_minor", f"{name}_patch"), versions[name].split(".")[:3], strict=True)
     described = string.Template(H200.read_text()).substitute(numbers)
