@@ -6,7 +6,7 @@
 
 XLA compiles for a GPU that it is only told of (`h200.txtpb`) and says what the program will do: its thunks, each of which is a kernel, a
 library's call or a copy. Those in a CUDA graph are launched by one call of the host, the others by one each. The forms are those of
-`forms.py`. No kernel can be chosen by timing it here, so forms that differ in that only have the same counts. The kinds are those of
+`forms.py`. No kernel can be chosen by timing it here: of forms that differ in that only, the first counts. The kinds are those of
 `kernels.py`. An array of which a kernel reads or writes a part counts whole. With a GPU at hand, `kernels.py` says what the launches take.
 
 Needed is JAX's plugin for CUDA, in an environment of its own, since JAX would use it in all programs: pip install "jax[cuda12]".
@@ -72,9 +72,7 @@ def run(options: argparse.Namespace) -> None:
     below = "Thunks a step, in all and by kind. Seconds are this machine's. Compiled for"
     heads = ["form", *counts, *KINDS, "MB in and out", "tracing, s", "compiling, s"]
     table = Growing(options.out, "launches", heads, below)
-    for form in FORMS:
-        if options.only not in form.says:
-            continue
+    for form in (form for form in distinct(FORMS) if options.only in form.says):
         try:
             found = counted(form.toy() if options.toy else form, device)
         except Exception as error:  # XLA's are of several classes; what comes after this form is counted all the same
@@ -84,6 +82,14 @@ def run(options: argparse.Namespace) -> None:
         numbers = [str(found[name]) for name in Launches._fields]
         more = [f"{found['bytes'] / 1e6:,.0f}", f"{found['trace_s']:.1f}", f"{found['compile_s']:.1f}"]
         table.add([form.says, *numbers, *kinds, *more], where, form=form.says, **found)
+
+
+def distinct(forms: Iterable[Form]) -> list[Form]:
+    """The forms without those that differ from one before them only in that kernels are chosen by timing."""
+    first: dict[str, Form] = {}
+    for form in forms:
+        first.setdefault(repr(form._replace(says="", timed=False)), form)
+    return list(first.values())
 
 
 def installed() -> dict[str, str]:
