@@ -564,6 +564,19 @@ def test_launches_of_a_gpu(scripts):
     assert launches.count_launches(launches.read(before + THUNKS)) == (32, 7, 28)  # most lie before the loop: all count
 
 
+def test_programs_are_counted_once(scripts):
+    """No kernel is chosen by timing where there is no device to time it on."""
+    forms, launches = scripts("forms"), scripts("launches")
+    left = [form.says for form in launches.distinct(forms.FORMS)]
+    assert {
+        "kernels chosen by timing",
+        "augmented, kernels chosen by timing",
+        "batch 512, kernels chosen by timing",
+    }.isdisjoint(left)
+    assert {"answers known", "augmented", "batch 512", "no kernel chosen by timing", forms.UNTIL} < set(left)
+    assert len(left) == len(forms.FORMS) - 4
+
+
 def test_launches_without_the_plugin(scripts, monkeypatch, capsys, tmp_path):
     launches = scripts("launches")
     monkeypatch.setattr(launches, "PACKAGES", {"plugin": "no-such-plugin"})
