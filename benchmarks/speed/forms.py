@@ -30,7 +30,7 @@ import delete_jax as dj
 from delete_jax.columns import is_lazy
 from delete_jax.compiling import compiler_options
 from delete_jax.data import augmentation, normalize
-from delete_jax.parallel import run_key
+from delete_jax.parallel import make_trainer, run_key, scalars
 from delete_jax.step import init_state, make_train_step, sgd
 
 CALLS, EPOCHS = 8, 4
@@ -104,6 +104,17 @@ class Program(NamedTuple):
     text: str
     trace_s: float
     compile_s: float
+
+
+class Call(NamedTuple):
+    """What takes the steps of a form, not compiled yet.
+
+    function: `(state, *arguments) -> (state, metrics)`, the state donated. arguments: of each call.
+    """
+
+    function: Callable[..., tuple[Any, Any]]
+    state: Any
+    arguments: list[tuple[Any, ...]]
 
 
 class Setting(NamedTuple):
@@ -209,7 +220,28 @@ def as_library(form: Form, setting: Setting) -> dj.Result:
 
 
 def make_program(form: Form, setting: Setting) -> Program:
-    """Compiles the steps of a form. What the library passes to its program is passed here, too: XLA computes nothing of it beforehand."""
+    """Compiles the steps of a form."""
+    call = make_call(form, setting)
+    state, several = call.state, jax.device_put(call.arguments)
+    settings = (compiler_options(reproducible=not form.timed) or {}) | form.xla
+    started = time.perf_counter()
+    lowered = jax.jit(call.function, donate_argnums=0, compiler_options=settings).lower(state, *several[0])
+    traced = time.perf_counter()
+    compiled = lowered.compile()
+    took = traced - started, time.perf_counter() - traced
+
+    def take() -> float:
+        nonlocal state
+        for arguments in several:
+            state, metrics = compiled(state, *arguments)
+        return float(np.ravel(metrics["loss"])[-1])  # waits
+
+    return Program(take, compiled.as_text() or "", *took)
+
+
+def make_call(form: Form, setting: Setting) -> Call:
+    """Makes what takes the steps of a form. What the library passes to its program is passed here, too: XLA computes nothing of it
+    beforehand."""
 
     def step(state: Any, batch: Any, networks: Any, lr: jax.Array, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         state, metrics = setting.step(state, networks, batch, lr, key)
@@ -229,33 +261,25 @@ def make_program(form: Form, setting: Setting) -> Program:
         return jax.lax.fori_loop(0, end, body, (state, empty))
 
     def in_batches(column: Any) -> np.ndarray:
-        values = np.asarray(column[:])
+        values = np.asarray(column[: form.steps * form.batch])
         return values.reshape(form.steps, form.batch, *values.shape[1:])
 
     batches = jax.tree.map(in_batches, setting.streams, is_leaf=is_lazy)
+    state, networks = init_state(setting.variables, setting.tx), {"original": setting.variables} if form.augment else {}
+    shared = networks, jnp.float32(LR), run_key(0)
+    if form.loop == LIBRARY:
+        made = setting.preprocess, setting.augment, form.batch_norm
+        trainer = make_trainer(setting.model, dj.methods.delete(), setting.tx, *made, mode="jit")
+        constants: dict[str, Any] = {}
+        arguments = networks, batches, *scalars(LR, 0), constants, np.int32(form.steps), None
+        return Call(trainer.compiled.__wrapped__, state, [arguments])
     functions: dict[str, tuple[Callable, list[tuple[Any, ...]]]] = {
-        SCAN: (scan, [(batches,)]),
-        UNTIL: (until, [(batches, jnp.int32(form.steps))]),
-        SINGLE: (step, [(jax.tree.map(lambda column: column[number], batches),) for number in range(form.steps)]),
+        SCAN: (scan, [(batches, *shared)]),
+        UNTIL: (until, [(batches, jnp.int32(form.steps), *shared)]),
+        SINGLE: (step, [(jax.tree.map(lambda column: column[n], batches), *shared) for n in range(form.steps)]),
     }
     function, several = functions[form.loop]
-    several = jax.device_put(several)
-    shared = {"original": setting.variables} if form.augment else {}, jnp.float32(LR), run_key(0)
-    state = init_state(setting.variables, setting.tx)
-    settings = (compiler_options(reproducible=not form.timed) or {}) | form.xla
-    started = time.perf_counter()
-    lowered = jax.jit(function, donate_argnums=0, compiler_options=settings).lower(state, *several[0], *shared)
-    traced = time.perf_counter()
-    compiled = lowered.compile()
-    took = traced - started, time.perf_counter() - traced
-
-    def call() -> float:
-        nonlocal state
-        for arguments in several:
-            state, metrics = compiled(state, *arguments, *shared)
-        return float(np.ravel(metrics["loss"])[-1])  # waits
-
-    return Program(call, compiled.as_text() or "", *took)
+    return Call(function, state, several)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,10 @@ torch=() command=()
 "$python" -c 'import tensorflow_datasets' 2>/dev/null && command=(--config=digits:quick)
 
 if [[ ${2:-} == --toy ]]; then
+    # Its compiling is not measured, and would be most of its time: fast, and equal programs once.
+    JAX_COMPILATION_CACHE_DIR=$(mktemp -d)
+    trap 'rm -r "$JAX_COMPILATION_CACHE_DIR"' EXIT
+    export JAX_COMPILATION_CACHE_DIR JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_DISABLE_MOST_OPTIMIZATIONS=1
     toy=(--toy)
     bits=(--networks resnet_tiny:float32 --size=8 --samples=200 --batch=8 --epochs=2)
     first=(--model=resnet_tiny --dtype=float32 --size=8 --samples=64 --batch=16)
