@@ -120,20 +120,23 @@ def run(options: argparse.Namespace) -> None:
     write(options.out, "step_ideas", [*markdown(heads, rows), "", below], record)
 
 
-def otherwise(model: dj.Model, layers: Callable[[nn.Module, jax.Array], jax.Array | None] | None) -> dj.Model:
-    """The network with some layers computed in another way while it trains."""
+def otherwise(
+    model: dj.Model, layers: Callable[[nn.Module, jax.Array], jax.Array | None] | None, where: str = "apply_train"
+) -> dj.Model:
+    """The network with some layers computed in another way, while it trains or, `where="apply"`, elsewhere."""
     if layers is None:
         return model
+    as_it_is = getattr(model, where)
 
     def intercept(next_function, args, kwargs, context):
         found = layers(context.module, args[0]) if context.method_name == "__call__" else None
         return next_function(*args, **kwargs) if found is None else found
 
-    def apply_train(variables, x, key):
+    def changed(*given):
         with nn.intercept_methods(intercept):
-            return model.apply_train(variables, x, key)
+            return as_it_is(*given)
 
-    return model._replace(apply_train=apply_train)
+    return model._replace(**{where: changed})
 
 
 def of_vector(model: dj.Model, as_tree: Callable[[jax.Array], Any]) -> dj.Model:
