@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from delete_jax import models as models
     from delete_jax import testing as testing
     from delete_jax.checkpoint import Checkpoints as Checkpoints
+    from delete_jax.compiling import use_compilation_cache as use_compilation_cache
     from delete_jax.evaluation import Evaluation as Evaluation
     from delete_jax.evaluation import evaluate as evaluate
     from delete_jax.evaluation import report as report
@@ -47,6 +48,7 @@ _PLACES = {
     "study": "studies",
     "sweep": "sweeping",
     "unlearn": "unlearning",
+    "use_compilation_cache": "compiling",
 }
 __all__ = [*_PLACES, *_MODULES]
 

@@ -14,7 +14,7 @@ from delete_jax.given import shown
 from delete_jax.methods import Method, check_needs
 from delete_jax.methods.finish import FINISHES
 from delete_jax.nearest import nearest
-from delete_jax.options import AUTO, MOST_EPOCHS, check_auto, rate
+from delete_jax.options import AUTO, EPOCHS, MOST_EPOCHS, MOST_STEPS, check_auto, rate
 from delete_jax.parallel import MODES
 from delete_jax.settings import DataConfig as DataConfig
 from delete_jax.settings import ModelConfig as ModelConfig
@@ -88,12 +88,9 @@ def validate(config: Settings) -> None:
     task = of_settings(config.task)
     _check_types(config, "config")
     for name, part in (("train", config.train), ("unlearn", config.unlearn)):
-        require(
-            1 <= part.epochs <= MOST_EPOCHS,
-            f"config.{name}.epochs",
-            part.epochs,
-            f"at least 1 and at most {MOST_EPOCHS}",
-        )
+        for field, most in (("epochs", MOST_EPOCHS), ("steps", MOST_STEPS)):
+            if (value := getattr(part, field, None)) is not None:
+                require(1 <= value <= most, f"config.{name}.{field}", value, f"at least 1 and at most {most}")
         if part.lr != AUTO or name == "train":
             prefixed(f"config.{name}.lr is {shown(part.lr)}", rate, part.lr)
         require(part.batch_size >= 1, f"config.{name}.batch_size", part.batch_size, "at least 1")
@@ -106,6 +103,9 @@ def validate(config: Settings) -> None:
         )
         require(0 <= part.momentum < 1, f"config.{name}.momentum", part.momentum, "at least 0 and below 1")
         prefixed(f"config.{name}.augment", augmentation, task.answers, part.augment)
+    epochs, steps = config.unlearn.epochs, config.unlearn.steps
+    if epochs is not None and steps is not None:
+        raise ValueError(f"config.unlearn.epochs is {epochs} and config.unlearn.steps is {steps}: give one of them")
     decay = config.train.weight_decay
     require(0 <= decay < float("inf"), "config.train.weight_decay", decay, "a number of at least 0")
     require(0 < config.data.validation < 1, "config.data.validation", config.data.validation, "above 0 and below 1")
@@ -188,6 +188,7 @@ class VariantError(ValueError):
 
 def shorten(config: Config) -> Config:
     """Makes a config quick: one epoch of everything, and no reference."""
+    config.unlearn.steps = None
     for part in (config.train, config.unlearn, config.task):
         if hasattr(part, "epochs"):
             part.epochs = 1
@@ -204,6 +205,11 @@ def counted(config: Settings) -> dict[str, Any]:
     # Which pixels count is a matter of the forget samples' weights: to all methods that look at them.
     rarer = OF_SOME_TASKS
     count = method.settings + (("pixels",) if method.settings and methods.FORGET in method.streams else ())
+    if "epochs" in count:  # one of them, or what is done without either, as far as settings alone tell that
+        count += ("steps",)
+        if settings["epochs"] is settings["steps"] is None and not method.settles:
+            settings["epochs"] = EPOCHS
+    settings = {name: value for name, value in settings.items() if name not in ("epochs", "steps") or value is not None}
     found |= {
         name: value for name, value in settings.items() if name in count and (name in task.reads or name not in rarer)
     }

@@ -25,7 +25,7 @@ def edit(job: Job, watch: Watch) -> Result:
       ValueError: the method cannot be computed for this network, or returns something else than it should.
       NonFiniteError: a weight became NaN or infinite.
     """
-    method, setup, epochs = job.method, job.setup, job.options.epochs
+    method, setup, epochs = job.method, job.setup, job.length().epochs
     state = init_state(setup.teacher, job.options.tx)
     history, evaluations = watch.log.resume(epochs) if watch.log is not None else ([], [])
     source = str(getattr(watch.store, "directory", ""))
@@ -57,6 +57,7 @@ def edit(job: Job, watch: Watch) -> Result:
     if watch.store is not None:
         about: dict[str, Any] = {
             "epoch": epochs,
+            "ended": True,
             "seconds": seconds,
             "compile_seconds": 0.0,
             "evaluations": len(evaluations),

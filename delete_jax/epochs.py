@@ -34,13 +34,38 @@ def epoch_indices(seed: int, epoch: int, n: int, batch_size: int) -> tuple[np.nd
 
 
 def epoch_picks(seed: int, epoch: int, sizes: Mapping[str, int], batch_size: int) -> Picks:
-    """An epoch over several streams: it is as long as the forget stream (or the only one); the others cycle or stop."""
+    """An epoch over several streams: of `steps_in_epoch` steps; streams of another length cycle or stop."""
     picks = {name: epoch_indices(seed + i, epoch, n, batch_size) for i, (name, n) in enumerate(sizes.items())}
-    steps = len(picks[FORGET if FORGET in picks else next(iter(picks))][0])
+    steps = steps_in_epoch(sizes, batch_size)
     return {
         name: (np.resize(index, (steps, batch_size)), np.resize(weight, (steps, batch_size)))
         for name, (index, weight) in picks.items()
     }
+
+
+def steps_in_epoch(sizes: Mapping[str, int], batch_size: int) -> int:
+    """How many steps an epoch over several streams takes, of which `sizes` has the numbers of samples: as many as the forget stream (or
+    the only one) has batches."""
+    return math.ceil(sizes.get(FORGET, next(iter(sizes.values()))) / batch_size)
+
+
+class Length(NamedTuple):
+    """How long a training is.
+
+    steps: in all. in_epoch: of a whole epoch. The last epoch is cut short where `steps` is no multiple of that.
+    """
+
+    steps: int
+    in_epoch: int
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs, with the one that is cut short."""
+        return math.ceil(self.steps / self.in_epoch)
+
+    def after(self, epoch: int) -> int:
+        """How many steps are done after so many epochs."""
+        return min(epoch * self.in_epoch, self.steps)
 
 
 class Part(NamedTuple):
@@ -48,46 +73,40 @@ class Part(NamedTuple):
 
     picks: of their batches, and of others behind them that fill up the part. taken: how many of them are steps.
     goes_on: whether the job still takes them; else it is given some of before. ends: whether they end an epoch of it.
-    num_steps: of its epochs.
     """
 
     picks: list[Picks]
     taken: int
     goes_on: list[bool]
     ends: list[bool]
-    num_steps: list[int]
 
 
 class Epochs:
     """The batches of one job, from an epoch on, in their order."""
 
-    def __init__(self, first: int, epochs: int, seed: int, sizes: Mapping[str, int], batch_size: int):
+    def __init__(self, first: int, length: Length, seed: int, sizes: Mapping[str, int], batch_size: int):
         """Starts before the first step of the epoch `first`; `sizes`: how many samples each stream has."""
-        self.epochs, self.seed, self.sizes, self.batch_size = epochs, seed, sizes, batch_size
+        self.length, self.seed, self.sizes, self.batch_size = length, seed, sizes, batch_size
         self.epoch, self.begin = first, 0
         self.picks = epoch_picks(seed, first, sizes, batch_size)
 
     @property
-    def num_steps(self) -> int:
-        return len(next(iter(self.picks.values()))[0])
-
-    @property
     def left(self) -> int:
         """Steps of this epoch that are still to come; 0 where there is no epoch left."""
-        return self.num_steps - self.begin if self.epoch < self.epochs else 0
+        return self.length.after(self.epoch + 1) - self.length.after(self.epoch) - self.begin
 
     def take(self, count: int, size: int) -> tuple[Picks, bool]:
         """The batches of the next `count` steps, all of this epoch, filled up to `size` by others of it, and whether they end it; some of
         before where none is left."""
-        rows = np.arange(self.begin, self.begin + size) % self.num_steps
+        rows = np.arange(self.begin, self.begin + size) % self.length.in_epoch
         picks = {name: (index[rows], weight[rows]) for name, (index, weight) in self.picks.items()}
         if not self.left:
             return picks, False
+        ends = count == self.left
         self.begin += count
-        ends = self.begin == self.num_steps
         if ends:
             self.epoch, self.begin = self.epoch + 1, 0
-            if self.epoch < self.epochs:
+            if self.left:
                 self.picks = epoch_picks(self.seed, self.epoch, self.sizes, self.batch_size)
         return picks, ends
 
@@ -97,6 +116,6 @@ def parts(lanes: Sequence[Epochs], size: int) -> Iterator[Part]:
     are filled up to that size: one compiled program serves any number of steps."""
     while any(lane.left for lane in lanes):
         count = min(size, *(lane.left for lane in lanes if lane.left))
-        goes_on, num_steps = [lane.left > 0 for lane in lanes], [lane.num_steps for lane in lanes]
+        goes_on = [lane.left > 0 for lane in lanes]
         picks, ends = zip(*(lane.take(count, size) for lane in lanes), strict=True)
-        yield Part(list(picks), count, goes_on, list(ends), num_steps)
+        yield Part(list(picks), count, goes_on, list(ends))

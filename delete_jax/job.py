@@ -11,16 +11,17 @@ from typing import Any
 import jax
 import numpy as np
 
+from delete_jax.epochs import Length, steps_in_epoch
 from delete_jax.given import shown
 from delete_jax.identity import describe_method, digest
-from delete_jax.methods import FORGET, Method, Setup, Stream
+from delete_jax.methods import Method, Setup, Stream
 from delete_jax.methods.base import ORIGINAL, check_needs
 from delete_jax.methods.contract import called, check_networks
 from delete_jax.methods.finish import overwrite
 from delete_jax.model import Model, Variables, as_given
 from delete_jax.network_check import check_answers, check_network, check_training
 from delete_jax.optimiser_check import check_optimiser
-from delete_jax.options import AUTO, Options, check_auto, check_batch
+from delete_jax.options import AUTO, Options, check_auto, check_batch, default_epochs
 from delete_jax.parallel import on_each_device, run_key
 from delete_jax.step import sgd
 from delete_jax.streams import provided
@@ -68,10 +69,22 @@ class Job:
         return next(iter(self.streams.values()))["image"]
 
     @property
+    def epochs(self) -> int | None:
+        """How many passes the training makes; None where it was told a number of steps."""
+        options = self.options
+        if options.epochs is not None or options.steps is not None:
+            return options.epochs
+        return default_epochs(self.method, steps_in_epoch(sizes(self.streams), options.batch_size))
+
+    def length(self, streams: Mapping[str, Stream] | None = None) -> Length:
+        """How long the training is, on these streams where the method's preparation replaced the job's own."""
+        in_epoch = steps_in_epoch(sizes(self.streams if streams is None else streams), self.options.batch_size)
+        return Length(self.options.steps or (self.epochs or 1) * in_epoch, in_epoch)
+
+    @property
     def num_steps(self) -> int:
         """How many steps the training takes."""
-        samples = self.streams.get(FORGET, next(iter(self.streams.values())))["label"]
-        return self.options.epochs * -(-len(samples) // self.options.batch_size)
+        return self.length().steps
 
     @property
     def setup(self) -> Setup:
@@ -90,6 +103,7 @@ class Job:
             strength=1.0 if isinstance(options.lr, str) else options.lr,
             batch_size=options.batch_size,
             num_steps=self.num_steps,
+            epochs=self.epochs,
             classifier=self.model.classifier,
             networks=dict(self.networks),
         )
@@ -100,7 +114,7 @@ class Job:
 
     def identity(self) -> dict[str, Any]:
         """What the result is made from, as JSON takes it: digests of arrays (`identity.digest`) and of functions, names, numbers. How
-        many epochs is left out: a training may go on for more."""
+        long a training is is left out: it may go on for more epochs."""
         return {**self.origin(), "functions": self.functions()}
 
     def origin(self) -> dict[str, Any]:
@@ -108,6 +122,8 @@ class Job:
         options, method = self.options, self.method
         numbers = {name: getattr(options, name) for name in ("lr", "batch_size", "seed", "batch_norm")}
         count = {name: value for name, value in numbers.items() if name in method.settings}
+        if method.edit is not None and "epochs" in method.settings:  # it is computed at once, and does not go on
+            count["num_steps"] = self.num_steps
         if options.micro_batch is not None and method.edit is None:
             count["micro_batch"] = options.micro_batch
         if not options.reproducible:
@@ -124,8 +140,13 @@ class Job:
 
     def digest(self) -> str:
         """SHA-256 of the identity: two jobs with the same one have the same result, within one version of the package and of jax."""
-        whole = {**self.identity(), "epochs": self.options.epochs, "finish": self.options.finish}
+        whole = {**self.identity(), "steps": self.num_steps, "finish": self.options.finish}
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def sizes(streams: Mapping[str, Stream]) -> dict[str, int]:
+    """How many samples each stream has."""
+    return {name: len(stream["label"]) for name, stream in streams.items()}
 
 
 def checked_job(

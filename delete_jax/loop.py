@@ -18,8 +18,8 @@ import numpy as np
 
 from delete_jax.columns import Rows, without
 from delete_jax.editing import edit, finished
-from delete_jax.epochs import Epochs, Part, parts
-from delete_jax.job import Job
+from delete_jax.epochs import Epochs, Length, Part, parts
+from delete_jax.job import Job, sizes
 from delete_jax.layout import ALONE, HostRows, Layout, Placement, Streams
 from delete_jax.memory import devices_have_memory, free_bytes, peak_bytes
 from delete_jax.methods.base import Method, answers_column
@@ -38,10 +38,10 @@ AHEAD = 2
 def fit(
     jobs: Iterable[Job], layout: Layout | Callable[[], Layout] = ALONE, watches: Iterable[Watch] | None = None
 ) -> Iterator[Result | NonFiniteError]:
-    """Trains jobs for their epochs, or continues where a store says that an earlier call was interrupted.
+    """Trains jobs for their steps, or continues where a store says that an earlier call was interrupted.
 
-    Jobs that follow each other and are one program, which means the same network, method and settings but for rate, seed and number
-    of epochs, run side by side where the layout has place for several. Each result is that of the job alone: bit by bit where it runs
+    Jobs that follow each other and are one program, which means the same network, method and settings but for rate, seed and length,
+    run side by side where the layout has place for several. Each result is that of the job alone: bit by bit where it runs
     alone, else up to rounding. Jobs that differ only in their rate are prepared once, unless an own method's `prepare` may read it.
 
     Args:
@@ -54,7 +54,8 @@ def fit(
       good state.
 
     Raises:
-      ValueError: a method's own functions fail, or a store holds more epochs than a job has.
+      ValueError: a method's own functions fail, or a store holds more steps than a job has, or steps that end within an epoch and are
+        fewer.
     """
     kept_ready = _Kept()
     pairs = zip(jobs, itertools.repeat(Watch()) if watches is None else watches, strict=False)
@@ -113,7 +114,7 @@ def _program(job: Job) -> Any:
     """What must be equal for two jobs to be one compiled program; None for one that is a program of its own."""
     if job.method.wrap is not None or job.method.edit is not None:  # its network is made anew for each job; it has none
         return None
-    options = dataclasses.replace(job.options, lr=1.0, seed=0, epochs=1, finish=None)
+    options = dataclasses.replace(job.options, lr=1.0, seed=0, epochs=None, steps=None, finish=None)
     return job.model, job.method, options, id(job.variables), {name: id(tree) for name, tree in job.networks.items()}
 
 
@@ -162,6 +163,7 @@ class _Course:
         self.job, self.ready, self.watch = job, ready, watch
         self.state: TrainState | None = init_state(ready.start, job.options.tx)
         self.epoch, self.compile_seconds = 0, 0.0
+        self.length = job.length(ready.streams)
         self.seconds = ready.seconds + watch.spent_seconds
         self.peak: int | None = 0
         self.error: NonFiniteError | None = None
@@ -173,11 +175,8 @@ class _Course:
             self.peak = meta.get("peak_bytes")
         self.history, self.evaluations = kept_rows(meta) if watch.log is None else watch.log.resume(self.epoch)
         self.source = str(getattr(watch.store, "directory", ""))
-        if self.epoch > job.options.epochs:
-            raise ValueError(
-                f"{self.source or 'the store'} holds the network after {self.epoch} epochs, and {job.options.epochs} were asked "
-                f"for: choose another folder, or ask for at least {self.epoch}"
-            )
+        if meta:
+            _check_saved(int(self.state.step), self.length, self.source or "the store")
         # The metrics of this epoch's steps, on the devices, each with how many steps they are of.
         self.pending: list[tuple[Mapping[str, Any], int]] = []
         self.ready_parts = self.ready_steps = 0
@@ -190,22 +189,26 @@ class _Course:
 
     @property
     def goes_on(self) -> bool:
-        return self.error is None and self.epoch < self.job.options.epochs
+        return self.error is None and self.done < self.length.steps
+
+    @property
+    def done(self) -> int:
+        """Steps of the epochs that are done."""
+        return self.length.after(self.epoch)
 
     def epochs(self) -> Epochs:
         """The batches that are still to come."""
-        options, streams = self.job.options, self.ready.streams
-        sizes = {name: len(stream["label"]) for name, stream in streams.items()}
-        return Epochs(self.epoch, options.epochs, options.seed, sizes, options.batch_size)
+        options = self.job.options
+        return Epochs(self.epoch, self.length, options.seed, sizes(self.ready.streams), options.batch_size)
 
-    def evaluate(self, variables: Variables, num_steps: int) -> None:
+    def evaluate(self, variables: Variables) -> None:
         """Adds what the caller's `evaluate` says of the network now."""
         if self.watch.evaluate is not None:
-            about = {"epoch": self.epoch, "step": self.epoch * num_steps}
+            about = {"epoch": self.epoch, "step": self.done}
             found = evaluated(self.watch.evaluate, self.job.as_given(self.job.method.unwrap(variables)))
             self.evaluations.append({**about, **found})
 
-    def show(self, lane: Any, num_steps: int, seconds: float) -> None:
+    def show(self, lane: Any, seconds: float) -> None:
         """Tells the display of the newest step that is done; it never waits for the device."""
         if self.watch.progress is None:
             return
@@ -215,10 +218,8 @@ class _Course:
         if self.ready_parts:
             newest, count = self.pending[self.ready_parts - 1]
             metrics = {name: float(np.asarray(value)[lane][count - 1]) for name, value in newest.items()}
-            options = self.job.options
-            speed = self.ready_steps * options.batch_size / max(seconds, 1e-9)
-            step = self.epoch * num_steps + self.ready_steps
-            self.watch.progress(step, options.epochs * num_steps, metrics, speed)
+            speed = self.ready_steps * self.job.options.batch_size / max(seconds, 1e-9)
+            self.watch.progress(self.done + self.ready_steps, self.length.steps, metrics, speed)
 
     def spend(self, seconds: float, compiling: float) -> None:
         self.seconds, self.compile_seconds = self.seconds + seconds, self.compile_seconds + compiling
@@ -237,21 +238,22 @@ class _Course:
         parts = [
             {name: value[lane][:count] for name, value in part.items()} for part, count in jax.device_get(self.pending)
         ]
-        rows = epoch_rows(self.epoch, parts)
+        rows = epoch_rows(self.epoch, self.done, parts)
         self.pending, self.ready_parts, self.ready_steps = [], 0, 0
         check_finite(rows, float(options.lr), state.variables)
         self.history += rows
         if watch.progress is not None:
             speed = len(rows) * options.batch_size / max(seconds, 1e-9)
-            watch.progress(rows[-1]["step"], options.epochs * len(rows), rows[-1], speed, epoch_done=True)
+            watch.progress(rows[-1]["step"], self.length.steps, rows[-1], speed, epoch_done=True)
         self.epoch += 1
-        self.evaluate(state.variables, len(rows))
+        self.evaluate(state.variables)
         if watch.log is not None:  # before the checkpoint: a state that exists has its rows
             watch.log.append(rows, self.evaluations if is_first else self.evaluations[-1:])
         if watch.store is not None:
             meta = {
                 **(kept(self.history, self.evaluations) if watch.log is None else {}),
                 "epoch": self.epoch,
+                "ended": self.done == self.length.steps,
                 "seconds": self.seconds,
                 "compile_seconds": self.compile_seconds,
                 "evaluations": len(self.evaluations),
@@ -266,6 +268,20 @@ class _Course:
         times = self.seconds, self.compile_seconds
         made = Result(state.variables, self.history, self.evaluations, *times, self.source, peak_bytes=self.peak)
         return finished(made, self.job)
+
+
+def _check_saved(done: int, length: Length, source: str) -> None:
+    """Raises ValueError where a training that was saved after so many steps is not the beginning of one of that length."""
+    holds = f"{source} holds the network after {done} steps"
+    if done > length.steps:
+        raise ValueError(
+            f"{holds}, and {length.steps} were asked for: choose another folder, or ask for at least {done} steps"
+        )
+    if done < length.steps and done % length.in_epoch:
+        raise ValueError(
+            f"{holds}, which end within an epoch of {length.in_epoch}: it cannot go on to {length.steps}; choose another folder, or ask "
+            f"for {done} steps"
+        )
 
 
 def _alike(courses: Sequence[_Course]) -> bool:
@@ -308,7 +324,7 @@ def _train(courses: list[_Course], layout: Layout, last: _Kept) -> list[Result |
     numbers = on.each([scalars(float(course.job.options.lr), course.job.options.seed) for course in courses])
     for lane, course in enumerate(courses):
         if course.epoch == 0:
-            course.evaluate(on.part(state, lane).variables, 0)
+            course.evaluate(on.part(state, lane).variables)
     where = [lane if several else ... for lane in range(len(courses))]
     on_device = devices_have_memory()
     compiled, compiling, started = False, 0.0, time.perf_counter()
@@ -335,7 +351,7 @@ def _train(courses: list[_Course], layout: Layout, last: _Kept) -> list[Result |
             running = [lane for lane, is_active in enumerate(active) if is_active]
             for lane in running:
                 courses[lane].pending.append((metrics, part.taken))
-                courses[lane].show(where[lane], part.num_steps[lane], time.perf_counter() - started - compiling)
+                courses[lane].show(where[lane], time.perf_counter() - started - compiling)
             if not any(part.ends[lane] for lane in running):
                 continue
             jax.block_until_ready(state)

@@ -39,8 +39,6 @@ import shlex
 import signal
 import sys
 import time
-import warnings
-from pathlib import Path
 
 import delete_jax
 from delete_jax.nearest import nearest
@@ -156,7 +154,7 @@ def _run(argv: list[str]) -> None:
         config, workdir = parse(argv)
         validate(config)
     _settle(config)
-    use_compilation_cache()
+    _keep_programs()
     with phases.phase(phases.IMPORTS):
         from rich.console import Console
 
@@ -179,7 +177,7 @@ def _command(name: str, arguments: list[str]) -> int:
     _quieten()
     module = importlib.import_module(f"delete_jax.run.{name}")
     _settle(getattr(module.parse(arguments), "config", None))  # what is wrong with them is said first
-    use_compilation_cache()
+    _keep_programs()
     from delete_jax.network_check import check_backend
 
     check_backend()
@@ -205,28 +203,12 @@ def _settle(config: object) -> None:
         make_process_reproducible()
 
 
-def use_compilation_cache() -> None:
-    """Keeps compiled steps in the user's cache folder, where there is a writable one."""
-    import jax
+def _keep_programs() -> None:
+    """Keeps compiled programs in the user's cache folder, where there is a writable one."""
+    from delete_jax.compiling import use_compilation_cache
 
-    # A killed process may leave half an entry there: it is compiled again, which needs no warning.
-    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
-    if jax.config.values["jax_compilation_cache_dir"]:
-        return
-    home = os.path.expanduser("~")
-    if not (root := os.environ.get("XDG_CACHE_HOME")):
-        if home == "~":  # nobody's home
-            return
-        root = os.path.join(home, ".cache")
-    cache = Path(root, "delete_jax", "xla")
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return
-    if os.access(cache, os.W_OK):
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:  # a run has dozens of small programs
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    with contextlib.suppress(ValueError):
+        use_compilation_cache()
 
 
 def run() -> None:

@@ -11,28 +11,33 @@ import numpy as np
 
 from delete_jax.compiling import DETERMINISTIC, is_gpu, whole_process_is_reproducible
 from delete_jax.given import choice, function, integer, scalar, shown
-from delete_jax.methods import FORGET, Method
+from delete_jax.methods import Method
 from delete_jax.methods.finish import FINISHES
 from delete_jax.network_check import as_is, check_backend
 from delete_jax.parallel import MODES, check_batch_size
 from delete_jax.step import BATCH_NORM_MODES, sgd
 
+EPOCHS, LEAST_STEPS = 5, 120
+"""How long a training is that was told neither: so many epochs and, by `Method.settles`, at least so many steps."""
+FEW_STEPS = r".* and so few steps cost accuracy"
+"""How `few_steps` begins, as `warnings.filterwarnings` takes it."""
 AUTO = "auto"
 """In place of a learning rate: it is found (`rate_search`)."""
-MOST_EPOCHS, MOST_BATCH_BYTES = 10**6, 2**36
+MOST_EPOCHS, MOST_STEPS, MOST_BATCH_BYTES = 10**6, 10**9, 2**36
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """The settings of a training: the keyword arguments of `delete_jax.unlearn` of the same names, with their defaults.
 
-    Made only if they are right; numbers are Python's afterwards, and what may be left out has its value.
+    `epochs` and `steps` stay None where they were not told: how many there are depends on the samples, too (`Job.length`). Made only if they are right; numbers are Python's afterwards, and what may be left out has its value.
 
     Raises:
       ValueError: one is out of its range or of a wrong kind; names it, the value and what is allowed.
     """
 
-    epochs: int = 5
+    epochs: int | None = None
+    steps: int | None = None
     lr: float | str = 1e-3
     batch_size: int = 128
     micro_batch: int | None = None
@@ -61,8 +66,11 @@ class Options:
         for name, methods in {"preprocess": (), "augment": (), "tx": ("init", "update")}.items():
             function(name, getattr(self, name), *methods)
         check_reproducible(self.reproducible, self.parallel)
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(f"give epochs or steps, got epochs={shown(self.epochs)} and steps={shown(self.steps)}")
         for name, value in {
-            "epochs": integer("epochs", self.epochs, 1, MOST_EPOCHS),
+            "epochs": None if self.epochs is None else integer("epochs", self.epochs, 1, MOST_EPOCHS),
+            "steps": None if self.steps is None else integer("steps", self.steps, 1, MOST_STEPS),
             "lr": AUTO if isinstance(self.lr, str) and self.lr == AUTO else rate(self.lr),
             "batch_size": batch_size,
             "micro_batch": None if micro_batch == batch_size else micro_batch,
@@ -77,6 +85,26 @@ class Options:
     def num_parts(self) -> int:
         """In how many parts a batch goes through the network."""
         return self.batch_size // (self.micro_batch or self.batch_size)
+
+
+def default_epochs(method: Method, in_epoch: int) -> int:
+    """How many epochs, of `in_epoch` steps each, a training takes that was told neither epochs nor steps."""
+    return max(EPOCHS, -(-LEAST_STEPS // in_epoch)) if method.settles else EPOCHS
+
+
+def few_steps(method: Method, steps: int, prefix: str = "") -> str | None:
+    """What a user must know who asks for so few steps; None where they are enough, or their number is no matter.
+
+    Args:
+      steps: of the training.
+      prefix: what stands before the names of settings, such as "config.unlearn.".
+    """
+    if not method.settles or steps >= LEAST_STEPS:
+        return None
+    return (
+        f"{method.name} makes {steps} step{'s' * (steps > 1)}, and so few steps cost accuracy of the remaining classes, which falls while "
+        f"a class goes and recovers afterwards: give {prefix}steps={LEAST_STEPS} or more in place of epochs"
+    )
 
 
 def check_reproducible(value: Any, parallel: str) -> None:
@@ -106,7 +134,7 @@ def check_auto(method: Method, forget: Sequence[int]) -> None:
         raise ValueError(
             f"lr={AUTO!r} looks for the rate that erases whole classes, and there are none to erase: give a number"
         )
-    if method.edit is not None or method.streams != (FORGET,) or method.starts_over:
+    if not method.trains_on_forget_alone:
         why = "is computed at once" if method.edit is not None else f"reads {' and '.join(method.streams)} samples"
         why = "starts over: it erases at any rate" if method.starts_over else why
         raise ValueError(

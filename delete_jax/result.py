@@ -176,20 +176,20 @@ def check_finite(rows: list[Row], lr: float, variables: Variables) -> None:
             values = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "step"))
             raise NonFiniteError(
                 f"training diverged at step {row['step']} (epoch {row['epoch']}; {values}) with learning rate {lr:g}: "
-                f"try a rate of {lr / 10:g}, or fewer epochs; check that the images and the teacher's weights are finite"
+                f"try a rate of {lr / 10:g}, or fewer steps; check that the images and the teacher's weights are finite"
             )
     if not _is_finite(variables):  # the last loss was computed before the last update
         raise NonFiniteError(
             f"training diverged at step {rows[-1]['step']} (epoch {rows[-1]['epoch']}): a weight became NaN or infinite with "
-            f"learning rate {lr:g}: try a rate of {lr / 10:g}, or fewer epochs"
+            f"learning rate {lr:g}: try a rate of {lr / 10:g}, or fewer steps"
         )
 
 
-def epoch_rows(epoch: int, parts: Sequence[Mapping[str, np.ndarray]]) -> list[Row]:
-    """The rows of an epoch, of metrics `{name: [steps]}` on the host, whose steps follow each other."""
+def epoch_rows(epoch: int, done: int, parts: Sequence[Mapping[str, np.ndarray]]) -> list[Row]:
+    """The rows of an epoch after `epoch` others with `done` steps, of metrics `{name: [steps]}` on the host, whose steps follow each
+    other."""
     columns = {name: np.concatenate([part[name] for part in parts]).tolist() for name in parts[0]}
-    num_steps = len(columns["loss"])
     return [
-        {"epoch": epoch + 1, "step": epoch * num_steps + i + 1, **{name: values[i] for name, values in columns.items()}}
-        for i in range(num_steps)
+        {"epoch": epoch + 1, "step": done + i + 1, **{name: values[i] for name, values in columns.items()}}
+        for i in range(len(columns["loss"]))
     ]

@@ -83,6 +83,7 @@ class UnlearnConfig:
     method: the unlearning method; `delete-jax --list` prints them.
     hyperparameters: the method's, such as "{'temperature': 2.0}".
     epochs: passes over the samples that the method reads.
+    steps: how many steps, in place of epochs. Without either, 5 epochs, and at least 120 steps by a method that trains on forget samples alone.
     lr: the learning rate; with auto, it is found from the forget samples.
     batch_size: samples in each step, over all devices.
     micro_batch: samples that are computed at once, a divisor of batch_size: less memory for the same step.
@@ -97,7 +98,8 @@ class UnlearnConfig:
     forget: tuple[int | str, ...] = (0,)
     method: str = "delete"
     hyperparameters: dict[str, Any] = dataclasses.field(default_factory=dict)
-    epochs: int = 5
+    epochs: int | None = None
+    steps: int | None = None
     lr: float | str = 1e-3
     batch_size: int = 128
     micro_batch: int | None = None

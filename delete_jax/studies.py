@@ -34,7 +34,7 @@ from delete_jax.tables import aligned, markdown
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 from delete_jax.tasks.figures import ALWAYS
 from delete_jax.traced import functions
-from delete_jax.unlearning import unlearn_job
+from delete_jax.unlearning import unlearn_job, warn_of_few_steps
 
 if TYPE_CHECKING:
     import optax
@@ -160,7 +160,8 @@ def study(
     methods: Iterable[Method | str],
     seeds: int | Iterable[int] = 3,
     lr: float | str | Mapping[str, float | str] = AUTO,
-    epochs: int = 5,
+    epochs: int | None = None,
+    steps: int | None = None,
     batch_size: int = 128,
     micro_batch: int | None = None,
     mask: str = "union",
@@ -186,7 +187,7 @@ def study(
       methods: of `delete_jax.methods`, or their names. Each must have a name of its own.
       seeds: how many, or which.
       lr: the rate; "auto" finds it for each request and seed (`unlearn`); or a dict with one for each method, by name.
-      epochs, batch_size, micro_batch, mask, batch_norm, preprocess, augment, tx, parallel, reproducible, finish, class_names: as for `unlearn`, the
+      epochs, steps, batch_size, micro_batch, mask, batch_norm, preprocess, augment, tx, parallel, reproducible, finish, class_names: as for `unlearn`, the
         same for all methods.
       measures: names of `metrics.MEASURES`, in addition to those of every report.
       retrained: the network that was trained without the classes: for each request one, in their order. Distances and gaps are to it.
@@ -199,6 +200,9 @@ def study(
     Raises:
       ValueError: an argument is invalid; found before anything is trained.
       IdentityError: the folder holds the cells of another study.
+
+    Warns:
+      UserWarning: a training makes so few steps that the remaining classes do not recover (`unlearn`), or as `unlearn` does.
 
     Examples:
       >>> import numpy as np
@@ -230,7 +234,7 @@ def study(
     references = _references(retrained, requests)
     asked = [find(name).name for name in listed(() if measures is None else measures, "measures")]
     shared: dict[str, Any] = {
-        "epochs": epochs, "batch_size": batch_size, "micro_batch": micro_batch, "batch_norm": batch_norm, "preprocess": preprocess,
+        "epochs": epochs, "steps": steps, "batch_size": batch_size, "micro_batch": micro_batch, "batch_norm": batch_norm, "preprocess": preprocess,
         "augment": augment, "tx": tx, "parallel": parallel, "reproducible": reproducible, "finish": finish,
     }  # fmt: skip
     samples = Samples(Rows(splits[0].images), splits[0].labels, num_classes)
@@ -246,6 +250,7 @@ def study(
             jobs[method.name, request] = like
             if method.name not in codes:
                 codes[method.name] = like.functions().get("method")
+    warn_of_few_steps([*jobs.values()])
     cells = Cells(store, lambda: _identity(model, variables, splits, references, options, mask, asked))
     found: list[dict[str, Any]] = []
     known: list[dict[str, Any]] = []
@@ -341,7 +346,12 @@ def _identity(
     """What the cells of a store are of, as JSON has it."""
     given = functions(model, variables, as_method(None), splits[0].images, options)
     settings = {name: getattr(options, name) for name in ("epochs", "batch_size", "batch_norm")}
-    rarer = {"micro_batch": options.micro_batch, "mask": None if mask == "union" else mask, "finish": options.finish}
+    rarer = {
+        "steps": options.steps,
+        "micro_batch": options.micro_batch,
+        "mask": None if mask == "union" else mask,
+        "finish": options.finish,
+    }
     if not options.reproducible:
         settings["reproducible"] = False
     settings |= {

@@ -24,6 +24,7 @@ from delete_jax.parallel import outside_meshes
 from delete_jax.predict import NonFiniteError
 from delete_jax.request import Selection, as_samples, check_forget, split
 from delete_jax.result import Result
+from delete_jax.unlearning import warn_of_few_steps
 
 if TYPE_CHECKING:
     import optax
@@ -53,7 +54,8 @@ def sweep(
     labels: np.ndarray,
     requests: Iterable[Any],
     *,
-    epochs: int = 5,
+    epochs: int | None = None,
+    steps: int | None = None,
     batch_size: int = 128,
     mask: str = "union",
     pixels: str = "all",
@@ -76,7 +78,7 @@ def sweep(
       model, variables, images, labels: as for `unlearn`.
       requests: a list of them. Each is a `Request`, a tuple or a dict of its fields, or only what to forget: a class, or a list of
         classes, in which case the rest has its defaults.
-      epochs, batch_size, mask, pixels, batch_norm, preprocess, augment, tx, finish, class_names, reproducible: as for `unlearn`, the
+      epochs, steps, batch_size, mask, pixels, batch_norm, preprocess, augment, tx, finish, class_names, reproducible: as for `unlearn`, the
         same for all requests.
 
     Returns:
@@ -85,6 +87,9 @@ def sweep(
 
     Raises:
       ValueError: something is wrong with an argument or a request, before anything is computed; names the request.
+
+    Warns:
+      UserWarning: a request makes so few steps that the remaining classes do not recover (`unlearn`).
 
     Examples:
       A linear network that predicts the brightest of four pixels forgets one class, then another:
@@ -102,7 +107,7 @@ def sweep(
       [[0, 1, 2], [1, 2, 3]]
     """
     shared: dict[str, Any] = {
-        "epochs": epochs, "batch_size": batch_size, "batch_norm": batch_norm, "preprocess": preprocess, "augment": augment, "tx": tx,
+        "epochs": epochs, "steps": steps, "batch_size": batch_size, "batch_norm": batch_norm, "preprocess": preprocess, "augment": augment, "tx": tx,
         "parallel": "jit", "finish": finish, "reproducible": reproducible,
     }  # fmt: skip
     listed_requests = _as_requests(requests)
@@ -125,6 +130,7 @@ def sweep(
             )
         like.setdefault(method, job)
         jobs.append(job)
+    warn_of_few_steps(jobs)
     return sweep_jobs(jobs)
 
 

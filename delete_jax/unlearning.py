@@ -18,7 +18,7 @@ from delete_jax.job import Job, checked_job
 from delete_jax.loop import one
 from delete_jax.methods import Method, as_method
 from delete_jax.model import Model, Variables
-from delete_jax.options import Options
+from delete_jax.options import Options, few_steps
 from delete_jax.parallel import outside_meshes
 from delete_jax.processes import from_first, others_than_first
 from delete_jax.rate_search import search_rate, warning
@@ -36,7 +36,8 @@ def unlearn(
     forget: int | str | Iterable[int | str] | None = None,
     forget_indices: Iterable[int] | None = None,
     method: Method | str | None = None,
-    epochs: int = 5,
+    epochs: int | None = None,
+    steps: int | None = None,
     lr: float | str = 1e-3,
     batch_size: int = 128,
     micro_batch: int | None = None,
@@ -72,6 +73,9 @@ def unlearn(
         remaining samples. At each listed sample, its own label is masked, and `mask` has no effect.
       method: from `delete_jax.methods`, or its name to use the defaults; DELETE if None.
       epochs: passes over the forget set, or over the remaining samples for a method that reads only these.
+      steps: in place of `epochs`, how many steps; the last pass is cut short where they are no multiple of it. Without either, 5
+        epochs; for a method that trains on forget samples alone towards a target (`Method.settles`), at least 120 steps, in whole
+        epochs. Fewer steps cost such a method accuracy of the remaining classes, which recover after the class is gone.
       lr: learning rate, or strength of a method without training. "auto" takes the smallest of 1e-7, 3.16e-7, … 1 that erases
         forget samples held out for the search (`rate_search`); it needs a method that reads forget samples alone.
       batch_size: of each stream, in total over all devices.
@@ -107,7 +111,8 @@ def unlearn(
       NonFiniteError: training diverged.
 
     Warns:
-      UserWarning: the rate that "auto" found also changes other predictions.
+      UserWarning: there are so few steps that the remaining classes do not recover, or the rate that "auto" found also changes other
+        predictions.
 
     Source: DELETE, arXiv 2503.23751; `methods.delete` has the loss.
 
@@ -128,13 +133,22 @@ def unlearn(
     """
     method, watch = as_method(method), checked_watch(evaluate, log, store, progress)
     options = Options(
-        epochs, lr, batch_size, micro_batch, seed, batch_norm, preprocess, augment, tx, parallel, resident, finish, reproducible
+        epochs, steps, lr, batch_size, micro_batch, seed, batch_norm, preprocess, augment, tx, parallel, resident, finish, reproducible
     )  # fmt: skip
     samples = as_samples(model, variables, images, labels, options.preprocess)
     selection = Selection(forget, forget_indices, mask, pixels, class_names)
     streams, classes = split(samples, selection, method, options.augment)
     job = checked_job(model, variables, streams, samples.num_classes, classes, method, options, networks)
+    warn_of_few_steps([job])
     return unlearn_job(job, watch)
+
+
+def warn_of_few_steps(jobs: Sequence[Job]) -> None:
+    """Warns once where some of the jobs make few steps (`options.few_steps`), of the shortest: where the library was called."""
+    short = [job for job in jobs if few_steps(job.method, job.num_steps) is not None]
+    if short:
+        shortest = min(short, key=lambda job: job.num_steps)
+        warnings.warn(few_steps(shortest.method, shortest.num_steps) or "", stacklevel=4)
 
 
 @outside_meshes
@@ -175,7 +189,7 @@ def _check_same(job: Job, watch: Watch) -> None:
     mine = {
         **light.origin(),
         "images": {name: str(stream["image"].shape) for name, stream in job.streams.items()},
-        **{name: getattr(job.options, name) for name in ("epochs", "parallel", "resident", "finish")},
+        **{name: getattr(job.options, name) for name in ("epochs", "steps", "parallel", "resident", "finish")},
         **{name: getattr(watch, name) is not None for name in ("store", "evaluate")},
     }
     if others := others_than_first(mine):

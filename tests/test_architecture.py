@@ -61,7 +61,7 @@ MAY_IMPORT = {
     "traced": {"identity", "methods", "model", "optimisers", "options", "parallel", "step"},
     "request": {"class_names", "columns", "data", "given", "methods", "model", "network_check", "streams"},
     "job": {
-        "given", "identity", "methods", "model", "network_check", "optimiser_check", "options", "parallel", "step", "streams", "traced",
+        "epochs", "given", "identity", "methods", "model", "network_check", "optimiser_check", "options", "parallel", "step", "streams", "traced",
     },
     "preparing": {"columns", "given", "job", "methods", "model", "predict"},
     "editing": {"job", "memory", "methods", "model", "network_check", "predict", "result", "step"},
@@ -76,7 +76,7 @@ MAY_IMPORT = {
     },
     "sweeping": {
         "class_names", "columns", "given", "identity", "job", "layout", "loop", "methods", "model", "options", "parallel", "predict",
-        "request", "result",
+        "request", "result", "unlearning",
     },
     "models": {"class_names", "given", "model", "nearest", "network_check", "parallel", "writing"},
     "metrics": {"data", "given", "nearest"},

@@ -509,6 +509,100 @@ def test_kernels_of_a_gpu(scripts):
     assert sorter.kind("something_else") == hlo.REST
 
 
+def test_bytes_of_a_gpus_kernels(scripts):
+    """Of each what it reads and what it gives, in the loop: three calls, a fusion of float32, and a graph of two kernels."""
+    hlo = scripts("hlo")
+    program = hlo.read(OF_A_GPU)
+    kernels = hlo.kernels_of_a_step(program)
+    assert {one.name: hlo.count_bytes(program, [one]) for one in kernels} == {
+        "cudnn.1": 32, "cudnn.2": 32, "cudnn.3": 32, "loop_maximum_fusion": 32, "input_reduce_fusion": 20, "loop_convert_fusion.2": 24,
+    }  # fmt: skip
+    (both,) = hlo.read(
+        "ENTRY %m (p: f32[]) -> f32[] {\n  %p = (pred[3]{0}, s32[2,5]{1,0}, f8e4m3fn[7], f32[]) parameter(0)\n}"
+    ).computations["m"]
+    assert both.bytes == 3 + 40 + 7 + 4
+
+
+THUNKS = """000: kCommandBuffer [source       | next=003 (1)]
+    001: kCopy         [source | sink] kCopy
+    002: kCustomKernel [source | sink] loop_broadcast_fusion grid: [1, 1, 1]
+003: kWhile         [prev=000 (1) | next=030 (1)]
+condition:
+    004: kCustomKernel [source | sink] loop_compare_fusion grid: [1, 1, 1]
+  body:
+    000: kCommandBuffer [source       | next=008 (1)]
+        005: kCustomKernel       [source       | next=006 (1)] loop_add_fusion grid: [1, 1, 1]
+        006: kDynamicSliceFusion [prev=005 (1) | sink        ] params=1, results=1
+            007: kCopy [source | sink] kCopy
+    008: kConvolution   [prev=000 (1) | next=009 (1)]
+    009: kWaitForStreams [prev=008 (1) | next=010 (1)]
+    010: kWhile         [prev=009 (1) | next=000 (1)]
+condition:
+        011: kCustomKernel [source | sink] loop_compare_fusion_1 grid: [1, 1, 1]
+      body:
+        012: kCustomKernel [source | sink] loop_add_fusion_1 grid: [1, 1, 1]
+    001: kCommandBuffer [prev=010 (1) | sink        ]
+        013: kCustomKernel [source | sink] input_reduce_fusion grid: [1, 1, 1]
+        014: kConditional  [source | sink]
+          false_branch:
+            015: kCustomKernel [source | sink] a grid: [1, 1, 1]
+          true_branch:
+            016: kCustomKernel [source | sink] b grid: [1, 1, 1]
+030: kCustomKernel  [prev=003 (1) | sink        ] loop_multiply_fusion grid: [1, 1, 1]
+"""
+
+
+def test_launches_of_a_gpu(scripts):
+    """Of the outer loop's body: a convolution and an inner loop's two kernels, besides two graphs of two and of three kernels."""
+    launches = scripts("launches")
+    read = launches.read(THUNKS)
+    assert [thunk.kind for thunk in read] == ["kCommandBuffer", "kWhile", "kCustomKernel"]
+    assert launches.count_launches(read) == (8, 5, 5)
+    without = launches.read("\n".join(line for line in THUNKS.splitlines() if "kConvolution" not in line))
+    assert launches.count_launches(without) == (7, 5, 4)
+    before = "".join(f"{900 + n}: kCustomKernel [source | sink] a\n" for n in range(20))
+    assert launches.count_launches(launches.read(before + THUNKS)) == (32, 7, 28)  # most lie before the loop: all count
+
+
+def test_programs_are_counted_once(scripts):
+    """No kernel is chosen by timing where there is no device to time it on."""
+    forms, launches = scripts("forms"), scripts("launches")
+    left = [form.says for form in launches.distinct(forms.FORMS)]
+    assert {
+        "kernels chosen by timing",
+        "augmented, kernels chosen by timing",
+        "batch 512, kernels chosen by timing",
+    }.isdisjoint(left)
+    assert {"answers known", "augmented", "batch 512", "no kernel chosen by timing", forms.UNTIL} < set(left)
+    assert len(left) == len(forms.FORMS) - 4
+
+
+def test_launches_without_the_plugin(scripts, monkeypatch, capsys, tmp_path):
+    launches = scripts("launches")
+    monkeypatch.setattr(launches, "PACKAGES", {"plugin": "no-such-plugin"})
+    monkeypatch.setattr(launches, "make_setting", lambda form: 1 / 0)  # nothing is computed
+    monkeypatch.setattr(sys, "argv", ["launches", f"--out={tmp_path / 'out'}"])
+    assert launches.main() == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(
+        r'launches: error: no-such-plugin is not installed, [^\n]+: pip install "jax\[cuda12\]==[^\n]+\n', error
+    )
+    assert jax.__version__ in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_library_is_a_form(scripts):
+    """Its own compiled function takes the steps that the library takes: the same losses as the scan's, in the order of the batches."""
+    forms = scripts("forms")
+    (form,) = (form.toy() for form in forms.FORMS if form.says == "answers known")
+    with jax.numpy_dtype_promotion("standard"):
+        setting = forms.make_setting(form)
+        calls = [forms.make_call(form._replace(loop=loop), setting) for loop in (forms.SCAN, forms.LIBRARY)]
+        losses = [jax.jit(call.function)(call.state, *call.arguments[0])[1]["loss"] for call in calls]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    assert losses[0].shape == (form.steps,)
+
+
 def test_time_in_which_no_kernel_runs(scripts):
     kernels = scripts("kernels")
     ran = [kernels.Kernel("any", "", start, duration) for start, duration in ((20, 5), (0, 10), (4, 2), (8, 4))]

@@ -420,7 +420,10 @@ def test_a_resumed_training_has_all_rows(tmp_path):
 
 def test_fewer_epochs_than_are_there(tmp_path):
     unlearned(Checkpoints(tmp_path), 2)
-    with pytest.raises(ValueError, match="holds the network after 2 epochs, and 1 were asked for"):
+    with pytest.raises(
+        ValueError,
+        match="holds the network after 4 steps, and 2 were asked for: choose another folder, or ask for at least 4 steps",
+    ):
         unlearned(Checkpoints(tmp_path), 1)
 
 

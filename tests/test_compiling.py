@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 
 import jax
 import numpy as np
@@ -16,6 +17,8 @@ from delete_jax.run import stages
 from delete_jax.run.folder import Folder
 from delete_jax.step import init_state
 from tests import tiny
+from tests.pages import snippets
+from tests.processes import environment, run_code
 
 FLAG = "--xla_gpu_deterministic_ops=true"
 
@@ -128,3 +131,78 @@ def test_a_first_state_is_one_program():
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert len([name for name in compiled if "convert_element_type" not in str(name)]) == 1, compiled
+
+
+@pytest.fixture
+def no_cache(monkeypatch):
+    """As in a process that was told nothing of a cache."""
+    before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")  # 0 in `conftest`
+    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before[0])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", before[1])
+
+
+def settings() -> tuple[str | None, float]:
+    return jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+
+
+def test_programs_are_kept_in_the_users_cache(no_cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (snippet,) = snippets("devices", "dj.use_compilation_cache()  # or a folder of your own")
+    exec(snippet, {"dj": dj})
+    assert settings() == (str(tmp_path / "delete_jax" / "xla"), 0.0)
+    assert (tmp_path / "delete_jax" / "xla").is_dir()
+
+
+def test_programs_are_kept_where_the_user_says(no_cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert dj.use_compilation_cache("mine") == tmp_path / "mine"  # also after the process has gone elsewhere
+    assert dj.use_compilation_cache() == tmp_path / "mine"
+    assert dj.use_compilation_cache(tmp_path / "other") == tmp_path / "other"
+    assert settings() == (str(tmp_path / "other"), 0.0)
+
+
+@pytest.mark.parametrize("folder", ["{tmp}/file/below", "{tmp}/file", "/proc/nope"])
+@pytest.mark.parametrize("is_given", [True, False])
+def test_a_folder_that_cannot_keep_programs(no_cache, tmp_path, monkeypatch, folder, is_given):
+    """Refused in the library; the command goes on without."""
+    (tmp_path / "file").touch()
+    folder = folder.format(tmp=tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", folder)
+    with pytest.raises(ValueError, match=rf"cannot be kept in {folder}.*give another folder"):
+        dj.use_compilation_cache(*[folder] * is_given)
+    main._keep_programs()
+    assert settings() == (None, 1.0)
+
+
+def test_nobodys_home(no_cache, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(ValueError, match="no home for compiled programs: give a folder"):
+        dj.use_compilation_cache()
+    main._keep_programs()
+    assert settings() == (None, 1.0)
+
+
+def test_a_damaged_cache_is_harmless(tmp_path):
+    """In processes of their own, for jax opens its cache once: half of each entry is left by a killed run."""
+    code = (
+        "import delete_jax as dj, jax, jax.numpy as jnp; print(dj.use_compilation_cache())\n"
+        "print(jax.jit(lambda x: jnp.sin(x) @ x.T)(jnp.ones((9, 9))).sum())"
+    )
+    own = environment(XLA_FLAGS=None, JAX_COMPILATION_CACHE_DIR=None, XDG_CACHE_HOME=str(tmp_path))
+
+    def said() -> list[str]:
+        done = run_code(code, env=own)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.split()
+
+    folder, cold = said()
+    entries = [path for path in pathlib.Path(folder).iterdir() if path.name.endswith("-cache")]
+    assert entries
+    for path in entries:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert said() == [folder, cold]

@@ -33,6 +33,7 @@ WRONG = {
     "unlearn.method": ("deleet", None),
     "unlearn.hyperparameters": ({"temperatur": 1.0}, {"temperature": 0}, {"temperature": "warm"}, {1: 2}, None),
     "unlearn.epochs": (0, 2.0, 10**9),
+    "unlearn.steps": (0, -1, 120.0, float("nan"), True, "120", 10**12),
     "unlearn.lr": (0, -1e-3, float("nan"), float("inf")),
     "unlearn.batch_size": (0, "32"),
     "unlearn.micro_batch": (0, 3, 256, "8"),
@@ -115,11 +116,15 @@ def test_a_task_is_named_by_its_settings():
 
 
 def test_only_what_counts_is_reported():
-    everything = counted(Config(unlearn=UnlearnConfig(hyperparameters={"temperature": 2.0})))
+    everything = counted(Config(unlearn=UnlearnConfig(hyperparameters={"temperature": 2.0}, epochs=5)))
     assert list(everything) == [
         "name", "temperature", "epochs", "lr", "batch_size", "momentum", "mask", "batch_norm", "augment", "seed",
     ]  # fmt: skip
     assert counted(Config(unlearn=UnlearnConfig(method="pour"))) == {"name": "pour"}
+    lengths = [({}, "delete"), ({"steps": 7}, "delete"), ({}, "finetune"), ({"epochs": 2}, "finetune")]
+    said = [counted(Config(unlearn=UnlearnConfig(method=name, **told))) for told, name in lengths]
+    said = [{name: one[name] for name in ("epochs", "steps") if name in one} for one in said]
+    assert said == [{}, {"steps": 7}, {"epochs": 5}, {"epochs": 2}]  # the first depends on the samples, too
     assert "pixels" in counted(of_task("segmentation"))
     assert not {"mask", "pixels", "augment", "finish"} & counted(of_task("backdoor")).keys()
 

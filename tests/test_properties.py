@@ -667,7 +667,7 @@ def images_folder(tmp_path_factory):
 def test_a_whole_command(monkeypatch, tmp_path, capfd, images_folder, given_arguments):
     """Everything up to the first training: exit code 0 and the folder is claimed, or 2, one line, and nothing is written."""
     monkeypatch.setattr(stages, "_run", lambda *_: None)
-    monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(command, "_keep_programs", lambda: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DELETE_JAX_DATA_DIR", "/dev/null/none")  # where nothing can be prepared
     before, workdir = snapshot(images_folder), tmp_path / "run"
@@ -693,7 +693,7 @@ def test_a_whole_command(monkeypatch, tmp_path, capfd, images_folder, given_argu
 def test_brackets_in_a_path(monkeypatch, tmp_path, capfd, images_folder):
     """The terminal's formatting reads nothing in the name of a folder."""
     monkeypatch.setattr(stages, "_run", lambda *_: None)
-    monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(command, "_keep_programs", lambda: None)
     workdir = tmp_path / "a [" / "b] [red]* {c}"
     argv = ["delete-jax", f"--config={images_folder / 'tiny.py'}", f"--workdir={workdir}"]
     assert command.main(argv) == 0

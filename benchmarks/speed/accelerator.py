@@ -1,6 +1,7 @@
 """What the parts of `gpu.sh` have found: one page of all their tables, and a picture of where the step's time goes.
 
     python benchmarks/speed/accelerator.py --out=runs/gpu
+    python benchmarks/speed/accelerator.py --out=benchmarks/results/accelerator      # what has been kept of an H200
 
 Reads the parts' files in OUT; writes OUT/summary.md and, where matplotlib is installed, OUT/accelerator.png. A part that has left nothing
 is named as such.
@@ -61,7 +62,7 @@ def draw(forms: list[dict[str, Any]], kernels: list[dict[str, Any]]) -> Figure:
     from matplotlib.figure import Figure
 
     forms, kernels = ([row for row in rows if "error" not in row] for rows in (forms, kernels))
-    figure = Figure(figsize=(13, 2 + 0.25 * max(len(forms), 8)), layout="constrained")
+    figure = Figure(figsize=(13, 2 + 0.25 * max(len(forms), 4)), layout="constrained")
     left, right = figure.subplots(1, 2)
     key, scale, label = (
         ("share", 100, "% of the peak") if all("share" in row for row in forms) else ("images_s", 1, "images a second")
@@ -70,6 +71,8 @@ def draw(forms: list[dict[str, Any]], kernels: list[dict[str, Any]]) -> Figure:
     left.set_xlabel(label)
     ends = [0.0] * len(kernels)
     for number, kind in enumerate((*KINDS, "gaps")):
+        if kind != "gaps" and not any(kind in row["kinds"] for row in kernels):
+            continue
         widths = [row["gaps_ms"] if kind == "gaps" else row["kinds"].get(kind, {"ms": 0.0})["ms"] for row in kernels]
         color = "lightgray" if kind == "gaps" else colormaps["tab10"](number)
         right.barh([row["form"] for row in kernels], widths, left=ends, label=kind, color=color)

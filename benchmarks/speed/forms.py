@@ -23,6 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from hlo import count_kernels
+from jax.flatten_util import ravel_pytree
+from step_ideas import of_vector, otherwise
 from step_time import LR, NUM_CLASSES, peak, step_operations, to_forget, trained
 from timing import Growing, count, first_line, make_out_parser, run_script
 
@@ -30,7 +32,8 @@ import delete_jax as dj
 from delete_jax.columns import is_lazy
 from delete_jax.compiling import compiler_options
 from delete_jax.data import augmentation, normalize
-from delete_jax.parallel import run_key
+from delete_jax.models.layers import BatchNorm
+from delete_jax.parallel import make_trainer, run_key, scalars
 from delete_jax.step import init_state, make_train_step, sgd
 
 CALLS, EPOCHS = 8, 4
@@ -47,7 +50,9 @@ class Form(NamedTuple):
     augment: flips and crops, so that the teacher is in the step; otherwise its answers are known.
     loop: what takes the steps of a call. steps: of a call, on an accelerator.
     timed: XLA chooses kernels by timing them, where the library's steps have the same bits each time. xla: settings for XLA besides.
-    flat: the optimiser's state is one vector. with_norm: the norm of the gradients is computed.
+    one_vector: parameters, gradients and the optimiser's state are a vector each. with_norm: the norm of the gradients is computed.
+    folded: the teacher's batch norms are biases, as if they were part of its kernels, and its weights have the dtype of its computation. It
+        answers otherwise than the original; only the time counts.
     """
 
     says: str
@@ -55,8 +60,9 @@ class Form(NamedTuple):
     loop: str = SCAN
     timed: bool = False
     xla: dict[str, Any] = {}  # noqa: RUF012
-    flat: bool = False
+    one_vector: bool = False
     with_norm: bool = True
+    folded: bool = False
     batch_norm: str = "train"
     network: str = "resnet18"
     dtype: str = "bfloat16"
@@ -87,7 +93,9 @@ FORMS = [
     Form("no operation that may give other bits", timed=True, xla={"xla_gpu_exclude_nondeterministic_ops": True}),
     Form("no kernel chosen by timing", timed=True, xla={"xla_gpu_autotune_level": 0}),
     Form("fused convolutions", timed=True, xla={"xla_gpu_experimental_enable_conv_fusion": True}),
-    Form("optimiser's state as one vector", flat=True),
+    Form("parameters as one vector", one_vector=True),
+    Form("augmented, teacher folded", augment=True, folded=True),
+    Form("augmented, teacher folded, convolutions in graphs", augment=True, folded=True, xla=GRAPHS),
     Form("frozen statistics", batch_norm="frozen"),
     Form("no norm of the gradients", with_norm=False),
     Form("float32", dtype="float32"),
@@ -104,6 +112,17 @@ class Program(NamedTuple):
     text: str
     trace_s: float
     compile_s: float
+
+
+class Call(NamedTuple):
+    """What takes the steps of a form, not compiled yet.
+
+    function: `(state, *arguments) -> (state, metrics)`, the state donated. arguments: of each call.
+    """
+
+    function: Callable[..., tuple[Any, Any]]
+    state: Any
+    arguments: list[tuple[Any, ...]]
 
 
 class Setting(NamedTuple):
@@ -195,11 +214,21 @@ def make_setting(form: Form) -> Setting:
     if augment is None:
         logits = np.random.default_rng(0).normal(size=(samples, NUM_CLASSES))
         streams["forget"]["teacher_logits"] = logits.astype(np.float32)
-    tx = optax.flatten(sgd()) if form.flat else sgd()
+    tx = sgd()
+    if form.one_vector:
+        vector, as_tree = ravel_pytree(variables["params"])
+        model, variables = of_vector(model, as_tree), {**variables, "params": vector}
+    if form.folded:
+        model = otherwise(model, folded_norm, "apply")
     step = make_train_step(
         model, dj.methods.delete(), tx, preprocess=preprocess, augment=augment, batch_norm=form.batch_norm
     )
     return Setting(model, variables, streams, preprocess, augment, step, tx)
+
+
+def folded_norm(module: nn.Module, x: jax.Array) -> jax.Array | None:
+    """What is left of a batch norm whose factors are in the kernel before it."""
+    return x + module.get_variable("params", "bias") if isinstance(module, BatchNorm) else None
 
 
 def as_library(form: Form, setting: Setting) -> dj.Result:
@@ -209,7 +238,28 @@ def as_library(form: Form, setting: Setting) -> dj.Result:
 
 
 def make_program(form: Form, setting: Setting) -> Program:
-    """Compiles the steps of a form. What the library passes to its program is passed here, too: XLA computes nothing of it beforehand."""
+    """Compiles the steps of a form."""
+    call = make_call(form, setting)
+    state, several = call.state, jax.device_put(call.arguments)
+    settings = (compiler_options(reproducible=not form.timed) or {}) | form.xla
+    started = time.perf_counter()
+    lowered = jax.jit(call.function, donate_argnums=0, compiler_options=settings).lower(state, *several[0])
+    traced = time.perf_counter()
+    compiled = lowered.compile()
+    took = traced - started, time.perf_counter() - traced
+
+    def take() -> float:
+        nonlocal state
+        for arguments in several:
+            state, metrics = compiled(state, *arguments)
+        return float(np.ravel(metrics["loss"])[-1])  # waits
+
+    return Program(take, compiled.as_text() or "", *took)
+
+
+def make_call(form: Form, setting: Setting) -> Call:
+    """Makes what takes the steps of a form. What the library passes to its program is passed here, too: XLA computes nothing of it
+    beforehand."""
 
     def step(state: Any, batch: Any, networks: Any, lr: jax.Array, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         state, metrics = setting.step(state, networks, batch, lr, key)
@@ -229,33 +279,27 @@ def make_program(form: Form, setting: Setting) -> Program:
         return jax.lax.fori_loop(0, end, body, (state, empty))
 
     def in_batches(column: Any) -> np.ndarray:
-        values = np.asarray(column[:])
+        values = np.asarray(column[: form.steps * form.batch])
         return values.reshape(form.steps, form.batch, *values.shape[1:])
 
     batches = jax.tree.map(in_batches, setting.streams, is_leaf=is_lazy)
+    state, networks = init_state(setting.variables, setting.tx), {"original": setting.variables} if form.augment else {}
+    if form.folded:
+        networks = jax.tree.map(lambda leaf: leaf.astype(form.dtype), networks)
+    shared = networks, jnp.float32(LR), run_key(0)
+    if form.loop == LIBRARY:
+        made = setting.preprocess, setting.augment, form.batch_norm
+        trainer = make_trainer(setting.model, dj.methods.delete(), setting.tx, *made, mode="jit")
+        constants: dict[str, Any] = {}
+        arguments = networks, batches, *scalars(LR, 0), constants, np.int32(form.steps), None
+        return Call(trainer.compiled.__wrapped__, state, [arguments])
     functions: dict[str, tuple[Callable, list[tuple[Any, ...]]]] = {
-        SCAN: (scan, [(batches,)]),
-        UNTIL: (until, [(batches, jnp.int32(form.steps))]),
-        SINGLE: (step, [(jax.tree.map(lambda column: column[number], batches),) for number in range(form.steps)]),
+        SCAN: (scan, [(batches, *shared)]),
+        UNTIL: (until, [(batches, jnp.int32(form.steps), *shared)]),
+        SINGLE: (step, [(jax.tree.map(lambda column: column[n], batches), *shared) for n in range(form.steps)]),
     }
     function, several = functions[form.loop]
-    several = jax.device_put(several)
-    shared = {"original": setting.variables} if form.augment else {}, jnp.float32(LR), run_key(0)
-    state = init_state(setting.variables, setting.tx)
-    settings = (compiler_options(reproducible=not form.timed) or {}) | form.xla
-    started = time.perf_counter()
-    lowered = jax.jit(function, donate_argnums=0, compiler_options=settings).lower(state, *several[0], *shared)
-    traced = time.perf_counter()
-    compiled = lowered.compile()
-    took = traced - started, time.perf_counter() - traced
-
-    def call() -> float:
-        nonlocal state
-        for arguments in several:
-            state, metrics = compiled(state, *arguments, *shared)
-        return float(np.ravel(metrics["loss"])[-1])  # waits
-
-    return Program(call, compiled.as_text() or "", *took)
+    return Call(function, state, several)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""What a compiled program is made of, read from its text: how many kernels it starts, and of which kind each is."""
+"""What a compiled program is made of, read from its text: how many kernels it starts, of which kind each is, and what they read and write."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple, TypeVar
 
 # What starts no kernel by itself: names for arrays, and what calls another computation.
 NO_KERNELS = {
@@ -26,13 +27,18 @@ WORDS = {
 }  # fmt: skip
 
 
+T = TypeVar("T")
+
+
 class Instruction(NamedTuple):
-    """A line of a computation. `calls`: the computations that it runs."""
+    """A line of a computation. `operands`: names of instructions; `calls`: the computations that it runs; `bytes`: of what it gives."""
 
     name: str
     opcode: str
     line: str
+    operands: tuple[str, ...]
     calls: tuple[str, ...]
+    bytes: int
 
 
 class Program(NamedTuple):
@@ -57,8 +63,21 @@ def read(text: str) -> Program:
             calls = re.findall(r"(?:calls|to_apply|body|(?:true|false)_computation)=%?([\w.\-]+)", line)
             for several in re.findall(r"branch_computations=\{([^}]*)\}", line):
                 calls += re.findall(r"[\w.\-]+", several)
-            computations[name].append(Instruction(found[1], opcode[1], line, tuple(calls)))
+            given, rest = line[found.end() : found.end() - 1 + opcode.start()], line[found.end() - 1 + opcode.end() :]
+            operands = tuple(re.findall(r"%([\w.\-]+)", rest.partition(")")[0]))
+            one = Instruction(found[1], opcode[1], line, operands, tuple(calls), _bytes(given))
+            computations[name].append(one)
     return Program({name: tuple(found) for name, found in computations.items()}, entry)
+
+
+def _bytes(type_: str) -> int:
+    """Of all arrays of a type, as in `(bf16[2,3]{1,0}, f32[])`; a byte for an element of less."""
+    arrays = re.findall(r"\b([a-z]+)(\d*)[a-z0-9]*\[([\d,]*)\]", type_)
+    return sum(
+        max(int(bits or 8) // 8, 1) * math.prod(int(size) for size in sizes.split(",") if size)
+        for kind, bits, sizes in arrays
+        if kind != "token"
+    )
 
 
 def _started(program: Program, name: str) -> Iterator[Instruction]:
@@ -70,14 +89,29 @@ def _started(program: Program, name: str) -> Iterator[Instruction]:
                 yield from _started(program, called)
 
 
-def count_kernels(text: str) -> int:
-    """Counts the kernels that one step starts: those of the loop, where most are in one, else all. A library's call counts once."""
-    program = read(text)
+def kernels_of_a_step(program: Program) -> list[Instruction]:
+    """The kernels that one step starts: those of the loop, where most are in one, else all. A library's call is one."""
     everything = list(_started(program, program.entry))
     bodies = [list(_started(program, one.calls[0])) for one in everything if one.opcode == "while" and one.calls]
-    whole, *loops = (sum(one.opcode not in NO_KERNELS for one in found) for found in (everything, *bodies))
-    most = max(loops, default=0)
-    return most if 2 * most > whole else whole
+    whole, *loops = ([one for one in found if one.opcode not in NO_KERNELS] for found in (everything, *bodies))
+    return of_a_step(whole, loops)
+
+
+def of_a_step(whole: list[T], loops: Iterable[list[T]]) -> list[T]:
+    """What one step is of a program: its largest loop, where most of the whole is in that."""
+    most = max(loops, key=len, default=[])
+    return most if 2 * len(most) > len(whole) else whole
+
+
+def count_kernels(text: str) -> int:
+    """Counts the kernels that one step starts."""
+    return len(kernels_of_a_step(read(text)))
+
+
+def count_bytes(program: Program, kernels: Iterable[Instruction]) -> int:
+    """Counts the bytes that kernels read and write. An array counts whole, also where a kernel needs a part of it."""
+    known = {one.name: one.bytes for found in program.computations.values() for one in found}
+    return sum(one.bytes + sum(known.get(name, 0) for name in one.operands) for one in kernels)
 
 
 class Sorter:

@@ -20,6 +20,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from step_time import LR, NUM_CLASSES, to_forget
 from timing import alternate, largest_difference, make_timing_parser, markdown, run_script, write
 
@@ -40,10 +41,12 @@ class Idea(NamedTuple):
 
     options: for XLA.
     layers: `(module, x) -> output or None`: what a layer computes in training; None for as it is.
+    one_vector: parameters, gradients and the optimiser's state are a vector each.
     """
 
     options: dict[str, str] | None
     layers: Callable[[nn.Module, jax.Array], jax.Array | None] | None = None
+    one_vector: bool = False
 
 
 def ideas() -> dict[str, Idea]:
@@ -54,6 +57,7 @@ def ideas() -> dict[str, Idea]:
         "no YNNPACK": Idea(dict.fromkeys(shipped or {}, "")),
         "the norm has a backward pass of its own": Idea(shipped, norm),
         "kernel gradients are matrix products": Idea(shipped, convolution),
+        "parameters are one vector": Idea(shipped, one_vector=True),
     }
 
 
@@ -75,22 +79,30 @@ def run(options: argparse.Namespace) -> None:
     def batch(number: int) -> Any:
         return gather_batches(streams, {"forget": picks[number]}, jax.devices()[0])
 
-    def compiled(idea: Idea) -> Callable:
-        step = make_train_step(otherwise(model, idea.layers), dj.methods.delete(), sgd(), preprocess=preprocess)
-        made = jax.jit(step, donate_argnums=0, compiler_options=idea.options)
-        given = init_state(variables, sgd()), None, batch(0), jnp.float32(LR), jax.random.key(0)
-        return made.lower(*given).compile()
+    vector, as_tree = ravel_pytree(variables["params"])
+    starts = {False: variables, True: {**variables, "params": vector}}  # by `Idea.one_vector`
 
-    steps = {name: compiled(idea) for name, idea in ideas().items()}
+    def compiled(idea: Idea) -> Callable:
+        network = otherwise(model, idea.layers)
+        network = of_vector(network, as_tree) if idea.one_vector else network
+        step = make_train_step(network, dj.methods.delete(), sgd(), preprocess=preprocess)
+        made = jax.jit(step, donate_argnums=0, compiler_options=idea.options)
+        state = init_state(starts[idea.one_vector], sgd())
+        return made.lower(state, None, batch(0), jnp.float32(LR), jax.random.key(0)).compile()
+
+    tried = ideas()
+    steps = {name: compiled(idea) for name, idea in tried.items()}
     ends: dict[str, Any] = {}
 
     def epoch(name: str) -> float:
-        state = jax.block_until_ready(init_state(variables, sgd()))
+        state = jax.block_until_ready(init_state(starts[tried[name].one_vector], sgd()))
         started = time.perf_counter()
         for position in range(len(picks)):
             state, _ = steps[name](state, None, batch(position), jnp.float32(LR), jax.random.key(0))
-        ends[name] = jax.block_until_ready(state).variables
-        return time.perf_counter() - started
+        jax.block_until_ready(state)
+        seconds = time.perf_counter() - started
+        ends[name] = {**state.variables, "params": as_tree(state.params)} if tried[name].one_vector else state.variables
+        return seconds
 
     found = alternate({name: functools.partial(epoch, name) for name in steps}, options.rounds)
     rows, record = [], {}
@@ -108,20 +120,36 @@ def run(options: argparse.Namespace) -> None:
     write(options.out, "step_ideas", [*markdown(heads, rows), "", below], record)
 
 
-def otherwise(model: dj.Model, layers: Callable[[nn.Module, jax.Array], jax.Array | None] | None) -> dj.Model:
-    """The network with some layers computed in another way while it trains."""
+def otherwise(
+    model: dj.Model, layers: Callable[[nn.Module, jax.Array], jax.Array | None] | None, where: str = "apply_train"
+) -> dj.Model:
+    """The network with some layers computed in another way, while it trains or, `where="apply"`, elsewhere."""
     if layers is None:
         return model
+    as_it_is = getattr(model, where)
 
     def intercept(next_function, args, kwargs, context):
         found = layers(context.module, args[0]) if context.method_name == "__call__" else None
         return next_function(*args, **kwargs) if found is None else found
 
-    def apply_train(variables, x, key):
+    def changed(*given):
         with nn.intercept_methods(intercept):
-            return model.apply_train(variables, x, key)
+            return as_it_is(*given)
 
-    return model._replace(apply_train=apply_train)
+    return model._replace(**{where: changed})
+
+
+def of_vector(model: dj.Model, as_tree: Callable[[jax.Array], Any]) -> dj.Model:
+    """The network as a function of one vector of parameters, which `as_tree` takes apart."""
+
+    def apply(variables, x):
+        return model.apply({**variables, "params": as_tree(variables["params"])}, x)
+
+    def apply_train(variables, x, key):
+        logits, updated = model.apply_train({**variables, "params": as_tree(variables["params"])}, x, key)
+        return logits, {**updated, "params": variables["params"]}
+
+    return dj.Model(apply, apply_train)
 
 
 def norm(module: nn.Module, x: jax.Array) -> jax.Array | None:

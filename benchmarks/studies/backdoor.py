@@ -46,7 +46,8 @@ def compare(options: argparse.Namespace) -> None:
         name="backdoor", bench=loaded, requests=options.targets, seeds=options.seeds, heads=("target", "network"), names=NAMES,
         evidence=lambda case, result: look(case, loaded.dataset.test, result), score=score,
     )  # fmt: skip
-    epochs = loaded.config.unlearn.epochs
+    if (epochs := loaded.config.unlearn.epochs) is None:
+        raise ValueError("config.unlearn.epochs is None: give a number, of which each way makes as many steps")
     ways = [  # as many steps with fewer samples
         Way(name, {**method, "epochs": -(-epochs * MOST_CLEAN // clean)}, {"clean": clean}, RATES)
         for name, (method, clean) in WAYS.items()

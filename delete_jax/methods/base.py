@@ -67,6 +67,7 @@ class Setup(NamedTuple):
       key: a PRNG key for the method.
       strength: the learning rate, or the size of the step for a method without training.
       batch_size, num_steps: of the coming training.
+      epochs: how many passes that is, also over streams that `prepare` puts in place of these; None where the number of steps was told.
       classifier: the path of the last layer in the parameters (`Model.classifier`); None if unknown.
       networks: the variables of the further frozen networks that the method declares (`Method.networks`), by name.
     """
@@ -81,6 +82,7 @@ class Setup(NamedTuple):
     strength: float = 1.0
     batch_size: int = 128
     num_steps: int = 1
+    epochs: int | None = None
     classifier: tuple[str, ...] | None = None
     networks: Mapping[str, Variables] = {}
 
@@ -276,6 +278,7 @@ class Method(NamedTuple):
       needs: what the forget samples must come with: some of `CLASSES`, `MAPS`, `COUNTERPARTS`.
       settings: which of `TRAINED` and "mask" change the result; the others may have any value. A method draws random numbers if
           "seed" is among them.
+      unbounded: whether its loss has no lower bound: then each further step does more harm, and nothing recovers.
       starts_over: whether it resets layers. With a small rate, such a network recognises neither the class nor the others.
       paper: who proposed it and where; `EXPERIMENT` for the project's own methods.
       ranges: the allowed values of each hyper-parameter, in words; filled in by `hyperparameters.factory`.
@@ -293,6 +296,7 @@ class Method(NamedTuple):
     edit: EditFn | None = None
     needs: tuple[str, ...] = ()
     settings: tuple[str, ...] = TRAINED
+    unbounded: bool = False
     starts_over: bool = False
     paper: str = ""
     ranges: Mapping[str, str] = Frozen({})
@@ -303,6 +307,17 @@ class Method(NamedTuple):
     def is_experimental(self) -> bool:
         """Whether this project proposed the method itself, and no paper has."""
         return self.paper == EXPERIMENT
+
+    @property
+    def trains_on_forget_alone(self) -> bool:
+        """Whether it trains the given network, and reads forget samples alone."""
+        return self.edit is None and self.streams == (FORGET,) and not self.starts_over
+
+    @property
+    def settles(self) -> bool:
+        """Whether it needs a number of steps, however few the samples are: it trains on forget samples alone, towards a target. While the
+        class goes, the remaining classes lose accuracy; they recover afterwards."""
+        return self.trains_on_forget_alone and not self.unbounded
 
 
 def answers_column(network: str) -> str:

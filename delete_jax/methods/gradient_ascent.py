@@ -19,4 +19,4 @@ def gradient_ascent() -> Method:
         forget = outputs[FORGET]
         return {FORGET: Term(-towards_labels(forget.batch["label"], forget).loss)}
 
-    return Method("gradient_ascent", loss, paper="Thudi et al., EuroS&P 2022, arXiv 2109.13398")
+    return Method("gradient_ascent", loss, unbounded=True, paper="Thudi et al., EuroS&P 2022, arXiv 2109.13398")

@@ -46,7 +46,7 @@ def l2ul_adv(strength: float = 0.1) -> Method:
       ValueError: strength is not above 0.
     """
     loss = functools.partial(_loss, strength=strength, pull=0.0)
-    return Method("l2ul_adv", loss, prepare=_adversarial, paper=PAPER)
+    return Method("l2ul_adv", loss, prepare=_adversarial, unbounded=True, paper=PAPER)
 
 
 @factory(strength=POSITIVE, pull=POSITIVE)
@@ -70,7 +70,7 @@ def l2ul_imp(strength: float = 0.1, pull: float = 1.0) -> Method:
         return _adversarial(setup)._replace(constants=constants)
 
     loss = functools.partial(_loss, strength=strength, pull=pull)
-    return Method("l2ul_imp", loss, prepare=prepare, paper=PAPER)
+    return Method("l2ul_imp", loss, prepare=prepare, unbounded=True, paper=PAPER)
 
 
 def _adversarial(setup: Setup) -> Prepared:

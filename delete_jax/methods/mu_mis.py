@@ -56,6 +56,7 @@ def mu_mis(weight: float = 1.0) -> Method:
         prepare=prepare,
         wrap=lambda setup: (_evaluated(setup.model), setup.teacher),
         settings=tuple(name for name in TRAINED if name != "batch_norm"),
+        unbounded=True,
         paper="Cheng et al., arXiv 2402.15109",
     )
 

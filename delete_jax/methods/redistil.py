@@ -99,8 +99,7 @@ def redistil(
         head, _, mask = _plan(setup, fresh)
         count = max(round(images * int((np.asarray(stream["weight"]) > 0).sum())), 1)
         made, means = transfer_stream(setup, head, count, transformations)
-        epochs = setup.num_steps / -(-len(stream["label"]) // setup.batch_size)
-        steps = epochs * -(-count // setup.batch_size)
+        steps = setup.num_steps if setup.epochs is None else setup.epochs * -(-count // setup.batch_size)
         constants = {"means": means, "update_mask": mask, "num_steps": jnp.float32(steps)}
         return Prepared(constants=constants, streams={FORGET: made})
 

@@ -106,6 +106,10 @@ def read(argv: list[str]) -> tuple[Config, str | None]:
     if len(rest) > 1:
         raise ValueError(f"unexpected argument {rest[1]!r}: {USAGE}")
     _split_words(overrides.config, rest_of_flags)
+    lengths = ("epochs", "steps")
+    if len(told := [name for name in lengths if f"config.unlearn.{name}" in rest_of_flags]) == 1:
+        (other,) = {*lengths} - {*told}  # of the file: the command line's stands in place of it
+        setattr(overrides.config.unlearn, other, None)
     return overrides.config, values.workdir
 
 

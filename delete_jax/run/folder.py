@@ -91,13 +91,12 @@ class Folder(NamedTuple):
 class Stage(NamedTuple):
     """One network that a run makes: where its states and its rows go.
 
-    name: of the stage. epochs: how many it takes. description: of the network.
+    name: of the stage. description: of the network.
     identity: what it is made from; states that were made from something else are refused.
     """
 
     folder: Folder
     name: str
-    epochs: int
     description: dict[str, Any]
     identity: dict[str, Any]
 
@@ -107,7 +106,7 @@ class Stage(NamedTuple):
 
     @property
     def store(self) -> Identified:
-        meta = {"stage": self.name, "epochs": self.epochs, "network": self.description}
+        meta = {"stage": self.name, "network": self.description}
         return _Timed(_checkpoints(self.directory, json.dumps(meta)), {"stage": self.name, **self.identity})
 
     @property
@@ -139,7 +138,7 @@ class Stage(NamedTuple):
                 f"{self.log.path} has {len(evaluations)} evaluations of the stage {self.name}, and its network had {evaluated}: "
                 f"{again}"
             )
-        if meta["epoch"] < self.epochs:
+        if not has_ended(meta):
             return None
         self.folder.say(f"{self.name}: done")
         seconds = meta["seconds"], meta["compile_seconds"]
@@ -178,6 +177,11 @@ def _of_the_same(mine: Any, defaults: Any) -> Any:
     if not isinstance(mine, dict) or not isinstance(defaults, dict):
         return defaults
     return {name: _of_the_same(mine[name], value) for name, value in defaults.items() if name in mine}
+
+
+def has_ended(meta: dict[str, Any]) -> bool:
+    """Whether a state is that of the training's end; earlier versions say how many epochs there are in place of that."""
+    return bool(meta.get("ended", meta.get("epoch", 0) >= meta.get("epochs", 0)))
 
 
 def _has_content(path: Path) -> bool:

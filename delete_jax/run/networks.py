@@ -19,7 +19,7 @@ from delete_jax.methods import METHODS
 from delete_jax.model import Variables
 from delete_jax.models import torch_names
 from delete_jax.models.torch_files import SUFFIXES, is_weights
-from delete_jax.run.folder import variables_of
+from delete_jax.run.folder import has_ended, variables_of
 from delete_jax.run.paths import expanded
 from delete_jax.tasks.base import UNLEARNED
 
@@ -145,7 +145,7 @@ def load_stage(directory: epath.Path, source: str) -> Loaded:
     if saved is None or "network" not in saved[1]:
         raise CheckpointError(f"{source}: no checkpoint of a run there; name the folder of a finished run")
     tree, meta = saved
-    if meta.get("epoch", 0) < meta.get("epochs", 0):
+    if not has_ended(meta):
         raise CheckpointError(f"{source}: its training was interrupted; finish that run first")
     identity = meta.get("identity", {})
     variables = _unwrapped(variables_of(tree), identity.get("method", {}))

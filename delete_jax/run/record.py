@@ -21,7 +21,9 @@ def make_record(run: Run, networks: dict[str, Result], measured: Measured, comma
     retrain_seconds = retrained.seconds if retrained else None
     num_steps, searching = len(unlearned.history), sum(row.get("seconds", 0) for row in unlearned.search)
     more = dict(measured.record)
-    method = counted(run.config) | ({"num_steps": num_steps} if num_steps else {})
+    method = counted(run.config)
+    if num_steps:
+        method |= {"epochs": unlearned.history[-1]["epoch"], "num_steps": num_steps}
     if unlearned.search:
         method["lr"] = unlearned.lr
     return {

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from rich.console import Console
 
 from delete_jax import data, methods, models, tasks
 from delete_jax.config import Config, prefixed
 from delete_jax.identity import short
 from delete_jax.network_check import check_network, check_training
-from delete_jax.options import check_batch, check_micro_batch
+from delete_jax.options import check_batch, check_micro_batch, few_steps
 from delete_jax.parallel import on_each_device
 from delete_jax.predict import input_shape
 from delete_jax.result import Result
@@ -24,6 +27,7 @@ from delete_jax.run.trace import check_place
 from delete_jax.run.training import train, unlearn
 from delete_jax.tasks import Data, Run, Training
 from delete_jax.tasks.base import ORIGINAL, UNLEARNED
+from delete_jax.tasks.jobs import unlearning_steps
 
 
 def run_stages(config: Config, workdir: Path, console: Console, command: str) -> None:
@@ -77,7 +81,24 @@ def note_earlier(folder: Folder, teacher: Loaded | None) -> None:
         )
 
 
+def few_steps_of(run: Run, teacher: Loaded | None) -> str | None:
+    """What is to be said where unlearning was told to make few steps (`options.few_steps`); found before anything is trained."""
+    if not run.method.settles:
+        return None
+    shapes = models.shapes(run.module, input_shape(run.preprocess, run.data.dataset.train.images))
+    # No answer of the original decides how many samples there are: zeros do in place of weights that are still to be trained.
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # they are said when the streams are used
+        streams = tasks.of_settings(run.config.task).streams(
+            run, run.method, zeros if teacher is None else teacher.variables
+        )
+    return few_steps(run.method, unlearning_steps(run, streams), "config.unlearn.")
+
+
 def _run(run: Run, folder: Folder, plan: list[Training], teacher: Loaded | None, command: str) -> None:
+    if (few := few_steps_of(run, teacher)) is not None:
+        folder.say(f"note: {few}")
     trained: dict[str, Result] = {}
     for training in plan:
         trained[training.name] = train(run, folder, training, trained.get(training.start))

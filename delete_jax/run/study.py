@@ -36,13 +36,13 @@ from delete_jax import methods, metrics, tasks
 from delete_jax.config import Config, plain, prefixed, validate
 from delete_jax.identity import digest
 from delete_jax.methods import Method
-from delete_jax.options import AUTO, check_auto, rate
+from delete_jax.options import AUTO, FEW_STEPS, check_auto, rate
 from delete_jax.result import Result
 from delete_jax.run.arguments import read
 from delete_jax.run.folder import Folder
 from delete_jax.run.networks import Loaded
 from delete_jax.run.paths import local
-from delete_jax.run.stages import needed, note_earlier, prepared
+from delete_jax.run.stages import few_steps_of, needed, note_earlier, prepared
 from delete_jax.run.subcommand import Parser
 from delete_jax.run.training import train
 from delete_jax.settings import measures
@@ -194,9 +194,14 @@ def main(argv: list[str]) -> None:
     folder = Folder(asked.workdir, Console(soft_wrap=True))
     with folder.claimed(config, _claim(asked.config, requests)):
         note_earlier(folder, teacher)
+        for method in asked.methods:
+            few = (few_steps_of(one._replace(method=method), teacher) for one in runs)
+            if (said := next(filter(None, few), None)) is not None:
+                folder.say(f"note: {said}")
         original, retrained = _references(runs, folder, teacher)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
+            warnings.filterwarnings("ignore", FEW_STEPS, UserWarning)  # which has been said
             table = _studied(asked, run, requests, original, retrained, lambda line: _say(folder, line, caught))
         written = {"md": table.to_markdown(), "csv": table.to_csv(), "tex": table.to_latex()}
         files = {folder.path / f"table.{kind}": f"{text.rstrip()}\n".encode() for kind, text in written.items()}

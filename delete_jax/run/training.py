@@ -32,7 +32,7 @@ def train(run: Run, folder: Folder, training: Training, start: Result | None = N
     run = for_dataset(run, training.dataset)
     job = training_job(run, training, None if start is None else start.variables)
     identity = origin_of(run, training, start) | {"functions": job.functions()}
-    stage = Stage(folder, training.name, training.settings.epochs, run.description, identity)
+    stage = Stage(folder, training.name, run.description, identity)
     if (done := stage.finished()) is not None:
         return done
     with phase(STEPS), StageProgress(training.name, folder.console) as progress:
@@ -107,7 +107,7 @@ def _unlearn(run: Run, folder: Folder, original: Result, name: str) -> Result:
 
     job = unlearning_job(run, original.variables, streams)
     identity = {**job.identity(), **dataset.digests, "class_names": list(dataset.class_names)}
-    stage = Stage(folder, name, job.options.epochs, run.description, identity)
+    stage = Stage(folder, name, run.description, identity)
     if (done := stage.finished()) is not None:
         return done._replace(variables=method.unwrap(done.variables))
     with (

@@ -60,9 +60,29 @@ def unlearning_job(run: Run, variables: Variables, streams: Mapping[str, Stream]
     Raises:
       ValueError: as for `training_job`.
     """
+    return checked_job(
+        run.model,
+        variables,
+        streams,
+        run.data.dataset.num_classes,
+        run.data.forget,
+        run.method,
+        _options(run, finish),
+    )
+
+
+def unlearning_steps(run: Run, streams: Mapping[str, Stream]) -> int:
+    """How many steps that takes."""
+    return Job(
+        run.model, {}, streams, run.data.dataset.num_classes, run.data.forget, run.method, _options(run)
+    ).num_steps
+
+
+def _options(run: Run, finish: str | None = None) -> Options:
     settings = run.config.unlearn
-    options = Options(
+    return Options(
         epochs=settings.epochs,
+        steps=settings.steps,
         lr=settings.lr,
         batch_size=settings.batch_size,
         micro_batch=settings.micro_batch,
@@ -74,7 +94,4 @@ def unlearning_job(run: Run, variables: Variables, streams: Mapping[str, Stream]
         parallel=run.config.parallel,
         finish=finish,
         reproducible=run.config.reproducible,
-    )
-    return checked_job(
-        run.model, variables, streams, run.data.dataset.num_classes, run.data.forget, run.method, options
     )
