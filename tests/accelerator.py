@@ -18,8 +18,8 @@ FILES = tuple(
     f"test_{name}.py"
     for name in (
         "parity", "precision", "losses", "step", "unlearn", "frozen_networks", "feature_methods", "each_method", "methods", "sweep",
-        "parallel", "layouts", "memory", "compiling", "loop", "optimisers", "own_method", "finish", "rate_search", "checkpoint",
-        "columns", "networks", "redistil", "segmentation", "backdoor", "operations",
+        "parallel", "layouts", "memory", "compiling", "loop", "optimisers", "own_method", "finish", "rate_search",
+        "columns", "networks", "segmentation", "backdoor", "operations",
     )
 )  # fmt: skip
 """Files whose tests compute with devices, the most telling first. They need no package that only datasets, reports or the command

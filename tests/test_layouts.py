@@ -127,6 +127,7 @@ def test_beside_others(layout, options, monkeypatch):
 
 @pytest.mark.parametrize("mode", ["sharding", pytest.param("pmap", marks=pytest.mark.pmap)])
 @pytest.mark.parametrize("options", [{}, {"micro_batch": 8}, {"resident": 0}], ids=str)
+@pytest.mark.usefixtures("full_precision")
 def test_on_all_devices(mode, options, tmp_path):
     settings = {"batch_size": 16, "batch_norm": "frozen"}
     expected = one(job(2, 0.02, 1, **settings), Watch(evaluate))

@@ -57,6 +57,7 @@ def test_parts_make_the_same_step(name):
 
 
 @pytest.mark.parametrize("mode", ["jit", pytest.param("pmap", marks=pytest.mark.pmap), "sharding"])
+@pytest.mark.usefixtures("full_precision")
 def test_parts_on_one_device_and_on_eight(mode):
     """Uneven weights and augmentation: each part counts by its weight, each image moves as in the whole batch."""
     model, variables = tiny.network()
@@ -212,6 +213,7 @@ def test_the_peak_is_known(tmp_path):
     assert dj.unlearn(model, variables, *tiny.samples(64), method="pour", **SETTINGS).peak_bytes >= before
 
 
+@pytest.mark.usefixtures("full_precision")
 def test_bytes_of_a_program():
     """A donated argument counts once, what is computed in between counts too, also where the program comes from the cache."""
     x = jnp.zeros((32, 32), jnp.float32)
