@@ -136,7 +136,8 @@ def otherwise(
         with nn.intercept_methods(intercept):
             return as_it_is(*given)
 
-    return model._replace(**{where: changed})
+    changes: Any = {where: changed}
+    return model._replace(**changes)
 
 
 def of_vector(model: dj.Model, as_tree: Callable[[jax.Array], Any]) -> dj.Model:
