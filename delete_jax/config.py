@@ -145,8 +145,8 @@ def validate(config: Settings) -> None:
             )
     defaults = UnlearnConfig()
     reads, rarer = (
-        {*task.reads, *(["forget"] if methods.CLASSES in task.provides else [])},
-        {"forget", *OF_SOME_TASKS},
+        {*task.reads, *(["forget", "erased"] if methods.CLASSES in task.provides else [])},
+        {"forget", "erased", *OF_SOME_TASKS},
     )
     for field, default in dataclasses.asdict(defaults).items():
         value = getattr(config.unlearn, field)
@@ -201,7 +201,7 @@ def counted(config: Settings) -> dict[str, Any]:
     task, method = of_settings(config.task), _method(config)
     settings = dataclasses.asdict(config.unlearn)
     found = {"name": settings.pop("method"), **settings.pop("hyperparameters")}
-    del settings["forget"]
+    del settings["forget"], settings["erased"]
     # Which pixels count is a matter of the forget samples' weights: to all methods that look at them.
     rarer = OF_SOME_TASKS
     count = method.settings + (("pixels",) if method.settings and methods.FORGET in method.streams else ())

@@ -14,6 +14,7 @@ import numpy as np
 from delete_jax import metrics
 from delete_jax.class_names import class_names as as_class_names
 from delete_jax.data import Dataset, Split, forget_remain, split_digest
+from delete_jax.earlier import Answered, classes_of
 from delete_jax.given import array, listed, shown
 from delete_jax.given import path as as_path
 from delete_jax.identity import digest
@@ -23,7 +24,7 @@ from delete_jax.network_check import as_is, check_answers, check_network
 from delete_jax.parallel import outside_meshes
 from delete_jax.reports import Examples, plain, write_report
 from delete_jax.reports.made_with import device, now, versions
-from delete_jax.request import as_images, check_forget, check_samples
+from delete_jax.request import as_images, check_forget, check_remaining, check_samples, known_requests
 from delete_jax.result import Result
 from delete_jax.tables import aligned, markdown
 from delete_jax.tasks import TASKS
@@ -98,6 +99,7 @@ def evaluate(
     preprocess: Callable[[chex.Array], chex.Array] | None = None,
     class_names: Sequence[str] | Mapping[Any, Any] | None = None,
     measures: Iterable[str] | None = None,
+    erased: int | str | Iterable[int | str] = (),
 ) -> Evaluation:
     """Measures networks after unlearning, side by side: what they predict, and what is left of the erased classes.
 
@@ -113,6 +115,8 @@ def evaluate(
       preprocess: maps stored images to the network's input.
       class_names: the name of class i at position i, or a dict (see `class_names.class_names`).
       measures: names of `metrics.MEASURES`, in addition to those of every report.
+      erased: classes that were erased by earlier requests, as `forget` takes them; those that the `Result`s "original" and "unlearned"
+        know of need not be named. They are no remaining classes: `acc_erased_before` alone measures them.
 
     Returns:
       An `Evaluation`. `print` shows its table; `evaluation["unlearned"]["acc_ft"]` is one value.
@@ -138,13 +142,16 @@ def evaluate(
     """
     results = _as_results(networks)
     splits, num_classes = given_splits(model, results, train, test, preprocess or as_is)
-    erased = check_forget(forget, num_classes, class_names)
+    classes = check_forget(forget, num_classes, class_names)
+    known = [request for name in (ORIGINAL, UNLEARNED) if name in results for request in results[name].requests]
+    requests = known_requests(known, erased, num_classes, class_names)
+    check_remaining(classes, classes_of(requests), num_classes)
     asked = [find(name).name for name in listed(() if measures is None else measures, "measures")]
-    evidence = evidence_of(model, results, splits, num_classes, erased, preprocess or as_is, class_names)
+    evidence = evidence_of(model, results, splits, num_classes, classes, preprocess or as_is, class_names, requests)
     figures = {name: evidence.measured(name, asked) for name in results}
     before, after = evidence.networks[ORIGINAL], evidence.networks.get(UNLEARNED, [*evidence.networks.values()][-1])
-    examples = choose_examples(evidence.dataset, erased, before.test, after.test)
-    record = _record(evidence.dataset, erased, results, figures) | nearest_class(after)
+    examples = choose_examples(before.dataset, classes, before.test, after.test)
+    record = _record(evidence.subject.data, results, figures) | nearest_class(after)
     shown_images = examples._replace(images=_as_bytes(examples.images))
     return Evaluation(record, shown_images, metrics.with_gaps((*evidence.always, *asked)), evidence.notes)
 
@@ -182,13 +189,14 @@ def evidence_of(
     erased: tuple[int, ...],
     preprocess: Callable[[chex.Array], chex.Array],
     class_names: Sequence[str] | Mapping[Any, Any] | None,
+    requests: tuple[Answered, ...] = (),
 ) -> Beside:
     """Collects the evidence on networks that have passed all checks (`given_splits`); arguments as for `evaluate`."""
     names = tuple(map(str, range(num_classes))) if class_names is None else as_class_names(class_names, num_classes)
     nothing = np.zeros(1, np.float32)
     none = Split(*(part[:0] for part in splits[0]))
     dataset = Dataset("given samples", splits[0], none, splits[1], names, nothing, nothing)
-    subject = Subject(model, preprocess, Data(dataset, erased))
+    subject = Subject(model, preprocess, Data(dataset, erased, requests=requests))
     networks = side_by_side(subject, dict(results), Evidence)
     try:
         _ = networks[ORIGINAL].kernel
@@ -281,10 +289,9 @@ def _method(unlearned: Result | None) -> dict[str, Any]:
     return {**unlearned.method, "lr": unlearned.lr}
 
 
-def _record(
-    dataset: Dataset, erased: tuple[int, ...], results: Mapping[str, Result], figures: Mapping[str, dict[str, Any]]
-) -> dict[str, Any]:
+def _record(data: Data, results: Mapping[str, Result], figures: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """What a report says, as far as samples and networks tell it."""
+    dataset, erased = data.dataset, data.forget
     unlearned, retrained = results.get(UNLEARNED), results.get(RETRAINED)
     seconds = unlearned.seconds or None if unlearned else None
     retraining = retrained.seconds or None if retrained else None
@@ -307,6 +314,7 @@ def _record(
             "names": [dataset.class_names[class_] for class_ in erased],
             "num_samples": len(samples.labels),
             "digest": split_digest(samples),
+            **({"erased": list(data.erased)} if data.erased else {}),
         },
         "model": {
             "name": "a network given to evaluate",

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from delete_jax.earlier import Answered, answer, warnings_of
 from delete_jax.epochs import Length, steps_in_epoch
 from delete_jax.given import shown
 from delete_jax.identity import describe_method, digest
@@ -40,6 +41,8 @@ class Job:
       method: of `delete_jax.methods`.
       options: the settings.
       networks: further frozen networks that the method reads, by name (`Method.networks`): variables of the same model.
+      earlier: the requests that the network has answered before (`earlier.Answered`). The classes that they erased are in the streams'
+        masks; nothing else depends on them.
     """
 
     model: Model
@@ -50,6 +53,17 @@ class Job:
     method: Method
     options: Options
     networks: Mapping[str, Variables] = dataclasses.field(default_factory=dict)
+    earlier: tuple[Answered, ...] = ()
+
+    @property
+    def requests(self) -> tuple[Answered, ...]:
+        """The requests that the resulting network has answered: the earlier ones, and this one."""
+        return (*self.earlier, *answer(self.forget, self.method, self.options.batch_norm))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to know before the job is run, because of earlier requests (`earlier.warnings_of`)."""
+        return warnings_of(self.earlier, self.forget, self.method, self.options.batch_norm, self.variables)
 
     def having(self, **settings: Any) -> Job:
         """The same job with other settings (`Options`), such as another rate or seed."""
@@ -159,12 +173,13 @@ def checked_job(
     options: Options,
     networks: Mapping[str, Variables] | None = None,
     *,
+    earlier: tuple[Answered, ...] = (),
     like: Job | None = None,
 ) -> Job:
     """A training, all checks of which are passed: that the method suits the request, and the network can be trained.
 
     Args:
-      model, variables, streams, num_classes, forget, method, options, networks: as in `Job`. The network takes such images and
+      model, variables, streams, num_classes, forget, method, options, networks, earlier: as in `Job`. The network takes such images and
         answers with `num_classes` (`request.as_samples`).
       like: a checked job with this network, method and settings but for rate and seed, and images of this shape: what it was checked
         for is not checked again.
@@ -175,7 +190,7 @@ def checked_job(
     networks = {} if networks is None else networks
     if not isinstance(networks, Mapping):
         raise ValueError(f"networks must be a dict of variables by name, got {shown(networks)}")
-    job = Job(model, variables, streams, num_classes, forget, method, options, dict(networks))
+    job = Job(model, variables, streams, num_classes, forget, method, options, dict(networks), earlier)
     check_needs(method, provided(streams, forget), "these samples")
     called(method, "check", num_classes, forget)
     if options.lr == AUTO:

@@ -55,6 +55,24 @@ def as_given(tree: Any, like: Any) -> Any:
     return jax.tree.map(cast, contained_as(tree, like), like)
 
 
+def with_statistics(variables: Variables, of: Variables) -> Variables | None:
+    """Puts the running statistics of another network, which are all collections but `params`, beside these parameters.
+
+    Args:
+      variables, of: variables of the same model.
+
+    Returns:
+      The parameters of `variables` with the other collections of `of`. None where the network has no other collections, or both
+      networks have the same values there.
+    """
+    own = {name: tree for name, tree in variables.items() if name != "params"}
+    theirs = {name: contained_as(of[name], tree) for name, tree in own.items()}
+    pairs = zip(jax.tree.leaves(own), jax.tree.leaves(theirs), strict=True)
+    if all(np.array_equal(plain_key(here), plain_key(there)) for here, there in pairs):
+        return None
+    return {**variables, **theirs}
+
+
 def plain_key(leaf: Any) -> Any:
     """Returns the numbers of a random key, which NumPy and stores take; any other leaf as it is."""
     is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

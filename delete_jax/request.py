@@ -14,6 +14,7 @@ import numpy as np
 from delete_jax.class_names import class_names as as_class_names
 from delete_jax.columns import Rows, chunks
 from delete_jax.data.dataset import IGNORE
+from delete_jax.earlier import Answered, classes_of, of_classes
 from delete_jax.given import array, choice, integer, is_tensor, listed, shown
 from delete_jax.methods import Method, Stream
 from delete_jax.model import Model, Variables
@@ -40,6 +41,7 @@ class Selection(NamedTuple):
     mask: str = "union"
     pixels: str = "all"
     class_names: Sequence[str] | Mapping[Any, Any] | None = None
+    erased: tuple[int, ...] = ()
 
 
 def as_samples(model: Model, variables: Variables, images: Any, labels: Any, preprocess: Callable) -> Samples:
@@ -69,12 +71,13 @@ def split(
       ValueError: something is wrong with it; one line says what.
     """
     images, labels, num_classes = samples
-    forget, forget_indices, mask, pixels, class_names = selection
+    forget, forget_indices, mask, pixels, class_names, erased = selection
     if (forget is None) == (forget_indices is None):
         raise ValueError("give either forget, the classes to erase, or forget_indices, the samples to forget")
     if class_names is not None:
         class_names = as_class_names(class_names, num_classes)
     classes = () if forget is None else check_forget(forget, num_classes, class_names)
+    check_remaining(classes, erased, num_classes)
     check_choices(mask=mask, pixels=pixels)
     if labels.ndim == 1 and pixels != "all":
         raise ValueError(
@@ -93,7 +96,7 @@ def split(
         indices = check_indices(forget_indices, len(labels))
         streams = split_samples(images, labels, indices, num_classes, method.streams)
     else:
-        streams = split_streams(images, labels, classes, num_classes, method.streams, mask, pixels)
+        streams = split_streams(images, labels, classes, num_classes, method.streams, mask, pixels, erased)
     return streams, classes
 
 
@@ -166,6 +169,35 @@ def check_forget(
     return classes
 
 
+def known_requests(
+    known: Sequence[Mapping[str, Any]],
+    erased: int | str | Iterable[int | str],
+    num_classes: int,
+    class_names: Sequence[str] | Mapping[Any, Any] | None = None,
+) -> tuple[Answered, ...]:
+    """The requests that a network has answered.
+
+    Args:
+      known: those that came with the network.
+      erased: classes that were erased elsewhere, as `check_forget` takes them; none if empty.
+      num_classes, class_names: as for `check_forget`.
+
+    Raises:
+      ValueError: an unknown class, or something that is neither a number nor a name.
+    """
+    names = None if class_names is None else as_class_names(class_names, num_classes)
+    said = {_class_number(class_, num_classes, names, "have been erased") for class_ in listed(erased, "erased")}
+    return (*map(dict, known), *of_classes(sorted(said - set(classes_of(known)))))
+
+
+def check_remaining(forget: Sequence[int], erased: Sequence[int], num_classes: int) -> None:
+    """Raises ValueError where no class remains that was never to be forgotten."""
+    if len({*forget, *erased}) == num_classes:
+        raise ValueError(
+            f"all {num_classes} classes are erased or to be forgotten (before: {', '.join(map(str, erased))}): at least one must remain"
+        )
+
+
 def check_indices(indices: Any, num_samples: int | None = None) -> np.ndarray:
     """The samples to forget, by number, sorted: int `[m]`.
 
@@ -195,7 +227,7 @@ def check_indices(indices: Any, num_samples: int | None = None) -> np.ndarray:
     return np.array(numbers)
 
 
-def _class_number(value: Any, num_classes: int, names: tuple[str, ...] | None) -> int:
+def _class_number(value: Any, num_classes: int, names: tuple[str, ...] | None, verb: str = "be forgotten") -> int:
     if isinstance(value, str):
         if names is None:
             raise ValueError(f"class {value!r} cannot be looked up: give its number, or class_names as well")
@@ -207,7 +239,7 @@ def _class_number(value: Any, num_classes: int, names: tuple[str, ...] | None) -
         return names.index(value)
     number = integer("a class to forget", value)
     if not 0 <= number < num_classes:
-        raise ValueError(f"class {number} cannot be forgotten: the network has classes 0 to {num_classes - 1}")
+        raise ValueError(f"class {number} cannot {verb}: the network has classes 0 to {num_classes - 1}")
     if names is not None and str(number) in names and names[number] != str(number):
         raise ValueError(
             f"class {number} could be the class called '{number}' or number {number}, which is called {names[number]!r}: give its "

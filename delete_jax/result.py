@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from delete_jax.earlier import classes_of
 from delete_jax.given import function, shown
 from delete_jax.model import Variables
 from delete_jax.predict import NonFiniteError
@@ -77,6 +78,8 @@ class Result(NamedTuple):
       peak_bytes: peak memory. On GPUs and TPUs what the steps of unlearning need on the fullest device, with their samples and networks;
           elsewhere that of the process until then. None if unknown, such as for methods that are computed at once on a GPU or TPU.
       method: the name and hyper-parameters of the method of unlearning; empty for a network that was not unlearned.
+      requests: what the network has answered so far, the first request first: rows with `forget`, `method` and `batch_norm`
+          (`earlier.Answered`).
     """
 
     variables: Variables
@@ -89,6 +92,12 @@ class Result(NamedTuple):
     search: Sequence[Row] = ()
     peak_bytes: int | None = None
     method: Mapping[str, Any] = {}
+    requests: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def erased(self) -> tuple[int, ...]:
+        """The classes that were erased from the network, by this request and by earlier ones, sorted."""
+        return classes_of(self.requests)
 
     def __repr__(self) -> str:
         """One line; the weights themselves are in `variables`."""

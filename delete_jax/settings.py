@@ -80,6 +80,7 @@ class UnlearnConfig:
     """What is forgotten, and how (see `delete_jax.unlearn`).
 
     forget: the classes to forget, by number or name, such as 3,4 or Shirt.
+    erased: classes that were erased from the teacher before, as in forget; those that its run or file names need not be given.
     method: the unlearning method; `delete-jax --list` prints them.
     hyperparameters: the method's, such as "{'temperature': 2.0}".
     epochs: passes over the samples that the method reads.
@@ -96,6 +97,7 @@ class UnlearnConfig:
     """
 
     forget: tuple[int | str, ...] = (0,)
+    erased: tuple[int | str, ...] = ()
     method: str = "delete"
     hyperparameters: dict[str, Any] = dataclasses.field(default_factory=dict)
     epochs: int | None = None

@@ -22,29 +22,33 @@ def split_streams(
     names: Sequence[str],
     mask: str = "union",
     pixels: str = "all",
+    erased: Sequence[int] = (),
 ) -> dict[str, Stream]:
     """The streams `names` of a labelled set: "forget" has the samples with a class of `forget`, "remain" the others.
 
     In segmentation a sample with any pixel of a forgotten class is a forget sample; its pixels count, all of them or, with
     `pixels="forget"`, those of a forgotten class.
 
+    Classes of `erased`, which earlier requests have erased, are masked as well, and no sample with one of them is a remaining sample.
+
     Raises:
       ValueError: a class of `forget` has no samples, or a stream that is asked for would be empty.
     """
-    hit = np.isin(labels, forget)
+    hit, gone = np.isin(labels, forget), np.isin(labels, erased)
     for class_ in forget:
         if FORGET in names and not np.any(labels == class_):
             present = ", ".join(map(str, np.unique(labels)[:20]))
             raise ValueError(f"no sample of class {class_} to forget: the labels given hold classes {present}")
     streams = {}
-    for name, chosen in _chosen(np.any(hit.reshape(len(labels), -1), axis=1), names).items():
+    is_hit, is_gone = (np.any(marked.reshape(len(labels), -1), axis=1) for marked in (hit, gone))
+    for name, chosen in _chosen(is_hit, names, ~is_hit & ~is_gone).items():
         own = labels[chosen]
         counts = np.isin(own, forget) if pixels == "forget" and name == FORGET else own != IGNORE
         streams[name] = {
             "image": picked(images, chosen),
             "label": own.astype(np.int32),
             "weight": counts.astype(np.float32) if labels.ndim > 1 else np.ones(own.shape, np.float32),
-            "erase": erase_mask(own, forget, num_classes, mask),
+            "erase": erase_mask(own, [*forget, *erased], num_classes, mask),
         }
     return streams
 
@@ -72,9 +76,9 @@ def split_samples(
     return streams
 
 
-def _chosen(hit: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Which samples each stream has: bool `[n]`."""
-    selected = {FORGET: hit, REMAIN: ~hit}
+def _chosen(hit: Any, names: Sequence[str], remaining: Any = None) -> dict[str, np.ndarray]:
+    """Which samples each stream has: bool `[n]`. The remaining ones are all others where nothing else is said."""
+    selected = {FORGET: hit, REMAIN: ~hit if remaining is None else remaining}
     for name in names:
         if not selected[name].any():
             raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 from delete_jax import metrics
 from delete_jax.cells import Cells
 from delete_jax.columns import Rows
+from delete_jax.earlier import classes_of
 from delete_jax.evaluation import evidence_of, flat, given_splits
 from delete_jax.given import MOST_SEED, integer, listed, shown
 from delete_jax.identity import describe_method, digest
@@ -28,7 +30,7 @@ from delete_jax.options import AUTO, Options, check_auto, rate
 from delete_jax.parallel import outside_meshes
 from delete_jax.predict import NonFiniteError
 from delete_jax.rate_search import NoRateError
-from delete_jax.request import Samples, Selection, check_forget, split
+from delete_jax.request import Samples, Selection, check_forget, check_remaining, known_requests, split
 from delete_jax.result import Result
 from delete_jax.tables import aligned, markdown
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
@@ -152,7 +154,7 @@ def _cell(values: Sequence[float], row: Measure) -> tuple[str, str]:
 @outside_meshes
 def study(
     model: Model,
-    variables: Variables,
+    variables: Variables | Result,
     *,
     train: tuple[Any, Any],
     test: tuple[Any, Any],
@@ -175,6 +177,7 @@ def study(
     class_names: Sequence[str] | Mapping[Any, Any] | None = None,
     measures: Iterable[str] | None = None,
     retrained: Variables | Sequence[Variables] | None = None,
+    erased: int | str | Iterable[int | str] = (),
     store: str | os.PathLike | None = None,
     on_cell: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Study:
@@ -191,6 +194,7 @@ def study(
         same for all methods.
       measures: names of `metrics.MEASURES`, in addition to those of every report.
       retrained: the network that was trained without the classes: for each request one, in their order. Distances and gaps are to it.
+      erased: classes that were erased from the network before, as for `unlearn`.
       store: a folder. Finished cells are kept there; the same call goes on with the others. One process at a time.
       on_cell: is called with each of `Study.cells` when it is finished, or found in the store.
 
@@ -228,9 +232,14 @@ def study(
         range(integer("seeds", seeds, 1, MOST_SEEDS)) if not isinstance(seeds, Iterable) else _list(seeds, "seeds")
     )
     numbers = [integer("a seed", seed, 0, MOST_SEED) for seed in numbers]
-    before = Result(variables, [], [])
+    known_before = variables.requests if isinstance(variables, Result) else ()
+    variables = variables.variables if isinstance(variables, Result) else variables
+    before = Result(variables, [], [], requests=known_before)
     splits, num_classes = given_splits(model, {ORIGINAL: before}, train, test, preprocess or as_is)
     requests = check_requests(_list(forget, "forget"), num_classes, class_names)
+    earlier = known_requests(before.requests, erased, num_classes, class_names)
+    for request in requests:
+        check_remaining(request, classes_of(earlier), num_classes)
     references = _references(retrained, requests)
     asked = [find(name).name for name in listed(() if measures is None else measures, "measures")]
     shared: dict[str, Any] = {
@@ -245,18 +254,24 @@ def study(
         like: Job | None = None
         for request in requests:
             options = Options(**shared, lr=rates[method.name])
-            streams, _ = split(samples, Selection(request, mask=mask), method, augment)
-            like = checked_job(model, variables, streams, num_classes, request, method, options, like=like)
+            streams, _ = split(samples, Selection(request, mask=mask, erased=classes_of(earlier)), method, augment)
+            like = checked_job(
+                model, variables, streams, num_classes, request, method, options, earlier=earlier, like=like
+            )
+            for said in like.warnings:
+                warnings.warn(f"{method.name}: {said}", stacklevel=3)  # where it was called
             jobs[method.name, request] = like
             if method.name not in codes:
                 codes[method.name] = like.functions().get("method")
     warn_of_few_steps([*jobs.values()])
-    cells = Cells(store, lambda: _identity(model, variables, splits, references, options, mask, asked))
+    cells = Cells(
+        store, lambda: _identity(model, variables, splits, references, options, mask, asked, classes_of(earlier))
+    )
     found: list[dict[str, Any]] = []
     known: list[dict[str, Any]] = []
     for request, reference in zip(requests, references, strict=True):
         networks = {ORIGINAL: before} | ({RETRAINED: Result(reference, [], [])} if reference is not None else {})
-        evidence = evidence_of(model, networks, splits, num_classes, request, preprocess or as_is, class_names)
+        evidence = evidence_of(model, networks, splits, num_classes, request, preprocess or as_is, class_names, earlier)
         for name in networks:
             make = lambda name=name: {"metrics": flat(evidence.measured(name, asked))}  # noqa: E731
             about = {"method": name, "forget": list(request), "seed": 0}
@@ -342,6 +357,7 @@ def _identity(
     options: Options,
     mask: str,
     asked: Sequence[str],
+    erased: tuple[int, ...],
 ) -> dict[str, Any]:
     """What the cells of a store are of, as JSON has it."""
     given = functions(model, variables, as_method(None), splits[0].images, options)
@@ -352,6 +368,8 @@ def _identity(
         "mask": None if mask == "union" else mask,
         "finish": options.finish,
     }
+    if erased:
+        settings["erased"] = list(erased)
     if not options.reproducible:
         settings["reproducible"] = False
     settings |= {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from delete_jax.class_names import class_names as as_class_names
 from delete_jax.columns import Rows
+from delete_jax.earlier import classes_of
 from delete_jax.given import listed, shown
 from delete_jax.identity import describe_method
 from delete_jax.job import Job, checked_job
@@ -22,7 +24,7 @@ from delete_jax.model import Model, Variables
 from delete_jax.options import Options
 from delete_jax.parallel import outside_meshes
 from delete_jax.predict import NonFiniteError
-from delete_jax.request import Selection, as_samples, check_forget, split
+from delete_jax.request import Selection, as_samples, check_forget, known_requests, split
 from delete_jax.result import Result
 from delete_jax.unlearning import warn_of_few_steps
 
@@ -49,7 +51,7 @@ class Request(NamedTuple):
 @outside_meshes
 def sweep(
     model: Model,
-    variables: Variables,
+    variables: Variables | Result,
     images: np.ndarray,
     labels: np.ndarray,
     requests: Iterable[Any],
@@ -65,6 +67,7 @@ def sweep(
     tx: optax.GradientTransformation | None = None,
     finish: str | None = None,
     class_names: Sequence[str] | None = None,
+    erased: int | str | Iterable[int | str] = (),
     reproducible: bool = True,
 ) -> list[Result | NonFiniteError]:
     """Answers many requests to the same network: other classes, methods, rates and seeds.
@@ -78,8 +81,8 @@ def sweep(
       model, variables, images, labels: as for `unlearn`.
       requests: a list of them. Each is a `Request`, a tuple or a dict of its fields, or only what to forget: a class, or a list of
         classes, in which case the rest has its defaults.
-      epochs, steps, batch_size, mask, pixels, batch_norm, preprocess, augment, tx, finish, class_names, reproducible: as for `unlearn`, the
-        same for all requests.
+      epochs, steps, batch_size, mask, pixels, batch_norm, preprocess, augment, tx, finish, class_names, erased, reproducible: as for
+        `unlearn`, the same for all requests.
 
     Returns:
       One `Result` for each request, in their order. If a training diverged, the error stands in its place. `seconds` of a
@@ -111,10 +114,13 @@ def sweep(
         "parallel": "jit", "finish": finish, "reproducible": reproducible,
     }  # fmt: skip
     listed_requests = _as_requests(requests)
+    known = variables.requests if isinstance(variables, Result) else ()
+    variables = variables.variables if isinstance(variables, Result) else variables
     samples = as_samples(model, variables, images, labels, Options(**shared).preprocess)
     if not isinstance(samples.images, Rows):
         samples = samples._replace(images=Rows(samples.images))  # each request picks some of them when its turn comes
     names = None if class_names is None else as_class_names(class_names, samples.num_classes)
+    earlier = known_requests(known, erased, samples.num_classes, names)
     jobs: list[Job] = []
     like: dict[Any, Job] = {}
     for number, (asked, name, lr, seed) in enumerate(listed_requests):
@@ -123,11 +129,23 @@ def sweep(
             if isinstance(lr, str):
                 raise ValueError(f"lr={lr!r} is for unlearn: in a sweep, give each request a number")
             options = Options(**shared, lr=lr, seed=seed)
-            selection = Selection(check_forget(asked, samples.num_classes, names), mask=mask, pixels=pixels)
+            selection = Selection(
+                check_forget(asked, samples.num_classes, names), mask=mask, pixels=pixels, erased=classes_of(earlier)
+            )
             streams, classes = split(samples, selection, method, augment)
             job = checked_job(
-                model, variables, streams, samples.num_classes, classes, method, options, like=like.get(method)
+                model,
+                variables,
+                streams,
+                samples.num_classes,
+                classes,
+                method,
+                options,
+                earlier=earlier,
+                like=like.get(method),
             )
+        for said in job.warnings:
+            warnings.warn(f"request {number}: {said}", stacklevel=3)  # where it was called
         like.setdefault(method, job)
         jobs.append(job)
     warn_of_few_steps(jobs)
@@ -153,7 +171,10 @@ def sweep_jobs(jobs: Sequence[Job], layout: Layout | None = None) -> list[Result
     results: list[Any] = [None] * len(jobs)
     for number, result in zip(order, made, strict=True):
         lr, method = float(jobs[number].options.lr), describe_method(jobs[number].method)
-        results[number] = result._replace(lr=lr, method=method) if isinstance(result, Result) else result
+        known = jobs[number].requests
+        results[number] = (
+            result._replace(lr=lr, method=method, requests=known) if isinstance(result, Result) else result
+        )
     return results
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from delete_jax.columns import without
+from delete_jax.earlier import classes_of
 from delete_jax.identity import Identified, describe_method, differences
 from delete_jax.job import Job, checked_job
 from delete_jax.loop import one
@@ -22,14 +23,14 @@ from delete_jax.options import Options, few_steps
 from delete_jax.parallel import outside_meshes
 from delete_jax.processes import from_first, others_than_first
 from delete_jax.rate_search import search_rate, warning
-from delete_jax.request import Selection, as_samples, split
+from delete_jax.request import Selection, as_samples, known_requests, split
 from delete_jax.result import Log, Progress, Result, Row, Store, Watch, checked_watch
 
 
 @outside_meshes
 def unlearn(
     model: Model,
-    variables: Variables,
+    variables: Variables | Result,
     images: np.ndarray,
     labels: np.ndarray,
     *,
@@ -57,13 +58,15 @@ def unlearn(
     progress: Progress | None = None,
     class_names: Sequence[str] | None = None,
     networks: Mapping[str, Variables] | None = None,
+    erased: int | str | Iterable[int | str] = (),
     reproducible: bool = True,
 ) -> Result:
     """Makes a trained network forget classes or single samples. Give either `forget` or `forget_indices`.
 
     Args:
       model: from `models.from_linen`, `from_nnx`, `from_torch`, `from_keras`, or `Model(apply=..., apply_train=...)`.
-      variables: of the trained network: the frozen teacher and the student's starting point. They are not changed.
+      variables: of the trained network: the frozen teacher and the student's starting point. They are not changed. For a second
+        request, pass the first one's `Result`, which knows what was erased from its network.
       images: `[n, h, w, c]`: uint8 (pass `preprocess` too), or float and ready for the network. Memory maps and sources such
         as `data.Records` need not fit into memory.
       labels: int `[n]`, or `[n, h, w]` for segmentation, where pixels of 255 do not count. Samples of a class in `forget`, or
@@ -102,7 +105,8 @@ def unlearn(
         network is refused. If the store has a method `wait`, it is called before returning.
       class_names: the name of class i at position i.
       networks: further frozen networks that the method reads (`Method.networks`): variables of the same model, by name.
-
+      erased: classes that were erased from the network before, as `forget` takes them, where a `Result` does not say so. With
+        mask="union" they stay in the mask. Their samples are no remaining samples.
       reproducible: equal calls give the same bits, also on a GPU, where steps of small networks may be slower; with False, XLA may
         choose kernels by timing them. CPUs and TPUs give the same bits either way.
 
@@ -111,8 +115,9 @@ def unlearn(
       NonFiniteError: training diverged.
 
     Warns:
-      UserWarning: there are so few steps that the remaining classes do not recover, or the rate that "auto" found also changes other
-        predictions.
+      UserWarning: there are so few steps that the remaining classes do not recover; the rate that "auto" found also changes other
+        predictions; a class that was erased before is to be erased again; a class that was erased before can come back, because
+        statistics in which it was erased, or may have been, are updated.
 
     Source: DELETE, arXiv 2503.23751; `methods.delete` has the loss.
 
@@ -135,10 +140,17 @@ def unlearn(
     options = Options(
         epochs, steps, lr, batch_size, micro_batch, seed, batch_norm, preprocess, augment, tx, parallel, resident, finish, reproducible
     )  # fmt: skip
+    known = variables.requests if isinstance(variables, Result) else ()
+    variables = variables.variables if isinstance(variables, Result) else variables
     samples = as_samples(model, variables, images, labels, options.preprocess)
-    selection = Selection(forget, forget_indices, mask, pixels, class_names)
+    earlier = known_requests(known, erased, samples.num_classes, class_names)
+    selection = Selection(forget, forget_indices, mask, pixels, class_names, classes_of(earlier))
     streams, classes = split(samples, selection, method, options.augment)
-    job = checked_job(model, variables, streams, samples.num_classes, classes, method, options, networks)
+    job = checked_job(
+        model, variables, streams, samples.num_classes, classes, method, options, networks, earlier=earlier
+    )
+    for said in job.warnings:
+        warnings.warn(said, stacklevel=3)  # where it was called
     warn_of_few_steps([job])
     return unlearn_job(job, watch)
 
@@ -179,8 +191,8 @@ def _answer(job: Job, watch: Watch) -> Result:
             warnings.warn(said, stacklevel=5)  # where `unlearn` was called
     lr = float(job.options.lr)
     spent = sum(row.get("seconds", 0) for row in search)
-    result = one(job, watch._replace(about={"lr": lr, "search": search}, spent_seconds=spent))
-    return result._replace(lr=lr, search=search, method=describe_method(job.method))
+    result = one(job, watch._replace(about={"lr": lr, "search": search, "requests": job.requests}, spent_seconds=spent))
+    return result._replace(lr=lr, search=search, method=describe_method(job.method), requests=job.requests)
 
 
 def _check_same(job: Job, watch: Watch) -> None:

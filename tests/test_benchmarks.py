@@ -327,6 +327,9 @@ def test_a_study(scripts, config, tmp_path, monkeypatch):
     assert "speedup" not in rows["b", "retrained"]
     stages = {path.name for path in (tmp_path / "out" / "seed1").iterdir()}
     assert stages == {"teacher", "retrained-1", "retrained-0+2"}
+    statistics = {name: rows["b", name]["acc_old_statistics"] for name in ("original", "retrained", "delete", "pour")}
+    assert statistics["original"] == statistics["pour"] == [None, None]  # the same statistics
+    assert None not in statistics["retrained"] + statistics["delete"]
 
     pages = {name: (tmp_path / "out" / f"comparison-{name}.html").read_text() for name in ("1", "0+2")}
     assert "Forgetting “b” of corners" in pages["1"]
@@ -342,15 +345,38 @@ def test_a_study(scripts, config, tmp_path, monkeypatch):
 
     cells = tmp_path / "out" / "cells.jsonl"
     kept = cells.read_text()
+    unlearn = bench.Case.unlearn
     monkeypatch.setattr(bench.Case, "unlearn", None)  # nothing is left to do
     assert compare.main() == 0
     assert (tmp_path / "out" / "comparison-1.html").read_text() == pages["1"]
     assert cells.read_text() == kept
     assert json.loads((tmp_path / "out" / "table.json").read_text()) == record
 
+    earlier = [line for line in kept.splitlines(True) if '"figure"' not in line]  # as they were before the measure came
+    cells.write_text("".join(earlier))
+    with jax.numpy_dtype_promotion("standard"):
+        assert compare.main() == 0
+    without = {
+        (row["forget"], row["method"]): row for row in json.loads((tmp_path / "out" / "table.json").read_text())["rows"]
+    }
+    assert without["b", "retrained"]["acc_old_statistics"] == statistics["retrained"]  # of the kept network
+    assert without["b", "delete"]["acc_old_statistics"] == [None, None]
+    assert without["b", "delete"]["acc_ft"] == rows["b", "delete"]["acc_ft"]
+    monkeypatch.setattr(bench.Case, "unlearn", unlearn)
+    monkeypatch.setattr(sys, "argv", [*argv, "--again"])
+    with jax.numpy_dtype_promotion("standard"):
+        assert compare.main() == 0
+    assert json.loads((tmp_path / "out" / "table.json").read_text()) == record
+    assert sorted(cells.read_text().splitlines()) == sorted(kept.splitlines())
+    monkeypatch.setattr(sys, "argv", argv)
+    cells.write_text(kept)
+    monkeypatch.setattr(bench.Case, "unlearn", None)
+
     lines = [json.loads(line) for line in kept.splitlines()]
     about = {"cell": "final", "seed": 0, "forget": [1], "way": "pour"}
-    (mine,) = (line for line in lines if "of" in line and line["of"].items() >= about.items())
+    (mine,) = (
+        line for line in lines if "of" in line and line["of"].items() >= about.items() and "view" in line["cell"]
+    )
     del mine["cell"]["view"]  # an earlier version's
     cells.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert compare.main() == 0

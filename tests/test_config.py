@@ -30,6 +30,7 @@ WRONG = {
     "train.weight_decay": (-1e-4, float("nan"), float("inf"), None),
     "train.augment": (("flop",), ("flip", "flip"), "flip", ["flip"], (1,)),
     "unlearn.forget": ((), (1.5,), (b"cat",), [3], 3, (True,)),
+    "unlearn.erased": ((1.5,), (b"cat",), [3], 3, (True,)),
     "unlearn.method": ("deleet", None),
     "unlearn.hyperparameters": ({"temperatur": 1.0}, {"temperature": 0}, {"temperature": "warm"}, {1: 2}, None),
     "unlearn.epochs": (0, 2.0, 10**9),

@@ -43,7 +43,11 @@ Rate = float | str
 """A learning rate, or `options.AUTO`."""
 RATE_OF = {"ssd": "alpha", "esc": "share"}
 """The hyper-parameter that takes the place of a learning rate."""
-UNCOUNTED = {"model": ("remat",), "unlearn": ("forget", "method", "hyperparameters", "lr"), "task": ("measures",)}
+UNCOUNTED = {
+    "model": ("remat",),
+    "unlearn": ("forget", "erased", "method", "hyperparameters", "lr"),
+    "task": ("measures",),
+}
 """Settings of a config that change no result, or that a result names itself."""
 
 

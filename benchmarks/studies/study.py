@@ -46,6 +46,8 @@ class Study:
     name: of its files and cells.
     heads: what the first two columns of its rows are called: what was erased, and how.
     names: the figures of its rows: of `metrics.MEASURES`, or of `more`.
+    added: figures of its rows that came later, of `metrics.MEASURES`. They have cells of their own, so that what was kept before stays.
+      Where a kept cell has none, they are taken of a network that is kept, too; one that is not is trained again with `again`.
     evidence: what the measures read of a network, on test data. more: further figures.
     score: figures on held-out data, of which a way's rate is chosen by `score`, for the first seed's network.
     """
@@ -59,6 +61,8 @@ class Study:
     evidence: Callable[[Case, dj.Result], Any] = Case.evidence
     more: Callable[[Case, dj.Result], dict[str, Any]] = lambda case, result: {}
     score: Callable[[Case, dj.Result], dict[str, float]] = Case.held_out
+    added: Sequence[str] = ()
+    again: bool = False
 
     def __post_init__(self):
         for forget in self.requests:  # a wrong one is found at once
@@ -77,14 +81,38 @@ class Study:
             try:
                 if isinstance(result, ValueError):
                     raise result
-                measure = self.score if what == SEARCH else self.figures
-                return measure(case, result or case.unlearn(way, rate, original))
+                network = result or case.unlearn(way, rate, original)
+                if what == SEARCH:
+                    return self.score(case, network)
+                self._later(of, case, network)
+                return self.figures(case, network)
             except ValueError as error:
                 if rate == AUTO or isinstance(error, dj.NonFiniteError):
                     return {"failed": str(error)}
                 raise
 
-        return self.bench.cells.get(self._of(what, case, way, rate), compute)
+        of = self._of(what, case, way, rate)
+        return self.bench.cells.get(of, compute)
+
+    def _later(self, of: dict[str, Any], case: Case, network: dj.Result) -> dict[str, Any]:
+        """Returns the figures that came later, each from a cell of its own."""
+
+        def compute(name: str) -> dict[str, Any]:
+            return metrics.measure(self.evidence(case, network), [name])
+
+        found: dict[str, Any] = {}
+        for name in self.added:
+            found |= self.bench.cells.get({**of, "figure": name}, functools.partial(compute, name))
+        return found
+
+    def _completed(
+        self, of: dict[str, Any], case: Case, cell: dict[str, Any], network: Callable[[], dj.Result], is_kept: bool
+    ) -> dict[str, Any]:
+        """Returns a cell with the figures that came later, where they are known or can be had."""
+        known = all({**of, "figure": name} in self.bench.cells for name in self.added)
+        if "failed" in cell or not self.added or not (known or is_kept or self.again):
+            return cell
+        return cell | self._later(of, case, dj.Result({}, [], []) if known else network())
 
     def _of(self, what: str, case: Case, way: Way, rate: Rate) -> dict[str, Any]:
         """Says what a cell is of: of the search for a rate, with figures on held-out data, or of the final figures."""
@@ -128,19 +156,26 @@ class Study:
 
     def final(self, way: Way, rate: Rate, forget: Request) -> list[dict[str, Any]]:
         """Returns the figures of each seed."""
-        cases = [self.bench.case(seed, forget) for seed in range(self.seeds)]
-        return [self._cell(FINAL, case, way, rate) for case in cases]
+
+        def one(case: Case) -> dict[str, Any]:
+            found, of = self._cell(FINAL, case, way, rate), self._of(FINAL, case, way, rate)
+            return self._completed(of, case, found, lambda: case.unlearn(way, rate), is_kept=False)
+
+        return [one(self.bench.case(seed, forget)) for seed in range(self.seeds)]
 
     def reference(self, name: str, forget: Request) -> list[dict[str, Any]]:
         """Returns the figures of each seed's network of the plan; of `ANOTHER`, those of the next seed's retrained network
         beside the seed's own."""
 
         def cell(seed: int, other: int) -> dict[str, Any]:
-            def compute() -> dict[str, Any]:
-                result = self.bench.case(other, forget).network(RETRAINED if name == ANOTHER else name)
-                return self.figures(self.bench.case(seed, forget), result)
+            case = self.bench.case(seed, forget)
 
-            return self.bench.cells.get({**self._about(seed, forget), "network": name, "of_seed": other}, compute)
+            def network() -> dj.Result:
+                return self.bench.case(other, forget).network(RETRAINED if name == ANOTHER else name)
+
+            of = {**self._about(seed, forget), "network": name, "of_seed": other}
+            found = self.bench.cells.get(of, lambda: self.figures(case, network()))
+            return self._completed(of, case, found, network, is_kept=True)
 
         return [cell(seed, (seed + (name == ANOTHER)) % self.seeds) for seed in range(self.seeds)]
 
@@ -184,7 +219,7 @@ class Study:
 
     def _row(self, forget: Request, name: str, rate: Rate | None, cells: list[dict[str, Any]]) -> dict[str, Any]:
         titles = dict(zip(self.heads, (self.bench.label(forget), name), strict=True))
-        return {**titles, "rate": rate, **summary(self.names, cells)}
+        return {**titles, "rate": rate, **summary([*self.names, *self.added], cells)}
 
     def report(
         self, ways: Iterable[Way], references: Mapping[str, str], held_out: str,

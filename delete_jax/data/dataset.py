@@ -130,8 +130,8 @@ def forget_remain(split: Split, forget: int | Iterable[int]) -> tuple[Split, Spl
         ([1, 1], [0, 2])
     """
     check_no_mask(split)
-    hit = np.isin(split.labels, np.asarray(class_numbers(forget), np.int64)).reshape(len(split.labels), -1)
-    chosen: np.ndarray = np.any(hit, axis=1)
+    hit = np.isin(split.labels, np.asarray(class_numbers(forget), np.int64))
+    chosen: np.ndarray = np.any(hit, axis=tuple(range(1, hit.ndim)))
     return take(split, chosen), take(split, ~chosen)
 
 

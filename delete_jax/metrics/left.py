@@ -130,13 +130,20 @@ def with_gaps(names: Iterable[str]) -> tuple[str, ...]:
 
 LEFT = (
     *(part for row in ATTACKS for part in (row, GAPS[row.name])),
+    Measure("acc_old_statistics", lambda e: e.old_statistics_accuracy, "down", "percent",
+            "Accuracy with the original's running statistics", "forgotten, original's statistics",
+            "Test images of the erased classes predicted as their own class when the original's running statistics are put back.",
+            "The network keeps its parameters, and every other collection of its variables (the running statistics of batch normalisation) is "
+            "replaced by the original's. The value is `acc_ft` of that network. If it is high, the class was not erased from the weights: the "
+            "running statistics hide it, and whoever estimates them again on other images brings it back. It is not measured for a network "
+            "without running statistics, or whose statistics are the original's, as after unlearning with frozen statistics."),
     Measure("residual_knowledge", beside(_knowledge_ratio), "", "times",
             "Accuracy on perturbed images, over retrained", "perturbed accuracy / retrained",
             "Share of perturbed erased images that the network recognises, divided by the retrained network's share; not shown if that is 0.",
             "The ratio of `acc_ft_perturbed` to the retrained network's value on the same images, after Hsu et al. (NeurIPS 2025, "
             "arXiv 2601.22359); 1 is the value after retraining. A network that was retrained without a class hardly ever predicts it. If its "
             "share is 0, there is no ratio: read `acc_ft_perturbed` and its gap instead."),
-    Measure("over_unlearning", before(lambda e, o: over_unlearning(o.perturbed_logits, e.perturbed_logits, e.forget)), "", "number",
+    Measure("over_unlearning", before(lambda e, o: over_unlearning(o.perturbed_logits, e.perturbed_logits, e.gone)), "", "number",
             "Over-unlearning near the erased images", "OU@0.03",
             "Total variation distance, on perturbed erased images, to the original's prediction without the erased classes; 0 to 1.",
             "OU@ε after Ha et al. (ICML 2026, arXiv 2506.01318), with ε = 0.03: the mean of ½ Σ |p − q| over the perturbed images of "

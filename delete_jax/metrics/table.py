@@ -6,13 +6,13 @@ What a row is stands in `measure.py`; the rows on what is left inside a network 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from delete_jax.given import choice, is_truth, listed, scalar, shown
-from delete_jax.metrics.accuracy import accuracy, aus, hmean_drop, hmean_residual
+from delete_jax.metrics.accuracy import accuracy, aus, hmean_drop, hmean_residual, per_class
 from delete_jax.metrics.distances import agreement, jensen_shannon, total_variation
 from delete_jax.metrics.left import LEFT
 from delete_jax.metrics.measure import ARROWS, SHOWN, Measure, before, beside
@@ -86,12 +86,18 @@ _ANSWERS = (
     Measure("acc_f", lambda e: accuracy(e.train_confusion, e.forget), "down", "percent",
             "Accuracy, training images", "forgotten, train",
             "The same share of the training images, which are the samples to forget."),
-    Measure("any_forgotten", lambda e: float(e.absorbed_by[list(e.forget)].sum()), "down", "percent",
+    Measure("any_forgotten", lambda e: float(e.absorbed_by[list(e.gone)].sum()), "down", "percent",
             "Predicted as any erased class", "any forgotten",
             "Test images of the erased classes that the network predicts as any erased class, not only their own."),
     Measure("forget_mass", lambda e: e.forget_mass, "down", "percent",
             "Probability left", "probability left",
             "Mean probability that the network gives to the erased classes on their test images; finer than counting predictions."),
+    Measure("acc_erased_before", lambda e: _most(per_class(e.confusion_before), e.before), "down", "percent",
+            "Accuracy on a class erased before", "erased before, test",
+            "Test images of a class that an earlier request erased predicted as that class; of several classes, the one predicted most often.",
+            "The accuracy on the test images of the classes that earlier requests erased from the network, and that this request does not erase "
+            "again: that of the class with the highest one, so that one of many that comes back is seen. No other measure reads samples of these "
+            "classes. It is not measured where there are none."),
     Measure("acc_rt", lambda e: accuracy(e.confusion, e.remain), "up", "percent",
             "Accuracy, test images", "remaining, test",
             "Test images of the remaining classes that the network predicts correctly."),
@@ -112,6 +118,12 @@ _ANSWERS = (
             "Adaptive unlearning score", "AUS",
             "One minus the accuracy lost on the remaining classes, divided by one plus the accuracy left on the erased classes."),
 )  # fmt: skip
+
+
+def _most(accuracies: Sequence[float | None], classes: Sequence[int]) -> float | None:
+    """The largest value of some classes, of which some may have none (None or NaN)."""
+    found = [float(value) for class_ in classes if (value := accuracies[class_]) is not None and value == value]
+    return max(found, default=None)
 
 
 def _acc(evidence: Any, part: str) -> float:
@@ -176,20 +188,26 @@ _PIXELS = (
     Measure("iou_f", lambda e: mean_iou(e.confusion, e.forget), "down", "number",
             "IoU", "IoU, erased",
             "Intersection over union of the erased class's pixels and the pixels predicted as it; mean over the erased classes."),
+    Measure("iou_old_statistics", lambda e: e.old_statistics_iou, "down", "number",
+            "IoU with the original's running statistics", "IoU, erased, original's statistics",
+            "The same IoU when the original's running statistics are put back beside the network's parameters; see `acc_old_statistics`."),
+    Measure("iou_erased_before", lambda e: _most(iou(e.confusion).tolist(), e.before), "down", "number",
+            "IoU of a class erased before", "IoU, erased before",
+            "IoU of a class that an earlier request erased; of several classes, the highest one."),
     Measure("predicted_f", lambda e: predicted_fraction(e.confusion, e.forget), "down", "percent",
             "Pixels predicted as erased", "pixels predicted as erased",
             "Fraction of all test pixels that the network predicts as an erased class."),
-    Measure("miou_r", lambda e: mean_iou(without_rows(e.confusion, e.forget), e.others), "up", "number",
+    Measure("miou_r", lambda e: mean_iou(without_rows(e.confusion, e.gone), e.others), "up", "number",
             "mIoU", "mIoU, remaining",
             "Mean IoU of the remaining classes, without background; pixels of the erased class are left out."),
     Measure("miou_r_counted", lambda e: mean_iou(e.confusion, e.others), "up", "number",
             "mIoU, erased pixels counted", "mIoU, remaining, erased pixels counted",
             "The same mean, with pixels of the erased class counted against the classes that they become."),
     Measure("iou_background",
-            lambda e: None if e.background is None else float(iou(without_rows(e.confusion, e.forget))[e.background]),
+            lambda e: None if e.background is None else float(iou(without_rows(e.confusion, e.gone))[e.background]),
             "up", "number", "IoU of the background", "IoU, background",
             "IoU of the background; pixels of the erased class are left out."),
-    Measure("pixel_accuracy", lambda e: _diagonal(without_rows(e.confusion, e.forget)), "up", "percent",
+    Measure("pixel_accuracy", lambda e: _diagonal(without_rows(e.confusion, e.gone)), "up", "percent",
             "Pixel accuracy", "pixel accuracy",
             "Fraction of the pixels that the network predicts correctly; pixels of the erased class are left out."),
     Measure("to_background", lambda e: None if e.background is None else float(e.absorbed_by[e.background]), "", "percent",

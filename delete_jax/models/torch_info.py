@@ -14,11 +14,13 @@ import ml_dtypes
 import numpy as np
 
 from delete_jax.class_names import class_names
+from delete_jax.earlier import Answered
+from delete_jax.earlier import checked as checked_requests
 from delete_jax.given import integer, is_masked, is_truth, listed, scalar, shown
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 """The dtypes of weights."""
-TOLD = ("class_names", "mean", "std", "image_size")
+TOLD = ("class_names", "mean", "std", "image_size", "erased")
 """What a file's metadata says under these names, as JSON."""
 NORMALISATION = re.compile(r"((?:.*\.)?(?:norm\w*|preproc\w*|module|model|\d+)\.|)(mean|std)")
 """Buffers of a layer that normalises images: `normalize.mean` and `normalize.std`."""
@@ -40,6 +42,7 @@ class TorchInfo:
       image_size: pixels per side that the network expects; None if unknown.
       outside: tensors without the prefix, such as `n_averaged` beside `module.*`.
       entry: where in a checkpoint the weights were, such as "state_dict" or "model.ema"; "" if the source is the state dict.
+      erased: the requests that the network has answered (`Result.requests`); none if unknown.
     """
 
     layout: str
@@ -54,6 +57,7 @@ class TorchInfo:
     image_size: int | None = None
     outside: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     entry: str = ""
+    erased: tuple[Answered, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Converts to JSON's types; tensors become base64."""
@@ -76,7 +80,7 @@ class TorchInfo:
             for name in ("extra", "outside")
         }
         lists = {name: None if said[name] is None else tuple(said[name]) for name in ("class_names", "mean", "std")}
-        return cls(**{**said, **lists, **tensors})
+        return cls(**{**said, **lists, **tensors, "erased": tuple(said.get("erased", ()))})
 
 
 def dtype_of(name: str) -> np.dtype:
@@ -149,6 +153,8 @@ def checked(name: str, value: Any, num_classes: int, channels: int) -> Any:
     """
     if name == "class_names":
         return class_names(value, num_classes)
+    if name == "erased":
+        return checked_requests(value, num_classes)
     if name == "image_size":
         return integer(name, value, 1)
     numbers = per_channel(name, value, channels)

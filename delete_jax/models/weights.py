@@ -142,6 +142,7 @@ def save_torch(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     image_size: int | None = None,
+    erased: Sequence[Mapping[str, Any]] | None = None,
     replace: bool = True,
 ) -> None:
     """Writes variables as a file for PyTorch. What `load_torch` read comes back bit for bit.
@@ -154,6 +155,7 @@ def save_torch(
       layout: whose names to write if there is no `like`: "torchvision", "timm", …; by default the architecture's first.
       class_names, mean, std, image_size: written to the metadata of a .safetensors file, where `load_torch` finds them; they
         replace the values in `like`. A .pth file has no place for them.
+      erased: the requests that the network has answered, `Result.requests`; written as these, and found as `TorchInfo.erased`.
       replace: an existing file is replaced; otherwise it is kept.
 
     Raises:
@@ -193,7 +195,7 @@ def save_torch(
         tensors = {like.prefix + key: _cast(tensors[key], dtype, key) for key, dtype in like.keys.items()}
         tensors |= like.outside
         metadata = dict(like.metadata)
-    told = {"class_names": class_names, "mean": mean, "std": std, "image_size": image_size}
+    told = {"class_names": class_names, "mean": mean, "std": std, "image_size": image_size, "erased": erased}
     metadata |= torch_info.as_metadata(told, classes, channels)
     _said(metadata, classes, side, channels, chosen, module, {})
     # It writes the memory as it lies.

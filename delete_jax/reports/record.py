@@ -4,7 +4,7 @@ A record is a dict: fractions in 0..1, times in seconds, digests in hex. It has
 
 * `format` (1), `created`, `command`, `versions` and `device`;
 * `dataset`: `name`, `digest`, `class_names`; numbers of samples as `num_train`, `num_validation` and `num_test`;
-* `forget`: `classes`, `num_samples`, `digest`; `what` says what was erased where it is not simply these classes; then there
+* `forget`: `classes`, `num_samples`, `digest`; `erased`, the classes that earlier requests erased, where there are any; `what` says what was erased where it is not simply these classes; then there
   may be none;
 * `model` and `method`: their `name` and the settings that counted; `task`, which may be absent, the same;
 * `networks`: by name, each with `metrics` and, if known, `source` and `digest`. There must be "original" and "unlearned";
@@ -47,7 +47,14 @@ FORM = {
         "num_validation?": COUNT,
         "num_test?": COUNT,
     },
-    "forget": {"classes": [COUNT], "num_samples": COUNT, "digest": STRING, "names?": [STRING], "what?": STRING},
+    "forget": {
+        "classes": [COUNT],
+        "num_samples": COUNT,
+        "digest": STRING,
+        "names?": [STRING],
+        "what?": STRING,
+        "erased?": [COUNT],
+    },
     "model": {"name": STRING, ...: SETTING},
     "method": {"name": STRING, ...: SETTING},
     "task?": {"name": STRING, ...: SETTING},
@@ -99,6 +106,8 @@ def check(record: Any) -> None:
         raise ValueError(
             f"record['forget']['classes'] is {shown(classes)}: give some, not all, of the classes 0..{k - 1}"
         )
+    if not all(0 <= c < k for c in record["forget"].get("erased", [])):
+        raise ValueError(f"record['forget']['erased'] is {shown(record['forget']['erased'])}: give classes 0..{k - 1}")
     for part in ("history", "curve"):
         columns = record.get(part, {})
         if columns and (len({len(column) for column in columns.values()}) > 1 or "step" not in columns):

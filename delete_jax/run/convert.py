@@ -145,7 +145,7 @@ def write(loaded: Loaded, out: Path) -> None:
       ValueError: the folder has something in it, or cannot be written.
     """
     params, state = loaded.variables["params"], {k: v for k, v in loaded.variables.items() if k != "params"}
-    meta = {"stage": TEACHER, "epochs": 0, "network": loaded.description}
+    meta = {"stage": TEACHER, "epochs": 0, "network": loaded.description, "requests": list(loaded.requests)}
     try:
         with making(out), locked(out):
             _check_free(out)  # again: another process may have been here

@@ -102,6 +102,7 @@ def _save_torch(loaded: Loaded, out: Path) -> None:
     height, width, _ = described["image_shape"]
     said = {name: described[name] for name in ("class_names", "mean", "std")}
     said["image_size"] = described.get("input_size", height if height == width else None)
+    said["erased"] = list(loaded.requests) or None
     if None in described["class_names"]:
         said["class_names"] = None
     known = {} if info is None else _plain(info)

@@ -21,7 +21,7 @@ from delete_jax.run.log import JsonLog
 from delete_jax.run.phases import CHECKPOINTS, phase
 from delete_jax.writing import is_temporary, writing
 
-NEW = ("reproducible",)
+NEW = ("reproducible", "erased")
 """Settings that an earlier version did not have, and whose default is what it did on a CPU."""
 
 
@@ -143,6 +143,7 @@ class Stage(NamedTuple):
         self.folder.say(f"{self.name}: done")
         seconds = meta["seconds"], meta["compile_seconds"]
         about = {"lr": meta.get("lr"), "search": meta.get("search", ()), "peak_bytes": meta.get("peak_bytes")}
+        about["requests"] = meta.get("requests", ())
         return Result(variables_of(tree), history, evaluations, *seconds, str(self.directory.absolute()), **about)
 
 

@@ -14,6 +14,7 @@ from etils import epath
 from delete_jax import methods, models
 from delete_jax.checkpoint import CheckpointError, Checkpoints, is_earlier
 from delete_jax.data.images import MAX_SIDE
+from delete_jax.earlier import Answered
 from delete_jax.identity import digest
 from delete_jax.methods import METHODS
 from delete_jax.model import Variables
@@ -36,6 +37,7 @@ class Loaded(NamedTuple):
     source: where it was.
     identity: what it was made from; empty where nobody knows.
     is_earlier: an earlier version wrote it, whose digest covers the variables alone.
+    requests: those that the network has answered (`earlier.Answered`), as far as the place says so.
     """
 
     variables: Variables
@@ -43,6 +45,7 @@ class Loaded(NamedTuple):
     source: str
     identity: dict[str, Any]
     is_earlier: bool = False
+    requests: tuple[Answered, ...] = ()
 
 
 def load_teacher(where: str, name: str) -> Loaded:
@@ -149,7 +152,17 @@ def load_stage(directory: epath.Path, source: str) -> Loaded:
         raise CheckpointError(f"{source}: its training was interrupted; finish that run first")
     identity = meta.get("identity", {})
     variables = _unwrapped(variables_of(tree), identity.get("method", {}))
-    return Loaded(variables, meta["network"], source, identity, is_earlier(tree, meta))
+    return Loaded(variables, meta["network"], source, identity, is_earlier(tree, meta), _answered(meta, identity))
+
+
+def _answered(meta: Mapping[str, Any], identity: Mapping[str, Any]) -> tuple[Answered, ...]:
+    """What a stage's network has answered. A version that did not keep it says what it was made from."""
+    if "requests" in meta:
+        return tuple(meta["requests"])
+    if not identity.get("forget"):
+        return ()
+    mode = identity.get("settings", {}).get("batch_norm", "frozen")
+    return ({"forget": identity["forget"], "method": identity.get("method", {}).get("name"), "batch_norm": mode},)
 
 
 def _unwrapped(variables: Variables, method: Mapping[str, Any]) -> Variables:
@@ -192,7 +205,7 @@ def from_weights(name: str, source: str, **told: Any) -> Loaded:
         "std": info.std and list(info.std),
         "torch": info.to_json(),
     }
-    return Loaded(jax.device_get(variables), description, str(path), {})
+    return Loaded(jax.device_get(variables), description, str(path), {}, requests=info.erased)
 
 
 def _check_known(name: str, path: Path) -> None:

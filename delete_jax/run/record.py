@@ -47,6 +47,7 @@ def make_record(run: Run, networks: dict[str, Result], measured: Measured, comma
             "names": [dataset.class_names[class_] for class_ in forget],
             "num_samples": len(measured.erased.labels),
             "digest": data.split_digest(measured.erased),
+            **({"erased": list(run.data.erased)} if run.data.erased else {}),
             **more.pop("forget", {}),
         },
         "model": {

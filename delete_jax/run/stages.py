@@ -13,11 +13,13 @@ from rich.console import Console
 
 from delete_jax import data, methods, models, tasks
 from delete_jax.config import Config, prefixed
+from delete_jax.earlier import classes_of, warnings_of
 from delete_jax.identity import short
 from delete_jax.network_check import check_network, check_training
 from delete_jax.options import check_batch, check_micro_batch, few_steps
 from delete_jax.parallel import on_each_device
 from delete_jax.predict import input_shape
+from delete_jax.request import check_remaining, known_requests
 from delete_jax.result import Result
 from delete_jax.run.folder import Folder
 from delete_jax.run.networks import Loaded, load_teacher
@@ -49,6 +51,8 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
             folder.say(f"already done: {workdir / 'report.html'}")
         else:
             note_earlier(folder, teacher)
+            for said in earlier_warnings(run, teacher):
+                folder.say(f"note: {said}")
             _run(run, folder, plan, teacher, command)
 
 
@@ -63,6 +67,7 @@ def prepared(config: Config) -> tuple[Run, Loaded | None]:
     with phase(DATA):
         found = tasks.load(config)
     with phase(CHECKS):
+        found = _with_requests(config, found, teacher)
         _check_batches(config, found)
         run = describe(config, found, teacher)
         run.method.check(found.dataset.num_classes, found.forget)
@@ -70,6 +75,33 @@ def prepared(config: Config) -> tuple[Run, Loaded | None]:
         if teacher is not None:
             _check_held_out(found, teacher)
     return run, teacher
+
+
+def earlier_warnings(run: Run, teacher: Loaded | None) -> list[str]:
+    """What to know before anything is trained, because of requests that the teacher has answered."""
+    if teacher is None:
+        return []
+    return warnings_of(run.data.requests, run.data.forget, run.method, run.config.unlearn.batch_norm, teacher.variables)
+
+
+def _with_requests(config: Config, found: Data, teacher: Loaded | None) -> Data:
+    """The data with the requests that the original network has answered before: those that the teacher knows, and those of the config.
+
+    Raises:
+      ValueError: the config names an unknown class, or no class would remain.
+    """
+    dataset, erased = found.dataset, config.unlearn.erased
+    if erased and teacher is None:
+        raise ValueError(
+            f"config.unlearn.erased is {erased!r}: the original is trained in this run, with all classes: leave it out, or name a teacher"
+        )
+    known = () if teacher is None else teacher.requests
+    try:
+        requests = known_requests(known, erased, dataset.num_classes, dataset.class_names)
+        check_remaining(found.forget, classes_of(requests), dataset.num_classes)
+    except ValueError as error:
+        raise ValueError(f"config.unlearn.erased: {error}") from None
+    return found._replace(requests=requests)
 
 
 def note_earlier(folder: Folder, teacher: Loaded | None) -> None:
@@ -104,7 +136,10 @@ def _run(run: Run, folder: Folder, plan: list[Training], teacher: Loaded | None,
         trained[training.name] = train(run, folder, training, trained.get(training.start))
     networks = {training.shown_as: trained[training.name] for training in plan if training.shown_as}
     if teacher is not None:
-        networks = {ORIGINAL: Result(teacher.variables, [], [], source=teacher.source), **networks}
+        networks = {
+            ORIGINAL: Result(teacher.variables, [], [], source=teacher.source, requests=run.data.requests),
+            **networks,
+        }
     networks[UNLEARNED] = unlearn(run, folder, networks[ORIGINAL])
     task = tasks.of_settings(run.config.task)
     with phase(EVALUATION):

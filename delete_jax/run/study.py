@@ -53,7 +53,7 @@ from delete_jax.tasks.base import ORIGINAL, RETRAINED, augmentation
 from delete_jax.writing import write_all
 
 OF_CONFIG = "config"
-APART = ("forget", "method", "hyperparameters", "lr", "momentum", "augment", "pixels")
+APART = ("forget", "erased", "method", "hyperparameters", "lr", "momentum", "augment", "pixels")
 """Settings of unlearning that a study takes in another form, or that are for label maps; all others have the same names there."""
 LONGEST = 60
 """Letters of a request in the name of a stage; a folder's name may have 255."""
@@ -239,7 +239,8 @@ def _references(runs: Sequence[Run], folder: Folder, teacher: Loaded | None) -> 
                 if training.shown_as == ORIGINAL:
                     trained[ORIGINAL] = trained[training.name]
     if teacher is not None:
-        return Result(teacher.variables, [], [], source=teacher.source), retrained
+        requests = runs[0].data.requests
+        return Result(teacher.variables, [], [], source=teacher.source, requests=requests), retrained
     return trained[ORIGINAL], retrained
 
 
@@ -272,7 +273,7 @@ def _studied(
 
     return study(
         run.model,
-        original.variables,
+        original,
         train=dataset.train,
         test=dataset.test,
         forget=requests,

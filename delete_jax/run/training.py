@@ -85,7 +85,10 @@ def unlearn(run: Run, folder: Folder, original: Result) -> Result:
     before = _unlearn(run, folder, original, BEFORE_FINISH)
     settings = dataclasses.replace(run.config.unlearn, lr=1.0)  # it has no rate, and none is to be searched for
     config = dataclasses.replace(run.config, unlearn=settings)
-    after = _unlearn(run._replace(config=config, method=methods.finish(finish)), folder, before, UNLEARNED)
+    run = run._replace(
+        config=config, method=methods.finish(finish), data=run.data._replace(requests=tuple(map(dict, before.requests)))
+    )
+    after = _unlearn(run, folder, before, UNLEARNED)
     seconds = before.seconds + after.seconds
     return before._replace(variables=after.variables, source=after.source, seconds=seconds)
 
@@ -93,6 +96,8 @@ def unlearn(run: Run, folder: Folder, original: Result) -> Result:
 def _unlearn(run: Run, folder: Folder, original: Result, name: str) -> Result:
     method, dataset, forget = run.method, run.data.dataset, run.data.forget
     predict, held_out = make_predictor(run.model, run.preprocess, classes=True), dataset.validation
+    if run.data.erased:  # no remaining samples
+        _, held_out = data.forget_remain(held_out, run.data.erased)
 
     with _noting(folder):
         streams = tasks.of_settings(run.config.task).streams(run, method, original.variables)

@@ -14,6 +14,7 @@ import flax.linen as nn
 
 from delete_jax import data
 from delete_jax.data import Dataset, Split
+from delete_jax.earlier import Answered, classes_of
 from delete_jax.given import shown
 from delete_jax.methods import CLASSES, Method, Stream
 from delete_jax.metrics.table import find
@@ -38,11 +39,23 @@ class Data(NamedTuple):
     dataset: what the network tells apart.
     forget: the request: the classes to erase, sorted; none where a task's own settings say what is forgotten.
     extra: what else the task loaded, of a kind of its own.
+    requests: those that the original network has answered before (`earlier.Answered`).
     """
 
     dataset: Dataset
     forget: tuple[int, ...] = ()
     extra: Any = None
+    requests: tuple[Answered, ...] = ()
+
+    @property
+    def erased(self) -> tuple[int, ...]:
+        """The classes that earlier requests erased, and that this one does not erase again."""
+        return tuple(class_ for class_ in classes_of(self.requests) if class_ not in self.forget)
+
+    @property
+    def gone(self) -> tuple[int, ...]:
+        """The classes of this request and of earlier ones: those that the retrained network is not taught."""
+        return (*self.forget, *self.erased)
 
 
 class Training(NamedTuple):

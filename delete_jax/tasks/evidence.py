@@ -12,14 +12,14 @@ import jax
 import numpy as np
 
 from delete_jax import metrics, models
-from delete_jax.data import Dataset, Split
+from delete_jax.data import Dataset, Split, forget_remain
 from delete_jax.job import Job
 from delete_jax.loop import one
 from delete_jax.methods import REMAIN, Setup, finetune
 from delete_jax.methods.attacks import jitter
 from delete_jax.methods.classifier import Classifier
 from delete_jax.methods.features import beside_logits, find_head
-from delete_jax.model import Model, Variables
+from delete_jax.model import Model, Variables, with_statistics
 from delete_jax.options import Options
 from delete_jax.parallel import run_key
 from delete_jax.predict import input_shape, make_predictor
@@ -37,6 +37,16 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     from scipy.special import softmax
 
     return softmax(logits.astype(np.float64), axis=-1).astype(np.float32)
+
+
+def without_classes(dataset: Dataset, classes: list[int]) -> Dataset:
+    """A dataset without the samples of some classes, which keep their numbers."""
+    if not classes:
+        return dataset
+    train, validation, test = (
+        forget_remain(split, classes)[1] for split in (dataset.train, dataset.validation, dataset.test)
+    )
+    return dataclasses.replace(dataset, train=train, validation=validation, test=test)
 
 
 class Subject(NamedTuple):
@@ -59,7 +69,9 @@ class Evidence:
     """One network's answers and features, as the rows of `metrics.MEASURES` read them.
 
     run: what else the evidence is read from: a `Run`, or a `Subject`.
-    forget, remain: the erased and the other classes.
+    forget, remain: the classes of the request, and those that no request has erased.
+    before: the classes that earlier requests erased. Their samples are in `confusion_before` alone: no other measure reads them.
+    gone: the classes of `forget` and `before`, with which nothing should be predicted.
     train, test: probabilities float32 `[n, k]` on training and test samples, without augmentation.
     train_confusion, confusion: counts int64 `[k, k]` of the same.
     original, retrained: the evidence on these networks; None where there is none, or where it is this one.
@@ -72,9 +84,11 @@ class Evidence:
     ):
         self.run, self.result, self.original, self.retrained = run, result, original, retrained
         self.reference = retrained
-        self.dataset: Dataset = run.data.dataset
         self.forget = list(run.data.forget)
-        self.remain = [class_ for class_ in range(self.dataset.num_classes) if class_ not in self.forget]
+        self.before = list(run.data.erased) if self.forget else []  # where samples are forgotten, all classes stay
+        self.gone = self.forget + self.before
+        self.dataset: Dataset = without_classes(run.data.dataset, self.before)
+        self.remain = [class_ for class_ in range(self.dataset.num_classes) if class_ not in self.gone]
         self.test_labels, self.train_labels = self.dataset.test.labels, self.dataset.train.labels
         self.seconds = result.seconds or None
         self._few_labels: dict[int, tuple[float, float]] = {}
@@ -103,10 +117,33 @@ class Evidence:
     def train_confusion(self) -> np.ndarray:
         return metrics.confusion_matrix(self.train_labels, self.train.argmax(-1), self.dataset.num_classes)
 
+    @functools.cached_property
+    def confusion_before(self) -> np.ndarray:
+        """Counts int64 `[k, k]` on the test samples of classes that earlier requests erased."""
+        if not self.before:
+            return np.zeros_like(self.confusion)
+        images, labels = forget_remain(self.run.data.dataset.test, self.before)[0]
+        answers = self._logits(images).argmax(-1)
+        return metrics.confusion_matrix(labels, answers, self.dataset.num_classes)
+
     @property
     def erased_test(self) -> np.ndarray:
         """Which test samples are of an erased class: bool `[n]`."""
         return np.isin(self.test_labels, self.forget)
+
+    @functools.cached_property
+    def old_statistics_accuracy(self) -> float | None:
+        """Accuracy on the erased test samples with the original's running statistics beside this network's parameters; None where
+        there is no other network before it, or its statistics are the same."""
+        if self.original is None:
+            return None
+        variables = with_statistics(self.result.variables, self.original.result.variables)
+        if variables is None:
+            return None
+        predict = make_predictor(self.run.model, self.run.preprocess, classes=True)
+        labels = self.test_labels[self.erased_test]
+        answers = predict(variables, self.dataset.test.images[self.erased_test])
+        return metrics.accuracy(metrics.confusion_matrix(labels, answers, self.dataset.num_classes), self.forget)
 
     @property
     def absorbed_by(self) -> np.ndarray:
@@ -116,7 +153,7 @@ class Evidence:
     @property
     def forget_mass(self) -> float:
         """Mean probability on the erased classes over their test samples."""
-        return float(self.test[self.erased_test][:, self.forget].sum(-1).mean())
+        return float(self.test[self.erased_test][:, self.gone].sum(-1).mean())
 
     @functools.cached_property
     def perturbed_logits(self) -> np.ndarray:
@@ -281,11 +318,11 @@ def try_measures(run: Run, variables: Variables | None, names: Iterable[str], ki
     Raises:
       ValueError: one fails, or returns no number; names it.
     """
-    dataset, forget = run.data.dataset, run.data.forget
-    others = [class_ for class_ in range(dataset.num_classes) if class_ not in forget]
+    dataset = run.data.dataset
+    others = [class_ for class_ in range(dataset.num_classes) if class_ not in run.data.gone]
 
     def few(split: Split) -> Split:
-        rows = [np.flatnonzero(split.labels == class_)[:FEW] for class_ in (*forget, *others[:FEW])]
+        rows = [np.flatnonzero(split.labels == class_)[:FEW] for class_ in (*run.data.gone, *others[:FEW])]
         return Split(*(column[np.sort(np.concatenate(rows))] for column in split))
 
     if variables is None:

@@ -12,8 +12,8 @@ from delete_jax.reports import Examples
 from delete_jax.tasks.evidence import Evidence
 
 ANSWERS = (
-    "acc_f", "acc_r", "acc_ft", "acc_rt", "any_forgotten", "forget_mass", "hmean_residual", "hmean_drop", "aus",
-    "residual_auc", "nearest_class",
+    "acc_f", "acc_r", "acc_ft", "acc_erased_before", "acc_rt", "any_forgotten", "forget_mass", "hmean_residual", "hmean_drop", "aus",
+    "residual_auc", "nearest_class", "acc_old_statistics",
     *(name for name in metrics.MEASURES if name.startswith("distance_to_retrained.")),
 )  # fmt: skip
 ALWAYS = (*ANSWERS, "probe_10", "probe_10_others")
@@ -22,10 +22,12 @@ ALWAYS = (*ANSWERS, "probe_10", "probe_10_others")
 
 def measure(evidence: Evidence, names: tuple[str, ...] = ANSWERS) -> dict[str, Any]:
     """Measures one network: fractions, by the names of `metrics.MEASURES`, attacks with their gaps; and, for the
-    pictures, on test samples: `per_class` (accuracies), `confusion` (counts) and `absorbed_by` (where erased samples go)."""
+    pictures, on test samples of all classes, those that earlier requests erased included: `per_class` (accuracies), `confusion`
+    (counts) and `absorbed_by` (where erased samples go)."""
+    confusion = evidence.confusion + evidence.confusion_before
     return metrics.measure(evidence, metrics.with_gaps(names)) | {
-        "per_class": metrics.per_class(evidence.confusion),
-        "confusion": evidence.confusion.tolist(),
+        "per_class": metrics.per_class(confusion),
+        "confusion": confusion.tolist(),
         "absorbed_by": evidence.absorbed_by.tolist(),
     }
 

@@ -68,6 +68,7 @@ def unlearning_job(run: Run, variables: Variables, streams: Mapping[str, Stream]
         run.data.forget,
         run.method,
         _options(run, finish),
+        earlier=run.data.requests,
     )
 
 

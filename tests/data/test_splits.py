@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from delete_jax.data import Dataset, Split, load, load_faces, missing
+from delete_jax.data import Dataset, Split, forget_remain, load, load_faces, missing
 from delete_jax.data.drawn_faces import draw_faces
 from delete_jax.data.memory import TooLarge, empty_images
 from delete_jax.data.scenes import compose
@@ -163,3 +163,10 @@ def test_numpy_numbers_count():
     assert draw_faces(range(2), np.int64(2), np.int64(8)).images.shape == (4, 8, 8, 3)
     found = load_faces("drawn", **{name: np.int64(value) for name, value in FACES.items()}, seed=np.int32(0))
     assert found.people.digest == load_faces("drawn", **FACES).people.digest
+
+
+def test_a_split_without_samples_has_none_to_forget():
+    """Such as held-out samples, of which a dataset may have none."""
+    for labels in (np.zeros(0, np.int32), np.zeros((0, 4, 4), np.int32)):
+        forget, remain = forget_remain(Split(np.zeros((0, 4, 4, 1), np.uint8), labels), [1])
+        assert len(forget.labels) == len(remain.labels) == 0

@@ -9,7 +9,7 @@ from delete_jax.reports import metric, percent
 
 QUERIES = ("residual_auc", "acc_ft_perturbed", "residual_knowledge")
 WEIGHTS = (
-    "probe_1", "probe_1_others", "probe_10", "probe_10_others", "probe_100", "probe_100_others", "probe", "nearest_mean",
+    "acc_old_statistics", "probe_1", "probe_1_others", "probe_10", "probe_10_others", "probe_100", "probe_100_others", "probe", "nearest_mean",
     "prototype", "shots_1", "shots_5", "shots_all", "relearn_steps", "cka_original", "cka_retrained", "head_norm", "head_bias",
 )  # fmt: skip
 GROUPS: reports.MeasureGroups = {

@@ -16,4 +16,7 @@ def summary(figures: dict[str, dict[str, Any]]) -> str:
     """Formats the figures of all networks in one line."""
     before, after = figures["original"], figures["unlearned"]
     said = f"forgotten classes: {after['acc_ft']:.1%} on test; the others: {after['acc_rt']:.1%} "
-    return f"{said}(before: {before['acc_rt']:.1%})"
+    said = f"{said}(before: {before['acc_rt']:.1%})"
+    if (back := after.get("acc_erased_before")) is None:
+        return said
+    return f"{said}; erased before: {back:.1%} (before: {before['acc_erased_before']:.1%})"

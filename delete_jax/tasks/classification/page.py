@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ CLASS_COST = 0.05  # loss of one remaining class that the average must not hide
 
 GROUPS: reports.MeasureGroups = {
     "The erased class": ("acc_ft", "acc_f", "any_forgotten", "forget_mass"),
+    "Classes erased by earlier requests": ("acc_erased_before",),
     "Everything else": ("acc_rt", "acc_r"),
     "Both in one figure": ("hmean_residual", "hmean_drop", "aus"),
     "Distance to the retrained network": tuple(
@@ -72,8 +73,9 @@ def verdict(record: dict[str, Any]) -> Verdict:
       record: of the run; only `dataset`, `forget`, `networks` and `history` are read.
 
     Returns:
-      level "good" if at most 1 % of the forgotten test samples are answered with an erased class and the accuracy on
-      the other classes fell by at most 2 points; "bad" from 10 % or 10 points; else "warning".
+      level "good" if at most 1 % of the forgotten test samples are answered with an erased class, also with the original's running
+      statistics put back, and the accuracy on the other classes fell by at most 2 points; "bad" from 10 % or 10 points; else
+      "warning".
     """
     record = reports.plain(record)
     networks = record["networks"]
@@ -85,7 +87,11 @@ def verdict(record: dict[str, Any]) -> Verdict:
     drop = 0.0 if None in (before["acc_rt"], after["acc_rt"]) else before["acc_rt"] - after["acc_rt"]
     costly, damaged = drop > COST, drop > DAMAGE
     residual = 0.0 if gone is None else max(gone, still or 0)
-    if residual > PARTLY:
+    inside = after.get("acc_old_statistics") or 0.0
+    if residual <= TOLERATED < inside:
+        level, label = "bad" if inside > PARTLY or damaged else "warning", "Hidden, not erased"
+        what = f"{was} hidden by the running statistics, not erased"
+    elif residual > PARTLY:
         level, label, what = "bad", "Not erased", f"{was} not erased"
     elif residual > TOLERATED:
         level, label, what = "bad" if damaged else "warning", "Partly erased", f"{was} only partly erased"
@@ -95,10 +101,14 @@ def verdict(record: dict[str, Any]) -> Verdict:
         level, label, what = "good", "Erased", f"{was} erased"
     if gone is None:
         level, label = "bad", "Not checked"
+    back = _returned(record)
+    if back and (level != "bad" or residual <= TOLERATED):
+        level = "bad" if level == "bad" or back[0].after > PARTLY else "warning"
+        label = "An erased class came back"
 
     paid = _classes_that_paid(record)
     broken = int(np.sum(~np.isfinite(floats(record.get("history", {}).get("loss", [])))))
-    notes = [*_erasing_notes(before, gone, still, residual), *_cost_notes(record, drop, paid)]
+    notes = [*_returning_notes(back), *_erasing_notes(before, after, residual), *_cost_notes(record, drop, paid)]
     if broken:
         notes.append(f"Training diverged: the loss was not finite at {broken} of the recorded steps.")
     if "retrained" not in networks:
@@ -124,13 +134,57 @@ def _headline(record: dict[str, Any], what: str) -> str:
         again = "still " if gone > TOLERATED else ""
         said = f"{subject} {what}: {are} {again}recognised in {percent(gone)} of {its} test images "
         said += f"({percent(before['acc_ft'])} before)"
+        if (inside := after.get("acc_old_statistics") or 0.0) > TOLERATED:
+            said += f", and in {percent(inside)} with the original's running statistics put back"
         if _swapped(gone, still):
             said += f", and {percent(still)} are answered with one of the erased classes"
-    others = len(record["dataset"]["class_names"]) - len(forgotten)
+    others = len(record["dataset"]["class_names"]) - len(forgotten) - len(_before(record))
     many = f"the other {reports.word(others)} classes are" if others > 1 else "the other class is"
     retrained = metric(record, "retrained", "acc_rt")
     reference = "" if "retrained" not in networks else f"; {percent(retrained)} retrained from scratch"
-    return f"{said}; {many} recognised in {percent(after['acc_rt'])} ({percent(before['acc_rt'])} before{reference})."
+    return f"{said}; {many} recognised in {percent(after['acc_rt'])} ({percent(before['acc_rt'])} before{reference}){_still_erased(record)}."
+
+
+class _Change(NamedTuple):
+    """A class that an earlier request erased: its name, and its accuracy before and after this request."""
+
+    name: str
+    before: float
+    after: float
+
+    def __str__(self) -> str:
+        return f"“{self.name}”, erased before: {percent(self.before)} → {percent(self.after)}"
+
+
+def _before(record: dict[str, Any]) -> list[int]:
+    """The classes that earlier requests erased."""
+    return record["forget"].get("erased", [])
+
+
+def _changes(record: dict[str, Any]) -> list[_Change]:
+    """What became of classes that earlier requests erased, and that have test images; the highest accuracy first."""
+    p, q = (metric(record, name, "per_class") for name in ("original", "unlearned"))
+    found = [_Change(record["dataset"]["class_names"][c], p[c], q[c]) for c in _before(record) if q[c] is not None]
+    return sorted(found, key=lambda change: -change.after)
+
+
+def _returned(record: dict[str, Any]) -> list[_Change]:
+    """Those that this request brought back."""
+    return [change for change in _changes(record) if change.after - change.before > TOLERATED]
+
+
+def _still_erased(record: dict[str, Any]) -> str:
+    """What became of them, the first three."""
+    changes = _changes(record)
+    more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+    return "".join(f"; {change}" for change in changes[:3]) + more
+
+
+def _returning_notes(back: list[_Change]) -> list[str]:
+    if not back:
+        return []
+    return [f"This request brought back what an earlier one erased ({'; '.join(map(str, back))}). Do not present this network as one that "
+            "forgot both. Start again from the network before, with frozen statistics, or with anchors."]  # fmt: skip
 
 
 def _swapped(gone: float | None, still: float | None) -> bool:
@@ -138,8 +192,12 @@ def _swapped(gone: float | None, still: float | None) -> bool:
     return gone is not None and (still or 0) - gone > TOLERATED
 
 
-def _erasing_notes(before: dict[str, Any], gone: float | None, still: float | None, residual: float) -> list[str]:
-    notes = []
+def _erasing_notes(before: dict[str, Any], after: dict[str, Any], residual: float) -> list[str]:
+    notes, gone, still = [], after["acc_ft"], after.get("any_forgotten")
+    if (inside := after.get("acc_old_statistics") or 0.0) > TOLERATED >= residual:
+        notes.append(f"The weights still recognise {percent(inside)} of the test images of what was erased: it is enough to put the "
+                     "original's running statistics back, or to estimate them again on other images, as any training in train mode "
+                     "does. Do not present this network as one that forgot. Unlearn with frozen statistics, or with anchors.")  # fmt: skip
     if residual > TOLERATED:
         notes.append(f"Erasing is not complete: {percent(residual)} of the test images of what was erased are still "
                      "answered with it. Do not present this network as one that forgot.")  # fmt: skip
@@ -171,7 +229,7 @@ def _classes_that_paid(record: dict[str, Any]) -> list[int]:
         (p * (1 - p) + q * (1 - q)) / np.maximum(_test_images(record), 1)
     )  # a few images are no loss yet
     losses = np.where((p - q > CLASS_COST) & (p - q > noise), p - q, 0)
-    losses[record["forget"]["classes"]] = 0
+    losses[record["forget"]["classes"] + _before(record)] = 0
     return [int(c) for c in np.argsort(-losses, kind="stable") if losses[c]]
 
 
@@ -201,7 +259,10 @@ def _cards(record: dict[str, Any]) -> list[reports.Card]:
 
 
 def _class_by_class(record: dict[str, Any]) -> reports.Section:
-    names, forgotten = [reports.short(name) for name in record["dataset"]["class_names"]], record["forget"]["classes"]
+    names, forgotten = (
+        [reports.short(name) for name in record["dataset"]["class_names"]],
+        record["forget"]["classes"] + _before(record),
+    )
     k = len(names)
     absorbed = reports.network_series(record, "absorbed_by")
     del absorbed["original"]
@@ -223,7 +284,10 @@ def _class_by_class(record: dict[str, Any]) -> reports.Section:
 
 
 def _confusion(record: dict[str, Any]) -> reports.Section:
-    names, forgotten = [reports.short(name) for name in record["dataset"]["class_names"]], record["forget"]["classes"]
+    names, forgotten = (
+        [reports.short(name) for name in record["dataset"]["class_names"]],
+        record["forget"]["classes"] + _before(record),
+    )
     panels = [
         reports.confusion(
             title,

@@ -47,7 +47,7 @@ def load(config: Settings) -> Data:
 def trainings(config: Settings, found: Data) -> list[Training]:
     """Plans the trainings: the original on all samples, the retrained network on those of the remaining classes."""
     dataset = found.dataset
-    _, remaining = data.forget_remain(dataset.train, found.forget)
+    _, remaining = data.forget_remain(dataset.train, found.gone)
     return [
         Training("teacher", dataset, dataset.train, config.train, shown_as=ORIGINAL),
         Training("retrained", dataset, remaining, config.train, shown_as=RETRAINED),
@@ -57,7 +57,9 @@ def trainings(config: Settings, found: Data) -> list[Training]:
 def streams(run: Run, method: Method, original: Variables) -> dict[str, Stream]:
     images, labels = run.data.dataset.train
     settings, num_classes = run.config.unlearn, run.data.dataset.num_classes
-    return split_streams(images, labels, run.data.forget, num_classes, method.streams, settings.mask, settings.pixels)
+    return split_streams(
+        images, labels, run.data.forget, num_classes, method.streams, settings.mask, settings.pixels, run.data.erased
+    )
 
 
 def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
@@ -67,7 +69,7 @@ def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
     figures = {name: measure(evidence, names) for name, evidence in found.items()}
     return Measured(
         figures,
-        choose_examples(dataset, forget, found["original"].test, found["unlearned"].test),
+        choose_examples(found["original"].dataset, forget, found["original"].test, found["unlearned"].test),
         data.forget_remain(dataset.train, forget)[0],
         summary(figures),
         nearest_class(found["unlearned"]),

@@ -91,7 +91,7 @@ def trainings(config: Settings, found: Data) -> list[Training]:
     """A network of many people; from it, with a new classifier, the original, and one that was never taught who is erased."""
     task, dataset, wide = settings_of(config, Faces), found.dataset, found.extra.pretrain
     teaching = dataclasses.replace(config.train, epochs=task.epochs, lr=task.lr)
-    _, remaining = data.forget_remain(dataset.train, found.forget)
+    _, remaining = data.forget_remain(dataset.train, found.gone)
     return [
         Training("pretrained", wide, wide.train, config.train),
         Training("teacher", dataset, dataset.train, teaching, start="pretrained", shown_as=ORIGINAL),
@@ -100,8 +100,9 @@ def trainings(config: Settings, found: Data) -> list[Training]:
 
 
 def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
-    dataset, forget = run.data.dataset, run.data.forget
+    forget = run.data.forget
     found = side_by_side(run, networks, FaceEvidence)
+    dataset = found["original"].dataset
     names = NAMES + settings_of(run.config, Faces).measures
     figures = {name: measure(evidence, names) for name, evidence in found.items()}
     hit = np.isin(dataset.test.labels, forget)

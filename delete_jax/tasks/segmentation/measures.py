@@ -13,7 +13,7 @@ from delete_jax.data.dataset import IGNORE
 
 REFERENCES = {"retrained": "the erased pixels ignored", "retrained_background": "the erased pixels labelled background"}
 NAMES = (
-    "iou_f", "miou_r", "miou_r_counted", "iou_background", "pixel_accuracy", "predicted_f", "to_background",
+    "iou_f", "iou_old_statistics", "iou_erased_before", "miou_r", "miou_r_counted", "iou_background", "pixel_accuracy", "predicted_f", "to_background",
     "same_as_retrained",
 )  # fmt: skip
 
@@ -35,6 +35,8 @@ class MapEvidence:
     erased: the network's classes at the test pixels of erased classes, int `[p]`; None where nobody compares them.
     retrained: the evidence on the network retrained with those pixels ignored; None where there is none.
     seconds: what training or unlearning took.
+    before: the classes that earlier requests erased: no remaining classes, and their pixels count for none.
+    old_statistics_iou: mean IoU of the erased classes with the original's running statistics put back; None where they are the same.
     """
 
     confusion: np.ndarray
@@ -43,11 +45,18 @@ class MapEvidence:
     erased: np.ndarray | None = None
     retrained: MapEvidence | None = None
     seconds: float | None = None
+    old_statistics_iou: float | None = None
+    before: Sequence[int] = ()
+
+    @property
+    def gone(self) -> list[int]:
+        """The classes that this request and earlier ones erased."""
+        return [*self.forget, *self.before]
 
     @property
     def others(self) -> list[int]:
         """The remaining classes but the background."""
-        out = {*self.forget, self.background}
+        out = {*self.gone, self.background}
         return [class_ for class_ in range(len(self.confusion)) if class_ not in out]
 
     @property
@@ -81,9 +90,9 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
 def measure(evidence: MapEvidence) -> dict[str, Any]:
     """Measures one network on a set of images: fractions, by the names of `metrics.MEASURES`; and, for the pictures:
     `per_class` (IoU of each class, erased pixels ignored for the others), `absorbed_by` and `confusion`."""
-    confusion, forget = evidence.confusion, list(evidence.forget)
-    ignored = metrics.without_rows(confusion, forget)
-    per_class = np.where(np.isin(np.arange(len(confusion)), forget), metrics.iou(confusion), metrics.iou(ignored))
+    confusion, gone = evidence.confusion, evidence.gone
+    ignored = metrics.without_rows(confusion, gone)
+    per_class = np.where(np.isin(np.arange(len(confusion)), gone), metrics.iou(confusion), metrics.iou(ignored))
     return metrics.measure(evidence, NAMES) | {
         "per_class": [None if np.isnan(value) else float(value) for value in per_class],
         "absorbed_by": evidence.absorbed_by.tolist(),

@@ -22,7 +22,14 @@ TITLES = {
     "unlearned": "unlearned",
 }
 GROUPS: reports.MeasureGroups = {
-    "The erased class": ("iou_f", "predicted_f", "to_background", "same_as_retrained"),
+    "The erased class": (
+        "iou_f",
+        "iou_old_statistics",
+        "iou_erased_before",
+        "predicted_f",
+        "to_background",
+        "same_as_retrained",
+    ),
     "Everything else": ("miou_r", "miou_r_counted", "iou_background", "pixel_accuracy"),
 }
 LIMITS = [
@@ -71,29 +78,52 @@ def parts(record: dict[str, Any], examples: MapExamples) -> Parts:
 
 
 def verdict(record: dict[str, Any]) -> Verdict:
-    """Says in plain words, from the numbers alone, whether the run did what it should: at most 0.02 of IoU left, 0.02 lost."""
+    """Says in plain words, from the numbers alone, whether the run did what it should: at most 0.02 of IoU left, also
+    with the original's running statistics put back, and 0.02 lost."""
     networks, forgotten = record["networks"], record["forget"]["classes"]
     before, after = networks["original"]["metrics"], networks["unlearned"]["metrics"]
     left, lost = after["iou_f"], before["miou_r"] - after["miou_r"]
+    inside = after.get("iou_old_statistics") or 0.0
     label, level = "Erased", "good"
-    if left > PARTLY:
+    if left <= ERASED < inside:
+        label, level = "Hidden, not erased", "bad" if max(inside, lost) > PARTLY else "warning"
+    elif left > PARTLY:
         label, level = "Not erased", "bad"
     elif left > ERASED:
         label, level = "Partly erased", "warning"
     elif lost > COST:
         label, level = "Erased at a cost", "bad" if lost > PARTLY else "warning"
+    earlier, was, now = (
+        record["forget"].get("erased", []),
+        before.get("iou_erased_before"),
+        after.get("iou_erased_before"),
+    )
+    back = None not in (was, now) and now - was > ERASED
+    if back and level != "bad":
+        label, level = "An erased class came back", "bad" if now > PARTLY else "warning"
     said = f"IoU of {reports.quoted(record)}: {number(left)} ({number(before['iou_f'])} before)"
     reference = metric(record, "retrained", "miou_r")
     beside = "" if reference is None else f"; {number(reference)} retrained from scratch"
-    said += f"; mean IoU of the other classes: {number(after['miou_r'])} ({number(before['miou_r'])} before{beside})."
+    said += f"; mean IoU of the other classes: {number(after['miou_r'])} ({number(before['miou_r'])} before{beside})"
+    names = record["dataset"]["class_names"]
+    if earlier and now is not None:
+        listed = ", ".join(f"“{names[c]}”" for c in earlier)
+        said += f"; {listed}, erased before: IoU of at most {number(was)} → {number(now)}"
+    said += "."
     notes = []
+    if back:
+        notes.append(
+            "This request brought back what an earlier one erased. Do not present this network as one that forgot both."
+        )
+    if left <= ERASED < inside:
+        notes.append(f"The weights still know it: with the original's running statistics put back, its IoU is {number(inside)}. Unlearn "
+                     "with frozen statistics, or with anchors.")  # fmt: skip
     if left > ERASED:
         notes.append(f"Erasing is not complete: {percent(after['predicted_f'])} of all pixels are still called so.")
     if lost > COST:
         notes.append(f"The others lost {lost:.3f} of mean IoU. A smaller learning rate or fewer steps may keep it.")
-    names = record["dataset"]["class_names"]
     for i, (was, now) in enumerate(zip(before["per_class"], after["per_class"], strict=True)):
-        if i not in forgotten and None not in (was, now) and was - now > CLASS_COST:
+        if i not in (*forgotten, *earlier) and None not in (was, now) and was - now > CLASS_COST:
             notes.append(f"“{names[i]}” lost {was - now:.3f} of IoU, from {number(was)} to {number(now)}.")
     if "retrained" not in networks:
         notes.append("No retrained reference was made: what a network that never saw the class would do is not known.")

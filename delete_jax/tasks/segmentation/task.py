@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from delete_jax import data
+from delete_jax import data, metrics
 from delete_jax.methods.base import CLASSES, MAPS
+from delete_jax.model import with_statistics
 from delete_jax.predict import make_predictor
 from delete_jax.result import Result
 from delete_jax.tasks.base import ORIGINAL, Data, Measured, Run, Task, Training
@@ -37,7 +38,7 @@ def trainings(config: Settings, found: Data) -> list[Training]:
     images, labels = dataset.train
 
     def reference(kind: str) -> Training:
-        split = data.Split(images, reference_labels(labels, found.forget, kind))
+        split = data.Split(images, reference_labels(labels, found.gone, kind))
         return Training(kind, dataset, split, config.train, shown_as=kind)
 
     original = Training("teacher", dataset, dataset.train, config.train, shown_as=ORIGINAL)
@@ -53,7 +54,14 @@ def look(run: Run, split: data.Split, networks: dict[str, Result]) -> dict[str, 
     for name, result in networks.items():
         answers = predict(result.variables, split.images)
         confusion = confusion_matrix(split.labels, answers, num_classes)
-        found[name] = MapEvidence(confusion, forget, erased=answers[gone], seconds=result.seconds or None), answers
+        evidence = MapEvidence(
+            confusion, forget, erased=answers[gone], seconds=result.seconds or None, before=run.data.erased
+        )
+        before = networks.get(ORIGINAL, result)
+        if (variables := with_statistics(result.variables, before.variables)) is not None:
+            old = confusion_matrix(split.labels, predict(variables, split.images), num_classes)
+            evidence.old_statistics_iou = metrics.mean_iou(old, forget)
+        found[name] = evidence, answers
     for evidence, _ in found.values():
         evidence.retrained = found["retrained"][0] if "retrained" in found else None
     return found
