@@ -38,6 +38,14 @@ def same_bits() -> dict[str, Any] | None:
     return {DETERMINISTIC: True} if is_gpu() else None
 
 
+def quick() -> dict[str, Any] | None:
+    """What a program is compiled with that runs a few times only, and takes longer to compile than to run: on a CPU without
+    optimisations, which takes less than half the time."""
+    if jax.default_backend() == "cpu":
+        return {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return same_bits()
+
+
 @functools.cache
 def _of_cpu() -> dict[str, Any] | None:
     options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}

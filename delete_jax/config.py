@@ -14,7 +14,7 @@ from delete_jax.given import shown
 from delete_jax.methods import Method, check_needs
 from delete_jax.methods.finish import FINISHES
 from delete_jax.nearest import nearest
-from delete_jax.options import AUTO, EPOCHS, MOST_EPOCHS, MOST_STEPS, check_auto, rate
+from delete_jax.options import AUTO, EPOCHS, FOUND, MOST_EPOCHS, MOST_STEPS, check_auto, rate
 from delete_jax.parallel import MODES
 from delete_jax.settings import DataConfig as DataConfig
 from delete_jax.settings import ModelConfig as ModelConfig
@@ -91,7 +91,7 @@ def validate(config: Settings) -> None:
         for field, most in (("epochs", MOST_EPOCHS), ("steps", MOST_STEPS)):
             if (value := getattr(part, field, None)) is not None:
                 require(1 <= value <= most, f"config.{name}.{field}", value, f"at least 1 and at most {most}")
-        if part.lr != AUTO or name == "train":
+        if part.lr not in FOUND or name == "train":
             prefixed(f"config.{name}.lr is {shown(part.lr)}", rate, part.lr)
         require(part.batch_size >= 1, f"config.{name}.batch_size", part.batch_size, "at least 1")
         size = part.micro_batch
@@ -133,9 +133,9 @@ def validate(config: Settings) -> None:
             f"config.model.input_size is {size}: the task {task.name} has a class for each stored pixel; give config.data.size"
         )
     method = _method(config)
-    if config.unlearn.lr == AUTO:
+    if isinstance(config.unlearn.lr, str):
         forget = config.unlearn.forget if methods.CLASSES in task.provides else ()
-        prefixed("config.unlearn.lr", check_auto, method, forget)
+        prefixed("config.unlearn.lr", check_auto, method, forget, config.unlearn.lr)
     check_needs(method, task.provides, f"the task {task.name}")
     for other in TASKS.values():
         if other.prefix and other is not task and config.data.name.startswith(other.prefix):
@@ -213,6 +213,8 @@ def counted(config: Settings) -> dict[str, Any]:
     found |= {
         name: value for name, value in settings.items() if name in count and (name in task.reads or name not in rarer)
     }
+    if settings["lr"] == AUTO:
+        found.pop("momentum", None)
     if settings["micro_batch"] is not None and method.edit is None:
         found["micro_batch"] = settings["micro_batch"]
     if settings["finish"] is not None:

@@ -75,10 +75,14 @@ def finished(result: Result, job: Job) -> Result:
     """
     unwrapped = called(job.method, "unwrap", result.variables)
     check_edited(job.method, unwrapped, job.variables, "unwrap")
-    variables = as_given(unwrapped, job.variables)
+    return with_finish(result._replace(variables=as_given(unwrapped, job.variables)), job)
+
+
+def with_finish(result: Result, job: Job) -> Result:
+    """The result with the finish that the job's options ask for; as it is where they ask for none."""
     if job.options.finish is None:
-        return result._replace(variables=variables)
+        return result
     started = time.perf_counter()
-    done = overwrite(job.setup._replace(teacher=variables), job.options.finish)
+    done = overwrite(job.setup._replace(teacher=result.variables), job.options.finish)
     seconds = result.seconds + time.perf_counter() - started
     return result._replace(variables=as_given(done, job.variables), seconds=seconds)

@@ -22,7 +22,8 @@ from delete_jax.methods.finish import overwrite
 from delete_jax.model import Model, Variables, as_given
 from delete_jax.network_check import check_answers, check_network, check_training
 from delete_jax.optimiser_check import check_optimiser
-from delete_jax.options import AUTO, Options, check_auto, check_batch, default_epochs
+from delete_jax.optimisers import polyak
+from delete_jax.options import Options, check_auto, check_batch, default_epochs
 from delete_jax.parallel import on_each_device, run_key
 from delete_jax.step import sgd
 from delete_jax.streams import provided
@@ -193,14 +194,14 @@ def checked_job(
     job = Job(model, variables, streams, num_classes, forget, method, options, dict(networks), earlier)
     check_needs(method, provided(streams, forget), "these samples")
     called(method, "check", num_classes, forget)
-    if options.lr == AUTO:
-        check_auto(method, forget)
+    if isinstance(options.lr, str):
+        check_auto(method, forget, options.lr)
     if like is not None:
         return job
     check_networks(method, job.networks)
     for name, frozen in job.networks.items():
         _check_frozen(name, frozen, job)
-    if options.tx is not sgd():
+    if options.tx not in (sgd(), polyak()):
         check_optimiser(options.tx, variables)
     check_trainable(job)
     if options.finish is not None:

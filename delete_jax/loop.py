@@ -249,7 +249,7 @@ class _Course:
         self.evaluate(state.variables)
         if watch.log is not None:  # before the checkpoint: a state that exists has its rows
             watch.log.append(rows, self.evaluations if is_first else self.evaluations[-1:])
-        if watch.store is not None:
+        if watch.store is not None and (watch.every_epoch or not self.goes_on):
             meta = {
                 **(kept(self.history, self.evaluations) if watch.log is None else {}),
                 "epoch": self.epoch,

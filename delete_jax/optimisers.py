@@ -2,15 +2,52 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 if TYPE_CHECKING:
     import chex
-    import optax
+
+
+@functools.cache
+def polyak(largest: float = 1e-2) -> optax.GradientTransformationExtraArgs:
+    """Polyak's step for a loss whose minimum is 0, with a cap and without momentum: the optimiser of `lr="auto"`.
+
+    With the loss L (`value=`), the gradient g and the parameters θ of a step, the update is -γ g, where
+    γ = min(L / |g|², largest |θ| / |g|). Norms are over all parameters. The update is zero where L <= 0 or g = 0. The training step
+    multiplies it by its `lr`, which is therefore the constant in front of Polyak's step: the length of an update is at most
+    `lr` x `largest` of the parameters' norm.
+
+    Args:
+      largest: of the parameters' norm, how much an update may be.
+
+    Raises:
+      ValueError: `largest` is not above 0.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from delete_jax.optimisers import polyak
+      >>> tx = polyak()
+      >>> params, grads = {"w": jnp.array([30.0, 40.0])}, {"w": jnp.array([2.0, 0.0])}
+      >>> [tx.update(grads, tx.init(params), params, value=loss)[0]["w"].tolist() for loss in (0.5, 9.0)]
+      [[-0.25, -0.0], [-0.5, -0.0]]
+    """
+    if not largest > 0:
+        raise ValueError(f"largest must be above 0, got {largest}")
+
+    def update(grads: Any, state: Any, params: Any, *, value: Any, **_: Any) -> tuple[Any, Any]:
+        norm = optax.tree.norm(grads)
+        is_flat = norm <= 0
+        length = jnp.minimum(jnp.maximum(value, 0) / jnp.where(is_flat, 1, norm), largest * optax.tree.norm(params))
+        scale = jnp.where(is_flat, 0, length / jnp.where(is_flat, 1, norm))
+        return jax.tree.map(lambda g: (-scale * g).astype(g.dtype), grads), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
 def first_state(tx: optax.GradientTransformation, params: Any) -> Any:
@@ -21,15 +58,25 @@ def first_state(tx: optax.GradientTransformation, params: Any) -> Any:
 
 
 def take_update(
-    tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any, loss: chex.Array
+    tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any, loss: chex.Array, mask: Any = None
 ) -> tuple[Any, Any]:
     """Returns the optimiser's updates and its next state, of the dtypes that it had. An optimiser that takes optax's extra arguments is
-    given the loss (`value=`) and the gradients (`grad=`)."""
+    given the loss (`value=`) and the gradients (`grad=`).
+
+    Args:
+      mask: zeros and ones like the parameters, or None. It multiplies the gradients, so that an optimiser that reads their norm sees
+        what is trained, and the updates, last, so that neither momentum nor decay can move a masked weight.
+    """
     known = inspect.signature(tx.update).parameters
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known.values())
+    grads = _masked(grads, mask)
     extra = {name: given for name, given in (("value", loss), ("grad", grads)) if takes_any or name in known}
     updates, after = tx.update(grads, opt_state, params, **extra)
-    return updates, jax.tree.map(_typed_as, after, opt_state)
+    return _masked(updates, mask), jax.tree.map(_typed_as, after, opt_state)
+
+
+def _masked(tree: Any, mask: Any) -> Any:
+    return tree if mask is None else jax.tree.map(lambda leaf, its: leaf * its.astype(leaf.dtype), tree, mask)
 
 
 def _typed_as(value: Any, like: Any) -> chex.Array:

@@ -14,6 +14,7 @@ from delete_jax.given import choice, function, integer, scalar, shown
 from delete_jax.methods import Method
 from delete_jax.methods.finish import FINISHES
 from delete_jax.network_check import as_is, check_backend
+from delete_jax.optimisers import polyak
 from delete_jax.parallel import MODES, check_batch_size
 from delete_jax.step import BATCH_NORM_MODES, sgd
 
@@ -21,8 +22,9 @@ EPOCHS, LEAST_STEPS = 5, 120
 """How long a training is that was told neither: so many epochs and, by `Method.settles`, at least so many steps."""
 FEW_STEPS = r".* and so few steps cost accuracy"
 """How `few_steps` begins, as `warnings.filterwarnings` takes it."""
-AUTO = "auto"
-"""In place of a learning rate: it is found (`rate_search`)."""
+AUTO, SEARCH = "auto", "search"
+"""In place of a learning rate: Polyak's step, which needs none (`auto`), or the smallest that erases (`rate_search`)."""
+FOUND = (AUTO, SEARCH)
 MOST_EPOCHS, MOST_STEPS, MOST_BATCH_BYTES = 10**6, 10**9, 2**36
 
 
@@ -45,7 +47,7 @@ class Options:
     batch_norm: str = "train"
     preprocess: Any = as_is
     augment: Callable[..., Any] | None = None
-    tx: Any = dataclasses.field(default_factory=sgd)
+    tx: Any = None
     parallel: str = "auto"
     resident: int | str = "auto"
     finish: str | None = None
@@ -68,16 +70,22 @@ class Options:
         check_reproducible(self.reproducible, self.parallel)
         if self.epochs is not None and self.steps is not None:
             raise ValueError(f"give epochs or steps, got epochs={shown(self.epochs)} and steps={shown(self.steps)}")
+        lr = self.lr if isinstance(self.lr, str) and self.lr in FOUND else rate(self.lr)
+        own = polyak() if lr == AUTO else sgd()
+        if lr == AUTO and self.tx not in (None, own):
+            raise ValueError(
+                f"lr={AUTO!r} takes a step of its own, and tx was given: leave tx out, or give a number or lr={SEARCH!r}"
+            )
         for name, value in {
             "epochs": None if self.epochs is None else integer("epochs", self.epochs, 1, MOST_EPOCHS),
             "steps": None if self.steps is None else integer("steps", self.steps, 1, MOST_STEPS),
-            "lr": AUTO if isinstance(self.lr, str) and self.lr == AUTO else rate(self.lr),
+            "lr": lr,
             "batch_size": batch_size,
             "micro_batch": None if micro_batch == batch_size else micro_batch,
             "seed": integer("seed", self.seed, 0, 2**32 - 1),
             "resident": _resident(self.resident),
             "preprocess": as_is if self.preprocess is None else self.preprocess,
-            "tx": sgd() if self.tx is None else self.tx,
+            "tx": own if self.tx is None else self.tx,
         }.items():
             object.__setattr__(self, name, value)
 
@@ -127,18 +135,16 @@ def _resident(value: Any) -> int | str:
     return integer("resident, in bytes,", value, 0)
 
 
-def check_auto(method: Method, forget: Sequence[int]) -> None:
-    """Raises ValueError where the rate cannot be found by itself: for a method that is computed at once, or reads other samples;
-    where no class is to be erased, so that held-out samples of it should not be recognised."""
+def check_auto(method: Method, forget: Sequence[int], word: str = AUTO) -> None:
+    """Raises ValueError where there is no rate to be found: for a method that is computed at once, or reads other samples; where no
+    class is to be erased, so that held-out samples of it should not be recognised. `word`: of `FOUND`, for the message."""
     if not forget:
-        raise ValueError(
-            f"lr={AUTO!r} looks for the rate that erases whole classes, and there are none to erase: give a number"
-        )
+        raise ValueError(f"lr={word!r} erases whole classes, and there are none to erase: give a number")
     if not method.trains_on_forget_alone:
         why = "is computed at once" if method.edit is not None else f"reads {' and '.join(method.streams)} samples"
         why = "starts over: it erases at any rate" if method.starts_over else why
         raise ValueError(
-            f"lr={AUTO!r} is for trained methods that read forget samples alone, and {method.name} {why}: give a number"
+            f"lr={word!r} is for trained methods that read forget samples alone, and {method.name} {why}: give a number"
         )
 
 
@@ -177,5 +183,7 @@ def rate(value: Any) -> float:
         except OverflowError:  # an int beyond float64
             in_float32 = float("inf")
     if not 0 < in_float32 < float("inf"):
-        raise ValueError(f"the learning rate must be a number above 0, within float32, or {AUTO!r}, got {shown(value)}")
+        raise ValueError(
+            f"the learning rate must be a number above 0, within float32, {AUTO!r} or {SEARCH!r}, got {shown(value)}"
+        )
     return float(value)

@@ -1,4 +1,4 @@
-"""The learning rate from forget data alone: the smallest that erases forget samples which the training did not see."""
+"""`lr="search"`: the smallest learning rate that erases forget samples which the training did not see."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from delete_jax.job import Job
 from delete_jax.layout import ALONE, Layout, in_lanes
 from delete_jax.loop import fit
 from delete_jax.methods import FORGET, Stream
-from delete_jax.methods.anchored import TRANSFORMATIONS, reorientation
+from delete_jax.methods.anchored import compiled_reorientation
 from delete_jax.model import Variables
-from delete_jax.options import AUTO
+from delete_jax.options import SEARCH
 from delete_jax.predict import NonFiniteError, make_predictor
 from delete_jax.processes import from_first
 from delete_jax.result import Progress, Result, Row, Watch
@@ -61,8 +61,8 @@ def hold_out(stream: Stream, seed: int) -> tuple[Stream, Stream]:
     groups = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
     if min(map(len, groups)) < 2:
         raise ValueError(
-            f"lr={AUTO!r} holds out one of {ONE_IN} forget samples of each class, and one class has a single sample: give "
-            "more, or a number"
+            f"a rate is found on one of {ONE_IN} forget samples of each class, which are held out, and one class has a single "
+            "sample: give more, or a number for lr"
         )
     rng = np.random.default_rng([seed, len(labels)])
     out = np.zeros(len(labels), bool)
@@ -81,7 +81,8 @@ def search_rate(job: Job, progress: Progress | None = None, layout: Layout | Non
       layout: how many rates train at once, and where; found by itself when None.
     """
     trained_on, held_out = hold_out(job.streams[FORGET], job.options.seed)
-    tried = dataclasses.replace(job, streams={FORGET: trained_on})
+    # A finish overwrites what is judged: with it, the smallest rate of all would seem to erase.
+    tried = dataclasses.replace(job, streams={FORGET: trained_on}).having(finish=None)
     predict = make_predictor(job.model, job.options.preprocess)
     judge = make_judge(predict, job.variables, held_out, job.options.seed)
 
@@ -169,7 +170,7 @@ def find_rate(trained: Iterable[Result | NonFiniteError], measure: Callable[[Res
             return rows
     best = min(rows, key=lambda row: (row["above"], row["probability"]))
     raise NoRateError(
-        f"lr={AUTO!r}: {method} erases the held-out forget samples at no rate from {RATES[0]:g} to {rows[-1]['lr']:g} (at best "
+        f"lr={SEARCH!r}: {method} erases the held-out forget samples at no rate from {RATES[0]:g} to {rows[-1]['lr']:g} (at best "
         f"{best['above']:.1%} of them are left above the limit, at {best['lr']:g}): give more epochs or samples, "
         "batch_norm='frozen', or a number"
     )
@@ -255,4 +256,4 @@ def _answers(
 
 def _reoriented(images: np.ndarray, seed: int, draw: int) -> np.ndarray:
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), draw), len(images))
-    return np.asarray(jax.jit(reorientation(TRANSFORMATIONS))(jnp.asarray(images), keys))
+    return np.asarray(compiled_reorientation()(jnp.asarray(images), keys))

@@ -73,8 +73,10 @@ class Result(NamedTuple):
           for a network that was not trained here.
       compile_seconds: time until the first step was dispatched, in each process that took part.
       source: the folder of its checkpoint; "" if there is none.
-      lr: the learning rate of unlearning; None for a network that was not unlearned.
-      search: the rates that were tried to find `lr` (`rate_search.find_rate`); empty if it was given.
+      lr: the learning rate of unlearning; with `lr="auto"`, the constant in front of Polyak's step. None for a network that was not
+          unlearned.
+      search: a row for each training that `lr="auto"` made (`auto.unlearn_auto`), or for each rate that `lr="search"` tried
+          (`rate_search.find_rate`); empty if a rate was given.
       peak_bytes: peak memory. On GPUs and TPUs what the steps of unlearning need on the fullest device, with their samples and networks;
           elsewhere that of the process until then. None if unknown, such as for methods that are computed at once on a GPU or TPU.
       method: the name and hyper-parameters of the method of unlearning; empty for a network that was not unlearned.
@@ -118,6 +120,7 @@ class Watch(NamedTuple):
       log: takes the rows. store: keeps the states. progress: shows how far the training is.
       about: what is saved beside each state, as JSON takes it.
       spent_seconds: what was spent for this training before; counted with its steps.
+      every_epoch: the store gets the state after each epoch; else after the last one alone.
     """
 
     evaluate: Callable[[Variables], Row] | None = None
@@ -126,6 +129,7 @@ class Watch(NamedTuple):
     progress: Progress | None = None
     about: Mapping[str, Any] = {}
     spent_seconds: float = 0.0
+    every_epoch: bool = True
 
 
 def checked_watch(

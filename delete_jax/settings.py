@@ -85,10 +85,10 @@ class UnlearnConfig:
     hyperparameters: the method's, such as "{'temperature': 2.0}".
     epochs: passes over the samples that the method reads.
     steps: how many steps, in place of epochs. Without either, 5 epochs, and at least 120 steps by a method that trains on forget samples alone.
-    lr: the learning rate; with auto, it is found from the forget samples.
+    lr: the learning rate; with auto, none is needed, and with search, the smallest that erases is found, both from the forget samples.
     batch_size: samples in each step, over all devices.
     micro_batch: samples that are computed at once, a divisor of batch_size: less memory for the same step.
-    momentum: SGD's momentum.
+    momentum: SGD's momentum; lr=auto has none.
     mask: which classes are masked at a sample: union (all forgotten ones) or own (its own label).
     pixels: which pixels count in segmentation: all, or forget (those of the forgotten classes).
     batch_norm: train (statistics follow the forget samples) or frozen.

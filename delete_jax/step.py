@@ -89,8 +89,7 @@ def make_train_step(
       batch statistics are those of all streams together.
     * `lr`: float scalar that multiplies the update of `tx`, which is therefore built for a rate of 1.
     * `key`: the run's PRNG key; the step folds its number in.
-    * `constants`: what the method prepared for all steps; its `update_mask` multiplies the updates, last, so that neither
-      momentum nor decay can move a masked weight.
+    * `constants`: what the method prepared for all steps; its `update_mask` says which weights are trained (`take_update`).
 
     The loss is `sum over streams of sum(weight * loss) / sum(weight)`, both sums over all devices. It is NaN where a
     frozen network's answers are not finite: no target can be made of them.
@@ -281,9 +280,8 @@ def _pieces(
     def update(state: TrainState, found, lr, constants) -> tuple[TrainState, Metrics]:
         *sums, model_state = found
         grads, metrics = total(tuple(sums))
-        updates, opt_state = take_update(tx, grads, state.opt_state, state.params, metrics["loss"])
-        if "update_mask" in constants:
-            updates = jax.tree.map(lambda u, mask: u * mask.astype(u.dtype), updates, constants["update_mask"])
+        mask = constants.get("update_mask")
+        updates, opt_state = take_update(tx, grads, state.opt_state, state.params, metrics["loss"], mask)
         params = jax.tree.map(lambda p, u: p + (jnp.asarray(lr, u.dtype) * u).astype(p.dtype), state.params, updates)
         metrics["grad_norm"] = optax.tree.norm(grads)
         return TrainState(state.step + 1, params, model_state, opt_state), metrics

@@ -26,7 +26,7 @@ from delete_jax.metrics.measure import SHOWN, Measure
 from delete_jax.metrics.table import find
 from delete_jax.model import Model, Variables
 from delete_jax.network_check import as_is
-from delete_jax.options import AUTO, Options, check_auto, rate
+from delete_jax.options import AUTO, FOUND, Options, check_auto, rate
 from delete_jax.parallel import outside_meshes
 from delete_jax.predict import NonFiniteError
 from delete_jax.rate_search import NoRateError
@@ -189,7 +189,8 @@ def study(
       forget: a list of requests, each a class or a list of classes, by number or, with `class_names`, by name.
       methods: of `delete_jax.methods`, or their names. Each must have a name of its own.
       seeds: how many, or which.
-      lr: the rate; "auto" finds it for each request and seed (`unlearn`); or a dict with one for each method, by name.
+      lr: the rate; "auto" needs none, "search" finds one for each request and seed (`unlearn`); or a dict with one for each method, by
+        name.
       epochs, steps, batch_size, micro_batch, mask, batch_norm, preprocess, augment, tx, parallel, reproducible, finish, class_names: as for `unlearn`, the
         same for all methods.
       measures: names of `metrics.MEASURES`, in addition to those of every report.
@@ -313,7 +314,7 @@ def _rates(lr: Any, names: Sequence[str]) -> dict[str, float | str]:
     given = dict(lr) if isinstance(lr, Mapping) else dict.fromkeys(names, lr)
     if wrong := [name for name in [*names, *given] if (name in names) != (name in given)]:
         raise ValueError(f"lr must have a rate for each method, {', '.join(names)}, and no other: {shown(wrong[0])}")
-    return {name: AUTO if isinstance(value, str) and value == AUTO else rate(value) for name, value in given.items()}
+    return {name: value if isinstance(value, str) and value in FOUND else rate(value) for name, value in given.items()}
 
 
 def check_requests(forget: Iterable[Any], num_classes: int, class_names: Any = None) -> list[tuple[int, ...]]:
@@ -333,8 +334,8 @@ def check_method(method: Method, lr: float | str, requests: Sequence[tuple[int, 
     check_needs(method, (CLASSES,), "a study")
     for request in requests:
         called(method, "check", num_classes, request)
-        if lr == AUTO:
-            check_auto(method, request)
+        if isinstance(lr, str):
+            check_auto(method, request, lr)
 
 
 def _references(retrained: Any, requests: Sequence[tuple[int, ...]]) -> list[Variables | None]:

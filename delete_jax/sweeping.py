@@ -24,9 +24,10 @@ from delete_jax.model import Model, Variables
 from delete_jax.options import Options
 from delete_jax.parallel import outside_meshes
 from delete_jax.predict import NonFiniteError
+from delete_jax.rate_search import NoRateError
 from delete_jax.request import Selection, as_samples, check_forget, known_requests, split
 from delete_jax.result import Result
-from delete_jax.unlearning import warn_of_few_steps
+from delete_jax.unlearning import unlearn_job, warn_of_few_steps
 
 if TYPE_CHECKING:
     import optax
@@ -38,13 +39,13 @@ class Request(NamedTuple):
     Attributes:
       forget: the classes to erase, as for `unlearn`.
       method: of `delete_jax.methods`, or its name; DELETE if None.
-      lr: learning rate, or strength of a method without training.
+      lr: learning rate, or strength of a method without training; "auto" or "search", as for `unlearn`.
       seed: for the data order, augmentation, dropout and whatever the method draws.
     """
 
     forget: int | str | Iterable[int | str]
     method: Method | str | None = None
-    lr: float = 1e-3
+    lr: float | str = 1e-3
     seed: int = 0
 
 
@@ -69,13 +70,13 @@ def sweep(
     class_names: Sequence[str] | None = None,
     erased: int | str | Iterable[int | str] = (),
     reproducible: bool = True,
-) -> list[Result | NonFiniteError]:
+) -> list[Result | NonFiniteError | NoRateError]:
     """Answers many requests to the same network: other classes, methods, rates and seeds.
 
     Every device of this process trains one request at a time, each from the original. Requests with the same method are one
     compiled program, whatever their classes, rates and seeds. Each result is that of `unlearn` alone, up to rounding.
-    On one device, requests run one by one; so do methods without a training, and those that put another network in place of the
-    given one.
+    On one device, requests run one by one; so do methods without a training, those that put another network in place of the
+    given one, and requests whose rate is "auto" or "search".
 
     Args:
       model, variables, images, labels: as for `unlearn`.
@@ -85,7 +86,8 @@ def sweep(
         `unlearn`, the same for all requests.
 
     Returns:
-      One `Result` for each request, in their order. If a training diverged, the error stands in its place. `seconds` of a
+      One `Result` for each request, in their order. If a training diverged, or without a rate nothing erases, the error stands in its
+      place. `seconds` of a
       request is its share of the time that its device's group took.
 
     Raises:
@@ -126,8 +128,6 @@ def sweep(
     for number, (asked, name, lr, seed) in enumerate(listed_requests):
         with _named(number):
             method = as_method(name)
-            if isinstance(lr, str):
-                raise ValueError(f"lr={lr!r} is for unlearn: in a sweep, give each request a number")
             options = Options(**shared, lr=lr, seed=seed)
             selection = Selection(
                 check_forget(asked, samples.num_classes, names), mask=mask, pixels=pixels, erased=classes_of(earlier)
@@ -153,29 +153,39 @@ def sweep(
 
 
 @outside_meshes
-def sweep_jobs(jobs: Sequence[Job], layout: Layout | None = None) -> list[Result | NonFiniteError]:
+def sweep_jobs(jobs: Sequence[Job], layout: Layout | None = None) -> list[Result | NonFiniteError | NoRateError]:
     """`sweep` for jobs (`job.checked_job`), whose streams may be made otherwise than by the samples' classes.
 
     Args:
-      jobs: with rates that are numbers.
+      jobs: those whose rate is "auto" or "search" are answered one by one.
       layout: how many train at once, and where; None: on several devices a job on each, else one by one.
 
     Returns:
-      One result for each job, in their order. If a training diverged, the error stands in its place.
+      One result for each job, in their order. If a training diverged, or without a rate nothing erases, the error stands in its place.
     """
+    results: list[Any] = [_found(job) if isinstance(job.options.lr, str) else None for job in jobs]
+    places = [number for number, result in enumerate(results) if result is None]
+    jobs = [jobs[place] for place in places]
     together: dict[Any, int] = {}
     alike = [(job.method, dataclasses.replace(job.options, lr=1.0, seed=0)) for job in jobs]
     groups = [together.setdefault(kind, len(together)) for kind in alike]
     order = sorted(range(len(jobs)), key=lambda number: (groups[number], jobs[number].num_steps))  # ending together
     made = fit((jobs[number] for number in order), layout or a_job_a_device())
-    results: list[Any] = [None] * len(jobs)
     for number, result in zip(order, made, strict=True):
         lr, method = float(jobs[number].options.lr), describe_method(jobs[number].method)
         known = jobs[number].requests
-        results[number] = (
+        results[places[number]] = (
             result._replace(lr=lr, method=method, requests=known) if isinstance(result, Result) else result
         )
     return results
+
+
+def _found(job: Job) -> Result | NonFiniteError | NoRateError:
+    """The result of a job without a rate, or why there is none."""
+    try:
+        return unlearn_job(job)
+    except (NonFiniteError, NoRateError) as error:
+        return error
 
 
 def _as_requests(given: Any) -> list[Request]:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import optax
 
+from delete_jax import auto, rate_search
 from delete_jax.columns import without
 from delete_jax.earlier import classes_of
 from delete_jax.identity import Identified, describe_method, differences
@@ -19,10 +20,9 @@ from delete_jax.job import Job, checked_job
 from delete_jax.loop import one
 from delete_jax.methods import Method, as_method
 from delete_jax.model import Model, Variables
-from delete_jax.options import Options, few_steps
+from delete_jax.options import AUTO, SEARCH, Options, few_steps
 from delete_jax.parallel import outside_meshes
 from delete_jax.processes import from_first, others_than_first
-from delete_jax.rate_search import search_rate, warning
 from delete_jax.request import Selection, as_samples, known_requests, split
 from delete_jax.result import Log, Progress, Result, Row, Store, Watch, checked_watch
 
@@ -79,8 +79,9 @@ def unlearn(
       steps: in place of `epochs`, how many steps; the last pass is cut short where they are no multiple of it. Without either, 5
         epochs; for a method that trains on forget samples alone towards a target (`Method.settles`), at least 120 steps, in whole
         epochs. Fewer steps cost such a method accuracy of the remaining classes, which recover after the class is gone.
-      lr: learning rate, or strength of a method without training. "auto" takes the smallest of 1e-7, 3.16e-7, … 1 that erases
-        forget samples held out for the search (`rate_search`); it needs a method that reads forget samples alone.
+      lr: learning rate, or strength of a method without training. "auto" needs no rate: it takes Polyak's step and judges the network
+        on a fifth of the forget samples, which it does not train on (`auto.unlearn_auto`). "search" takes the smallest of 1e-7,
+        3.16e-7, … 1 that erases held-out samples (`rate_search`). Both need a method that reads forget samples alone.
       batch_size: of each stream, in total over all devices.
       micro_batch: samples that pass through the network at once; all of the batch if None. The gradients of the parts are
         added up: the same step with less memory. It must divide `batch_size`. With `batch_norm="train"`, each part has its
@@ -94,7 +95,7 @@ def unlearn(
         a new one compiles the step again.
       augment: maps stored images and one key per sample to stored images (in segmentation with the label maps, see
         `step.make_train_step`). Without it, the teacher's logits are computed once, unless they take more than 2 GiB.
-      tx: optimiser, built for a rate of 1; SGD with momentum 0.9 if None.
+      tx: optimiser, built for a rate of 1; SGD with momentum 0.9 if None. `lr="auto"` has its own (`optimisers.polyak`).
       parallel: "auto", "jit", "pmap" or "sharding" (see `parallel.make_trainer`).
       resident: bytes of images that may lie on each device; "auto" allows half of its free memory. Other images stay on the
         host and are read ahead of the step.
@@ -113,11 +114,12 @@ def unlearn(
     Raises:
       ValueError: an argument is invalid; raised before anything is computed.
       NonFiniteError: training diverged.
+      NoRateError: a ValueError: with `lr="auto"` or "search", nothing erases the samples that were held out.
 
     Warns:
-      UserWarning: there are so few steps that the remaining classes do not recover; the rate that "auto" found also changes other
-        predictions; a class that was erased before is to be erased again; a class that was erased before can come back, because
-        statistics in which it was erased, or may have been, are updated.
+      UserWarning: there are so few steps that the remaining classes do not recover; with `lr="auto"` or "search", other predictions
+        have moved, too, or the network is unsure of its own; a class that was erased before is to be erased again; a class that was
+        erased before can come back, because statistics in which it was erased, or may have been, are updated.
 
     Source: DELETE, arXiv 2503.23751; `methods.delete` has the loss.
 
@@ -181,18 +183,27 @@ def unlearn_job(job: Job, watch: Watch | None = None) -> Result:
 
 
 def _answer(job: Job, watch: Watch) -> Result:
-    """The result, at the job's rate or at the one that is found for it."""
+    """The result, at the job's rate, or as it is found without one."""
+    asked = job.options.lr
+    if asked == AUTO:
+        found = auto.unlearn_auto(job, watch._replace(about={"requests": job.requests}))
+        return found._replace(method=describe_method(job.method), requests=job.requests)
     search: tuple[Row, ...] = ()
-    if isinstance(job.options.lr, str):
+    if asked == SEARCH:
         saved = watch.store.restore() if watch.store is not None else None
-        search = tuple(saved[1]["search"] if saved else search_rate(job, watch.progress))
+        search = tuple(saved[1]["search"] if saved else rate_search.search_rate(job, watch.progress))
         job = job.having(lr=float(search[-1]["lr"]))
-        if (said := warning(search)) is not None:
-            warnings.warn(said, stacklevel=5)  # where `unlearn` was called
-    lr = float(job.options.lr)
-    spent = sum(row.get("seconds", 0) for row in search)
+        if (said := rate_search.warning(search)) is not None:
+            warnings.warn(said, stacklevel=6)  # where `unlearn` was called
+    lr, spent = float(job.options.lr), sum(row.get("seconds", 0) for row in search)
     result = one(job, watch._replace(about={"lr": lr, "search": search, "requests": job.requests}, spent_seconds=spent))
     return result._replace(lr=lr, search=search, method=describe_method(job.method), requests=job.requests)
+
+
+def cautions(search: Sequence[Row]) -> list[str]:
+    """What a user must know of the outcome of `lr="auto"` or "search" (`Result.search`): a line each, without a full stop."""
+    is_auto = any("taken" in row for row in search)
+    return auto.cautions(search) if is_auto else [said for said in [rate_search.warning(search)] if said is not None]
 
 
 def _check_same(job: Job, watch: Watch) -> None:

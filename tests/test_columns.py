@@ -100,10 +100,11 @@ def test_with_augmentation_and_parts():
     )
 
 
-def test_a_search_for_the_rate():
+@pytest.mark.parametrize("lr", ["auto", "search"])
+def test_without_a_rate(lr):
     images, labels = stored()
-    here = unlearn(images, labels, lr="auto", parallel="jit", epochs=5)
-    there = unlearn(Source(images), labels, lr="auto", parallel="jit", epochs=5, resident=0)
+    here = unlearn(images, labels, lr=lr, parallel="jit", epochs=5)
+    there = unlearn(Source(images), labels, lr=lr, parallel="jit", epochs=5, resident=0)
     assert there.lr == here.lr
     assert_equal(there.variables, here.variables)
 

@@ -1145,7 +1145,9 @@ HOSTILE = {
     "study --config=digits --methods=delete --seeds=0 --workdir={tmp}/a": ["--seeds=0: give how many"],
     "study --config=digits --methods=delete --seeds=1.5 --workdir={tmp}/a": ["--seeds=1.5: give how many"],
     "study --config=digits --methods=delete --sedes=1 --workdir={tmp}/a": ["--sedes=1 (did you mean --seeds?)"],
-    "study --config=digits --methods=delete --lr=fast --workdir={tmp}/a": ["--lr=fast: give auto, config or a number"],
+    "study --config=digits --methods=delete --lr=fast --workdir={tmp}/a": [
+        "--lr=fast: give auto, search, config or a number"
+    ],
     "study --config=digits --methods=delete --lr=nan --workdir={tmp}/a": ["--lr=nan"],
     "study --config=digits --methods=delete --lr=1,2 --workdir={tmp}/a": ["--lr=1,2", "--lr=auto,delete=0.01"],
     "study --config=digits --methods=delete --lr=anchored=1 --workdir={tmp}/a": ["--lr=anchored=1"],

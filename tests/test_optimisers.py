@@ -8,6 +8,7 @@ import pytest
 
 import delete_jax as dj
 from delete_jax import unlearning
+from delete_jax.optimisers import polyak, take_update
 from tests import tiny
 
 C = optax.contrib
@@ -78,6 +79,72 @@ def test_the_loss_that_it_is_given():
 
     for a, b in zip(jax.tree.leaves(change(given)), jax.tree.leaves(change(plain)), strict=True):
         np.testing.assert_allclose(a, rate * b, rtol=1e-4, atol=1e-6)
+
+
+def by_hand(params, grads, losses, largest):
+    """Polyak's step in NumPy: the parameters after each of the losses, whose gradients are always the same."""
+    norm = np.sqrt(sum((grad.astype(np.float64) ** 2).sum() for grad in grads.values()))
+    found = []
+    for loss in losses:
+        size = np.sqrt(sum((leaf.astype(np.float64) ** 2).sum() for leaf in params.values()))
+        gamma = min(loss / norm**2, largest * size / norm)
+        params = {name: leaf - gamma * grads[name] for name, leaf in params.items()}
+        found.append((params, gamma * norm == largest * size))
+    return found
+
+
+@pytest.mark.parametrize("largest", [1e-2, 0.3])
+def test_polyak_by_hand(largest):
+    """Several steps of two leaves: with the cap, without it, and both in one run."""
+    rng = np.random.default_rng(0)
+    params, grads = (
+        {"a": rng.normal(size=(3, 2)).astype(np.float32), "b": rng.normal(size=4).astype(np.float32)} for _ in range(2)
+    )
+    losses = (5.0, 0.05, 1.0, 0.0, 0.2)
+    expected = by_hand(params, grads, losses, largest)
+    assert {is_capped for _, is_capped in expected} == {True, False}
+    tx, state = polyak(largest), polyak(largest).init(params)
+    for loss, (wanted, _) in zip(losses, expected, strict=True):
+        updates, state = take_update(tx, grads, state, params, jnp.float32(loss))
+        params = optax.apply_updates(params, updates)
+        for name in params:
+            np.testing.assert_allclose(params[name], wanted[name], rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("loss", "grad"), [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (-1.0, 1.0), (1.0, 1e-30)])
+def test_polyak_where_there_is_no_step(loss, grad):
+    """A gradient of 0 (or one whose square is 0), a loss at its minimum, or below: no update, and no NaN."""
+    params = {"w": jnp.ones(3)}
+    updates, _ = polyak().update({"w": jnp.full(3, grad)}, optax.EmptyState(), params, value=jnp.float32(loss))
+    assert updates["w"].tolist() == [0, 0, 0]
+
+
+def test_polyak_sees_what_is_trained():
+    """With a mask, norm and step are of the gradients that it leaves."""
+    params, grads = ({name: jnp.full(2, value) for name in "ab"} for value in (10.0, 3.0))
+    mask = {"a": jnp.zeros(2, bool), "b": jnp.ones(2, bool)}
+    updates, _ = take_update(polyak(1.0), grads, optax.EmptyState(), params, jnp.float32(9.0), mask)
+    assert updates["a"].tolist() == [0, 0]
+    np.testing.assert_allclose(updates["b"], -9.0 / 18.0 * 3.0, rtol=1e-6)
+
+
+def test_the_rate_multiplies_polyaks_step_and_its_cap():
+    network, samples = tiny.network(), tiny.samples(32)
+    found = []
+    for lr in (1.0, 0.3):
+        result = dj.unlearn(*network, *samples, **SETTINGS | {"epochs": 1, "lr": lr, "tx": polyak(1e-3)})
+        found.append(jax.tree.map(lambda a, b: a - b, result.variables["params"], network[1]["params"]))
+    size = {len(result.history)}
+    assert size == {1}
+    moved = optax.tree.norm(found[0])
+    np.testing.assert_allclose(moved, 1e-3 * optax.tree.norm(network[1]["params"]), rtol=1e-3)
+    for whole, part in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(part, 0.3 * whole, rtol=1e-3, atol=1e-7)
+
+
+def test_polyak_refuses_a_cap_of_nothing():
+    with pytest.raises(ValueError, match="largest must be above 0, got 0"):
+        polyak(0)
 
 
 WRONG = {

@@ -152,7 +152,7 @@ def test_a_large_drift_is_named():
 @pytest.mark.parametrize("name", ["delete", "anchored", "boundary_expand", "salun"])
 def test_it_is_the_run_with_that_rate(known, name):
     model, variables, images, labels = known
-    found = dj.unlearn(model, variables, images, labels, method=name, lr="auto", **ARGUMENTS)
+    found = dj.unlearn(model, variables, images, labels, method=name, lr="search", **ARGUMENTS)
     assert found.lr == found.search[-1]["lr"] in RATES
     assert [row["lr"] for row in found.search] == list(RATES[: len(found.search)])
     assert found.seconds > sum(row["seconds"] for row in found.search) > 0
@@ -177,7 +177,7 @@ def test_one_compilation_for_all_rates(known):
         return model.apply(variables, x)
 
     watched = Model(apply, apply_train, model.classifier)
-    found = dj.unlearn(watched, variables, images, labels, lr="auto", **ARGUMENTS)
+    found = dj.unlearn(watched, variables, images, labels, lr="search", **ARGUMENTS)
     first = len(traced)
     assert len(found.search) > 3
     dj.unlearn(watched, variables, images, labels, lr=found.lr, **ARGUMENTS)
@@ -189,7 +189,7 @@ def test_one_compilation_for_all_rates(known):
 def test_it_resumes_without_searching_again(known, tmp_path, monkeypatch):
     model, variables, images, labels = known
 
-    def run(lr="auto"):
+    def run(lr="search"):
         return dj.unlearn(
             model, variables, images, labels, lr=lr, store=dj.Checkpoints(tmp_path / "checkpoints"),
             log=JsonLog(tmp_path / "metrics.jsonl", "unlearned"), **ARGUMENTS,
@@ -200,8 +200,15 @@ def test_it_resumes_without_searching_again(known, tmp_path, monkeypatch):
     again = run()
     assert list(again.search) == list(first.search)
     jax.tree.map(np.testing.assert_array_equal, again.variables, jax.device_get(first.variables))
-    with pytest.raises(ValueError, match=r"settings\.lr was auto, now 0\.5"):
+    with pytest.raises(ValueError, match=r"settings\.lr was search, now 0\.5"):
         run(lr=0.5)
+
+
+@pytest.mark.filterwarnings("ignore:the smallest rate that erases")
+def test_a_finish_does_not_hide_what_is_left(known):
+    """It overwrites the class' row of the classifier: with it, the smallest rate of all would pass for one that erases."""
+    found = dj.unlearn(*known, lr="search", finish="zero", **ARGUMENTS)
+    assert found.lr == dj.unlearn(*known, lr="search", **ARGUMENTS).lr > RATES[0]
 
 
 @pytest.mark.filterwarnings("ignore:the smallest rate that erases")
@@ -210,7 +217,7 @@ def test_maps():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, K, (16, 6, 6))
     images = (labels[..., None] + rng.normal(0, 0.1, (16, 6, 6, 1))).astype(np.float32)
-    found = dj.unlearn(model, variables, images, labels, lr="auto", **ARGUMENTS | {"batch_norm": "train"})
+    found = dj.unlearn(model, variables, images, labels, lr="search", **ARGUMENTS | {"batch_norm": "train"})
     assert found.search[-1]["above"] <= 0.005
 
 
@@ -220,13 +227,13 @@ def test_maps():
 )
 def test_who_cannot(known, method, words):
     model, variables, images, labels = known
-    with pytest.raises(ValueError, match=f"lr='auto' is for .*{method} {words}.*: give a number"):
-        dj.unlearn(model, variables, images, labels, method=method, lr="auto", **ARGUMENTS)
+    with pytest.raises(ValueError, match=f"lr='search' is for .*{method} {words}.*: give a number"):
+        dj.unlearn(model, variables, images, labels, method=method, lr="search", **ARGUMENTS)
 
 
 def test_another_word(known):
     model, variables, images, labels = known
-    with pytest.raises(ValueError, match="a number above 0, within float32, or 'auto', got 'fast'"):
+    with pytest.raises(ValueError, match="a number above 0, within float32, 'auto' or 'search', got 'fast'"):
         dj.unlearn(model, variables, images, labels, lr="fast", **ARGUMENTS)
 
 
@@ -238,7 +245,7 @@ def test_the_search_shows_how_far_it_is(known):
     def progress(step, num_steps, metrics, rate, epoch_done=False):
         shown.append((metrics.get("lr"), epoch_done))
 
-    found = dj.unlearn(*known, lr="auto", progress=progress, **ARGUMENTS)
+    found = dj.unlearn(*known, lr="search", progress=progress, **ARGUMENTS)
     assert [lr for lr, done in shown if done and lr is not None] == [row["lr"] for row in found.search]
     assert shown[-1] == (None, True)
 
@@ -247,7 +254,7 @@ def test_rates_at_once_find_the_same(known):
     """As lanes of one device: the same rate, by the same numbers up to rounding."""
     model, variables, images, labels = known
     streams = split_streams(images, labels, (1,), tiny.NUM_CLASSES, [FORGET])
-    options = Options(**{name: value for name, value in ARGUMENTS.items() if name != "forget"}, lr="auto")
+    options = Options(**{name: value for name, value in ARGUMENTS.items() if name != "forget"}, lr="search")
     job = checked_job(model, variables, streams, tiny.NUM_CLASSES, (1,), dj.methods.delete(), options)
     alone, at_once = search_rate(job, layout=ALONE), search_rate(job, layout=in_lanes(4))
     assert [row["lr"] for row in at_once] == [row["lr"] for row in alone]
@@ -291,5 +298,5 @@ def test_an_own_method_prepares_itself_for_each_rate(known):
         return dj.methods.Prepared()
 
     method = dj.methods.delete()._replace(name="mine", prepare=prepare)
-    result = dj.unlearn(model, variables, images, labels, method=method, lr="auto", **ARGUMENTS)
+    result = dj.unlearn(model, variables, images, labels, method=method, lr="search", **ARGUMENTS)
     assert seen == [*(row["lr"] for row in result.search), result.lr]

@@ -229,7 +229,7 @@ def test_many_numbers_are_cut_in_the_report(tmp_path, capsys, monkeypatch):
 BAD = {
     "a class as well": ({"forget": (3,)}, {}, r"config.unlearn.forget is \(3,\): it does not count for the task instances"),
     "a closed form": ({"method": "pour"}, {}, "method pour needs whole classes to erase, and there are none in the task instances"),
-    "a rate to be found": ({"lr": "auto"}, {}, "config.unlearn.lr: lr='auto' looks for"),
+    "a rate to be found": ({"lr": "auto"}, {}, "config.unlearn.lr: lr='auto' erases whole classes"),
     "a finish": ({"finish": "mean"}, {}, "config.unlearn.finish is 'mean': it does not count for the task instances"),
     "a mask": ({"mask": "own"}, {}, "config.unlearn.mask is 'own': it does not count"),
     "twice": ({}, {"indices": (3, 3)}, r"config.task.indices is \(3, 3\): sample 3 stands twice"),

@@ -105,6 +105,11 @@ def test_five_steps(two):
 def test_processes_agree(two):
     _, ended = two
     said = "not every process was given the same: process 1 something else than process 0"
-    rate = unlearn(*given(), lr="auto", parallel="jit").lr
+    rate = unlearn(*given(), lr="search", parallel="jit").lr
+    autos = set()
     for process, more in zip(ended, ("", " (settings.lr was 0.1, now 1.1)"), strict=True):
-        assert process.stdout.splitlines()[-2:] == [f"{said}{more}", str(rate)]
+        *before, auto = process.stdout.splitlines()[-3:]
+        assert before == [f"{said}{more}", str(rate)]
+        autos.add(auto)  # hundreds of steps, whose rounding is not that of one process
+    assert len(autos) == 1
+    assert auto.startswith(("1.0 120 [", "0.3 40"))

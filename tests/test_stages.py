@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
-from delete_jax import data, models
+from delete_jax import auto, data, models
 from delete_jax.config import (
     Config,
     DataConfig,
@@ -24,7 +24,7 @@ from delete_jax.models import Network, ResNet
 from delete_jax.run import compare, export
 from delete_jax.run.networks import load_teacher
 from delete_jax.run.stages import run_stages
-from delete_jax.tasks import Backdoor, Faces, Segmentation
+from delete_jax.tasks import Backdoor, Classification, Faces, Segmentation
 from delete_jax.tasks.backdoor import page as backdoor_page
 from tests import tiny
 from tests.test_report import read
@@ -300,3 +300,32 @@ def test_the_original_of_a_finished_run_is_found(tmp_path, capsys, monkeypatch):
     run(second, tmp_path / "second", capsys)
     found, original = (load_teacher(str(tmp_path / name), "resnet_tiny") for name in ("second", "first"))
     assert digest(found.variables) == digest(original.variables)
+
+
+def test_a_run_without_a_rate(tmp_path, capsys, monkeypatch):
+    """Its report has the trainings and their curve; when it was finished but for the report, nothing is trained again."""
+    tiny.small_runs(monkeypatch)
+    monkeypatch.setattr(auto, "STEPS", 20)
+    config = Config(
+        task=Classification(),
+        train=TrainConfig(epochs=8, batch_size=16),
+        unlearn=UnlearnConfig(
+            forget=(1,), method="anchored", batch_norm="frozen", lr="auto", batch_size=8, momentum=0.5
+        ),
+        retrain=False,
+    )
+    record, said = run(config, tmp_path / "run", capsys)
+    (taken,) = [row for row in record["search"] if row["taken"]]
+    assert record["method"]["lr"] == taken["lr"]
+    assert "momentum" not in record["method"]
+    assert record["history"]["step"] == list(range(1, taken["steps"] + 1))
+    assert len(record["curve"]["step"]) == len(set(record["curve"]["step"])) > 4
+    assert 0 < record["cost"]["search_seconds"] < record["cost"]["unlearn_seconds"]
+    assert "Polyak" in (tmp_path / "run" / "report.html").read_text()
+    for note in record["notes"]:
+        assert f"note: {note}" in said
+    (tmp_path / "run" / "report.html").unlink()
+    monkeypatch.setattr(auto, "_Trainings", None)  # it would fail
+    again, _ = run(config, tmp_path / "run", capsys)
+    assert again["search"] == record["search"]
+    assert again["networks"]["unlearned"]["digest"] == record["networks"]["unlearned"]["digest"]

@@ -159,18 +159,19 @@ def test_a_finish_is_part_of_each_cell():
 
 
 def test_what_fails_is_shown():
-    """One that diverges, and one that no rate erases: the others count."""
+    """One that diverges, and one that erases at no rate, and without one: the others count."""
     nothing = Method("nothing", lambda outputs, context: {FORGET: Term(0 * jnp.mean(outputs[FORGET].logits, -1))})
     table = studied(
-        methods=["gradient_ascent", "delete", nothing],
+        methods=["gradient_ascent", "delete", nothing, nothing._replace(name="no step")],
         seeds=1,
-        lr={"gradient_ascent": 1e38, "delete": 0.1, "nothing": "auto"},
+        lr={"gradient_ascent": 1e38, "delete": 0.1, "nothing": "search", "no step": "auto"},
         epochs=5,
     )
     failed = {cell["method"]: cell.get("failed", "") for cell in table.cells}
     assert "diverged" in failed["gradient_ascent"]
     assert failed["delete"] == ""
     assert "erases the held-out forget samples at no rate" in failed["nothing"]
+    assert "erases the held-out forget samples in none of" in failed["no step"]
     assert table.values("nothing", "acc_ft") == []
     (row,) = (line for line in table.to_markdown().splitlines() if line.startswith("| nothing"))
     assert set(row.split("|")[2:-1]) == {" – "}

@@ -7,8 +7,10 @@ import pytest
 import delete_jax as dj
 from delete_jax import columns, job, layout, loop, parallel, sweeping
 from delete_jax.data import augmentation
+from delete_jax.rate_search import NoRateError
 from tests import tiny
 from tests.pages import snippets
+from tests.test_unlearn import trained
 
 OPTIONS = {"epochs": 2, "batch_size": 8}
 
@@ -151,7 +153,8 @@ def test_requests_as_people_write_them(requests, monkeypatch):
         ([1.5], "request 0: a class to forget must be an integer, got 1.5"),
         ([], "there is no request"),
         ([([1],), ([17],)], "request 1: class 17 cannot be forgotten"),
-        ([([1], "delete", "auto")], "request 0: lr='auto' is for unlearn"),
+        ([([1], "finetune", "auto")], "request 0: lr='auto' is for trained methods that read forget samples alone"),
+        ([([1], "delete", "fast")], "request 0: the learning rate must be"),
         ([([1], "delete", -1.0)], "request 0: the learning rate must be"),
         ([([1], "ssd", 1.0), ([1], "nothing")], "request 1: .*nothing"),
     ],
@@ -160,6 +163,27 @@ def test_wrong_requests_are_refused_before_anything_is_computed(requests, messag
     monkeypatch.setattr(sweeping, "fit", None)
     with pytest.raises(ValueError, match=message):
         dj.sweep(*tiny.network(), *uneven(), requests, **OPTIONS)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:other predictions have moved", "ignore:the network is unsure", "ignore:the smallest rate"
+)
+def test_without_a_rate():
+    """One by one, in their places; an error stands for a request that nothing answers."""
+    model, variables = tiny.network()
+    network, samples = (model, trained(model, variables, *tiny.samples(160))), tiny.samples(160)
+    requests = [
+        ([1], "delete", "auto", 0),
+        ([2], None, 0.02, 1),
+        ([2], "gradient_ascent", "auto"),
+        ([3], None, "search", 0),
+    ]
+    options = {"batch_norm": "frozen"}
+    found = dj.sweep(*network, *samples, requests, **OPTIONS, **options)
+    for number in (0, 1, 3):
+        assert_same(found[number], expected := alone(network, samples, requests[number], **options))
+        assert (found[number].lr, len(found[number].search)) == (expected.lr, len(expected.search))
+    assert isinstance(found[2], NoRateError)
 
 
 def test_each_request_is_held_while_it_runs(monkeypatch):

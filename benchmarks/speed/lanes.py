@@ -3,7 +3,7 @@
     python benchmarks/speed/lanes.py --out=runs/lanes
     python benchmarks/speed/lanes.py --out=runs/lanes --more vit_s4
 
-`lr="auto"` tries rates; where lanes are faster, it may train several at once (`delete_jax/rate_search.py`). Random images; both ways
+`lr="search"` tries rates; where lanes are faster, it may train several at once (`delete_jax/rate_search.py`). Random images; both ways
 alternate in one process; a gain above 1 means that lanes are faster. `lanes.md` and `lanes.json` in OUT have each row as soon as it is
 measured.
 """

@@ -1,4 +1,4 @@
-"""How good is the rate that is found from forget data alone? `lr="auto"` beside fixed rates.
+"""How good is the rate that is found from forget data alone? `lr="search"` beside fixed rates.
 
     python benchmarks/studies/auto_rate.py --config=configs/digits.py --classes 0 1 2 3 4 5 6 7 8 9 --out=runs/auto_digits
     python benchmarks/studies/auto_rate.py --config=configs/fashion_mnist.py --classes 1 3 6 9 --out=runs/auto_fashion
@@ -25,7 +25,7 @@ from script import make_parser, markdown, run_script, write
 from study import Study
 
 import delete_jax as dj
-from delete_jax.options import AUTO
+from delete_jax.options import SEARCH
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -53,8 +53,8 @@ def run(options: argparse.Namespace) -> None:
     rates: dict[str, Rate] = {}
     for name, mode in itertools.product(("delete", "anchored"), MODES):
         settings = {"method": name, "batch_norm": mode}
-        ways.append(Way(f"{name}, {mode}, auto", settings))
-        rates[ways[-1].name] = AUTO
+        ways.append(Way(f"{name}, {mode}, search", settings))
+        rates[ways[-1].name] = SEARCH
         ways.append(Way(f"{name}, {mode}, best fixed", settings, rates=RATES))
     ways.append(Way(f"anchored, frozen, {FIXED:g}", {"method": "anchored", "batch_norm": "frozen"}))
     rates[ways[-1].name] = FIXED
@@ -96,7 +96,7 @@ def text(record: Mapping[str, Any], names: tuple[str, str], ways: list[Way], see
         *markdown(heads, lines),
         "",
         f"{len(original)} classes, {seeds} seeds, percent of test data; {names[0]} and the change of {names[1]} from the original's, "
-        f"in points. Served: at most {100 * ERASED:g} % left, at most {100 * LOST:g} point lost. Kept: what `lr=\"auto\"` reports of "
+        f"in points. Served: at most {100 * ERASED:g} % left, at most {100 * LOST:g} point lost. Kept: what `lr=\"search\"` reports of "
         "reoriented forget images.",
     ]  # fmt: skip
 

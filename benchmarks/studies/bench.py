@@ -40,7 +40,7 @@ from delete_jax.unlearning import unlearn_job
 from delete_jax.writing import writing
 
 Rate = float | str
-"""A learning rate, or `options.AUTO`."""
+"""A learning rate, or one of `options.FOUND`."""
 RATE_OF = {"ssd": "alpha", "esc": "share"}
 """The hyper-parameter that takes the place of a learning rate."""
 UNCOUNTED = {

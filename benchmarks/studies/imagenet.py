@@ -23,17 +23,17 @@ from delete_jax.reports import plain
 
 sys.path.append(str(Path(__file__).parents[2] / "examples"))
 
-ALL, LAST, AUTO = ("",), ("_conv_head", "_bn1", "_fc"), {"lr": "auto"}  # every parameter's name begins with ""
+ALL, LAST, SEARCH = ("",), ("_conv_head", "_bn1", "_fc"), {"lr": "search"}  # every parameter's name begins with ""
 WAYS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "delete, auto, last layers": (LAST, AUTO),
-    "delete, auto, classifier": (("_fc",), AUTO),
-    "anchored, auto, last layers": (LAST, AUTO | {"method": "anchored"}),
-    "delete, auto, all layers": (ALL, AUTO),
+    "delete, search, last layers": (LAST, SEARCH),
+    "delete, search, classifier": (("_fc",), SEARCH),
+    "anchored, search, last layers": (LAST, SEARCH | {"method": "anchored"}),
+    "delete, search, all layers": (ALL, SEARCH),
     "delete, 3e-6, all layers": (ALL, {"lr": 3e-6}),
     "delete, 1e-5, all layers": (ALL, {"lr": 1e-5}),
-    "anchored, auto, all layers": (ALL, AUTO | {"method": "anchored"}),
+    "anchored, search, all layers": (ALL, SEARCH | {"method": "anchored"}),
     "anchored, 3e-4, all layers": (ALL, {"lr": 3e-4, "method": "anchored"}),
-    "delete, auto, all layers, train-mode statistics": (ALL, AUTO | {"batch_norm": "train"}),
+    "delete, search, all layers, train-mode statistics": (ALL, SEARCH | {"batch_norm": "train"}),
 }
 """What is trained (how the names of its parameters begin), and settings in place of the example's: frozen statistics."""
 COLUMNS = {"recognised": "recognised", "probability": "probability", "unchanged": "unchanged, all", "unchanged_sure": "unchanged, sure"}  # fmt: skip

@@ -15,7 +15,6 @@ from table import measured, note, summary, table
 
 import delete_jax as dj
 from delete_jax import metrics
-from delete_jax.options import AUTO
 from delete_jax.sweeping import sweep_jobs
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 
@@ -87,7 +86,7 @@ class Study:
                 self._later(of, case, network)
                 return self.figures(case, network)
             except ValueError as error:
-                if rate == AUTO or isinstance(error, dj.NonFiniteError):
+                if isinstance(rate, str) or isinstance(error, dj.NonFiniteError):
                     return {"failed": str(error)}
                 raise
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from delete_jax.compiling import quick
 from delete_jax.methods.attacks import answers, towards
 from delete_jax.methods.base import (
     ANCHOR,
@@ -140,6 +141,12 @@ def reorientation(transformations: tuple[str, ...]) -> ReorientFn:
         return image
 
     return jax.vmap(one)
+
+
+@functools.cache
+def compiled_reorientation() -> ReorientFn:
+    """Returns `reorientation` by all transformations, compiled: for images that are made a few times, not in each step."""
+    return jax.jit(reorientation(TRANSFORMATIONS), compiler_options=quick())
 
 
 def adversarial(setup: Setup) -> chex.Array:

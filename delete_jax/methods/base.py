@@ -92,7 +92,8 @@ class Prepared(NamedTuple):
 
     Attributes:
       columns: `{stream: {column: [n, ...]}}` to add to the streams, such as labels drawn once per sample.
-      constants: arrays that every step may read. `update_mask`, a pytree like the parameters, multiplies the updates.
+      constants: arrays that every step may read. `update_mask`, zeros and ones like the parameters, says which of them
+        are trained: it multiplies their gradients and updates.
       streams: samples that replace the method's own.
     """
 

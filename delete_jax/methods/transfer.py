@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
+from delete_jax.compiling import quick
 from delete_jax.methods.anchored import TRANSFORMATIONS, reorientation
 from delete_jax.methods.attacks import span
 
@@ -40,11 +43,17 @@ def transfer_images(images: chex.Array, key: chex.PRNGKey, count: int, kinds: tu
     padded = -(-count // CHUNK) * CHUNK
     keys = jax.random.split(key, padded).reshape(-1, CHUNK)
     numbers = jnp.resize(jnp.array([KINDS.index(kind) for kind in kinds]), (len(KINDS),))
-    parts = [_draw(images, part, jnp.float32(low), jnp.float32(high), numbers, len(kinds)) for part in keys]
+    draw = _compiled()
+    parts = [draw(images, part, jnp.float32(low), jnp.float32(high), numbers, len(kinds)) for part in keys]
     return jnp.concatenate(parts)[:count]
 
 
-@jax.jit  # once, whatever the kinds
+@functools.cache
+def _compiled() -> Callable:
+    """`_draw`, compiled once, whatever the kinds."""
+    return jax.jit(_draw, compiler_options=quick())
+
+
 def _draw(
     images: chex.Array, keys: chex.Array, low: chex.Array, high: chex.Array, numbers: chex.Array, num_kinds: int
 ) -> chex.Array:

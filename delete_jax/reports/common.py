@@ -30,6 +30,7 @@ from delete_jax.reports.parts import (
     Text,
 )
 from delete_jax.reports.record import BY_NAME, ORIGINAL, RETRAINED, UNLEARNED, check_images, floats, metric, present
+from delete_jax.reports.search import search_blocks
 from delete_jax.reports.style import network_colors
 from delete_jax.reports.words import faster, percent, quoted, seconds, setting, thousands
 
@@ -217,29 +218,7 @@ def process(record: dict[str, Any], curve_title: str, names: tuple[str, str] = (
         text = "Measured on validation images, never on the test set."
         panels.append(lines(curve_title, text, curve["step"], both, fractions=True))
     blocks: list[Block] = [Figures(panels)] if panels else []
-    return Section("While unlearning", blocks + _search(record.get("search") or []))
-
-
-def _search(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
-    """How the learning rate was found."""
-    if not rows:
-        return []
-    text = (
-        f"The learning rate, {rows[-1]['lr']:g}, is the smallest that erased a fifth of the forget samples, which were held out for "
-        "this search: to all of them but 0.5 % the network gives the erased classes a probability below the limit, chance (or 1 %, "
-        "where there are more than 100 classes). Kept: of these images turned, mirrored or shifted, how many are answered as the original answers without the "
-        "erased classes. It is a sign of what other answers have lost, and no measure of it."
-    )
-    columns = [
-        Column("Recognised"),
-        Column("Probability of the erased"),
-        Column("Above the limit", True),
-        Column("Kept"),
-    ]
-    names = ("recognised", "probability", "above", "kept")
-    shown = [Row(f"{row['lr']:g}", [percent(row.get(name)) for name in names]) for row in rows]
-    table = Table("The rates that were tried", "Learning rate", columns, [Group("", shown)])
-    return [Text(text), Details("The rates that were tried", [table], False)]
+    return Section("While unlearning", blocks + search_blocks(record.get("search") or [], record.get("notes") or []))
 
 
 def network_series(record: dict[str, Any], name: str, titles: Mapping[str, str] = BY_NAME) -> dict[str, Series]:

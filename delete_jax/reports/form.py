@@ -48,6 +48,7 @@ def is_setting(value: Any, depth: int = 0) -> bool:
 STRING = Kind("a string", lambda value: isinstance(value, str))
 NUMBER = Kind("a finite number", is_number)
 COUNT = Kind("a whole number of at least 0", lambda value: type(value) is int and 0 <= value < 2**63)
+TRUTH = Kind("true or false", lambda value: isinstance(value, bool))
 SETTING = Kind("a number, a string, true, false or null, or a list or dict of these", is_setting)
 
 

@@ -10,7 +10,8 @@ A record is a dict: fractions in 0..1, times in seconds, digests in hex. It has
 * `networks`: by name, each with `metrics` and, if known, `source` and `digest`. There must be "original" and "unlearned";
   the network that never saw what was erased is called "retrained", further references as one likes;
 * `cost`: `unlearn_seconds`, and what else is known of it;
-* `search`, which may be absent: a row for each rate that was tried to find `method`'s `lr` (`delete_jax.rate_search`);
+* `search`, which may be absent: a row for each training of `lr="auto"`, of which one was `taken`, or for each rate that
+  `lr="search"` tried (`Result.search`); `notes`, which may be absent: what a user is warned of, a sentence each without a full stop;
 * `history` and `curve`, which may be absent: columns over the steps of unlearning.
 
 Single measures may be absent, but for those that a page needs.
@@ -28,7 +29,7 @@ import numpy as np
 
 from delete_jax.given import shown
 from delete_jax.metrics import MEASURES, look_up
-from delete_jax.reports.form import COUNT, NUMBER, SETTING, STRING, Maybe, check_form
+from delete_jax.reports.form import COUNT, NUMBER, SETTING, STRING, TRUTH, Maybe, check_form
 
 ORIGINAL, RETRAINED, UNLEARNED = "original", "retrained", "unlearned"
 BY_NAME: Mapping[str, str] = MappingProxyType({})  # titles of networks: they are called by their names
@@ -60,7 +61,10 @@ FORM = {
     "task?": {"name": STRING, ...: SETTING},
     "networks": {ORIGINAL: NETWORK, UNLEARNED: NETWORK, ...: NETWORK},
     "cost": {"unlearn_seconds": Maybe(NUMBER), ...: Maybe(NUMBER)},
-    "search?": [{"lr": NUMBER, ...: Maybe(NUMBER)}],
+    "search?": [
+        {"lr": NUMBER, "steps?": COUNT, "part?": STRING, "taken?": TRUTH, "curve?": COLUMNS, ...: Maybe(NUMBER)}
+    ],
+    "notes?": [STRING],
     "history?": COLUMNS,
     "curve?": COLUMNS,
 }

@@ -19,7 +19,7 @@ from ml_collections import config_flags
 
 from delete_jax.config import Config, VariantError, fields
 from delete_jax.nearest import nearest
-from delete_jax.options import AUTO
+from delete_jax.options import AUTO, FOUND, SEARCH
 from delete_jax.run.paths import expanded, local
 from delete_jax.run.phases import FLAG
 from delete_jax.run.shipped import shipped
@@ -52,7 +52,7 @@ class _RateParser(flags.ArgumentParser):
     """A number, or the word for one that is to be found."""
 
     def parse(self, argument):
-        return argument if argument == AUTO else float(argument)
+        return argument if argument in FOUND else float(argument)
 
 
 config_flags.register_flag_parser_for_type(dict, _DictParser())
@@ -228,7 +228,7 @@ def _with_form(message: str, config: Config) -> str:
         return message
     (hint,) = (hint for name, hint, _ in fields(config) if name == match[2])
     if hint == RATE:
-        return f"{match[1]}: give a number or {AUTO}"
+        return f"{match[1]}: give a number, {AUTO} or {SEARCH}"
     if isinstance(hint, types.UnionType):  # int | None
         hint = typing.get_args(hint)[0]
     form = getattr(hint, "__origin__", hint).__name__

@@ -12,6 +12,7 @@ from delete_jax.identity import digest
 from delete_jax.reports.made_with import device, now, versions
 from delete_jax.result import Result, Row
 from delete_jax.tasks import Measured, Run
+from delete_jax.unlearning import cautions
 
 
 def make_record(run: Run, networks: dict[str, Result], measured: Measured, command: str) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def make_record(run: Run, networks: dict[str, Result], measured: Measured, comma
     dataset, forget = run.data.dataset, run.data.forget
     original, retrained, unlearned = networks["original"], networks.get("retrained"), networks["unlearned"]
     retrain_seconds = retrained.seconds if retrained else None
-    num_steps, searching = len(unlearned.history), sum(row.get("seconds", 0) for row in unlearned.search)
+    num_steps, searching = len(unlearned.history), search_seconds(unlearned)
     more = dict(measured.record)
     method = counted(run.config)
     if num_steps:
@@ -55,7 +56,7 @@ def make_record(run: Run, networks: dict[str, Result], measured: Measured, comma
             "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(original.variables["params"])),
         },
         "method": method,
-        **({"search": list(unlearned.search)} if unlearned.search else {}),
+        **({"search": list(unlearned.search), "notes": cautions(unlearned.search)} if unlearned.search else {}),
         "networks": {
             name: {"digest": digest(network.variables), "source": network.source, "metrics": measured.metrics[name]}
             for name, network in networks.items()
@@ -76,6 +77,14 @@ def make_record(run: Run, networks: dict[str, Result], measured: Measured, comma
         "curve": _columns(unlearned.evaluations, ("step", "acc_f", "acc_r")),
         **more,
     }
+
+
+def search_seconds(result: Result) -> float:
+    """What was spent to find the rate, or on judging and on trainings that were not taken, apart from the training of the network."""
+    taken = next((row for row in result.search if row.get("taken")), None)
+    if taken is not None:
+        return result.seconds - taken["training_seconds"]
+    return sum(row.get("seconds", 0) for row in result.search)
 
 
 def _columns(rows: list[Row], names: tuple[str, ...]) -> dict[str, list[Any]]:

@@ -7,7 +7,8 @@ delete-jax study --config=CONFIG[:VARIANT] --methods=NAME,NAME --workdir=FOLDER 
 --methods=delete,anchored   what is compared. The config's own method has the config's hyper-parameters, all others their defaults
 --seeds=3                   each method unlearns with the seeds 0, 1 and 2; what it starts from is trained with the config's seed
 --forget='3;4,5'            the requests, separated by semicolons: the classes of each by number or name; by default the config's
---lr=auto                   the rate is found for each request and seed; where a method's rate cannot be found, it is the config's
+--lr=auto                   no rate is needed, as in `unlearn`; where a method must have one, it is the config's
+--lr=search                 the smallest rate that erases is found for each request and seed
 --lr=config                 all methods have the config's rate. Or numbers: --lr=0.01; --lr=auto,redistil=0.05 for one method alone
 --workdir=runs/study        the folder of the study; running the same command again resumes it, also with more methods or seeds
 --config.unlearn.epochs=10  a setting in place of the config's
@@ -36,7 +37,7 @@ from delete_jax import methods, metrics, tasks
 from delete_jax.config import Config, plain, prefixed, validate
 from delete_jax.identity import digest
 from delete_jax.methods import Method
-from delete_jax.options import AUTO, FEW_STEPS, check_auto, rate
+from delete_jax.options import AUTO, FEW_STEPS, FOUND, SEARCH, check_auto, rate
 from delete_jax.result import Result
 from delete_jax.run.arguments import read
 from delete_jax.run.folder import Folder
@@ -125,7 +126,7 @@ def _rates(text: str, chosen: Sequence[Method], config: Config) -> dict[str, flo
         name, equals, value = (part.strip() for part in word.rpartition("="))
         if name in of_one or (position and not equals) or (equals and name not in names):
             raise ValueError(
-                f"--lr={text:.60}: give {AUTO}, {OF_CONFIG} or a number, and METHOD=… for single ones of --methods, such as "
+                f"--lr={text:.60}: give {AUTO}, {SEARCH}, {OF_CONFIG} or a number, and METHOD=… for single ones of --methods, such as "
                 f"--lr={AUTO},{names[-1]}=0.01"
             )
         if equals:
@@ -135,7 +136,7 @@ def _rates(text: str, chosen: Sequence[Method], config: Config) -> dict[str, flo
 
     def of(method: Method) -> float | str:
         word = of_one.get(method.name, for_all)
-        cannot_be_found = word == AUTO and method.name not in of_one and not _can_be_found(method)
+        cannot_be_found = word in FOUND and method.name not in of_one and not _can_be_found(method)
         return config.unlearn.lr if word == OF_CONFIG or cannot_be_found else _rate(text, word)
 
     return {method.name: of(method) for method in chosen}
@@ -143,9 +144,11 @@ def _rates(text: str, chosen: Sequence[Method], config: Config) -> dict[str, flo
 
 def _rate(text: str, word: str) -> float | str:
     try:
-        return AUTO if word == AUTO else rate(float(word))
+        return word if word in FOUND else rate(float(word))
     except ValueError:
-        raise ValueError(f"--lr={text:.60}: give {AUTO}, {OF_CONFIG} or a number above 0, not {word!r:.30}") from None
+        raise ValueError(
+            f"--lr={text:.60}: give {AUTO}, {SEARCH}, {OF_CONFIG} or a number above 0, not {word!r:.30}"
+        ) from None
 
 
 def _can_be_found(method: Method) -> bool:

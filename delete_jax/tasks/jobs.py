@@ -10,7 +10,7 @@ from delete_jax.data import Dataset
 from delete_jax.job import Job, checked_job
 from delete_jax.methods import Stream
 from delete_jax.model import Variables
-from delete_jax.options import Options
+from delete_jax.options import AUTO, Options
 from delete_jax.predict import input_shape
 from delete_jax.pretraining import pretraining_job
 from delete_jax.step import sgd
@@ -91,7 +91,7 @@ def _options(run: Run, finish: str | None = None) -> Options:
         batch_norm=settings.batch_norm,
         preprocess=run.preprocess,
         augment=augmentation(run.network.answers, settings.augment),
-        tx=sgd(settings.momentum),
+        tx=None if settings.lr == AUTO else sgd(settings.momentum),
         parallel=run.config.parallel,
         finish=finish,
         reproducible=run.config.reproducible,
