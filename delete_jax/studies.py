@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,7 +35,7 @@ from delete_jax.tables import aligned, markdown
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 from delete_jax.tasks.figures import ALWAYS
 from delete_jax.traced import functions
-from delete_jax.unlearning import unlearn_job, warn_of_few_steps
+from delete_jax.unlearning import unlearn_job, warn_beforehand
 
 if TYPE_CHECKING:
     import optax
@@ -259,12 +258,10 @@ def study(
             like = checked_job(
                 model, variables, streams, num_classes, request, method, options, earlier=earlier, like=like
             )
-            for said in like.warnings:
-                warnings.warn(f"{method.name}: {said}", stacklevel=3)  # where it was called
             jobs[method.name, request] = like
             if method.name not in codes:
                 codes[method.name] = like.functions().get("method")
-    warn_of_few_steps([*jobs.values()])
+    warn_beforehand([(f"{name}: ", job) for (name, _), job in jobs.items()])
     cells = Cells(
         store, lambda: _identity(model, variables, splits, references, options, mask, asked, classes_of(earlier))
     )

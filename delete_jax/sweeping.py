@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,7 +26,7 @@ from delete_jax.predict import NonFiniteError
 from delete_jax.rate_search import NoRateError
 from delete_jax.request import Selection, as_samples, check_forget, known_requests, split
 from delete_jax.result import Result
-from delete_jax.unlearning import unlearn_job, warn_of_few_steps
+from delete_jax.unlearning import unlearn_job, warn_beforehand
 
 if TYPE_CHECKING:
     import optax
@@ -144,11 +143,9 @@ def sweep(
                 earlier=earlier,
                 like=like.get(method),
             )
-        for said in job.warnings:
-            warnings.warn(f"request {number}: {said}", stacklevel=3)  # where it was called
         like.setdefault(method, job)
         jobs.append(job)
-    warn_of_few_steps(jobs)
+    warn_beforehand([(f"request {number}: ", job) for number, job in enumerate(jobs)])
     return sweep_jobs(jobs)
 
 

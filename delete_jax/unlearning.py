@@ -151,15 +151,17 @@ def unlearn(
     job = checked_job(
         model, variables, streams, samples.num_classes, classes, method, options, networks, earlier=earlier
     )
-    for said in job.warnings:
-        warnings.warn(said, stacklevel=3)  # where it was called
-    warn_of_few_steps([job])
+    warn_beforehand([("", job)])
     return unlearn_job(job, watch)
 
 
-def warn_of_few_steps(jobs: Sequence[Job]) -> None:
-    """Warns once where some of the jobs make few steps (`options.few_steps`), of the shortest: where the library was called."""
-    short = [job for job in jobs if few_steps(job.method, job.num_steps) is not None]
+def warn_beforehand(jobs: Sequence[tuple[str, Job]]) -> None:
+    """Warns, where the library was called, of what can be known before anything is trained: of each job's earlier requests
+    (`Job.warnings`), and once of few steps (`options.few_steps`), those of the shortest. Each job has what stands before its warnings."""
+    for prefix, job in jobs:
+        for said in job.warnings:
+            warnings.warn(f"{prefix}{said}", stacklevel=4)
+    short = [job for _, job in jobs if few_steps(job.method, job.num_steps) is not None]
     if short:
         shortest = min(short, key=lambda job: job.num_steps)
         warnings.warn(few_steps(shortest.method, shortest.num_steps) or "", stacklevel=4)

@@ -309,7 +309,8 @@ def test_samples(monkeypatch, given_samples, forget, mask, remain):
     """The streams that training gets are those that NumPy picks; whatever else is given is refused before."""
     images, labels, right = given_samples
     seen = {}
-    monkeypatch.setattr(unlearning, "checked_job", lambda model, v, streams, *rest: seen.update(streams))
+    monkeypatch.setattr(unlearning, "checked_job", lambda model, v, streams, *_, **__: seen.update(streams))
+    monkeypatch.setattr(unlearning, "warn_beforehand", lambda job: None)
     monkeypatch.setattr(unlearning, "unlearn_job", lambda *_: None)
     method = methods.create("negative_gradient_plus") if remain else None
     found = outcome(dj.unlearn, NET, VARIABLES, images, labels, forget=forget, method=method, mask=mask, batch_size=8)

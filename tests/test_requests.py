@@ -128,7 +128,8 @@ def test_numbers_of_numpy_and_jax(call):
 
 
 BAD_OPTIONS = {
-    "epochs": (0, -1, 1.5, 2.0, "2", None, True, float("nan"), 10**12),
+    "epochs": (0, -1, 1.5, 2.0, "2", True, float("nan"), 10**12),
+    "steps": (0, -1, 1.5, 2.0, "2", True, float("nan"), 10**12),
     "batch_size": (0, -8, 8.0, "8", None, True, 10**12),
     "seed": (-1, 2**32, 1.5, "3", None, True),
     "lr": (0, -1, float("nan"), float("inf"), 1e39, 1e-50, 10**400, "x", None, 1j, True),
