@@ -77,21 +77,23 @@ def warnings_of(
     if not moves_statistics(method, batch_norm) or not _has_statistics(variables):
         return said
     for request in requests:
-        if request["batch_norm"] == "frozen" or _is_anchored(request["method"]):
-            continue
         if not (classes := sorted(set(request["forget"]) - set(forget))):
             continue
-        known = request["batch_norm"] is not None
-        how = (
-            f"by {request['method']} in train mode, which erases in the running statistics"
-            if known
-            else "nobody knows how"
-        )
+        in_statistics = request["batch_norm"] == "train" and not _is_anchored(request["method"])
+        how = ", " + HOW[None if request["batch_norm"] is None else in_statistics].format(request["method"])
         said.append(
-            f"{_named(classes)} erased before, {how}, and this request updates these statistics in train mode, which can bring the class "
-            "back: use batch_norm='frozen'"
+            f"{_named(classes)} erased before{how}, and this request updates the running statistics in train mode, which can bring the "
+            "class back: use batch_norm='frozen'"
         )
     return said
+
+
+HOW = {
+    True: "by {} in train mode, which erases in the running statistics",
+    False: "by {}",
+    None: "nobody knows how",
+}
+"""How classes were erased before, by whether that was in the running statistics; None where nobody knows."""
 
 
 def _named(classes: Sequence[int]) -> str:
