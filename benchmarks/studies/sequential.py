@@ -8,7 +8,7 @@ call (`anchored`, frozen statistics, no rate); `delete` and `anchored` in train 
 with those of all classes asked for so far; and `delete` with the new ones alone, followed by `pour` for all classes so far, which needs
 no samples. Shown after each request, as mean ± std over seeds: how much of every class asked for is still recognised, and the accuracy
 on the classes that no request names; beside it the same classes forgotten at once, and the network retrained without them. Of more than
-three requests: the class asked for now, and of those before the mean and the worst. Test samples; epochs and batches are the config's.
+three requests: the class asked for now, and of those before the mean and the worst. Test samples; 120 steps a request, in batches of the config's size.
 
 With `--orders`, two requests only: each of two methods and two modes of the statistics for the first, each for the second, and how much
 of the first class is recognised afterwards. The same command again continues.
@@ -32,7 +32,7 @@ from table import Column, table
 import delete_jax as dj
 from delete_jax import metrics
 from delete_jax.methods.pour import project
-from delete_jax.options import AUTO
+from delete_jax.options import AUTO, LEAST_STEPS
 from delete_jax.reports.style import COLORS, STYLE
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 from delete_jax.tasks.evidence import Evidence
@@ -54,8 +54,8 @@ class Answer(NamedTuple):
     then_pour: bool = False
 
     def way(self, name: str) -> Way:
-        settings: dict[str, Any] = {"method": self.method, "batch_norm": self.batch_norm}
-        return Way(name, settings | ({"epochs": None} if self.without_rate else {}))
+        settings = {"method": self.method, "batch_norm": self.batch_norm, "epochs": None}
+        return Way(name, settings | {"steps": None if self.without_rate else LEAST_STEPS})
 
 
 WAYS = {
