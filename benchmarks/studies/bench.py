@@ -215,13 +215,15 @@ class Case:
         return self.bench.train(training, self.run.config.seed, called, start)
 
     def unlearn(self, way: Way, rate: Rate, start: dj.Result | None = None) -> dj.Result:
-        """Forgets, from the original network or from `start`.
+        """Forgets, from the original network or from `start`, which may have answered other requests.
 
         Raises:
           NonFiniteError: it diverged.
         """
-        network = (start or self.network(ORIGINAL)).variables
-        return unlearn_job(self.job(way, rate, network))
+        start = start or self.network(ORIGINAL)
+        data = self.run.data._replace(requests=tuple(dict(request) for request in start.requests))
+        case = dataclasses.replace(self, run=self.run._replace(data=data))
+        return unlearn_job(case.job(way, rate, start.variables))
 
     def job(self, way: Way, rate: Rate, network: Variables) -> Job:
         """Makes the job of a way: what it reads, and how it is trained."""
