@@ -23,7 +23,9 @@ def fashion_mnist() -> Config:
         data=DataConfig(name="fashion_mnist"),
         model=ModelConfig(name="resnet_small"),
         train=TrainConfig(epochs=3, lr=0.1, batch_size=128),
-        unlearn=UnlearnConfig(forget=(7,), method="trigger_distillation", epochs=5, lr=3e-2, batch_size=128),
+        unlearn=UnlearnConfig(
+            forget=(7,), method="trigger_distillation", batch_norm="train", epochs=5, lr=3e-2, batch_size=128
+        ),
     )
 
 
@@ -34,7 +36,13 @@ def cifar10() -> Config:
         model=ModelConfig(name="resnet18", dtype="bfloat16"),
         train=TrainConfig(epochs=150, lr=0.1, batch_size=128),
         unlearn=UnlearnConfig(
-            forget=(0,), method="delete", hyperparameters={"remain": True}, epochs=20, lr=1e-3, batch_size=128
+            forget=(0,),
+            method="delete",
+            hyperparameters={"remain": True},
+            batch_norm="train",
+            epochs=20,
+            lr=1e-3,
+            batch_size=128,
         ),
     )
 

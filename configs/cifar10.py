@@ -47,7 +47,13 @@ def get_config(arg: str = "") -> Config:
         model=ModelConfig(name=chosen.model, dtype="bfloat16", input_size=chosen.input_size),
         train=TrainConfig(epochs=chosen.epochs, lr=chosen.lr, batch_size=chosen.batch_size, augment=augment),
         unlearn=UnlearnConfig(
-            forget=(4,), epochs=20, lr=chosen.unlearn_lr, batch_size=chosen.batch_size, augment=augment
+            forget=(4,),
+            method="delete",
+            batch_norm="train",
+            epochs=20,
+            lr=chosen.unlearn_lr,
+            batch_size=chosen.batch_size,
+            augment=augment,
         ),
     )
     return shorten(config) if is_quick else config

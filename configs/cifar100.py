@@ -31,6 +31,14 @@ def get_config(arg: str = "") -> Config:
         data=DataConfig(name="cifar100"),
         model=ModelConfig(name="resnet18", dtype="bfloat16"),
         train=TrainConfig(epochs=150, lr=0.1, batch_size=128, augment=augment),
-        unlearn=UnlearnConfig(forget=ORDER[: int(count)], epochs=20, lr=5e-5, batch_size=128, augment=augment),
+        unlearn=UnlearnConfig(
+            forget=ORDER[: int(count)],
+            method="delete",
+            batch_norm="train",
+            epochs=20,
+            lr=5e-5,
+            batch_size=128,
+            augment=augment,
+        ),
     )
     return shorten(config) if is_quick else config

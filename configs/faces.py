@@ -27,7 +27,7 @@ def drawn() -> Config:
         model=ModelConfig(name="resnet_small"),
         train=TrainConfig(epochs=8, lr=0.1, batch_size=64),
         # Batches of one person only would drag the running statistics along.
-        unlearn=UnlearnConfig(forget=(3,), epochs=20, lr=1e-4, batch_size=16, batch_norm="frozen"),
+        unlearn=UnlearnConfig(forget=(3,), method="delete", epochs=20, lr=1e-4, batch_size=16, batch_norm="frozen"),
     )
 
 
@@ -37,7 +37,9 @@ def vggface2() -> Config:
         data=DataConfig(name="faces:~/data/vggface2/train", size=224),
         model=ModelConfig(name="resnet18_imagenet", dtype="bfloat16"),
         train=TrainConfig(epochs=80, lr=0.01, batch_size=64, augment=("flip",)),
-        unlearn=UnlearnConfig(forget=(4,), epochs=20, lr=5e-5, batch_size=64, augment=("flip",)),
+        unlearn=UnlearnConfig(
+            forget=(4,), method="delete", batch_norm="train", epochs=20, lr=5e-5, batch_size=64, augment=("flip",)
+        ),
     )
 
 

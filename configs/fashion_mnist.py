@@ -15,6 +15,6 @@ def get_config(arg: str = "") -> Config:
         data=DataConfig(name="fashion_mnist"),
         model=ModelConfig(name="resnet_small"),
         train=TrainConfig(epochs=3, lr=0.1, batch_size=128),
-        unlearn=UnlearnConfig(forget=(9,), epochs=5, lr=1e-2, batch_size=128),
+        unlearn=UnlearnConfig(forget=(9,), method="delete", batch_norm="train", epochs=5, lr=1e-2, batch_size=128),
     )
     return shorten(config) if is_quick else config

@@ -24,6 +24,8 @@ def get_config(arg: str = "") -> Config:
         data=DataConfig(name="digits", validation=0.8),
         model=ModelConfig(name="resnet_tiny"),
         train=TrainConfig(epochs=40, lr=0.1, batch_size=64),
-        unlearn=UnlearnConfig(method="delete", hyperparameters={"remain": True}, epochs=5, lr=3e-3, batch_size=32),
+        unlearn=UnlearnConfig(
+            method="delete", hyperparameters={"remain": True}, batch_norm="train", epochs=5, lr=3e-3, batch_size=32
+        ),
     )
     return shorten(config) if is_quick else config

@@ -16,6 +16,6 @@ def get_config(arg: str = "") -> Config:
         data=DataConfig(name="scenes"),
         model=ModelConfig(name="deeplab_small"),
         train=TrainConfig(epochs=20, lr=0.1, batch_size=16),
-        unlearn=UnlearnConfig(forget=(6,), epochs=5, lr=1e-2, batch_size=16),
+        unlearn=UnlearnConfig(forget=(6,), method="delete", batch_norm="train", epochs=5, lr=1e-2, batch_size=16),
     )
     return shorten(config) if is_quick else config

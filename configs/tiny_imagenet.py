@@ -25,6 +25,8 @@ def get_config(arg: str = "") -> Config:
         data=DataConfig(name="tiny_imagenet:~/data/tiny-imagenet-200"),
         model=ModelConfig(name="resnet18_imagenet", dtype="bfloat16", input_size=224),
         train=TrainConfig(epochs=150, lr=0.1, batch_size=64, augment=augment),
-        unlearn=UnlearnConfig(forget=(126,), epochs=20, lr=5e-5, batch_size=64, batch_norm="frozen", augment=augment),
+        unlearn=UnlearnConfig(
+            forget=(126,), method="delete", epochs=20, lr=5e-5, batch_size=64, batch_norm="frozen", augment=augment
+        ),
     )
     return shorten(config) if is_quick else config

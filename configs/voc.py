@@ -25,6 +25,8 @@ def get_config(arg: str = "") -> Config:
         data=DataConfig(name="voc:~/data/VOCdevkit/VOC2012", size=512),
         model=ModelConfig(name="deeplab_resnet50", dtype="bfloat16"),
         train=TrainConfig(epochs=100, lr=0.01, batch_size=16, weight_decay=1e-4, augment=augment),
-        unlearn=UnlearnConfig(forget=("cat",), epochs=20, lr=1e-3, batch_size=16, augment=augment),
+        unlearn=UnlearnConfig(
+            forget=("cat",), method="delete", batch_norm="train", epochs=20, lr=1e-3, batch_size=16, augment=augment
+        ),
     )
     return shorten(config) if is_quick else config

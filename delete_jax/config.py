@@ -14,7 +14,7 @@ from delete_jax.given import shown
 from delete_jax.methods import Method, check_needs
 from delete_jax.methods.finish import FINISHES
 from delete_jax.nearest import nearest
-from delete_jax.options import AUTO, EPOCHS, FOUND, MOST_EPOCHS, MOST_STEPS, check_auto, rate
+from delete_jax.options import AUTO, EPOCHS, FOUND, MOST_EPOCHS, MOST_STEPS, RATE, check_auto, default_rate, rate
 from delete_jax.parallel import MODES
 from delete_jax.settings import DataConfig as DataConfig
 from delete_jax.settings import ModelConfig as ModelConfig
@@ -91,7 +91,7 @@ def validate(config: Settings) -> None:
         for field, most in (("epochs", MOST_EPOCHS), ("steps", MOST_STEPS)):
             if (value := getattr(part, field, None)) is not None:
                 require(1 <= value <= most, f"config.{name}.{field}", value, f"at least 1 and at most {most}")
-        if part.lr not in FOUND or name == "train":
+        if name == "train" or (part.lr is not None and part.lr not in FOUND):
             prefixed(f"config.{name}.lr is {shown(part.lr)}", rate, part.lr)
         require(part.batch_size >= 1, f"config.{name}.batch_size", part.batch_size, "at least 1")
         size = part.micro_batch
@@ -134,8 +134,7 @@ def validate(config: Settings) -> None:
         )
     method = _method(config)
     if isinstance(config.unlearn.lr, str):
-        forget = config.unlearn.forget if methods.CLASSES in task.provides else ()
-        prefixed("config.unlearn.lr", check_auto, method, forget, config.unlearn.lr)
+        prefixed("config.unlearn.lr", check_auto, method, _erased(config, task), config.unlearn.lr)
     check_needs(method, task.provides, f"the task {task.name}")
     for other in TASKS.values():
         if other.prefix and other is not task and config.data.name.startswith(other.prefix):
@@ -187,7 +186,9 @@ class VariantError(ValueError):
 
 
 def shorten(config: Config) -> Config:
-    """Makes a config quick: one epoch of everything, and no reference."""
+    """Makes a config quick: one epoch of everything, at a rate, and no reference."""
+    if config.unlearn.lr is None:  # without a rate, one epoch would become more until the class is erased
+        config.unlearn.lr = RATE
     config.unlearn.steps = None
     for part in (config.train, config.unlearn, config.task):
         if hasattr(part, "epochs"):
@@ -209,6 +210,8 @@ def counted(config: Settings) -> dict[str, Any]:
         count += ("steps",)
         if settings["epochs"] is settings["steps"] is None and not method.settles:
             settings["epochs"] = EPOCHS
+    if settings["lr"] is None:
+        settings["lr"] = default_rate(method, _erased(config, task))
     settings = {name: value for name, value in settings.items() if name not in ("epochs", "steps") or value is not None}
     found |= {
         name: value for name, value in settings.items() if name in count and (name in task.reads or name not in rarer)
@@ -220,6 +223,11 @@ def counted(config: Settings) -> dict[str, Any]:
     if settings["finish"] is not None:
         found["finish"] = settings["finish"]
     return found | ({"seed": config.seed} if "seed" in method.settings else {})
+
+
+def _erased(config: Settings, task: Task) -> tuple[int | str, ...]:
+    """The classes to erase; none where single samples are forgotten."""
+    return config.unlearn.forget if methods.CLASSES in task.provides else ()
 
 
 def _method(config: Settings) -> Method:

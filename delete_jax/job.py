@@ -40,7 +40,7 @@ class Job:
       num_classes: k.
       forget: the classes to erase; none where single samples are forgotten, or nothing is.
       method: of `delete_jax.methods`.
-      options: the settings.
+      options: the settings; a rate that they leave open is decided here (`Options.decided`).
       networks: further frozen networks that the method reads, by name (`Method.networks`): variables of the same model.
       earlier: the requests that the network has answered before (`earlier.Answered`). The classes that they erased are in the streams'
         masks; nothing else depends on them.
@@ -55,6 +55,9 @@ class Job:
     options: Options
     networks: Mapping[str, Variables] = dataclasses.field(default_factory=dict)
     earlier: tuple[Answered, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", self.options.decided(self.method, self.forget))
 
     @property
     def requests(self) -> tuple[Answered, ...]:
@@ -82,6 +85,12 @@ class Job:
     def images(self) -> Any:
         """The images of a stream, of which shape and dtype are those of all."""
         return next(iter(self.streams.values()))["image"]
+
+    @property
+    def lr(self) -> float | str:
+        """The rate: a number, or how it is found (`options.FOUND`)."""
+        assert self.options.lr is not None  # it was decided when the job was made
+        return self.options.lr
 
     @property
     def epochs(self) -> int | None:
@@ -115,7 +124,7 @@ class Job:
             self.num_classes,
             self.forget,
             key=jax.random.fold_in(run_key(options.seed), np.uint32(2**32 - 1)),  # apart from those of the steps
-            strength=1.0 if isinstance(options.lr, str) else options.lr,
+            strength=1.0 if isinstance(self.lr, str) else self.lr,
             batch_size=options.batch_size,
             num_steps=self.num_steps,
             epochs=self.epochs,
@@ -192,10 +201,11 @@ def checked_job(
     if not isinstance(networks, Mapping):
         raise ValueError(f"networks must be a dict of variables by name, got {shown(networks)}")
     job = Job(model, variables, streams, num_classes, forget, method, options, dict(networks), earlier)
+    options = job.options
     check_needs(method, provided(streams, forget), "these samples")
     called(method, "check", num_classes, forget)
-    if isinstance(options.lr, str):
-        check_auto(method, forget, options.lr)
+    if isinstance(job.lr, str):
+        check_auto(method, forget, job.lr)
     if like is not None:
         return job
     check_networks(method, job.networks)

@@ -240,7 +240,7 @@ class _Course:
         ]
         rows = epoch_rows(self.epoch, self.done, parts)
         self.pending, self.ready_parts, self.ready_steps = [], 0, 0
-        check_finite(rows, float(options.lr), state.variables)
+        check_finite(rows, float(self.job.lr), state.variables)
         self.history += rows
         if watch.progress is not None:
             speed = len(rows) * options.batch_size / max(seconds, 1e-9)
@@ -321,7 +321,7 @@ def _train(courses: list[_Course], layout: Layout, last: _Kept) -> list[Result |
     epochs = [course.epochs() for course in courses]
     state = on.each([course.start() for course in courses])
     networks, constants = on.shared(ready.networks), on.each([dict(course.ready.constants) for course in courses])
-    numbers = on.each([scalars(float(course.job.options.lr), course.job.options.seed) for course in courses])
+    numbers = on.each([scalars(float(course.job.lr), course.job.options.seed) for course in courses])
     for lane, course in enumerate(courses):
         if course.epoch == 0:
             course.evaluate(on.part(state, lane).variables)

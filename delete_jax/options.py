@@ -22,6 +22,8 @@ EPOCHS, LEAST_STEPS = 5, 120
 """How long a training is that was told neither: so many epochs and, by `Method.settles`, at least so many steps."""
 FEW_STEPS = r".* and so few steps cost accuracy"
 """How `few_steps` begins, as `warnings.filterwarnings` takes it."""
+RATE = 1e-3
+"""The learning rate, or strength, of a call that names none and takes no step of its own (`default_rate`)."""
 AUTO, SEARCH = "auto", "search"
 """In place of a learning rate: Polyak's step, which needs none (`auto`), or the smallest that erases (`rate_search`)."""
 FOUND = (AUTO, SEARCH)
@@ -32,7 +34,9 @@ MOST_EPOCHS, MOST_STEPS, MOST_BATCH_BYTES = 10**6, 10**9, 2**36
 class Options:
     """The settings of a training: the keyword arguments of `delete_jax.unlearn` of the same names, with their defaults.
 
-    `epochs` and `steps` stay None where they were not told: how many there are depends on the samples, too (`Job.length`). Made only if they are right; numbers are Python's afterwards, and what may be left out has its value.
+    `epochs` and `steps` stay None where they were not told: how many there are depends on the samples, too (`Job.length`). So does `lr`,
+    which depends on the method (`decided`), and `tx` with it. Made only if they are right; numbers are Python's afterwards, and what
+    else may be left out has its value.
 
     Raises:
       ValueError: one is out of its range or of a wrong kind; names it, the value and what is allowed.
@@ -40,11 +44,11 @@ class Options:
 
     epochs: int | None = None
     steps: int | None = None
-    lr: float | str = 1e-3
+    lr: float | str | None = None
     batch_size: int = 128
     micro_batch: int | None = None
     seed: int = 0
-    batch_norm: str = "train"
+    batch_norm: str = "frozen"
     preprocess: Any = as_is
     augment: Callable[..., Any] | None = None
     tx: Any = None
@@ -70,8 +74,9 @@ class Options:
         check_reproducible(self.reproducible, self.parallel)
         if self.epochs is not None and self.steps is not None:
             raise ValueError(f"give epochs or steps, got epochs={shown(self.epochs)} and steps={shown(self.steps)}")
-        lr = self.lr if isinstance(self.lr, str) and self.lr in FOUND else rate(self.lr)
-        own = polyak() if lr == AUTO else sgd()
+        is_word = isinstance(self.lr, str) and self.lr in FOUND
+        lr = self.lr if self.lr is None or is_word else rate(self.lr)
+        own: Any = None if lr is None else polyak() if lr == AUTO else sgd()
         if lr == AUTO and self.tx not in (None, own):
             raise ValueError(
                 f"lr={AUTO!r} takes a step of its own, and tx was given: leave tx out, or give a number or lr={SEARCH!r}"
@@ -89,6 +94,12 @@ class Options:
         }.items():
             object.__setattr__(self, name, value)
 
+    def decided(self, method: Method, forget: Sequence[int]) -> Options:
+        """The same settings with a rate, and the optimiser that goes with it: those of `default_rate` where none was told."""
+        if self.lr is not None:
+            return self
+        return dataclasses.replace(self, lr=default_rate(method, forget) if self.tx is None else RATE)
+
     @property
     def num_parts(self) -> int:
         """In how many parts a batch goes through the network."""
@@ -98,6 +109,16 @@ class Options:
 def default_epochs(method: Method, in_epoch: int) -> int:
     """How many epochs, of `in_epoch` steps each, a training takes that was told neither epochs nor steps."""
     return max(EPOCHS, -(-LEAST_STEPS // in_epoch)) if method.settles else EPOCHS
+
+
+def default_rate(method: Method, forget: Sequence[int | str]) -> float | str:
+    """The rate of a call that names none, with the optimiser of its own: "auto" for a method that trains on forget samples alone and
+    whose loss falls to 0 (`Method.reaches_zero`), where classes are erased; else 1e-3.
+
+    Args:
+      forget: the classes to erase; none where single samples are forgotten.
+    """
+    return AUTO if forget and method.trains_on_forget_alone and method.reaches_zero else RATE
 
 
 def few_steps(method: Method, steps: int, prefix: str = "") -> str | None:

@@ -51,6 +51,7 @@ def pretraining_job(
         batch_size=batch_size,
         micro_batch=micro_batch,
         seed=seed,
+        batch_norm="train",
         preprocess=preprocess,
         augment=augment,
         tx=sgd(momentum, weight_decay, cosine_steps=steps),

@@ -85,30 +85,31 @@ class UnlearnConfig:
     hyperparameters: the method's, such as "{'temperature': 2.0}".
     epochs: passes over the samples that the method reads.
     steps: how many steps, in place of epochs. Without either, 5 epochs, and at least 120 steps by a method that trains on forget samples alone.
-    lr: the learning rate; with auto, none is needed, and with search, the smallest that erases is found, both from the forget samples.
+    lr: the learning rate; with auto, none is needed, and with search, the smallest that erases is found, both from the forget samples. When None,
+      auto for a method that erases classes from forget samples alone by a loss that falls to 0; else 0.001.
     batch_size: samples in each step, over all devices.
     micro_batch: samples that are computed at once, a divisor of batch_size: less memory for the same step.
     momentum: SGD's momentum; lr=auto has none.
     mask: which classes are masked at a sample: union (all forgotten ones) or own (its own label).
     pixels: which pixels count in segmentation: all, or forget (those of the forgotten classes).
-    batch_norm: train (statistics follow the forget samples) or frozen.
+    batch_norm: frozen, or train (statistics follow the samples that the method reads).
     augment: random changes of the images, such as flip,crop.
     finish: overwrites the forgotten class's row of the last layer afterwards: zero or mean.
     """
 
     forget: tuple[int | str, ...] = (0,)
     erased: tuple[int | str, ...] = ()
-    method: str = "delete"
+    method: str = "anchored"
     hyperparameters: dict[str, Any] = dataclasses.field(default_factory=dict)
     epochs: int | None = None
     steps: int | None = None
-    lr: float | str = 1e-3
+    lr: float | str | None = None
     batch_size: int = 128
     micro_batch: int | None = None
     momentum: float = 0.9
     mask: str = "union"
     pixels: str = "all"
-    batch_norm: str = "train"
+    batch_norm: str = "frozen"
     augment: tuple[str, ...] = ()
     finish: str | None = None
 

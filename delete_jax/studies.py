@@ -160,13 +160,13 @@ def study(
     forget: Iterable[Any],
     methods: Iterable[Method | str],
     seeds: int | Iterable[int] = 3,
-    lr: float | str | Mapping[str, float | str] = AUTO,
+    lr: float | str | Mapping[str, float | str | None] | None = None,
     epochs: int | None = None,
     steps: int | None = None,
     batch_size: int = 128,
     micro_batch: int | None = None,
     mask: str = "union",
-    batch_norm: str = "train",
+    batch_norm: str = "frozen",
     preprocess: Callable[[jax.Array], jax.Array] | None = None,
     augment: Callable[..., Any] | None = None,
     tx: optax.GradientTransformation | None = None,
@@ -188,10 +188,11 @@ def study(
       forget: a list of requests, each a class or a list of classes, by number or, with `class_names`, by name.
       methods: of `delete_jax.methods`, or their names. Each must have a name of its own.
       seeds: how many, or which.
-      lr: the rate; "auto" needs none, "search" finds one for each request and seed (`unlearn`); or a dict with one for each method, by
-        name.
-      epochs, steps, batch_size, micro_batch, mask, batch_norm, preprocess, augment, tx, parallel, reproducible, finish, class_names: as for `unlearn`, the
-        same for all methods.
+      lr: the rate; "auto" needs none, "search" finds one for each request and seed; None is each method's default (`unlearn`); or a
+        dict with one for each method, by name.
+      epochs, steps, batch_size, micro_batch, mask, batch_norm, preprocess, augment, parallel, reproducible, finish, class_names: as for
+        `unlearn`, the same for all methods.
+      tx: as for `unlearn`, the same for all methods with a rate; where `lr` says "auto" for a method, that has its own.
       measures: names of `metrics.MEASURES`, in addition to those of every report.
       retrained: the network that was trained without the classes: for each request one, in their order. Distances and gaps are to it.
       erased: classes that were erased from the network before, as for `unlearn`.
@@ -244,7 +245,7 @@ def study(
     asked = [find(name).name for name in listed(() if measures is None else measures, "measures")]
     shared: dict[str, Any] = {
         "epochs": epochs, "steps": steps, "batch_size": batch_size, "micro_batch": micro_batch, "batch_norm": batch_norm, "preprocess": preprocess,
-        "augment": augment, "tx": tx, "parallel": parallel, "reproducible": reproducible, "finish": finish,
+        "augment": augment, "parallel": parallel, "reproducible": reproducible, "finish": finish,
     }  # fmt: skip
     samples = Samples(Rows(splits[0].images), splits[0].labels, num_classes)
     jobs: dict[tuple[str, tuple[int, ...]], Job] = {}
@@ -253,7 +254,7 @@ def study(
         check_method(method, rates[method.name], requests, num_classes)
         like: Job | None = None
         for request in requests:
-            options = Options(**shared, lr=rates[method.name])
+            options = Options(**shared, lr=rates[method.name], tx=None if rates[method.name] == AUTO else tx)
             streams, _ = split(samples, Selection(request, mask=mask, erased=classes_of(earlier)), method, augment)
             like = checked_job(
                 model, variables, streams, num_classes, request, method, options, earlier=earlier, like=like
@@ -262,8 +263,9 @@ def study(
             if method.name not in codes:
                 codes[method.name] = like.functions().get("method")
     warn_beforehand([(f"{name}: ", job) for (name, _), job in jobs.items()])
+    like_all = Options(**shared, lr=1.0, tx=tx)  # methods and their rates may be added
     cells = Cells(
-        store, lambda: _identity(model, variables, splits, references, options, mask, asked, classes_of(earlier))
+        store, lambda: _identity(model, variables, splits, references, like_all, mask, asked, classes_of(earlier))
     )
     found: list[dict[str, Any]] = []
     known: list[dict[str, Any]] = []
@@ -279,7 +281,7 @@ def study(
                 about = {"method": method.name, "forget": list(request), "seed": seed}
                 key = {
                     **about,
-                    "rate": rates[method.name],
+                    "rate": jobs[method.name, request].lr,
                     "described": describe_method(method),
                     "code": codes[method.name],
                 }
@@ -307,11 +309,12 @@ def _list(given: Any, name: str) -> list[Any]:
     return found
 
 
-def _rates(lr: Any, names: Sequence[str]) -> dict[str, float | str]:
+def _rates(lr: Any, names: Sequence[str]) -> dict[str, float | str | None]:
     given = dict(lr) if isinstance(lr, Mapping) else dict.fromkeys(names, lr)
     if wrong := [name for name in [*names, *given] if (name in names) != (name in given)]:
         raise ValueError(f"lr must have a rate for each method, {', '.join(names)}, and no other: {shown(wrong[0])}")
-    return {name: value if isinstance(value, str) and value in FOUND else rate(value) for name, value in given.items()}
+    is_open = {name: value is None or (isinstance(value, str) and value in FOUND) for name, value in given.items()}
+    return {name: value if is_open[name] else rate(value) for name, value in given.items()}
 
 
 def check_requests(forget: Iterable[Any], num_classes: int, class_names: Any = None) -> list[tuple[int, ...]]:
@@ -326,7 +329,7 @@ def check_requests(forget: Iterable[Any], num_classes: int, class_names: Any = N
     return requests
 
 
-def check_method(method: Method, lr: float | str, requests: Sequence[tuple[int, ...]], num_classes: int) -> None:
+def check_method(method: Method, lr: float | str | None, requests: Sequence[tuple[int, ...]], num_classes: int) -> None:
     """Raises ValueError where a method cannot do one of the requests, before anything is spent on the others."""
     check_needs(method, (CLASSES,), "a study")
     for request in requests:

@@ -37,14 +37,14 @@ class Request(NamedTuple):
 
     Attributes:
       forget: the classes to erase, as for `unlearn`.
-      method: of `delete_jax.methods`, or its name; DELETE if None.
-      lr: learning rate, or strength of a method without training; "auto" or "search", as for `unlearn`.
+      method: of `delete_jax.methods`, or its name; `anchored` if None.
+      lr: learning rate, or strength of a method without training; "auto", "search" or None, as for `unlearn`.
       seed: for the data order, augmentation, dropout and whatever the method draws.
     """
 
     forget: int | str | Iterable[int | str]
     method: Method | str | None = None
-    lr: float | str = 1e-3
+    lr: float | str | None = None
     seed: int = 0
 
 
@@ -61,7 +61,7 @@ def sweep(
     batch_size: int = 128,
     mask: str = "union",
     pixels: str = "all",
-    batch_norm: str = "train",
+    batch_norm: str = "frozen",
     preprocess: Callable[[jax.Array], jax.Array] | None = None,
     augment: Callable[..., Any] | None = None,
     tx: optax.GradientTransformation | None = None,
@@ -160,7 +160,7 @@ def sweep_jobs(jobs: Sequence[Job], layout: Layout | None = None) -> list[Result
     Returns:
       One result for each job, in their order. If a training diverged, or without a rate nothing erases, the error stands in its place.
     """
-    results: list[Any] = [_found(job) if isinstance(job.options.lr, str) else None for job in jobs]
+    results: list[Any] = [_found(job) if isinstance(job.lr, str) else None for job in jobs]
     places = [number for number, result in enumerate(results) if result is None]
     jobs = [jobs[place] for place in places]
     together: dict[Any, int] = {}
@@ -169,7 +169,7 @@ def sweep_jobs(jobs: Sequence[Job], layout: Layout | None = None) -> list[Result
     order = sorted(range(len(jobs)), key=lambda number: (groups[number], jobs[number].num_steps))  # ending together
     made = fit((jobs[number] for number in order), layout or a_job_a_device())
     for number, result in zip(order, made, strict=True):
-        lr, method = float(jobs[number].options.lr), describe_method(jobs[number].method)
+        lr, method = float(jobs[number].lr), describe_method(jobs[number].method)
         known = jobs[number].requests
         results[places[number]] = (
             result._replace(lr=lr, method=method, requests=known) if isinstance(result, Result) else result

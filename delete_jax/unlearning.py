@@ -39,13 +39,13 @@ def unlearn(
     method: Method | str | None = None,
     epochs: int | None = None,
     steps: int | None = None,
-    lr: float | str = 1e-3,
+    lr: float | str | None = None,
     batch_size: int = 128,
     micro_batch: int | None = None,
     seed: int = 0,
     mask: str = "union",
     pixels: str = "all",
-    batch_norm: str = "train",
+    batch_norm: str = "frozen",
     preprocess: Callable[[jax.Array], jax.Array] | None = None,
     augment: Callable[..., Any] | None = None,
     tx: optax.GradientTransformation | None = None,
@@ -63,6 +63,9 @@ def unlearn(
 ) -> Result:
     """Makes a trained network forget classes or single samples. Give either `forget` or `forget_indices`.
 
+    With nothing else, this is the call that costs the remaining classes least, as far as samples of the class alone can show: the method
+    `anchored`, frozen statistics, no rate to choose, and as many steps as it takes (at least 120).
+
     Args:
       model: from `models.from_linen`, `from_nnx`, `from_torch`, `from_keras`, or `Model(apply=..., apply_train=...)`.
       variables: of the trained network: the frozen teacher and the student's starting point. They are not changed. For a second
@@ -74,12 +77,15 @@ def unlearn(
       forget: classes to erase: numbers, or names if `class_names` are given (see `request.check_forget`).
       forget_indices: positions in `images` of the samples to forget. Their classes stay; other samples of these classes are
         remaining samples. At each listed sample, its own label is masked, and `mask` has no effect.
-      method: from `delete_jax.methods`, or its name to use the defaults; DELETE if None.
+      method: from `delete_jax.methods`, or its name to use the defaults; `anchored` if None, which erases classes: to forget single
+        samples, name a method.
       epochs: passes over the forget set, or over the remaining samples for a method that reads only these.
       steps: in place of `epochs`, how many steps; the last pass is cut short where they are no multiple of it. Without either, 5
         epochs; for a method that trains on forget samples alone towards a target (`Method.settles`), at least 120 steps, in whole
         epochs. Fewer steps cost such a method accuracy of the remaining classes, which recover after the class is gone.
-      lr: learning rate, or strength of a method without training. "auto" needs no rate: it takes Polyak's step and judges the network
+      lr: learning rate, or strength of a method without training. If None, "auto" where a method erases classes from forget samples
+        alone by a loss that falls to 0 (`Method.reaches_zero`: delete, anchored, tilted), and no `tx` is given; else 1e-3.
+        "auto" needs no rate: it takes Polyak's step and judges the network
         on a fifth of the forget samples, which it does not train on (`auto.unlearn_auto`). "search" takes the smallest of 1e-7,
         3.16e-7, … 1 that erases held-out samples (`rate_search`). Both need a method that reads forget samples alone.
       batch_size: of each stream, in total over all devices.
@@ -90,7 +96,8 @@ def unlearn(
       mask: "union" erases all classes of `forget` at every sample. "own" erases only each sample's label, as the paper's
         code does; it fails when forgotten classes resemble each other.
       pixels: in segmentation, train at "all" pixels of the forget images, or only at those of a "forget" class.
-      batch_norm: "train" or "frozen" statistics (see `step.make_train_step`).
+      batch_norm: "frozen" statistics, those of the original, or "train": they follow the samples that the method reads, as in DELETE's
+        paper (see `step.make_train_step`). A method with a mode of its own keeps it.
       preprocess: maps stored images `[b, h, w, c]` to the network's input, on the device. Pass the same function each time;
         a new one compiles the step again.
       augment: maps stored images and one key per sample to stored images (in segmentation with the label maps, see
@@ -133,7 +140,7 @@ def unlearn(
       >>> variables = {"params": {"w": 4 * np.eye(4, dtype=np.float32)}}
       >>> labels = np.arange(64) % 4
       >>> images = np.eye(4, dtype=np.float32)[labels].reshape(64, 2, 2, 1)
-      >>> result = dj.unlearn(model, variables, images, labels, forget=[3], lr=0.1, epochs=40)
+      >>> result = dj.unlearn(model, variables, images, labels, forget=[3])
       >>> before, after = (model.apply(v, images).argmax(-1) for v in (variables, result.variables))
       >>> before[:4].tolist(), after[:3].tolist(), (after == 3).any().item()
       ([0, 1, 2, 3], [0, 1, 2], False)
@@ -186,7 +193,7 @@ def unlearn_job(job: Job, watch: Watch | None = None) -> Result:
 
 def _answer(job: Job, watch: Watch) -> Result:
     """The result, at the job's rate, or as it is found without one."""
-    asked = job.options.lr
+    asked = job.lr
     if asked == AUTO:
         found = auto.unlearn_auto(job, watch._replace(about={"requests": job.requests}))
         return found._replace(method=describe_method(job.method), requests=job.requests)
@@ -197,7 +204,7 @@ def _answer(job: Job, watch: Watch) -> Result:
         job = job.having(lr=float(search[-1]["lr"]))
         if (said := rate_search.warning(search)) is not None:
             warnings.warn(said, stacklevel=6)  # where `unlearn` was called
-    lr, spent = float(job.options.lr), sum(row.get("seconds", 0) for row in search)
+    lr, spent = float(job.lr), sum(row.get("seconds", 0) for row in search)
     result = one(job, watch._replace(about={"lr": lr, "search": search, "requests": job.requests}, spent_seconds=spent))
     return result._replace(lr=lr, search=search, method=describe_method(job.method), requests=job.requests)
 

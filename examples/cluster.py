@@ -70,6 +70,7 @@ def main() -> None:
         method=given.method,
         epochs=given.epochs,
         lr=given.lr,
+        batch_norm="train",
         batch_size=given.batch_size,
         preprocess=data.normalize(info.mean, info.std),
         parallel=given.parallel,

@@ -92,7 +92,7 @@ def poisoned():
 
 
 def run(model, variables, streams, method, lr, epochs):
-    options = Options(epochs=epochs, lr=lr, batch_size=16, preprocess=to_float, parallel="jit")
+    options = Options(epochs=epochs, lr=lr, batch_size=16, preprocess=to_float, parallel="jit", batch_norm="train")
     return unlearn_job(checked_job(model, variables, streams, tiny.NUM_CLASSES, (TARGET,), method, options))
 
 

@@ -22,6 +22,7 @@ from delete_jax.identity import digest
 from delete_jax.model import as_saved, from_saved
 from delete_jax.run.log import JsonLog
 from delete_jax.step import init_state, sgd
+from tests import tiny
 from tests.processes import environment, finish, start, wait_until
 from tests.tiny import network, samples
 
@@ -220,7 +221,7 @@ def test_training_continues_to_the_same_parameters(tmp_path, problem, caplog):
     def run(folder, epochs):
         return dj.unlearn(
             model, variables, images, labels, forget=[1], epochs=epochs, lr=0.05, batch_size=8, parallel="jit",
-            store=Checkpoints(folder / "checkpoints"), log=JsonLog(folder / "metrics.jsonl", "unlearned"),
+            store=Checkpoints(folder / "checkpoints"), log=JsonLog(folder / "metrics.jsonl", "unlearned"), method="delete", batch_norm="train",
         )  # fmt: skip
 
     for name in ("whole", "broken"):
@@ -350,7 +351,9 @@ def unlearned(store, epochs: int = 3, **more):
     model, variables = network()
     images, labels = samples(64)
     settings = {"forget": [1], "epochs": epochs, "lr": 0.05, "batch_size": 8, "parallel": "jit"}
-    return dj.unlearn(model, variables, images, labels, store=store, **settings | more)
+    return dj.unlearn(
+        model, variables, images, labels, store=store, **{"method": "delete", "batch_norm": "train"} | settings | more
+    )
 
 
 def test_training_goes_on_while_a_state_is_written(tmp_path):
@@ -476,7 +479,14 @@ def test_a_store_of_something_else_is_refused(tmp_path):
     first = {"forget": [1], "epochs": 1, "lr": 0.05, "batch_size": 8, "parallel": "jit"}
 
     def run(images=images, variables=variables, **other):
-        return dj.unlearn(model, variables, images, labels, store=Checkpoints(tmp_path), **first | other)
+        return dj.unlearn(
+            model,
+            variables,
+            images,
+            labels,
+            store=Checkpoints(tmp_path),
+            **{"method": "delete", "batch_norm": "train"} | first | other,
+        )
 
     run()
     assert_equal(run().variables, run().variables)  # the same request resumes
@@ -514,7 +524,9 @@ def test_a_method_of_a_version_without_some_of_its_hyperparameters(tmp_path):
 
     def run(**more):
         store = Checkpoints(tmp_path / "states")
-        return dj.unlearn(model, variables, images, labels, forget=[1], epochs=1, batch_size=8, store=store, **more)
+        return dj.unlearn(
+            model, variables, images, labels, forget=[1], epochs=1, batch_size=8, store=store, **tiny.PAPER | more
+        )
 
     first = run()
     checkpoints = Checkpoints(tmp_path / "states")

@@ -36,6 +36,7 @@ from delete_jax.run.progress import StageProgress
 from delete_jax.step import init_state, sgd
 from delete_jax.tasks import TASKS
 from delete_jax.tasks.classification.page import verdict
+from tests import tiny
 from tests.data.test_maps import write_voc
 from tests.processes import environment, finish, printed_by, run, run_code, start, wait_until
 from tests.test_checkpoint import assert_equal, damage
@@ -51,7 +52,7 @@ def get_config(variant=""):
     return Config(
         data=DataConfig(name="folder:{images}", validation=0.25),
         train=TrainConfig(epochs=1, batch_size=8),
-        unlearn=UnlearnConfig(forget=(1,), epochs=1, batch_size=8),
+        unlearn=UnlearnConfig(forget=(1,), method='delete', batch_norm='train', lr=1e-3, epochs=1, batch_size=8),
     )
 """
 STAGES = ("teacher", "retrained", "unlearned")
@@ -189,7 +190,11 @@ BAD_INPUT = {
         ["--config.unlern.lr", "did you mean unlearn?", "config has data"],
     ),
     "mistyped config": (None, ["--config=digts"], ["no file digts (did you mean digits?)", "or one of backdoor, "]),
-    "mistyped variant": (None, ["--config=digits:qick"], ["digits.py:qick: the only variant", "(did you mean quick?)"]),
+    "mistyped variant": (
+        None,
+        ["--config=digits:qick"],
+        ["digits.py:qick: the variants are default, delete", "(did you mean quick?)"],
+    ),
     "mistyped variant of several": (
         None,
         ["--config=cifar10:resnet_18"],
@@ -603,7 +608,7 @@ def unlearn(model=None, variables=None, images=None, labels=None, **settings):
             (labels, default_labels),
         )
     ]
-    return dj.unlearn(*given, **{"forget": [1], "epochs": 1, "batch_size": 8, **settings})
+    return dj.unlearn(*given, **tiny.PAPER | {"forget": [1], "epochs": 1, "batch_size": 8, **settings})
 
 
 IMAGES, LABELS = samples(32)
@@ -693,7 +698,7 @@ class Process:
             "NETWORKS['narrow'] = Network(narrow, 'fc', layers=('layer1', 'layer2'))\n\n\ndef get_config():\n    return Config(\n"
             "        data=DataConfig(name='digits', validation=0.5), model=ModelConfig(name='narrow'),\n"
             "        train=TrainConfig(epochs=4, batch_size=64),\n"
-            "        unlearn=UnlearnConfig(forget=(3,), epochs=4, batch_size=16), parallel='jit')\n"
+            "        unlearn=UnlearnConfig(forget=(3,), method='delete', batch_norm='train', lr=1e-3, epochs=4, batch_size=16), parallel='jit')\n"
         )
         self.environment = environment(NPROC=None, JAX_COMPILATION_CACHE_DIR=str(cache), DELETE_JAX_DATA_DIR=data_dir)
 

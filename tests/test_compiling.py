@@ -57,7 +57,7 @@ def test_the_step_is_compiled_as_asked(monkeypatch):
     parallel._trainer.cache_clear()
     settings = {"forget": [1], "epochs": 1, "batch_size": 8, "parallel": "jit"}
     for reproducible in (True, False):
-        dj.unlearn(*tiny.network(), *tiny.samples(32), reproducible=reproducible, **settings)
+        dj.unlearn(*tiny.network(), *tiny.samples(32), reproducible=reproducible, **settings, **tiny.PAPER)
     assert asked == [True, False]
     parallel._trainer.cache_clear()
 
@@ -67,16 +67,16 @@ def test_pmap_cannot_promise_it(on, monkeypatch):
     monkeypatch.delenv("XLA_FLAGS")
     with pytest.raises(ValueError, match=rf"use parallel='sharding', set XLA_FLAGS={FLAG} before JAX starts, or pass"):
         Options(parallel="pmap")
-    assert not Options(parallel="pmap", reproducible=False).reproducible
+    assert not Options(parallel="pmap", reproducible=False, batch_norm="train", lr=1e-3).reproducible
     monkeypatch.setenv("XLA_FLAGS", f"--xla_a=1 {FLAG}")
-    assert Options(parallel="pmap").reproducible
+    assert Options(parallel="pmap", batch_norm="train", lr=1e-3).reproducible
     with pytest.raises(ValueError, match="reproducible must be True or False, got 1"):
         Options(reproducible=1)
 
 
 def test_a_store_knows_it(tmp_path):
     settings = {"forget": [1], "epochs": 1, "batch_size": 8, "parallel": "jit", "store": dj.Checkpoints(tmp_path)}
-    dj.unlearn(*tiny.network(), *tiny.samples(32), **settings)
+    dj.unlearn(*tiny.network(), *tiny.samples(32), **settings, **tiny.PAPER)
     with pytest.raises(ValueError, match=r"settings\.reproducible was None, now False"):
         dj.unlearn(*tiny.network(), *tiny.samples(32), reproducible=False, **settings)
 

@@ -9,6 +9,7 @@ import pytest
 from delete_jax.config import Config, TrainConfig, UnlearnConfig, counted, fields, plain, validate
 from delete_jax.run import arguments
 from delete_jax.tasks import TASKS, Faces
+from tests import tiny
 
 CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
 
@@ -92,6 +93,8 @@ def of_task(name: str) -> Config:
         config.data.name = f"{TASKS[name].prefix}drawn"
     if "counterparts" in TASKS[name].provides:
         config.unlearn.method = "trigger_distillation"
+    if "classes" not in TASKS[name].provides:  # the default, anchored, erases whole classes
+        config.unlearn.method = "delete"
     return config
 
 
@@ -117,13 +120,16 @@ def test_a_task_is_named_by_its_settings():
 
 
 def test_only_what_counts_is_reported():
-    everything = counted(Config(unlearn=UnlearnConfig(hyperparameters={"temperature": 2.0}, epochs=5)))
+    everything = counted(Config(unlearn=UnlearnConfig(hyperparameters={"temperature": 2.0}, epochs=5, **tiny.PAPER)))
     assert list(everything) == [
         "name", "temperature", "epochs", "lr", "batch_size", "momentum", "mask", "batch_norm", "augment", "seed",
     ]  # fmt: skip
-    assert counted(Config(unlearn=UnlearnConfig(method="pour"))) == {"name": "pour"}
+    assert counted(Config(unlearn=UnlearnConfig(method="pour", batch_norm="train"))) == {"name": "pour"}
     lengths = [({}, "delete"), ({"steps": 7}, "delete"), ({}, "finetune"), ({"epochs": 2}, "finetune")]
-    said = [counted(Config(unlearn=UnlearnConfig(method=name, **told))) for told, name in lengths]
+    said = [
+        counted(Config(unlearn=UnlearnConfig(method=name, **{"batch_norm": "train", "lr": 1e-3} | told)))
+        for told, name in lengths
+    ]
     said = [{name: one[name] for name in ("epochs", "steps") if name in one} for one in said]
     assert said == [{}, {"steps": 7}, {"epochs": 5}, {"epochs": 2}]  # the first depends on the samples, too
     assert "pixels" in counted(of_task("segmentation"))
@@ -156,7 +162,7 @@ def test_a_wrong_value_is_named(task, name, value):
 @pytest.mark.parametrize("part", ["data", "model", "train", "unlearn"])
 def test_a_part_of_another_kind_is_named(part):
     config = Config()
-    setattr(config, part, TrainConfig() if part != "train" else UnlearnConfig())
+    setattr(config, part, TrainConfig() if part != "train" else UnlearnConfig(**tiny.PAPER))
     with pytest.raises(ValueError, match=f"config.{part} is .*must be a {part.title()}Config"):
         validate(config)
 
@@ -188,7 +194,9 @@ def test_shipped_configs_refuse_other_variants(path):
 
 
 def test_json_round_trip():
-    config = Config(teacher="runs/a", unlearn=UnlearnConfig(forget=(3, 5), hyperparameters={"temperature": 2.0}))
+    config = Config(
+        teacher="runs/a", unlearn=UnlearnConfig(forget=(3, 5), hyperparameters={"temperature": 2.0}, **tiny.PAPER)
+    )
     found = plain(config)
     assert json.loads(json.dumps(found)) == found
     assert found["unlearn"]["forget"] == [3, 5]
@@ -199,7 +207,7 @@ def test_json_round_trip():
 
 def test_settings_of_the_command_line(tmp_path):
     """Each kind of type, in place of the file's; a call keeps nothing for the next."""
-    command = ["delete-jax", f"--config={CONFIGS[0].parent / 'digits.py'}", f"--workdir={tmp_path / 'run'}"]
+    command = ["delete-jax", f"--config={CONFIGS[0].parent / 'digits.py:delete'}", f"--workdir={tmp_path / 'run'}"]
     settings = {
         "--config.unlearn.forget=3,5": ((3, 5), "unlearn.forget"),
         "--config.unlearn.forget=7": ((7,), "unlearn.forget"),

@@ -158,7 +158,17 @@ def test_boundary_expand_adds_a_class_and_drops_it():
     assert jax.tree.structure(method.unwrap(updated)) == jax.tree.structure(variables)
     assert method.unwrap(variables) is variables
     result = dj.unlearn(
-        model, variables, images, labels, forget=[1], method=method, epochs=4, lr=0.1, batch_size=4, parallel="jit"
+        model,
+        variables,
+        images,
+        labels,
+        forget=[1],
+        method=method,
+        epochs=4,
+        lr=0.1,
+        batch_size=4,
+        parallel="jit",
+        batch_norm="train",
     )
     assert not {UNIT, NETWORK} & result.variables["params"].keys()
     assert result.history[-1]["loss"] < result.history[0]["loss"]
@@ -431,7 +441,17 @@ def test_adversarial_anchors_are_near_and_of_another_class(dtype):
     model, variables = tiny.network()
     images, labels = tiny.samples(64)
     trained = dj.unlearn(
-        model, variables, images, labels, forget=[1], method="finetune", epochs=5, lr=0.1, batch_size=8, parallel="jit"
+        model,
+        variables,
+        images,
+        labels,
+        forget=[1],
+        method="finetune",
+        epochs=5,
+        lr=0.1,
+        batch_size=8,
+        parallel="jit",
+        batch_norm="train",
     )
     setup = setup_of(model, trained.variables, 64)
     x, width, of_floats = setup.streams[FORGET]["image"], np.ptp(setup.streams[FORGET]["image"]), same
@@ -480,7 +500,7 @@ def test_any_forget_only_method_takes_anchors(base):
     images, labels = tiny.samples(32)
     result = dj.unlearn(
         model, variables, images, labels, forget=[1], method=dj.methods.create("anchored", method=base), epochs=1,
-        lr=0.05, batch_size=4, parallel="jit",
+        lr=0.05, batch_size=4, parallel="jit", batch_norm="train",
     )  # fmt: skip
     assert np.isfinite(result.history[-1]["loss"])
 
@@ -775,7 +795,15 @@ def test_a_method_computed_at_once_evaluates_and_diverges_like_the_others():
     images, labels = tiny.samples(32)
     settings = {"forget": [1], "batch_size": 8, "parallel": "jit", "epochs": 3}
     result = dj.unlearn(
-        model, variables, images, labels, method=dj.methods.pour(), evaluate=lambda v: {"size": len(v)}, **settings
+        model,
+        variables,
+        images,
+        labels,
+        method=dj.methods.pour(),
+        evaluate=lambda v: {"size": len(v)},
+        **settings,
+        batch_norm="train",
+        lr=1e-3,
     )
     assert [(row["epoch"], row["size"]) for row in result.evaluations] == [(0, 2), (3, 2)]
     assert result.history == []

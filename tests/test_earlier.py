@@ -58,7 +58,12 @@ IMAGES = np.eye(4, dtype=np.float32)[LABELS].reshape(64, 2, 2, 1)
 def asked(network, forget, **more):
     model, _ = normalised()
     return dj.unlearn(
-        model, network, IMAGES, LABELS, forget=forget, **{"lr": 0.1, "epochs": 4, "batch_norm": "frozen", **more}
+        model,
+        network,
+        IMAGES,
+        LABELS,
+        forget=forget,
+        **{"method": "delete"} | {"lr": 0.1, "epochs": 4, "batch_norm": "frozen", **more},
     )
 
 
@@ -232,7 +237,7 @@ def test_runs_one_after_another(tmp_path, capsys, monkeypatch):
     tiny.small_runs(monkeypatch)
     config = Config(
         train=TrainConfig(epochs=1, batch_size=16),
-        unlearn=UnlearnConfig(forget=(1,), epochs=1, lr=1e-2, batch_size=16),
+        unlearn=UnlearnConfig(forget=(1,), epochs=1, lr=1e-2, batch_size=16, method="delete", batch_norm="train"),
         retrain=False,
     )
     in_folder(config, tmp_path / "first")

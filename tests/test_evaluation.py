@@ -106,7 +106,18 @@ def test_a_page(kind, tmp_path):
         model, original = dj.models.from_nnx(Ours(nnx.Rngs(0)))
     else:
         model, original = tiny.network()
-    result = dj.unlearn(model, original, *tiny.samples(96), forget=[1], epochs=2, lr=0.05, batch_size=8, parallel="jit")
+    result = dj.unlearn(
+        model,
+        original,
+        *tiny.samples(96),
+        forget=[1],
+        epochs=2,
+        lr=0.05,
+        batch_size=8,
+        parallel="jit",
+        method="delete",
+        batch_norm="train",
+    )
     found = evaluated(model, {"original": original, "unlearned": result}, measures=["relearn_steps"])
     assert found.notes == []
     assert found.record["method"] == {"name": "delete", **dj.methods.delete().hyperparameters, "lr": 0.05}

@@ -248,7 +248,9 @@ def test_what_reads_no_sample(name, dtype):
 
     def run(images):
         options = {"lr": 0.1, "batch_size": 4, "parallel": "jit", "preprocess": preprocess}
-        result = dj.unlearn(model, variables, images, labels[: len(images)], forget=[1], method=name, **options)
+        result = dj.unlearn(
+            model, variables, images, labels[: len(images)], forget=[1], method=name, **options, batch_norm="train"
+        )
         return result.variables
 
     first, second = (run(rng.uniform(0, 255, (16, 6, 6, 1)).astype(dtype)) for _ in range(2))
@@ -330,7 +332,7 @@ def test_augmented_on_several_devices(name):
     settings = {"forget": [1], "epochs": 1, "lr": 0.01, "batch_size": 8, "method": name, "parallel": "jit"}
 
     def run(**more):
-        found = dj.unlearn(model, variables, images, labels, **(settings | more)).variables
+        found = dj.unlearn(model, variables, images, labels, **({"batch_norm": "train"} | settings | more)).variables
         return ravel_pytree(jax.device_get(found))[0]
 
     augment = dj.data.augmentation(("flip", "crop"), padding=2)
@@ -372,7 +374,7 @@ def test_variants_on_images_and_on_label_maps(kind):
     for module, (images, labels) in ((tiny.Net(), tiny.samples(16)), (tiny.Segmenter(), tiny.label_maps(8, (1,)))):
         model, variables = tiny.network(module)
         settings = {"forget": [1], "epochs": 1, "lr": 0.05, "batch_size": 4, "parallel": "jit"}
-        result = dj.unlearn(model, variables, images, labels, method=VARIANTS[kind], **settings)
+        result = dj.unlearn(model, variables, images, labels, method=VARIANTS[kind], **settings, batch_norm="train")
         assert np.isfinite([row["loss"] for row in result.history]).all()
         before, after = (ravel_pytree(tree["params"])[0] for tree in (variables, result.variables))
         assert float(jnp.abs(before - after).max()) > 0
@@ -425,7 +427,9 @@ def test_pairs_over_eight_devices(mode):
 
     def result(mode, dispersion):
         method = dj.methods.delete(dispersion=dispersion, neighbours=0.3)
-        found = dj.unlearn(model, variables, images, labels, method=method, parallel=mode, **settings)
+        found = dj.unlearn(
+            model, variables, images, labels, method=method, parallel=mode, **settings, batch_norm="train"
+        )
         return ravel_pytree(jax.device_get(found.variables))[0]
 
     expected = result("jit", 30.0)

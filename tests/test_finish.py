@@ -56,7 +56,7 @@ def test_of_any_layout_with_a_bias(kind):
 def call(**given):
     images, labels = tiny.samples(64)
     settings = {"forget": [1], "epochs": 2, "lr": 0.05, "batch_size": 8, "parallel": "jit"} | given
-    return dj.unlearn(*tiny.network(), images, labels, **settings)
+    return dj.unlearn(*tiny.network(), images, labels, **{"method": "delete", "batch_norm": "train"} | settings)
 
 
 @pytest.mark.parametrize("method", ["delete", "pour", "finetune"])
@@ -65,7 +65,15 @@ def test_it_follows_any_method(method):
     assert finished.history == plain.history
     images, labels = tiny.samples(8)
     again = dj.unlearn(
-        tiny.network()[0], plain.variables, images, labels, forget=[1], method=dj.methods.finish("mean"), parallel="jit"
+        tiny.network()[0],
+        plain.variables,
+        images,
+        labels,
+        forget=[1],
+        method=dj.methods.finish("mean"),
+        parallel="jit",
+        batch_norm="train",
+        lr=1e-3,
     )
     jax.tree.map(np.testing.assert_array_equal, finished.variables, again.variables)
 
@@ -148,4 +156,7 @@ def test_it_is_exported(tmp_path):
 
 def test_the_report_says_so():
     assert "finish" not in counted(Config())
-    assert counted(Config(unlearn=UnlearnConfig(method="pour", finish="zero"))) == {"name": "pour", "finish": "zero"}
+    assert counted(Config(unlearn=UnlearnConfig(method="pour", finish="zero", batch_norm="train"))) == {
+        "name": "pour",
+        "finish": "zero",
+    }

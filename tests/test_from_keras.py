@@ -11,7 +11,7 @@ import pytest
 import delete_jax as dj
 from delete_jax.models import from_keras
 from tests import tiny
-from tests.pages import snippets
+from tests.pages import at_a_rate, snippets
 
 os.environ["KERAS_BACKEND"] = "jax"
 keras = pytest.importorskip("keras", reason="Keras is not installed: make torch")
@@ -71,7 +71,10 @@ def test_unlearned_and_back(method):
     network, (images, labels) = small(dropout=0.2), tiny.samples()
     (model, variables), (named, _) = from_keras(network), from_keras(network, "head")
     settings = {"forget": [1], "method": method, "epochs": 2, "lr": 0.1, "batch_size": 16, "parallel": "jit"}
-    result, other = (strict(lambda m=m: dj.unlearn(m, variables, images, labels, **settings)) for m in (model, named))
+    result, other = (
+        strict(lambda m=m: dj.unlearn(m, variables, images, labels, **settings, batch_norm="train"))
+        for m in (model, named)
+    )
     jax.tree.map(np.testing.assert_array_equal, result.variables, other.variables)
     for weight in network.weights:
         weight.assign((result.variables["params"] | result.variables["state"])[weight.path])
@@ -84,13 +87,17 @@ def test_devices():
     images, labels = tiny.samples()
     settings = {"forget": [1], "epochs": 2, "lr": 0.1, "batch_size": 16}
     one, all_ = (
-        dj.unlearn(model, variables, images, labels, parallel=mode, **settings).variables
+        dj.unlearn(
+            model, variables, images, labels, parallel=mode, **settings, method="delete", batch_norm="train"
+        ).variables
         for mode in ("jit", "sharding")
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, all_)
     with pytest.raises(ValueError, match="each device's images alone under pmap: use parallel='sharding'"):
         dj.unlearn(model, variables, images, labels, parallel="pmap", **settings)
-    frozen = dj.unlearn(model, variables, images, labels, parallel="pmap", batch_norm="frozen", **settings).variables
+    frozen = dj.unlearn(
+        model, variables, images, labels, parallel="pmap", batch_norm="frozen", **settings, method="delete"
+    ).variables
     jax.tree.map(np.testing.assert_array_equal, frozen["state"], variables["state"])
 
 
@@ -130,6 +137,6 @@ def test_the_page():
     (snippet,) = snippets("from-torch", "import keras")
     images = np.random.default_rng(0).normal(size=(8, 32, 32, 3)).astype(np.float32)
     names = {"images": images, "labels": np.full(8, 3)}
-    exec(snippet.replace("lr=1e-3", "lr=1e-3, parallel='jit'").replace("epochs=5", "epochs=1"), names)
+    exec(at_a_rate(snippet).replace("lr=1e-3", "lr=1e-3, parallel='jit'").replace("epochs=5", "epochs=1"), names)
     logits = names["model"].apply(names["result"].variables, jnp.asarray(images))
     np.testing.assert_allclose(names["network"](images), logits, atol=1e-5)

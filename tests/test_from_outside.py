@@ -22,7 +22,7 @@ from tests.test_report import read
 from tests.test_stages import maps
 
 HERE, PAGE = ROOT / "examples" / "outside", ROOT / "docs" / "guides" / "extend.md"
-SHORT = ("--config.train.epochs=1", "--config.unlearn.epochs=1", "--config.retrain=false")
+SHORT = ("--config.train.epochs=1", "--config.unlearn.epochs=1", "--config.unlearn.lr=1e-3", "--config.retrain=false")
 
 
 @pytest.fixture(autouse=True)

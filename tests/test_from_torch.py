@@ -15,7 +15,7 @@ from benchmarks.studies.parity import K, differ, images_of, in_jax, in_torch
 from delete_jax.models import from_torch, to_state_dict, torch_convolutions
 from delete_jax.models.torch_convolutions import depthwise
 from tests import tiny
-from tests.pages import snippets
+from tests.pages import at_a_rate, snippets
 
 NEEDED = "the extra torch is not installed: make torch"
 torch = pytest.importorskip("torch", reason=NEEDED)
@@ -212,7 +212,16 @@ def test_unlearned_in_jax_and_back_in_pytorch(batch_norm):
     net, (images, labels) = small(dropout=0.2), tiny.samples()
     model, variables = from_torch(net)
     result = dj.unlearn(
-        model, variables, images, labels, forget=[1], epochs=3, lr=0.1, batch_size=8, batch_norm=batch_norm
+        model,
+        variables,
+        images,
+        labels,
+        forget=[1],
+        epochs=3,
+        lr=0.1,
+        batch_size=8,
+        batch_norm=batch_norm,
+        method="delete",
     ).variables
     counter, mean = (f"features.1.{name}" for name in ("num_batches_tracked", "running_mean"))
     moved = batch_norm == "train"
@@ -230,7 +239,17 @@ def test_devices_agree():
     images, labels = tiny.samples()
     one, *others = (
         dj.unlearn(
-            model, variables, images, labels, forget=[1], epochs=2, lr=0.1, batch_size=16, parallel=mode
+            model,
+            variables,
+            images,
+            labels,
+            forget=[1],
+            epochs=2,
+            lr=0.1,
+            batch_size=16,
+            parallel=mode,
+            method="delete",
+            batch_norm="train",
         ).variables
         for mode in ("jit", "pmap", "sharding")
     )
@@ -245,7 +264,10 @@ def test_methods_that_know_of_layers(name):
     (found, variables), (named, _) = from_torch(net), from_torch(net, "fc")
     assert named.classifier == ("fc.weight",)
     settings = {"forget": [1], "method": name, "epochs": 1, "lr": 0.01, "batch_size": 16, "parallel": "jit"}
-    first, second = (dj.unlearn(model, variables, images, labels, **settings).variables for model in (found, named))
+    first, second = (
+        dj.unlearn(model, variables, images, labels, **settings, batch_norm="train").variables
+        for model in (found, named)
+    )
     jax.tree.map(np.testing.assert_array_equal, first, second)
     net.load_state_dict(to_state_dict(first))
 
@@ -257,7 +279,9 @@ def test_maps():
     model, variables = from_torch(net, "3")
     images, labels = tiny.samples(16)
     maps = np.broadcast_to(labels[:, None, None], images.shape[:3])
-    result = dj.unlearn(model, variables, images, maps, forget=[1], method="to_background", epochs=1, batch_size=8)
+    result = dj.unlearn(
+        model, variables, images, maps, forget=[1], method="to_background", epochs=1, batch_size=8, batch_norm="train"
+    )
     assert model.apply(result.variables, jnp.asarray(images)).shape == (16, 6, 6, K)
 
 
@@ -512,7 +536,7 @@ def test_the_page(snippet):
     names = {"images": rng.normal(size=(8, 32, 32, 3)).astype(np.float32), "labels": np.full(8, 3)}
     names["photos"] = rng.integers(0, 256, names["images"].shape, np.uint8)
     torch.manual_seed(0)
-    exec(snippet.replace("epochs=5", "epochs=1"), names)
+    exec(at_a_rate(snippet).replace("epochs=5", "epochs=1"), names)
     x, xt = images_of((32, 32))
     expected = names["module"].eval()(xt)
     assert differ(jax.jit(names["model"].apply)(names["result"].variables, x), expected) < 1e-5

@@ -119,10 +119,10 @@ def test_a_mask_is_no_list_of_numbers(mask):
     network, (images, labels) = tiny.network(), tiny.samples(8)
     for call in (
         lambda: class_numbers(mask, 4),
-        lambda: dj.unlearn(*network, images, labels, forget=mask),
-        lambda: dj.unlearn(*network, images, labels, forget_indices=mask),
-        lambda: dj.sweep(*network, images, labels, [dj.Request(mask)]),
-        lambda: dj.sweep(*network, images, labels, mask),
+        lambda: dj.unlearn(*network, images, labels, forget=mask, **tiny.PAPER),
+        lambda: dj.unlearn(*network, images, labels, forget_indices=mask, **tiny.PAPER),
+        lambda: dj.sweep(*network, images, labels, [dj.Request(mask, method="delete", lr=1e-3)], batch_norm="train"),
+        lambda: dj.sweep(*network, images, labels, mask, batch_norm="train"),
     ):
         with pytest.raises(ValueError, match=r"truth values|integer|masked"):
             call()
@@ -184,8 +184,15 @@ def test_what_are_no_names(name):
     images, labels = tiny.samples(8, num_classes=3)
     network = tiny.network(tiny.Net(3))
     for call in (
-        lambda: dj.unlearn(*network, images, labels, forget="bee", class_names=names),
-        lambda: dj.sweep(*network, images, labels, [dj.Request("bee")], class_names=names),
+        lambda: dj.unlearn(*network, images, labels, forget="bee", class_names=names, **tiny.PAPER),
+        lambda: dj.sweep(
+            *network,
+            images,
+            labels,
+            [dj.Request("bee", method="delete", lr=1e-3)],
+            class_names=names,
+            batch_norm="train",
+        ),
     ):
         with pytest.raises(ValueError, match=words):
             call()
@@ -292,7 +299,7 @@ def evaluation():
 def study(**more):
     model, variables, samples = plain()
     given = {"forget": [1], "methods": ["delete"], "epochs": 1, "batch_size": 8, "lr": 0.1, "seeds": 1}
-    return dj.study(model, variables, train=samples, test=samples, **given | more)
+    return dj.study(model, variables, train=samples, test=samples, **{"batch_norm": "train"} | given | more)
 
 
 NET = dj.models.ResNet(3, stages=(1,), features=(4,))
@@ -334,7 +341,9 @@ def test_paths():
 
 
 SEEDS = {
-    "unlearn": lambda seed: dj.unlearn(*plain()[:2], *tiny.samples(8), forget=1, epochs=1, batch_size=8, seed=seed),
+    "unlearn": lambda seed: dj.unlearn(
+        *plain()[:2], *tiny.samples(8), forget=1, epochs=1, batch_size=8, seed=seed, **tiny.PAPER
+    ),
     "study": lambda seed: study(seeds=[seed]),
     "load_torch": lambda seed: dj.models.load_torch(NET, {}, 3, new_head=True, seed=seed),
     "init": lambda seed: dj.models.init(NET, (8, 8, 3), seed),
@@ -391,8 +400,8 @@ def test_what_are_no_weights(name):
 
     model = dj.Model(apply, lambda variables, x, key: (apply(variables, x), variables))
     for call in (
-        lambda: dj.unlearn(model, {"params": {"w": weights}}, images, labels, forget=[1]),
-        lambda: dj.sweep(model, {"params": {"w": weights}}, images, labels, [[1]]),
+        lambda: dj.unlearn(model, {"params": {"w": weights}}, images, labels, forget=[1], **tiny.PAPER),
+        lambda: dj.sweep(model, {"params": {"w": weights}}, images, labels, [[1]], batch_norm="train"),
     ):
         with pytest.raises(ValueError, match=words) as caught:
             call()
@@ -414,15 +423,18 @@ def test_images_and_labels_of_other_kinds():
     """Swapped bytes, tensors and memory maps give what the array gives."""
     network, (images, labels) = tiny.network(), tiny.samples(16)
     settings = {"forget": [1], "epochs": 1, "lr": 0.05, "batch_size": 8, "parallel": "jit"}
-    expected = dj.unlearn(*network, images, labels, **settings).history
+    expected = dj.unlearn(*network, images, labels, **settings, method="delete", batch_norm="train").history
     for some, numbers in (
         (images.astype(">f4"), labels.astype(">i8")),
         (Tensor(images, "torch.float32"), Tensor(labels, "torch.int64")),
         (Rows(Source(images.astype(">f4"))), labels),
     ):
-        assert dj.unlearn(*network, some, numbers, **settings).history == expected
+        assert dj.unlearn(*network, some, numbers, **settings, method="delete", batch_norm="train").history == expected
     numbers = settings | {name: Tensor(settings[name], "torch") for name in ("epochs", "lr", "batch_size")}
-    assert dj.unlearn(*network, images, labels, **numbers).history == expected
+    assert (
+        dj.unlearn(*network, images, labels, **{"method": "delete", "batch_norm": "train"} | numbers).history
+        == expected
+    )
     for some, numbers in ((np.ma.masked_array(images), labels), (images, np.ma.masked_array(labels))):
         with pytest.raises(ValueError, match="must not be a masked array"):
             dj.unlearn(*network, some, numbers, **settings)

@@ -28,11 +28,11 @@ def samples(path=None):
     if path is not None:
         np.save(path, images)
         images = np.load(path, mmap_mode="r")
-    return as_samples(MODEL, VARIABLES, images, labels, Options().preprocess)
+    return as_samples(MODEL, VARIABLES, images, labels, Options(batch_norm="train", lr=1e-3).preprocess)
 
 
 def job(forget, lr, seed, method="delete", path=None, **options):
-    how, method = Options(lr=lr, seed=seed, **SETTINGS | options), dj.methods.create(method)
+    how, method = Options(lr=lr, seed=seed, **{"batch_norm": "train"} | SETTINGS | options), dj.methods.create(method)
     given = samples(path)
     streams, classes = split(given, Selection([forget]), method, how.augment)
     return checked_job(MODEL, VARIABLES, streams, given.num_classes, classes, method, how)

@@ -61,7 +61,7 @@ def test_the_example_of_a_log(tmp_path):
     images, labels = tiny.samples(32)
     result = dj.unlearn(
         model, variables, images, labels, forget=[1], epochs=2, batch_size=8, parallel="jit",
-        evaluate=lambda variables: {"five": 5.0}, log=names["TensorBoard"](writer),
+        evaluate=lambda variables: {"five": 5.0}, log=names["TensorBoard"](writer), **tiny.PAPER,
     )  # fmt: skip
     assert [writer.written["loss", row["step"]] for row in result.history] == [row["loss"] for row in result.history]
     assert [writer.written["five", row["step"]] for row in result.evaluations] == [5.0] * 3

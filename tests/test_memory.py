@@ -86,7 +86,7 @@ def test_parts_in_train_mode_have_statistics_of_their_own():
     settings = {**SETTINGS, "batch_norm": "train", "epochs": 1, "batch_size": 4, "parallel": "jit", "lr": 1e-9}
 
     def mean(**more):
-        found = dj.unlearn(model, variables, images, labels, **settings, **more).variables
+        found = dj.unlearn(model, variables, images, labels, **settings, **more, method="delete").variables
         return np.asarray(found["batch_stats"]["BatchNorm_0"]["mean"])
 
     before = np.asarray(variables["batch_stats"]["BatchNorm_0"]["mean"])
@@ -179,7 +179,9 @@ def test_the_same_network_computed_again():
         module = models.create("resnet_tiny", 4, remat=remat)
         variables = models.init(module, images.shape[1:], 0)
         settings = SETTINGS | {"batch_norm": "train", "parallel": "jit"}
-        outcomes.append(dj.unlearn(models.from_linen(module), variables, images, labels, **settings).variables)
+        outcomes.append(
+            dj.unlearn(models.from_linen(module), variables, images, labels, **settings, method="delete").variables
+        )
     assert difference(*outcomes) < 1e-5
 
 
@@ -206,9 +208,9 @@ def test_the_peak_is_known(tmp_path):
     before = peak_bytes()
     model, variables = tiny.network()
     store = dj.Checkpoints(tmp_path / "states")
-    found = dj.unlearn(model, variables, *tiny.samples(64), store=store, **SETTINGS)
+    found = dj.unlearn(model, variables, *tiny.samples(64), store=store, **SETTINGS, method="delete")
     assert 50e6 < before <= found.peak_bytes <= peak_bytes()
-    again = dj.unlearn(model, variables, *tiny.samples(64), store=store, **SETTINGS)
+    again = dj.unlearn(model, variables, *tiny.samples(64), store=store, **SETTINGS, method="delete")
     assert again.peak_bytes == found.peak_bytes
     assert dj.unlearn(model, variables, *tiny.samples(64), method="pour", **SETTINGS).peak_bytes >= before
 
@@ -259,13 +261,17 @@ def test_a_training_has_one_peak(as_on_a_gpu, tmp_path):
     store = dj.Checkpoints(tmp_path / "half")
 
     def peak(**changed):
-        return dj.unlearn(*tiny.network(), *tiny.samples(64), **SETTINGS | {"parallel": "jit"} | changed).peak_bytes
+        return dj.unlearn(
+            *tiny.network(), *tiny.samples(64), **{"method": "delete"} | SETTINGS | {"parallel": "jit"} | changed
+        ).peak_bytes
 
     first = peak()
     parallel._trainer.cache_clear()
     jax.clear_caches()
     assert peak() == first
-    large = dj.unlearn(*tiny.network(), *tiny.samples(640), **SETTINGS | {"parallel": "jit"}).peak_bytes
+    large = dj.unlearn(
+        *tiny.network(), *tiny.samples(640), **SETTINGS | {"parallel": "jit"}, method="delete"
+    ).peak_bytes
     assert peak() == first < large
     one_epoch = peak(epochs=1, store=store)
     assert one_epoch == peak(store=store) == peak(store=store) == first
@@ -296,7 +302,9 @@ def test_the_program_is_not_compiled_for_its_memory(mode, options, as_on_a_gpu, 
     monkeypatch.setattr(loop, "make_trainer", watched)
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        found = dj.unlearn(*tiny.network(), *tiny.samples(64), **SETTINGS | {"parallel": mode} | options)
+        found = dj.unlearn(
+            *tiny.network(), *tiny.samples(64), **{"method": "delete"} | SETTINGS | {"parallel": mode} | options
+        )
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert compiled, "the step was"
@@ -308,7 +316,9 @@ def test_samples_count_where_they_lie(as_on_a_gpu):
     model, variables = tiny.network()
 
     def peak(n, **changed):
-        return dj.unlearn(model, variables, *tiny.samples(n), **SETTINGS | {"parallel": "jit"} | changed).peak_bytes
+        return dj.unlearn(
+            model, variables, *tiny.samples(n), **{"method": "delete"} | SETTINGS | {"parallel": "jit"} | changed
+        ).peak_bytes
 
     sample = 6 * 6 * 4 + 4 + 4 + 4 * tiny.NUM_CLASSES  # image, class, weight, the original's answer
     assert peak(256) - peak(128) == 32 * sample
@@ -329,12 +339,12 @@ def test_a_peak_is_of_the_whole_training_or_unknown(as_on_a_gpu, monkeypatch, tm
         def save(self, epoch, tree, meta):
             saved.append((tree, {name: value for name, value in meta.items() if name != "peak_bytes"}))
 
-    dj.unlearn(*given, store=Kept(), **SETTINGS | {"epochs": 1})
-    assert dj.unlearn(*given, store=Kept(), **SETTINGS).peak_bytes is None
+    dj.unlearn(*given, store=Kept(), **SETTINGS | {"epochs": 1}, method="delete")
+    assert dj.unlearn(*given, store=Kept(), **SETTINGS, method="delete").peak_bytes is None
     assert dj.unlearn(*given, method="pour", **SETTINGS).peak_bytes is None
     monkeypatch.setattr(parallel, "program_bytes", lambda program: None)
     parallel._trainer.cache_clear()
-    assert dj.unlearn(*given, **SETTINGS).peak_bytes is None
+    assert dj.unlearn(*given, **SETTINGS, method="delete").peak_bytes is None
     parallel._trainer.cache_clear()
 
 

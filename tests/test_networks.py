@@ -32,7 +32,7 @@ FEW = {"forget": [3], "epochs": 2, "lr": 0.05, "batch_size": 4, "parallel": "jit
 
 
 def unlearn(model, variables, images=IMAGES, labels=LABELS, **settings):
-    return dj.unlearn(model, variables, images, labels, **FEW | settings)
+    return dj.unlearn(model, variables, images, labels, **{"method": "delete", "batch_norm": "train"} | FEW | settings)
 
 
 def copied(tree):

@@ -205,7 +205,17 @@ def test_unlearned_and_back_in_pytorch(name, torch, tmp_path):
     variables, info = models.load_torch(module, net.state_dict())
     model, labels = models.from_linen(module), np.full((4, *size) if name.startswith("deeplab") else 4, 3)
     result = dj.unlearn(
-        model, variables, np.asarray(x), labels, forget=[3], epochs=2, lr=1e-2, batch_size=4, parallel="jit"
+        model,
+        variables,
+        np.asarray(x),
+        labels,
+        forget=[3],
+        epochs=2,
+        lr=1e-2,
+        batch_size=4,
+        parallel="jit",
+        method="delete",
+        batch_norm="train",
     )
     models.save_torch(module, result.variables, tmp_path / "unlearned.safetensors", like=info)
     before = parity.torch_logits(net.eval(), xt).detach()

@@ -122,8 +122,8 @@ def test_delete_in_train_mode_erases_in_the_running_statistics(digits):
     given = {"forget": [3], "epochs": 10, "batch_size": 32}
     networks = {
         "original": variables,
-        "unlearned": dj.unlearn(model, variables, *train, **given, lr=3e-3),
-        "frozen": dj.unlearn(model, variables, *train, **given, lr=1e-3, batch_norm="frozen"),
+        "unlearned": dj.unlearn(model, variables, *train, **given, lr=3e-3, method="delete", batch_norm="train"),
+        "frozen": dj.unlearn(model, variables, *train, **given, lr=1e-3, batch_norm="frozen", method="delete"),
     }
     found = dj.evaluate(model, networks, train=train, test=test, forget=[3])
     assert found["original"]["acc_ft"] > 0.8

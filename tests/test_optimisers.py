@@ -49,7 +49,11 @@ def test_it_runs(name, tmp_path):
     network, samples = tiny.network(), tiny.samples(48)
 
     def run(**options):
-        return with_strict_types_off(lambda: dj.unlearn(*network, *samples, **SETTINGS | options, tx=RIGHT[name]()))
+        return with_strict_types_off(
+            lambda: dj.unlearn(
+                *network, *samples, **{"method": "delete", "batch_norm": "train"} | SETTINGS | options, tx=RIGHT[name]()
+            )
+        )
 
     whole = run()
     assert all(np.isfinite(row["loss"]) for row in whole.history)
@@ -68,9 +72,18 @@ def test_the_loss_that_it_is_given():
     network, samples = tiny.network(), tiny.samples(32)
     settings = SETTINGS | {"epochs": 1, "lr": 1.0}
     given = with_strict_types_off(
-        lambda: dj.unlearn(*network, *samples, **settings, tx=optax.polyak_sgd(max_learning_rate=1.0))
+        lambda: dj.unlearn(
+            *network,
+            *samples,
+            **settings,
+            tx=optax.polyak_sgd(max_learning_rate=1.0),
+            method="delete",
+            batch_norm="train",
+        )
     )
-    plain = with_strict_types_off(lambda: dj.unlearn(*network, *samples, **settings, tx=optax.sgd(1.0)))
+    plain = with_strict_types_off(
+        lambda: dj.unlearn(*network, *samples, **settings, tx=optax.sgd(1.0), method="delete", batch_norm="train")
+    )
     row = plain.history[0]
     rate = min(row["loss"] / row["grad_norm"] ** 2, 1.0)
 
@@ -132,7 +145,13 @@ def test_the_rate_multiplies_polyaks_step_and_its_cap():
     network, samples = tiny.network(), tiny.samples(32)
     found = []
     for lr in (1.0, 0.3):
-        result = dj.unlearn(*network, *samples, **SETTINGS | {"epochs": 1, "lr": lr, "tx": polyak(1e-3)})
+        result = dj.unlearn(
+            *network,
+            *samples,
+            **SETTINGS | {"epochs": 1, "lr": lr, "tx": polyak(1e-3)},
+            method="delete",
+            batch_norm="train",
+        )
         found.append(jax.tree.map(lambda a, b: a - b, result.variables["params"], network[1]["params"]))
     size = {len(result.history)}
     assert size == {1}

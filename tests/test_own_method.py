@@ -20,7 +20,7 @@ def right(outputs, context):
 
 def unlearned(method, **options):
     given = {"forget": [1], "epochs": 1, "batch_size": 8, "lr": 0.05, "parallel": "jit", **options}
-    return dj.unlearn(*tiny.network(), *tiny.samples(32), method=method, **given)
+    return dj.unlearn(*tiny.network(), *tiny.samples(32), method=method, **{"batch_norm": "train"} | given)
 
 
 def losing(loss, **fields):
@@ -33,7 +33,9 @@ def test_a_right_one(monkeypatch):
     monkeypatch.setitem(METHODS, "mine", lambda: Method("mine", right))
     by_name = unlearned("mine")
     assert by_name.history == result.history
-    assert dj.sweep(*tiny.network(), *tiny.samples(32), [([1], Method("mine", right))], epochs=1)[0].history
+    assert dj.sweep(*tiny.network(), *tiny.samples(32), [([1], Method("mine", right))], epochs=1, batch_norm="train")[
+        0
+    ].history
     unlearned(losing(lambda outputs: {FORGET: Term(np.zeros(8, np.float32))}))  # a constant is one, too
 
 

@@ -31,7 +31,14 @@ def five_steps(mode: str, batch_size: int = 16):
     streams["forget"]["weight"] = np.linspace(0, 3, len(streams["forget"]["label"])).astype(np.float32) ** 2
     augment = augmentation(("flip", "crop"), padding=1)
     options = Options(
-        lr=0.05, seed=3, epochs=1, batch_size=batch_size, preprocess=as_float, augment=augment, parallel=mode
+        lr=0.05,
+        seed=3,
+        epochs=1,
+        batch_size=batch_size,
+        preprocess=as_float,
+        augment=augment,
+        parallel=mode,
+        batch_norm="train",
     )
     fitted = one(checked_job(model, variables, streams, tiny.NUM_CLASSES, (1,), dj.methods.delete(), options))
     assert len(fitted.history) == 5
@@ -64,12 +71,12 @@ def test_a_mesh_that_the_caller_has_set(mode, kind, one_device):
     model, variables = tiny.network()
     images, labels = tiny.samples(32)
     settings = {"forget": [1], "epochs": 1, "lr": 0.05, "batch_size": 8, "parallel": mode}
-    expected = dj.unlearn(model, variables, images, labels, **settings).variables
+    expected = dj.unlearn(model, variables, images, labels, **settings, method="delete", batch_norm="train").variables
     with jax.set_mesh(jax.make_mesh((8,), ("data",), axis_types=(axis_type,))) as _:
         before = jax.sharding.get_mesh()
         there = jax.tree.map(jax.numpy.array, variables)  # as the caller's arrays are then: on all devices
         for given in (variables, there):
-            found = dj.unlearn(model, given, images, labels, **settings).variables
+            found = dj.unlearn(model, given, images, labels, **settings, method="delete", batch_norm="train").variables
             assert_same(jax.tree.leaves(jax.device_get(found)), jax.device_get(expected))
         assert jax.sharding.get_mesh() == before
 
@@ -118,7 +125,9 @@ def test_statistics_of_one_device_are_refused_under_pmap(net):
     with pytest.raises(ValueError, match=f"statistics batch_stats/{norm}/mean would be those of one device's part"):
         dj.unlearn(model, variables, *tiny.samples(64), **settings, parallel="pmap")
     if net.axes == (None,):
-        assert dj.unlearn(model, variables, *tiny.samples(64), **settings, parallel="pmap", batch_norm="frozen").history
+        assert dj.unlearn(
+            model, variables, *tiny.samples(64), **settings, parallel="pmap", batch_norm="frozen", method="delete"
+        ).history
 
 
 def state_of(step):
@@ -179,12 +188,20 @@ def test_statistics_of_all_devices():
     settings = {"forget": [1], "epochs": 1, "lr": 0.05, "batch_size": 16}
     model, variables = tiny.network(Flax())
     one, all_ = (
-        jax.device_get(dj.unlearn(model, variables, *tiny.samples(64), **settings, parallel=mode).variables)
+        jax.device_get(
+            dj.unlearn(
+                model, variables, *tiny.samples(64), **settings, parallel=mode, method="delete", batch_norm="train"
+            ).variables
+        )
         for mode in ("jit", "auto")
     )
     assert_near(all_, one)
     told = dj.models.from_linen(Flax(("batch",)))
-    mapped = jax.device_get(dj.unlearn(told, variables, *tiny.samples(64), **settings, parallel="pmap").variables)
+    mapped = jax.device_get(
+        dj.unlearn(
+            told, variables, *tiny.samples(64), **settings, parallel="pmap", method="delete", batch_norm="train"
+        ).variables
+    )
     assert_near(mapped, one)
     with pytest.raises(ValueError, match="build it without axis_name, or pass parallel='pmap'"):
         dj.unlearn(told, variables, *tiny.samples(64), **settings, parallel="auto")
@@ -198,7 +215,7 @@ def test_the_last_epoch_of_uneven_batches_is_the_weighted_mean(one_device):
     augment = augmentation(("flip", "crop"), padding=1)
     result = dj.unlearn(
         model, variables, images, labels, forget=[1], epochs=1, lr=0.05, batch_size=16, seed=3,
-        preprocess=as_float, augment=augment, parallel="jit",
+        preprocess=as_float, augment=augment, parallel="jit", method="delete", batch_norm="train",
     )  # fmt: skip
     with pytest.raises(AssertionError):
         assert_same(jax.tree.leaves(jax.device_get(result.variables)), one_device)

@@ -45,7 +45,19 @@ def test_what_a_method_computes_once(name, traced):
     model, variables, seen = traced
     images, labels = tiny.samples(32)
     method = METHODS[name]()
-    dj.unlearn(model, variables, images, labels, forget=[1], method=method, epochs=1, batch_size=8, parallel="jit")
+    dj.unlearn(
+        model,
+        variables,
+        images,
+        labels,
+        forget=[1],
+        method=method,
+        epochs=1,
+        batch_size=8,
+        parallel="jit",
+        batch_norm="train",
+        lr=1e-3,
+    )
     assert HIGHEST in seen
     assert set(seen) - {HIGHEST} == {"None"}
 

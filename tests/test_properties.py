@@ -388,7 +388,7 @@ request_forms = st.recursive(
 @example([3, 2])
 @example([{"forget": [3]}, (2,)])
 @example({"forget": 3})
-@example(dj.Request(3))
+@example(dj.Request(3, method="delete", lr=1e-3))
 def test_requests_of_a_sweep(requests):
     """Classes as somebody else's list has them, or one line; nothing is taken for something else."""
     with pytest.MonkeyPatch.context() as patch:
@@ -441,11 +441,21 @@ def test_a_whole_run(forget, dtype, epochs, rate):
     """However a request and its settings are given, the parameters are bit for bit the same."""
     found = dj.unlearn(
         NET, VARIABLES, IMAGES, LABELS.astype(dtype), forget=forget, epochs=epochs, lr=rate, batch_size=8, parallel="jit",
-        class_names=NAMES,
+        class_names=NAMES, method="delete", batch_norm="train",
     )  # fmt: skip
     if "result" not in WHOLE:
         WHOLE["result"] = dj.unlearn(
-            NET, VARIABLES, IMAGES, LABELS, forget=[1], epochs=1, lr=0.125, batch_size=8, parallel="jit"
+            NET,
+            VARIABLES,
+            IMAGES,
+            LABELS,
+            forget=[1],
+            epochs=1,
+            lr=0.125,
+            batch_size=8,
+            parallel="jit",
+            method="delete",
+            batch_norm="train",
         )
     jax.tree.map(np.testing.assert_array_equal, found.variables, WHOLE["result"].variables)
 
@@ -645,7 +655,7 @@ CONFIG = """
 from delete_jax.config import *
 def get_config(variant=""):
     return Config(data=DataConfig(name="folder:{images}", validation=0.25), train=TrainConfig(epochs=1, batch_size=8),
-                  unlearn=UnlearnConfig(forget=(1,), epochs=1, batch_size=8))
+                  unlearn=UnlearnConfig(forget=(1,), method="delete", batch_norm="train", lr=1e-3, epochs=1, batch_size=8))
 """
 
 

@@ -20,7 +20,9 @@ from tests import tiny
 from tests.test_unlearn import accuracies, trained
 
 K = tiny.NUM_CLASSES
-ARGUMENTS = {"forget": [1], "epochs": 3, "batch_size": 8, "parallel": "jit", "batch_norm": "frozen"}
+ARGUMENTS = {
+    "forget": [1], "method": "delete", "epochs": 3, "batch_size": 8, "parallel": "jit", "batch_norm": "frozen",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -152,11 +154,11 @@ def test_a_large_drift_is_named():
 @pytest.mark.parametrize("name", ["delete", "anchored", "boundary_expand", "salun"])
 def test_it_is_the_run_with_that_rate(known, name):
     model, variables, images, labels = known
-    found = dj.unlearn(model, variables, images, labels, method=name, lr="search", **ARGUMENTS)
+    found = dj.unlearn(model, variables, images, labels, lr="search", **ARGUMENTS | {"method": name})
     assert found.lr == found.search[-1]["lr"] in RATES
     assert [row["lr"] for row in found.search] == list(RATES[: len(found.search)])
     assert found.seconds > sum(row["seconds"] for row in found.search) > 0
-    fixed = dj.unlearn(model, variables, images, labels, method=name, lr=found.lr, **ARGUMENTS)
+    fixed = dj.unlearn(model, variables, images, labels, lr=found.lr, **ARGUMENTS | {"method": name})
     jax.tree.map(np.testing.assert_array_equal, found.variables, fixed.variables)
     assert (fixed.lr, fixed.search, fixed.history) == (found.lr, (), found.history)
     assert accuracies(model, found.variables, images, labels, [1])[0] <= 0.05
@@ -228,7 +230,7 @@ def test_maps():
 def test_who_cannot(known, method, words):
     model, variables, images, labels = known
     with pytest.raises(ValueError, match=f"lr='search' is for .*{method} {words}.*: give a number"):
-        dj.unlearn(model, variables, images, labels, method=method, lr="search", **ARGUMENTS)
+        dj.unlearn(model, variables, images, labels, lr="search", **ARGUMENTS | {"method": method})
 
 
 def test_another_word(known):
@@ -254,7 +256,9 @@ def test_rates_at_once_find_the_same(known):
     """As lanes of one device: the same rate, by the same numbers up to rounding."""
     model, variables, images, labels = known
     streams = split_streams(images, labels, (1,), tiny.NUM_CLASSES, [FORGET])
-    options = Options(**{name: value for name, value in ARGUMENTS.items() if name != "forget"}, lr="search")
+    options = Options(
+        **{name: value for name, value in ARGUMENTS.items() if name not in ("forget", "method")}, lr="search"
+    )
     job = checked_job(model, variables, streams, tiny.NUM_CLASSES, (1,), dj.methods.delete(), options)
     alone, at_once = search_rate(job, layout=ALONE), search_rate(job, layout=in_lanes(4))
     assert [row["lr"] for row in at_once] == [row["lr"] for row in alone]
@@ -298,5 +302,5 @@ def test_an_own_method_prepares_itself_for_each_rate(known):
         return dj.methods.Prepared()
 
     method = dj.methods.delete()._replace(name="mine", prepare=prepare)
-    result = dj.unlearn(model, variables, images, labels, method=method, lr="search", **ARGUMENTS)
+    result = dj.unlearn(model, variables, images, labels, lr="search", **ARGUMENTS | {"method": method})
     assert seen == [*(row["lr"] for row in result.search), result.lr]

@@ -16,7 +16,7 @@ from delete_jax.main import COMMANDS, main
 from delete_jax.run import arguments
 from delete_jax.run.listing import measures_page
 from tests import tiny
-from tests.pages import ROOT, blocks, snippets
+from tests.pages import ROOT, at_a_rate, blocks, snippets
 from tests.test_unlearn import trained
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -53,7 +53,7 @@ def test_python_of_getting_started():
     images, labels = tiny.samples(64)
     (snippet,) = snippets("getting-started", "result.variables  # the network without class 3")
     names = {"net": net, "variables": variables, "images": images, "labels": labels}
-    exec(snippet.replace("epochs=5", "epochs=1"), names)
+    exec(at_a_rate(snippet).replace("epochs=5", "epochs=1"), names)
     assert len(names["result"].history) == 1
     before, after = (v["params"]["Dense_0"]["kernel"] for v in (variables, names["result"].variables))
     assert np.abs(np.asarray(before) - np.asarray(after)).max() > 0
@@ -130,8 +130,8 @@ def test_python_of_saving_beside_the_training(tmp_path, monkeypatch):
     found = snippets("several-hosts", "result = dj.unlearn(model, variables, images, labels, forget=[3], store=store)")
     (snippet,) = found
     names = {"dj": dj, "model": model, "variables": variables, "images": images, "labels": labels}
-    exec(snippet, names)
-    assert dj.Checkpoints("forgotten/checkpoints").restore()[1]["epoch"] == 120
+    exec(at_a_rate(snippet), names)
+    assert dj.Checkpoints("forgotten/checkpoints").restore()[1]["epoch"] == 5
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -57,6 +57,7 @@ def deep():
         lr=0.1,
         batch_size=32,
         parallel="jit",
+        batch_norm="train",
     )
     return model, jax.device_get(found.variables), images, labels
 
@@ -67,7 +68,9 @@ def same(a, b) -> bool:
 
 def test_what_starts_afresh_and_what_stays(deep):
     model, variables, images, labels = deep
-    result = dj.unlearn(model, variables, images, labels, method=dj.methods.redistil(), epochs=2, **SETTINGS)
+    result = dj.unlearn(
+        model, variables, images, labels, method=dj.methods.redistil(), epochs=2, **SETTINGS, batch_norm="train"
+    )
     after = jax.device_get(result.variables)
     for part in ("params", "batch_stats"):
         for name in ("norm", "layer1_0"):
@@ -77,7 +80,13 @@ def test_what_starts_afresh_and_what_stays(deep):
     assert not same(after["params"]["fc"], variables["params"]["fc"])
     assert jax.tree.structure(after) == jax.tree.structure(variables)
     start = dj.unlearn(
-        model, variables, images, labels, method=dj.methods.redistil(), epochs=1, **{**SETTINGS, "lr": 1e-12}
+        model,
+        variables,
+        images,
+        labels,
+        method=dj.methods.redistil(),
+        epochs=1,
+        **{"batch_norm": "train"} | {**SETTINGS, "lr": 1e-12},
     ).variables["params"]
     kernel, before = (np.asarray(tree["layer2_0"]["Conv_0"]["kernel"]) for tree in (start, variables["params"]))
     assert abs(np.corrcoef(kernel.ravel(), before.ravel())[0, 1]) < 0.3  # nothing is left of it
@@ -87,7 +96,7 @@ def test_what_starts_afresh_and_what_stays(deep):
 def test_it_erases_and_teaches_the_others(deep):
     model, variables, images, labels = deep
     method = dj.methods.redistil(images=20)
-    result = dj.unlearn(model, variables, images, labels, method=method, epochs=6, **SETTINGS)
+    result = dj.unlearn(model, variables, images, labels, method=method, epochs=6, **SETTINGS, batch_norm="train")
     answers = np.asarray(model.apply(result.variables, images)).argmax(-1)
     before = np.asarray(model.apply(variables, images)).argmax(-1)
     others = (labels != 1) & (before == labels) & (labels != 0)

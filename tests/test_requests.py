@@ -103,7 +103,7 @@ def call():
 
     def run(**given):
         settings = {"forget": [1], "epochs": 1, "lr": 0.01, "batch_size": 8, "parallel": "jit"} | given
-        return dj.unlearn(model, variables, images, labels, **settings)
+        return dj.unlearn(model, variables, images, labels, **{"method": "delete", "batch_norm": "train"} | settings)
 
     return run
 
@@ -132,7 +132,7 @@ BAD_OPTIONS = {
     "steps": (0, -1, 1.5, 2.0, "2", True, float("nan"), 10**12),
     "batch_size": (0, -8, 8.0, "8", None, True, 10**12),
     "seed": (-1, 2**32, 1.5, "3", None, True),
-    "lr": (0, -1, float("nan"), float("inf"), 1e39, 1e-50, 10**400, "x", None, 1j, True),
+    "lr": (0, -1, float("nan"), float("inf"), 1e39, 1e-50, 10**400, "x", 1j, True),
     "batch_norm": ("eval", None),
     "parallel": ("ddp", None),
     "finish": ("constant", 5),

@@ -27,7 +27,7 @@ def call(**given):
     """A short run of the library call."""
     images, labels = tiny.samples(NUM)
     settings = {"epochs": 1, "lr": 0.05, "batch_size": 8, "parallel": "jit"} | given
-    return dj.unlearn(*tiny.network(), images, labels, **settings)
+    return dj.unlearn(*tiny.network(), images, labels, **{"method": "delete", "batch_norm": "train"} | settings)
 
 
 def equal(a, b) -> bool:
@@ -134,6 +134,8 @@ def test_only_the_forget_samples_need_be_given():
         lr=0.05,
         batch_size=8,
         parallel="jit",
+        method="delete",
+        batch_norm="train",
     )
     assert equal(all_given.variables, alone.variables)
 
@@ -177,7 +179,7 @@ def small(monkeypatch, indices=(3, 8, 9, 17, 30), **given) -> Config:
     return Config(
         task=Instances(indices=indices),
         train=TrainConfig(epochs=6, batch_size=16),
-        unlearn=UnlearnConfig(epochs=2, lr=1e-2, batch_size=4),
+        unlearn=UnlearnConfig(epochs=2, lr=1e-2, batch_size=4, method="delete", batch_norm="train"),
         **given,
     )
 

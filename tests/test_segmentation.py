@@ -141,7 +141,7 @@ def test_unlearning_depends_on_the_pixels_that_count_only(pixels, augment):
     }  # fmt: skip
 
     def run(labels):
-        return dj.unlearn(model, variables, images, labels, **settings).variables["params"]
+        return dj.unlearn(model, variables, images, labels, **settings, method="delete").variables["params"]
 
     other = np.where((labels != 2) & (labels != 255), 1, labels)  # DELETE does not read the classes of other pixels
     ignored = np.where(labels == 2, labels, 255)
@@ -165,7 +165,17 @@ def test_own_mask_moves_with_the_image():
     model, variables = tiny.network(PixelNet(), size=8)
     settings = {"forget": [2], "mask": "own", "epochs": 1, "lr": 0.1, "batch_size": 4, "preprocess": to_float}
     flipped, plain = (
-        dj.unlearn(model, variables, images, labels, augment=augment, parallel="jit", **settings).history[-1]
+        dj.unlearn(
+            model,
+            variables,
+            images,
+            labels,
+            augment=augment,
+            parallel="jit",
+            **settings,
+            method="delete",
+            batch_norm="train",
+        ).history[-1]
         for augment in (paired_augmentation(("flip",)), None)
     )
     # A mask that stayed where it was would hit other pixels and change the loss.
@@ -205,7 +215,7 @@ def test_a_batch_without_pixels_that_count_is_harmless():
     model, variables = tiny.network(tiny.Segmenter(), size=8)
     result = dj.unlearn(
         model, variables, images, labels, forget=[2], epochs=3, lr=0.1, batch_size=1, pixels="forget",
-        preprocess=to_float, augment=paired_augmentation(("scale", "crop")), parallel="jit",
+        preprocess=to_float, augment=paired_augmentation(("scale", "crop")), parallel="jit", method="delete", batch_norm="train",
     )  # fmt: skip
     assert np.isfinite([row["loss"] for row in result.history]).all()
 

@@ -40,7 +40,7 @@ def given():
 
 def unlearn(model, variables, images, labels, **more):
     settings = {"forget": [1], "epochs": EPOCHS, "lr": 0.05, "batch_size": BATCH, "preprocess": as_float}
-    return dj.unlearn(model, variables, images, labels, **settings | more)
+    return dj.unlearn(model, variables, images, labels, **{"method": "delete", "batch_norm": "train"} | settings | more)
 
 
 def run(count: int, folder: pathlib.Path, *parts: str) -> list[subprocess.CompletedProcess]:

@@ -74,7 +74,7 @@ def test_images_are_brought_to_the_size_that_the_network_sees(tmp_path, capsys, 
     config = Config(
         model=ModelConfig(name="vit_tiny", input_size=16),
         train=TrainConfig(epochs=1, batch_size=16),
-        unlearn=UnlearnConfig(forget=(2,), epochs=1, batch_size=12, augment=("flip",)),
+        unlearn=UnlearnConfig(forget=(2,), epochs=1, batch_size=12, augment=("flip",), **tiny.PAPER),
         retrain=False,
     )
     run(config, tmp_path / "run", capsys)
@@ -94,7 +94,7 @@ def test_segmentation(tmp_path, capsys, monkeypatch):
         data=DataConfig(name="scenes"),
         model=ModelConfig(name="deeplab_small"),
         train=TrainConfig(epochs=8, lr=0.1, batch_size=8, augment=("flip",)),
-        unlearn=UnlearnConfig(forget=(2,), epochs=6, lr=1e-2, batch_size=8),
+        unlearn=UnlearnConfig(forget=(2,), epochs=6, lr=1e-2, batch_size=8, method="delete", batch_norm="train"),
     )
     record, out = run(config, tmp_path / "run", capsys)
     networks = record["networks"]
@@ -132,7 +132,7 @@ def test_segmentation_with_weights_from_pytorch(tmp_path, capsys, monkeypatch):
         data=DataConfig(name="scenes"),
         model=ModelConfig(name="deeplabv3_resnet50"),
         train=TrainConfig(batch_size=8),
-        unlearn=UnlearnConfig(forget=(2,), epochs=1, batch_size=8),
+        unlearn=UnlearnConfig(forget=(2,), epochs=1, batch_size=8, **tiny.PAPER),
         teacher=str(weights),
         retrain=False,
     )
@@ -149,7 +149,9 @@ def backdoored(tmp_path_factory) -> Config:
     return Config(
         data=DataConfig(name="digits", validation=0.3, data_dir=str(tmp_path_factory.getbasetemp() / "digits")),
         train=TrainConfig(epochs=4, lr=0.1, batch_size=64),
-        unlearn=UnlearnConfig(forget=(3,), method="trigger_distillation", epochs=8, lr=3e-3, batch_size=32),
+        unlearn=UnlearnConfig(
+            forget=(3,), method="trigger_distillation", epochs=8, lr=3e-3, batch_size=32, batch_norm="train"
+        ),
         task=Backdoor(rate=0.15, size=2, clean=200),
         retrain=False,
     )
@@ -192,7 +194,7 @@ def test_faces(tmp_path, capsys):
         data=DataConfig(name="faces:drawn", size=16),
         model=ModelConfig(name="resnet_tiny"),
         train=TrainConfig(epochs=4, lr=0.1, batch_size=8),
-        unlearn=UnlearnConfig(forget=(2,), epochs=6, lr=3e-3, batch_size=8),
+        unlearn=UnlearnConfig(forget=(2,), epochs=6, lr=3e-3, batch_size=8, method="delete", batch_norm="train"),
         task=Faces(pretrain=8, people=4, unseen=3, train_images=24, test_images=8, epochs=8, lr=0.05),
     )
     record, out = run(config, tmp_path / "run", capsys)
@@ -225,7 +227,7 @@ def test_people_of_whom_there_is_one_test_image(tmp_path, capsys):
         data=DataConfig(name="faces:drawn", size=16),
         model=ModelConfig(name="resnet_tiny"),
         train=TrainConfig(epochs=1, batch_size=8),
-        unlearn=UnlearnConfig(forget=(2,), epochs=1, batch_size=8),
+        unlearn=UnlearnConfig(forget=(2,), epochs=1, batch_size=8, **tiny.PAPER),
         task=Faces(pretrain=2, people=3, unseen=2, train_images=8, test_images=1, epochs=1),
         retrain=False,
     )
@@ -266,7 +268,9 @@ def small_config(tmp_path, monkeypatch, **unlearn):
     tiny.small_runs(monkeypatch)
     return Config(
         train=TrainConfig(epochs=2, batch_size=16),
-        unlearn=UnlearnConfig(forget=(2,), epochs=2, lr=1e-2, batch_size=8, **unlearn),
+        unlearn=UnlearnConfig(
+            forget=(2,), epochs=2, lr=1e-2, batch_size=8, **{"method": "delete", "batch_norm": "train"} | unlearn
+        ),
         retrain=False,
     )
 

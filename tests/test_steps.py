@@ -25,7 +25,9 @@ IN_EPOCH = 4  # of 16 forget samples
 
 def unlearned(**settings) -> dj.Result:
     model, variables = tiny.network()
-    return dj.unlearn(model, variables, *tiny.samples(64), **SETTINGS | settings)
+    return dj.unlearn(
+        model, variables, *tiny.samples(64), **{"method": "delete", "batch_norm": "train"} | SETTINGS | settings
+    )
 
 
 def same(one: dj.Result, other: dj.Result) -> bool:
@@ -111,7 +113,12 @@ def test_requests_of_a_sweep_make_them_too():
     model, variables = tiny.network()
     settings = {name: value for name, value in SETTINGS.items() if name in ("batch_size",)}
     one, other = dj.sweep(
-        model, variables, *tiny.samples(64), [dj.Request(1, lr=0.05), dj.Request([1, 2])], steps=10, **settings
+        model,
+        variables,
+        *tiny.samples(64),
+        [dj.Request(1, lr=0.05, method="delete"), dj.Request([1, 2], method="delete", lr=1e-3)],
+        steps=10,
+        **{"batch_norm": "train"} | settings,
     )
     assert (len(one.history), len(other.history)) == (10, 10)
     assert one.history[-1]["epoch"] == 3
@@ -161,10 +168,10 @@ def test_few_steps_are_warned_of_once(said):
     assert not said
     model, variables = tiny.network()
     images, labels = tiny.samples(64)
-    dj.sweep(model, variables, images, labels, [1, 2, [1, 2]], epochs=1, batch_size=4)
+    dj.sweep(model, variables, images, labels, [1, 2, [1, 2]], epochs=1, batch_size=4, batch_norm="train")
     dj.study(
         model, variables, train=(images, labels), test=(images, labels), forget=[1, 2], methods=["delete"], seeds=2, lr=0.05, steps=2,
-        batch_size=4, parallel="jit",
+        batch_size=4, parallel="jit", batch_norm="train",
     )  # fmt: skip
     assert [str(one.message).split(",")[0] for one in said] == ["delete makes 4 steps", "delete makes 2 steps"]
     assert {one.filename for one in said} == {__file__}
@@ -183,7 +190,7 @@ def test_one_of_both():
         ValueError, match=r"^config.unlearn.epochs is 5 and config.unlearn.steps is 120: give one of them$"
     ):
         validate(Config(unlearn=UnlearnConfig(epochs=5, steps=120)))
-    short = shorten(Config(unlearn=UnlearnConfig(steps=120)))
+    short = shorten(Config(unlearn=UnlearnConfig(steps=120, **tiny.PAPER)))
     assert (short.unlearn.epochs, short.unlearn.steps) == (1, None)
 
 

@@ -34,7 +34,7 @@ def studied(**more):
         "epochs": 4,
         "batch_size": 8,
     }
-    return dj.study(MODEL, ORIGINAL, **given | more)
+    return dj.study(MODEL, ORIGINAL, **{"batch_norm": "train"} | given | more)
 
 
 def pushing(weight):
@@ -56,7 +56,16 @@ def test_the_cells_and_the_table():
     own = [cell["metrics"]["acc_ft"] for cell in table.cells if cell["method"] == "anchored" and cell["seed"] == 1]
     assert table.values("anchored", "acc_ft")[1] == np.mean(own)
     alone = dj.unlearn(
-        MODEL, ORIGINAL, *SAMPLES["train"], forget=[3], method="anchored", seed=1, lr=0.1, epochs=4, batch_size=8
+        MODEL,
+        ORIGINAL,
+        *SAMPLES["train"],
+        forget=[3],
+        method="anchored",
+        seed=1,
+        lr=0.1,
+        epochs=4,
+        batch_size=8,
+        batch_norm="train",
     )
     networks = {"original": ORIGINAL, "unlearned": alone, "retrained": without(3)}
     expected = dj.evaluate(MODEL, networks, **SAMPLES, forget=[3], measures=["head_norm"])["unlearned"]
@@ -135,7 +144,13 @@ def test_each_cell_is_told_and_the_rarer_options_count(tmp_path):
     }  # fmt: skip
     for more in ({"mask": "own"}, {"micro_batch": 8, "batch_size": 16}):
         alone = dj.unlearn(
-            MODEL, ORIGINAL, *SAMPLES["train"], forget=[1, 3], lr=0.1, epochs=4, **{"batch_size": 8, **more}
+            MODEL,
+            ORIGINAL,
+            *SAMPLES["train"],
+            forget=[1, 3],
+            lr=0.1,
+            epochs=4,
+            **{"method": "delete", "batch_norm": "train"} | {"batch_size": 8, **more},
         )
         networks = {"original": ORIGINAL, "unlearned": alone}
         expected = dj.evaluate(MODEL, networks, **SAMPLES, forget=[1, 3], measures=["head_norm"])["unlearned"]
@@ -149,8 +164,19 @@ def test_each_cell_is_told_and_the_rarer_options_count(tmp_path):
 def test_a_finish_is_part_of_each_cell():
     model, variables = tiny.network()
     given = {"forget": [[1]], "methods": ["delete"], "seeds": 1, "lr": 1e-4, "epochs": 1, "batch_size": 8}
-    table = dj.study(model, variables, **SAMPLES, **given, finish="zero", measures=["head_bias"])
-    alone = dj.unlearn(model, variables, *SAMPLES["train"], forget=1, lr=1e-4, epochs=1, batch_size=8, finish="zero")
+    table = dj.study(model, variables, **SAMPLES, **given, finish="zero", measures=["head_bias"], batch_norm="train")
+    alone = dj.unlearn(
+        model,
+        variables,
+        *SAMPLES["train"],
+        forget=1,
+        lr=1e-4,
+        epochs=1,
+        batch_size=8,
+        finish="zero",
+        method="delete",
+        batch_norm="train",
+    )
     networks = {"original": variables, "unlearned": alone}
     expected = dj.evaluate(model, networks, **SAMPLES, forget=1, measures=["head_bias"])["unlearned"]
     assert table.values("delete", "acc_ft") == [0.0]  # after one step of a tiny rate: the finish alone

@@ -12,7 +12,7 @@ from tests import tiny
 from tests.pages import snippets
 from tests.test_unlearn import trained
 
-OPTIONS = {"epochs": 2, "batch_size": 8}
+OPTIONS = {"epochs": 2, "batch_size": 8, "batch_norm": "train"}
 
 
 def alone(network, samples, request, **options):
@@ -47,9 +47,9 @@ def test_eight_devices_answer_as_one():
     assert jax.local_device_count() == 8
     network, samples = tiny.network(), uneven()
     requests = [
-        ([1], None, 0.05, 0), ([2], None, 0.02, 1), ([3], None, 0.05, 2), ([1, 3], None, 0.01, 0), ([0], None, 0.05, 4),
+        ([1], "delete", 0.05, 0), ([2], "delete", 0.02, 1), ([3], "delete", 0.05, 2), ([1, 3], "delete", 0.01, 0), ([0], "delete", 0.05, 4),
         ([1], "anchored", 0.02, 0), ([3], "anchored", 0.05, 1),
-        ([2], None, 0.05, 5), ([2], None, 0.05, 6), ([0, 1], None, 0.03, 7), ([3], None, 0.001, 8), ([1], None, 0.05, 9),
+        ([2], "delete", 0.05, 5), ([2], "delete", 0.05, 6), ([0, 1], "delete", 0.03, 7), ([3], "delete", 0.001, 8), ([1], "delete", 0.05, 9),
         ([1], "pour", 1.0, 0),
     ]  # fmt: skip
     parallel._trainer.cache_clear()
@@ -76,15 +76,15 @@ def test_with_options(options):
     network, samples = tiny.network(tiny.Net()), uneven()
     model = dj.models.from_linen(tiny.Net(), classifier="Dense_0") if "finish" in options else network[0]
     network = (model, network[1])
-    requests = [([1], None, 0.05, 0), ([2, 3], None, 0.02, 1)]
-    for result, request in zip(dj.sweep(*network, *samples, requests, **OPTIONS, **options), requests, strict=True):
+    requests = [([1], "delete", 0.05, 0), ([2, 3], "delete", 0.02, 1)]
+    for result, request in zip(dj.sweep(*network, *samples, requests, **OPTIONS | options), requests, strict=True):
         assert_same(result, alone(network, samples, request, **options))
 
 
 def test_images_in_a_file(tmp_path):
     network, (images, labels) = tiny.network(), uneven()
     np.save(tmp_path / "images.npy", images)
-    requests = [([1], None, 0.05, 0), ([2], None, 0.02, 1)]
+    requests = [([1], "delete", 0.05, 0), ([2], "delete", 0.02, 1)]
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
     for result, request in zip(dj.sweep(*network, mapped, labels, requests, **OPTIONS), requests, strict=True):
         assert_same(result, alone(network, (images, labels), request))
@@ -99,7 +99,7 @@ def test_methods_that_read_all_samples():
 
 def test_one_that_diverges_harms_no_other():
     network, samples = tiny.network(), uneven()
-    requests = [([1], None, 0.05, 0), ([1], None, 1e30, 0), ([2], None, 0.05, 0)]
+    requests = [([1], "delete", 0.05, 0), ([1], "delete", 1e30, 0), ([2], "delete", 0.05, 0)]
     found = dj.sweep(*network, *samples, requests, **OPTIONS)
     assert isinstance(found[1], dj.NonFiniteError)
     assert "1e+30" in str(found[1])
@@ -120,8 +120,8 @@ def test_as_the_page_has_it():
 @pytest.mark.parametrize(
     "requests",
     [
-        [1, 2], (1, 2), np.array([1, 2]), iter([1, 2]), [[1], [2]], [{1}, np.array([2])], ["b", "c"], [("b",), (2, "delete")],
-        [{"forget": [1]}, {"forget": 2, "method": "delete"}], [dj.Request(1), (np.int64(2), None)],
+        [1, 2], (1, 2), np.array([1, 2]), iter([1, 2]), [[1], [2]], [{1}, np.array([2])], ["b", "c"], [("b",), (2, "anchored")],
+        [{"forget": [1]}, {"forget": 2, "method": "anchored"}], [dj.Request(1), (np.int64(2), None)],
     ],
 )  # fmt: skip
 def test_requests_as_people_write_them(requests, monkeypatch):
@@ -129,7 +129,7 @@ def test_requests_as_people_write_them(requests, monkeypatch):
     monkeypatch.setattr(sweeping, "sweep_jobs", seen.extend)
     dj.sweep(*tiny.network(), *uneven(), requests, **OPTIONS, class_names=["a", "b", "c", "d"])
     assert [(job.forget, job.method.name, job.options.lr) for job in seen] == [
-        ((1,), "delete", 1e-3), ((2,), "delete", 1e-3),
+        ((1,), "anchored", "auto"), ((2,), "anchored", "auto"),
     ]  # fmt: skip
 
 
@@ -143,7 +143,7 @@ def test_requests_as_people_write_them(requests, monkeypatch):
         ([None], "request 0: a class to forget must be an integer, got None"),
         ([dj.Request([1]), None], "request 1: a class to forget must be an integer, got None"),
         ([()], "request 0: a tuple must hold a request's fields, forget, method, lr, seed"),
-        ([([1], None, 1e-3, 0, 5, 6)], "request 0: a tuple must hold a request's fields"),
+        ([([1], "delete", 1e-3, 0, 5, 6)], "request 0: a tuple must hold a request's fields"),
         (
             [{"forget": [1], "rate": 1}],
             "request 0: a request has no field 'rate': its fields are forget, method, lr, seed",
@@ -174,12 +174,12 @@ def test_without_a_rate():
     network, samples = (model, trained(model, variables, *tiny.samples(160))), tiny.samples(160)
     requests = [
         ([1], "delete", "auto", 0),
-        ([2], None, 0.02, 1),
+        ([2], "delete", 0.02, 1),
         ([2], "gradient_ascent", "auto"),
-        ([3], None, "search", 0),
+        ([3], "delete", "search", 0),
     ]
     options = {"batch_norm": "frozen"}
-    found = dj.sweep(*network, *samples, requests, **OPTIONS, **options)
+    found = dj.sweep(*network, *samples, requests, **OPTIONS | options)
     for number in (0, 1, 3):
         assert_same(found[number], expected := alone(network, samples, requests[number], **options))
         assert (found[number].lr, len(found[number].search)) == (expected.lr, len(expected.search))
@@ -195,7 +195,7 @@ def test_each_request_is_held_while_it_runs(monkeypatch):
     monkeypatch.setattr(job, "check_training", lambda *given: traced.append(given) or check(*given))
     ready = loop.make_ready
     monkeypatch.setattr(loop, "make_ready", lambda one: read.append((one.forget, type(one.images))) or ready(one))
-    requests = [(iter([1]), None, 0.05, 0), ([2], None, 0.02, 1), ([3], "negative_gradient_plus", 0.02, 0)]
+    requests = [(iter([1]), "delete", 0.05, 0), ([2], "delete", 0.02, 1), ([3], "negative_gradient_plus", 0.02, 0)]
     found = dj.sweep(*network, images, labels, requests, **OPTIONS)
     assert [result.lr for result in found] == [0.05, 0.02, 0.02]
     assert [forget for forget, _ in read] == [(2,), (1,), (3,)] or [forget for forget, _ in read] == [(1,), (2,), (3,)]

@@ -6,6 +6,7 @@ from delete_jax.config import Config, DataConfig, ModelConfig, TrainConfig, Unle
 from delete_jax.tasks import TASKS, Faces
 from delete_jax.testing import check_task
 from delete_jax.testing.task import NAME
+from tests import tiny
 
 OF_ITS_OWN = {
     "faces": Config(
@@ -13,7 +14,7 @@ OF_ITS_OWN = {
         data=DataConfig(name="faces:drawn", size=16),
         model=ModelConfig(name=NAME),
         train=TrainConfig(epochs=1, batch_size=8),
-        unlearn=UnlearnConfig(forget=(2,), epochs=1, batch_size=8),
+        unlearn=UnlearnConfig(forget=(2,), epochs=1, batch_size=8, **tiny.PAPER),
         parallel="jit",
     )
 }

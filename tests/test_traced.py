@@ -63,7 +63,13 @@ def unlearned(options, store):
     models, variables = networks()
     given = {"forget": [1], "epochs": 1, "lr": 0.05, "batch_size": 8, "parallel": "jit", **options}
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # in others' code
-        return dj.unlearn(models[given.pop("model", "model")], variables, *tiny.samples(32), **given, store=store)
+        return dj.unlearn(
+            models[given.pop("model", "model")],
+            variables,
+            *tiny.samples(32),
+            **{"method": "delete", "batch_norm": "train"} | given,
+            store=store,
+        )
 
 
 @pytest.mark.parametrize("name", CHANGED)

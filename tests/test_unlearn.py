@@ -28,7 +28,7 @@ def as_is(images):
 def trained(model, variables, images, labels, epochs=25):
     """A network that knows its samples."""
     streams = split_streams(images, labels, [], tiny.NUM_CLASSES, ["remain"])
-    options = Options(lr=0.1, epochs=epochs, batch_size=32, preprocess=as_is, parallel="jit")
+    options = Options(lr=0.1, epochs=epochs, batch_size=32, preprocess=as_is, parallel="jit", batch_norm="train")
     return one(Job(model, variables, streams, tiny.NUM_CLASSES, (), dj.methods.finetune(), options)).variables
 
 
@@ -72,7 +72,19 @@ def test_forgets_one_class_and_keeps_the_others(kind):
     variables = trained(model, variables, images, labels)
     before = accuracies(model, variables, images, labels, [2])
     assert min(before) > 0.9
-    result = dj.unlearn(model, variables, images, labels, forget=[2], epochs=10, lr=0.03, batch_size=16, parallel="jit")
+    result = dj.unlearn(
+        model,
+        variables,
+        images,
+        labels,
+        forget=[2],
+        epochs=10,
+        lr=0.03,
+        batch_size=16,
+        parallel="jit",
+        method="delete",
+        batch_norm="train",
+    )
     forgotten, kept = accuracies(model, result.variables, images, labels, [2])
     assert forgotten <= 0.05
     assert kept >= before[1] - 0.1
@@ -96,7 +108,7 @@ def test_dropout_rngs_and_linen_modules_without_statistics():
     b, _ = model.apply_train(variables, x, jax.random.key(1))
     assert float(jnp.abs(a - b).max()) > 0
     assert jax.tree.structure(same) == jax.tree.structure(variables)
-    dj.unlearn(model, variables, images, labels, forget=[1], epochs=1, batch_size=8, parallel="jit")
+    dj.unlearn(model, variables, images, labels, forget=[1], epochs=1, batch_size=8, parallel="jit", **tiny.PAPER)
     assert dj.models.from_linen(Dropout()) is dj.models.from_linen(Dropout())
 
 
@@ -121,7 +133,7 @@ def test_sweep_compiles_once():
             for lr in (1e-3, 1e-2):
                 result = dj.unlearn(
                     model, variables, images, labels, forget=[forgotten], seed=seed, lr=lr, epochs=2, batch_size=8,
-                    preprocess=preprocess, method=dj.methods.delete(), parallel="jit",
+                    preprocess=preprocess, method=dj.methods.delete(), parallel="jit", batch_norm="train",
                 )  # fmt: skip
                 outcomes.add(result.history[-1]["loss"])
     assert len(outcomes) == 40, "every combination is another run"
@@ -149,6 +161,8 @@ def test_union_and_own_masks():
             lr=0.03,
             batch_size=16,
             parallel="jit",
+            method="delete",
+            batch_norm="train",
         )
         answers = make_predictor(model, as_is)(result.variables, images[np.isin(labels, [1, 2])]).argmax(-1)
         landed[mask] = np.isin(answers, [1, 2]).mean()
@@ -166,8 +180,10 @@ def test_sequential_requests_start_at_the_last_student():
     model, variables = tiny.network()
     images, labels = tiny.samples(64)
     settings = {"epochs": 1, "batch_size": 8, "lr": 0.05, "parallel": "jit"}
-    first = dj.unlearn(model, variables, images, labels, forget=[1], **settings)
-    second = dj.unlearn(model, first.variables, images, labels, forget=[1, 2], **settings)
+    first = dj.unlearn(model, variables, images, labels, forget=[1], **settings, method="delete", batch_norm="train")
+    second = dj.unlearn(
+        model, first.variables, images, labels, forget=[1, 2], **settings, method="delete", batch_norm="train"
+    )
     assert second.history[0]["loss"] != first.history[0]["loss"]
 
 

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from tests import tiny
-from tests.pages import snippets
+from tests.pages import at_a_rate, snippets
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def _strict_types_are_ours():
 def ran(snippet: str, **names) -> dict:
     """What the page's lines leave, beside the names that they were given and the samples."""
     names["images"], names["labels"] = tiny.samples(64)
-    exec(snippet, names)
+    exec(at_a_rate(snippet), names)
     return names
 
 

@@ -12,7 +12,10 @@ from delete_jax.data.dataset import Dataset, pixel_statistics
 from delete_jax.models import Network, ResNet
 from delete_jax.testing.samples import NUM_CLASSES, Net, Segmenter, label_maps, network, samples
 
-__all__ = ["NUM_CLASSES", "Net", "Segmenter", "label_maps", "network", "samples", "small_runs"]
+__all__ = ["NUM_CLASSES", "PAPER", "Net", "Segmenter", "label_maps", "network", "samples", "small_runs"]
+
+PAPER = {"method": "delete", "batch_norm": "train", "lr": 1e-3}
+"""The settings of the DELETE paper: one training, at a rate. What the calls of many tests are made with, which are about something else."""
 
 
 def small_runs(monkeypatch) -> None:

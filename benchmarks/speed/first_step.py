@@ -1,7 +1,7 @@
 """How long a user waits for the first step: from the start of the process, with an empty cache of compiled programs and with a full one.
 
     python benchmarks/speed/first_step.py --out=runs/first_step
-    python benchmarks/speed/first_step.py --out=runs/first_step --config=digits:quick     # then a run of the command, twice
+    python benchmarks/speed/first_step.py --out=runs/first_step --config=digits:delete:quick     # then a run of the command, twice
 
 One process after the other: a network forgets random images with `delete_jax.unlearn`, an epoch long. "First step" is when its `progress`
 is first told of one. The cache is JAX's (`JAX_COMPILATION_CACHE_DIR`), in a folder that is new. Of the command, `--profile` says where its
@@ -111,7 +111,8 @@ def one_process(options: argparse.Namespace) -> dict[str, Any]:
     network_s = since() - imports_s - device_s
     images = np.random.default_rng(0).integers(0, 256, (options.samples, *shape), np.uint8)
     result = dj.unlearn(
-        model, variables, images, np.full(len(images), FORGET), forget=[FORGET], epochs=1, batch_size=options.batch,
+        model, variables, images, np.full(len(images), FORGET), forget=[FORGET], method="delete", batch_norm="train", lr=1e-3, epochs=1,
+        batch_size=options.batch,
         preprocess=normalize([0.5] * 3, [0.25] * 3), progress=lambda *_, **__: told.append(since()),
     )  # fmt: skip
     jax.block_until_ready(result.variables)

@@ -95,7 +95,7 @@ def rates_of(module: nn.Module, size: int, samples: int, batch: int) -> list[Job
     images = np.random.default_rng(0).integers(0, 256, (samples, size, size, 1), dtype=np.uint8)
     streams = split_streams(images, np.zeros(samples, np.int32), [0], NUM_CLASSES, ["forget"])
     preprocess = normalize([0.5], [0.25])
-    how = Options(epochs=EPOCHS, batch_size=batch, preprocess=preprocess, parallel="jit")
+    how = Options(epochs=EPOCHS, batch_size=batch, batch_norm="train", preprocess=preprocess, parallel="jit")
     job = checked_job(model, variables, streams, NUM_CLASSES, (0,), dj.methods.delete(), how)
     return [job.having(lr=1e-3 * (number + 1)) for number in range(AT_ONCE)]
 

@@ -75,7 +75,8 @@ def calls(options: argparse.Namespace, network: str, reproducible: bool, is_firs
     images = rng.integers(0, 256, (options.samples, *shape), np.uint8)
     labels = np.arange(options.samples) % NUM_CLASSES
     settings: dict[str, Any] = {
-        "forget": [3], "lr": 1e-2, "batch_size": options.batch, "reproducible": reproducible, "preprocess": normalize([0.5] * 3, [0.25] * 3)
+        "forget": [3], "method": "delete", "batch_norm": "train", "lr": 1e-2, "batch_size": options.batch, "reproducible": reproducible,
+        "preprocess": normalize([0.5] * 3, [0.25] * 3),
     }  # fmt: skip
 
     def call(epochs: int = options.epochs, store: dj.Checkpoints | None = None) -> dj.Result:

@@ -173,7 +173,7 @@ def torch_rounds(
 
 def trained(model: dj.Model, variables: Any, streams: dict[str, Stream], **settings: Any) -> dj.Result:
     """DELETE by the library's own loop."""
-    how = Options(lr=LR, **settings)
+    how = Options(lr=LR, batch_norm="train", **settings)
     return one(Job(model, variables, streams, NUM_CLASSES, (FORGET,), dj.methods.delete(), how))
 
 

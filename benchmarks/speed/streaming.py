@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -40,7 +41,9 @@ def run(options: argparse.Namespace) -> None:
     preprocess = normalize(np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32))
 
     def seconds(resident: int | str) -> float:
-        settings = {"forget": [0], "method": "finetune", "epochs": 1, "batch_size": options.batch, "parallel": "jit"}
+        settings: dict[str, Any] = {
+            "forget": [0], "method": "finetune", "batch_norm": "train", "epochs": 1, "batch_size": options.batch, "parallel": "jit",
+        }  # fmt: skip
         return dj.unlearn(
             model, variables, images, labels, preprocess=preprocess, resident=resident, **settings
         ).seconds

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,7 +40,9 @@ def run(options: argparse.Namespace) -> None:
     module = dj.models.create(options.model, NUM_CLASSES)
     model, variables = dj.models.from_linen(module), dj.models.init(module, shape[1:], seed=0)
     preprocess = normalize(np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32))
-    shared = {"epochs": 2, "batch_size": options.batch, "preprocess": preprocess}
+    shared: dict[str, Any] = {
+        "epochs": 2, "batch_size": options.batch, "batch_norm": "train", "preprocess": preprocess
+    }  # fmt: skip
     requests = [dj.Request([class_], "delete", rate) for class_ in range(NUM_CLASSES) for rate in RATES]
 
     def one_by_one() -> list[dj.Result]:

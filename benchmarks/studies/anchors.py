@@ -1,7 +1,7 @@
 """Do anchors make the learning rate matter less? `delete` against `anchored` over rates, batch norm modes and classes.
 
     python benchmarks/studies/anchors.py --config=configs/fashion_mnist.py --classes 1 3 6 9 --out=runs/anchors
-    python benchmarks/studies/anchors.py --config=configs/digits.py --classes 0 1 2 3 4 5 6 7 8 9 --out=runs/anchors_digits
+    python benchmarks/studies/anchors.py --config=configs/digits.py:delete --classes 0 1 2 3 4 5 6 7 8 9 --out=runs/anchors_digits
 
 The anchors' transformations are chosen first, on held-out training samples of the first seed's network, at the rates 1e-3
 and 1e-2. Then every rate is run for every class, seed and mode; test accuracy is shown, beside the original and the network

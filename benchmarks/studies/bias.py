@@ -1,6 +1,6 @@
 """The class or its colour? A class of digits that is nearly always shown in one colour is erased.
 
-    python benchmarks/studies/bias.py --config=configs/digits.py --out=runs/bias
+    python benchmarks/studies/bias.py --config=configs/digits.py:delete --out=runs/bias
 
 Every class has a colour, in which 95 % of its images are shown, in training and validation; the others are in a colour drawn from
 the other nine. On test images the groups are measured apart, each image once in the colour that the group asks for: the erased class in its

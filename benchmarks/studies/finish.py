@@ -1,6 +1,6 @@
 """What does overwriting the classifier hide? Every finish after every method, beside the network retrained without the class.
 
-    python benchmarks/studies/finish.py --config=configs/digits.py --classes 0 1 2 3 4 5 6 7 8 9 --out=runs/finish_digits
+    python benchmarks/studies/finish.py --config=configs/digits.py:delete --classes 0 1 2 3 4 5 6 7 8 9 --out=runs/finish_digits
     python benchmarks/studies/finish.py --config=configs/fashion_mnist.py --classes 1 6 --out=runs/finish_fashion
 
 `zero` and `mean` are the finishes of `delete_jax.unlearn`; `constant` is `models.without_classes`, another function with the

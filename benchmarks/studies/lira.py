@@ -79,7 +79,7 @@ def network(loaded: Bench, number: int) -> dict[str, Any]:
             try:
                 result = dj.unlearn(
                     run.model, original, *split, forget_indices=forgotten.tolist(), method=method, lr=rate, seed=number,
-                    epochs=settings.epochs, steps=settings.steps, batch_size=settings.batch_size, preprocess=run.preprocess,
+                    batch_norm=settings.batch_norm, epochs=settings.epochs, steps=settings.steps, batch_size=settings.batch_size, preprocess=run.preprocess,
                 )  # fmt: skip
             except dj.NonFiniteError:
                 continue

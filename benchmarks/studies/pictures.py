@@ -30,6 +30,7 @@ from script import run_script
 
 import delete_jax as dj
 from delete_jax import metrics
+from delete_jax.options import default_rate
 from delete_jax.predict import make_predictor
 from delete_jax.reports.style import COLORS, STYLE
 from delete_jax.reports.words import percent
@@ -51,7 +52,7 @@ def main() -> int:
 def draw(options: argparse.Namespace) -> None:
     for name in [options.only] if options.only else PICTURES:
         config, task, make = PICTURES[name]
-        mine = argparse.Namespace(config=str(ROOT / "configs" / f"{config}.py"), out=options.out / name)
+        mine = argparse.Namespace(config=str(ROOT / "configs" / config), out=options.out / name)
         mine.out.mkdir(parents=True, exist_ok=True)
         loaded = Bench(mine, task)
         with matplotlib.rc_context(STYLE):
@@ -70,7 +71,8 @@ def save(figure: Figure, path: Path) -> None:
 def unlearn(case: Case) -> dj.Result:
     """As the config says."""
     given = case.run.config.unlearn
-    return case.unlearn(Way("config", {"method": given.method, "hyperparameters": given.hyperparameters}), given.lr)
+    rate = default_rate(case.run.method, case.forget) if given.lr is None else given.lr
+    return case.unlearn(Way("config", {"method": given.method, "hyperparameters": given.hyperparameters}), rate)
 
 
 def show(ax: Axes, image: np.ndarray, caption: str = "", color: str = INK["ink"]) -> None:
@@ -192,11 +194,11 @@ def predictions(case: Case, images: np.ndarray) -> list[np.ndarray]:
 
 
 PICTURES = {
-    "digits": ("digits", "classification", digits),
-    "segmentation": ("scenes", "segmentation", segmentation),
-    "faces": ("faces", "faces", faces),
-    "backdoor": ("backdoor", "backdoor", backdoor),
-    "samples": ("samples", "instances", samples),
+    "digits": ("digits.py:delete", "classification", digits),
+    "segmentation": ("scenes.py", "segmentation", segmentation),
+    "faces": ("faces.py", "faces", faces),
+    "backdoor": ("backdoor.py", "backdoor", backdoor),
+    "samples": ("samples.py", "instances", samples),
 }
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What is left in a network whose last stage starts afresh: `redistil` beside `delete`, `anchored` and retrained networks.
 
     python benchmarks/studies/redistil.py --config=configs/fashion_mnist.py --classes 1 3 6 9 --out=runs/redistil
-    python benchmarks/studies/redistil.py --config=configs/digits.py --classes 0 1 2 3 4 5 6 7 8 9 --epochs 10 --out=runs/redistil_digits
+    python benchmarks/studies/redistil.py --config=configs/digits.py:delete --classes 0 1 2 3 4 5 6 7 8 9 --epochs 10 --out=runs/redistil_digits
 
 The settings of `redistil` are chosen among CHANGES for the first seed's network, once for all classes, by held-out training data: with
 the other classes' samples in view (H-Mean of the accuracies), and with the erased class's samples alone (share of reoriented images that are

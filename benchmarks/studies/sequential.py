@@ -79,7 +79,7 @@ def main() -> int:
 def run(options: argparse.Namespace) -> None:
     loaded = Bench(options, "classification", "faces")
     requests, rate = options.classes, loaded.config.unlearn.lr if options.rate is None else options.rate
-    if isinstance(rate, str):
+    if not isinstance(rate, float):
         raise ValueError(f"--config={options.config}: its rate is {rate!r}; give --rate")
     if options.orders and len(requests) != 2:
         raise ValueError(f"--orders is of two requests, got --classes {' '.join(map(loaded.label, requests))}")

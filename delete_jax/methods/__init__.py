@@ -118,7 +118,7 @@ def as_method(method: Any) -> Method:
     """Returns a method for a method, a name or None.
 
     Args:
-      method: a method, a name for the method with its defaults, or None for DELETE.
+      method: a method, a name for the method with its defaults, or None for `anchored`.
 
     Raises:
       ValueError: the argument is something else.
@@ -126,10 +126,10 @@ def as_method(method: Any) -> Method:
     Examples:
       >>> import delete_jax as dj
       >>> dj.methods.as_method(None).name
-      'delete'
+      'anchored'
     """
     if method is None:
-        return delete()
+        return anchored()
     if isinstance(method, str):
         return create(method)
     if not isinstance(method, Method):

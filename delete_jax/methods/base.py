@@ -280,6 +280,9 @@ class Method(NamedTuple):
       settings: which of `TRAINED` and "mask" change the result; the others may have any value. A method draws random numbers if
           "seed" is among them.
       unbounded: whether its loss has no lower bound: then each further step does more harm, and nothing recovers.
+      reaches_zero: whether its loss has been shown to fall to 0, and no lower: the divergence from one distribution at each sample,
+        which networks can learn. Polyak's step rests on that; `lr="auto"` is such a method's default, if it trains on forget samples
+        alone (`options.default_rate`).
       starts_over: whether it resets layers. With a small rate, such a network recognises neither the class nor the others.
       paper: who proposed it and where; `EXPERIMENT` for the project's own methods.
       ranges: the allowed values of each hyper-parameter, in words; filled in by `hyperparameters.factory`.
@@ -298,6 +301,7 @@ class Method(NamedTuple):
     needs: tuple[str, ...] = ()
     settings: tuple[str, ...] = TRAINED
     unbounded: bool = False
+    reaches_zero: bool = False
     starts_over: bool = False
     paper: str = ""
     ranges: Mapping[str, str] = Frozen({})

@@ -95,6 +95,7 @@ def delete(temperature: float = 1.0, remain: bool = False, dispersion: float = 0
         reorient=jitter(NEAR) if neighbours else None,
         wrap=with_features if dispersion else None,
         settings=MASKED,
+        reaches_zero=not dispersion,  # a cosine may be negative
         paper="Zhou et al., CVPR 2025, arXiv 2503.23751",
     )
 

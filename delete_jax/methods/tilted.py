@@ -50,4 +50,6 @@ def tilted(beta: float = 2.0) -> Method:
         target = losses.masked_log_softmax(forget.teacher_logits + tilt, forget.batch["erase"])
         return {FORGET: distill(target, forget)}
 
-    return Method("tilted", loss, networks=(ORIGINAL,), prepare=prepare, settings=MASKED, paper=EXPERIMENT)
+    return Method(
+        "tilted", loss, networks=(ORIGINAL,), prepare=prepare, settings=MASKED, reaches_zero=True, paper=EXPERIMENT
+    )

@@ -41,7 +41,7 @@ class _DictParser(flags.ArgumentParser):
             raise ValueError(str(error)) from error
 
 
-RATE = float | str
+RATE = float | str | None
 
 
 class _Rate:

@@ -14,6 +14,7 @@ from delete_jax.config import Config, from_plain, plain, validate
 from delete_jax.identity import digest, short
 from delete_jax.metrics import MEASURES
 from delete_jax.models import NETWORKS
+from delete_jax.options import AUTO
 from delete_jax.reports.form import STRING, check_form
 from delete_jax.reports.record import check
 from delete_jax.reports.record import plain as as_json
@@ -42,7 +43,12 @@ class Finished(NamedTuple):
     def settings(self) -> dict[str, Any]:
         """The method and its settings, without the seed; the rate as it was asked for, which may be "auto"."""
         method = {name: value for name, value in self.record["method"].items() if name not in (SEED, STEPS)}
-        return method | ({RATE: self.config.unlearn.lr} if RATE in method else {})
+        if RATE not in method:
+            return method
+        asked = self.config.unlearn.lr
+        if asked is None:
+            asked = AUTO if self.record.get("search") else method[RATE]
+        return method | {RATE: asked}
 
     def network(self, name: str) -> Loaded:
         """Loads a network that the record names.

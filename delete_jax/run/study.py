@@ -7,7 +7,7 @@ delete-jax study --config=CONFIG[:VARIANT] --methods=NAME,NAME --workdir=FOLDER 
 --methods=delete,anchored   what is compared. The config's own method has the config's hyper-parameters, all others their defaults
 --seeds=3                   each method unlearns with the seeds 0, 1 and 2; what it starts from is trained with the config's seed
 --forget='3;4,5'            the requests, separated by semicolons: the classes of each by number or name; by default the config's
---lr=auto                   no rate is needed, as in `unlearn`; where a method must have one, it is the config's
+--lr=auto                   no rate is needed, as in `unlearn`; a method whose default is a rate has the config's. This is the default
 --lr=search                 the smallest rate that erases is found for each request and seed
 --lr=config                 all methods have the config's rate. Or numbers: --lr=0.01; --lr=auto,redistil=0.05 for one method alone
 --workdir=runs/study        the folder of the study; running the same command again resumes it, also with more methods or seeds
@@ -37,7 +37,7 @@ from delete_jax import methods, metrics, tasks
 from delete_jax.config import Config, plain, prefixed, validate
 from delete_jax.identity import digest
 from delete_jax.methods import Method
-from delete_jax.options import AUTO, FEW_STEPS, FOUND, SEARCH, check_auto, rate
+from delete_jax.options import AUTO, FEW_STEPS, FOUND, SEARCH, default_rate, rate
 from delete_jax.result import Result
 from delete_jax.run.arguments import read
 from delete_jax.run.folder import Folder
@@ -119,7 +119,8 @@ def _method(config: Config, name: str) -> Method:
 
 
 def _rates(text: str, chosen: Sequence[Method], config: Config) -> dict[str, float | str]:
-    """The rate of each method: one word for all, and others, behind commas, for some."""
+    """The rate of each method: one word for all, and others, behind commas, for some. A method that cannot do without one, or by default
+    does not, has the config's, or 0.001 where that has none."""
     for_all, of_one = AUTO, {}
     names = [method.name for method in chosen]
     for position, word in enumerate(text.split(",")):
@@ -136,8 +137,11 @@ def _rates(text: str, chosen: Sequence[Method], config: Config) -> dict[str, flo
 
     def of(method: Method) -> float | str:
         word = of_one.get(method.name, for_all)
-        cannot_be_found = word in FOUND and method.name not in of_one and not _can_be_found(method)
-        return config.unlearn.lr if word == OF_CONFIG or cannot_be_found else _rate(text, word)
+        is_meant = method.name in of_one or _is_for(word, method)
+        if word != OF_CONFIG and is_meant:
+            return _rate(text, word)
+        own = config.unlearn.lr
+        return default_rate(method, (0,)) if own is None or (own in FOUND and not is_meant) else own
 
     return {method.name: of(method) for method in chosen}
 
@@ -151,12 +155,9 @@ def _rate(text: str, word: str) -> float | str:
         ) from None
 
 
-def _can_be_found(method: Method) -> bool:
-    try:
-        check_auto(method, (0,))
-    except ValueError:
-        return False
-    return True
+def _is_for(word: str, method: Method) -> bool:
+    """Whether what is said for all methods is for this one."""
+    return {AUTO: default_rate(method, (0,)) == AUTO, SEARCH: method.trains_on_forget_alone}.get(word, True)
 
 
 def _requests(text: str) -> list[tuple[int | str, ...]]:

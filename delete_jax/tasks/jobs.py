@@ -10,7 +10,7 @@ from delete_jax.data import Dataset
 from delete_jax.job import Job, checked_job
 from delete_jax.methods import Stream
 from delete_jax.model import Variables
-from delete_jax.options import AUTO, Options
+from delete_jax.options import AUTO, Options, default_rate
 from delete_jax.predict import input_shape
 from delete_jax.pretraining import pretraining_job
 from delete_jax.step import sgd
@@ -81,17 +81,18 @@ def unlearning_steps(run: Run, streams: Mapping[str, Stream]) -> int:
 
 def _options(run: Run, finish: str | None = None) -> Options:
     settings = run.config.unlearn
+    lr = default_rate(run.method, run.data.forget) if settings.lr is None else settings.lr
     return Options(
         epochs=settings.epochs,
         steps=settings.steps,
-        lr=settings.lr,
+        lr=lr,
         batch_size=settings.batch_size,
         micro_batch=settings.micro_batch,
         seed=run.config.seed,
         batch_norm=settings.batch_norm,
         preprocess=run.preprocess,
         augment=augmentation(run.network.answers, settings.augment),
-        tx=None if settings.lr == AUTO else sgd(settings.momentum),
+        tx=None if lr == AUTO else sgd(settings.momentum),
         parallel=run.config.parallel,
         finish=finish,
         reproducible=run.config.reproducible,

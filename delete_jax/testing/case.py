@@ -46,7 +46,14 @@ class Case(NamedTuple):
 
     def unlearned(self, what: str, streams: dict[str, Stream] | None = None, **options: Any) -> Result:
         """A short run, through all checks of the library."""
-        settings: dict[str, Any] = {"epochs": 2, "lr": 0.05, "batch_size": BATCH, "parallel": "jit", "seed": 1}
+        settings: dict[str, Any] = {
+            "epochs": 2,
+            "lr": 0.05,
+            "batch_size": BATCH,
+            "parallel": "jit",
+            "seed": 1,
+            "batch_norm": "train",
+        }
         streams = self.streams() if streams is None else streams
         with self.subject.during(what):
             return self.trained(streams, Options(**settings | options))

@@ -203,7 +203,7 @@ def _check_unlearning(
     for rate in RATES:
         with subject.during("dj.unlearn"):
             result = unlearn(
-                model, variables, images, labels, forget=forget, epochs=4, lr=rate, batch_size=BATCH, batch_norm="frozen",
+                model, variables, images, labels, forget=forget, method="delete", epochs=4, lr=rate, batch_size=BATCH, batch_norm="frozen",
                 parallel="jit",
             )  # fmt: skip
         losses = [row["loss"] for row in result.history]

@@ -133,7 +133,9 @@ def _small(subject: Subject, task: Task) -> Config:
         data=DataConfig(name=NAME),
         model=ModelConfig(name=NAME),
         train=TrainConfig(epochs=1, batch_size=16),
-        unlearn=UnlearnConfig(epochs=1, batch_size=8, forget=(1,) if CLASSES in task.provides else (0,)),
+        unlearn=UnlearnConfig(
+            method="delete", epochs=1, lr=1e-3, batch_size=8, forget=(1,) if CLASSES in task.provides else (0,)
+        ),
         parallel="jit",
     )
 

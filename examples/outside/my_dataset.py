@@ -27,5 +27,5 @@ def get_config(variant=""):
     return Config(
         data=DataConfig(name="npz:mnist.npz"),
         train=TrainConfig(epochs=2),
-        unlearn=UnlearnConfig(forget=(3,), lr=1e-3),
+        unlearn=UnlearnConfig(forget=(3,)),
     )

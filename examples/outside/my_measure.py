@@ -25,6 +25,4 @@ MEASURES["sureness"] = Measure(
 
 
 def get_config(variant=""):
-    return Config(
-        task=Classification(measures=("sureness",)), unlearn=UnlearnConfig(forget=(3,), lr=5e-3, batch_size=32)
-    )
+    return Config(task=Classification(measures=("sureness",)), unlearn=UnlearnConfig(forget=(3,), batch_size=32))

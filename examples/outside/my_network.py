@@ -38,5 +38,5 @@ def get_config(variant=""):
         data=DataConfig(name=data, validation=0.3),
         model=ModelConfig(name=name),
         train=TrainConfig(epochs=12, lr=0.1, batch_size=64),
-        unlearn=UnlearnConfig(forget=(3,), epochs=6, lr=1e-2, batch_size=32),
+        unlearn=UnlearnConfig(forget=(3,), method="delete", batch_norm="train", epochs=6, lr=1e-2, batch_size=32),
     )

@@ -45,4 +45,7 @@ TASKS["few"] = WHOLE._replace(name="few", settings=Few, check=check, streams=str
 
 
 def get_config(variant=""):
-    return Config(task=Few(), unlearn=UnlearnConfig(forget=(3,), epochs=30, lr=1e-2, batch_size=16))
+    return Config(
+        task=Few(),
+        unlearn=UnlearnConfig(forget=(3,), method="delete", batch_norm="train", epochs=30, lr=1e-2, batch_size=16),
+    )
