@@ -18,6 +18,7 @@ from delete_jax.earlier import Answered, classes_of
 from delete_jax.given import array, listed, shown
 from delete_jax.given import path as as_path
 from delete_jax.identity import digest
+from delete_jax.metrics.audits import LEAST_RETRAINED
 from delete_jax.metrics.table import find
 from delete_jax.model import Model, Variables
 from delete_jax.network_check import as_is, check_answers, check_network
@@ -30,7 +31,7 @@ from delete_jax.tables import aligned, markdown
 from delete_jax.tasks import TASKS
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, UNLEARNED, Data
 from delete_jax.tasks.evidence import Evidence, Subject, side_by_side
-from delete_jax.tasks.figures import ALWAYS, ANSWERS, choose_examples, measure, nearest_class
+from delete_jax.tasks.figures import ALWAYS, ANSWERS, choose_examples, measure, most_lost, nearest_class
 
 if TYPE_CHECKING:
     import chex
@@ -100,6 +101,7 @@ def evaluate(
     class_names: Sequence[str] | Mapping[Any, Any] | None = None,
     measures: Iterable[str] | None = None,
     erased: int | str | Iterable[int | str] = (),
+    retrained: Sequence[Variables | Result] = (),
 ) -> Evaluation:
     """Measures networks after unlearning, side by side: what they predict, and what is left of the erased classes.
 
@@ -117,6 +119,8 @@ def evaluate(
       measures: names of `metrics.MEASURES`, in addition to those of every report.
       erased: classes that were erased by earlier requests, as `forget` takes them; those that the `Result`s "original" and "unlearned"
         know of need not be named. They are no remaining classes: `acc_erased_before` alone measures them.
+      retrained: a list of at least 4 networks that were trained without the classes with other seeds. The measure `cmia` is an attack that
+        tells a network from these. Nothing else reads them. The network "retrained" may be among them.
 
     Returns:
       An `Evaluation`. `print` shows its table; `evaluation["unlearned"]["acc_ft"]` is one value.
@@ -140,18 +144,20 @@ def evaluate(
       >>> found["original"]["acc_ft"], found["unlearned"]["acc_ft"], found["unlearned"]["acc_rt"]
       (1.0, 0.0, 1.0)
     """
-    results = _as_results(networks)
-    splits, num_classes = given_splits(model, results, train, test, preprocess or as_is)
+    results, seeds = _as_results(networks), _seeds(retrained)
+    checked = results | {f"retrained[{i}]": network for i, network in enumerate(seeds)}
+    splits, num_classes = given_splits(model, checked, train, test, preprocess or as_is)
     classes = check_forget(forget, num_classes, class_names)
     known = [request for name in (ORIGINAL, UNLEARNED) if name in results for request in results[name].requests]
     requests = known_requests(known, erased, num_classes, class_names)
     check_remaining(classes, classes_of(requests), num_classes)
     asked = [find(name).name for name in listed(() if measures is None else measures, "measures")]
     evidence = evidence_of(model, results, splits, num_classes, classes, preprocess or as_is, class_names, requests)
+    evidence.networks[ORIGINAL].seeds = seeds
     figures = {name: evidence.measured(name, asked) for name in results}
     before, after = evidence.networks[ORIGINAL], evidence.networks.get(UNLEARNED, [*evidence.networks.values()][-1])
     examples = choose_examples(before.dataset, classes, before.test, after.test)
-    record = _record(evidence.subject.data, results, figures) | nearest_class(after)
+    record = _record(evidence.subject.data, results, figures) | nearest_class(after) | most_lost(after)
     shown_images = examples._replace(images=_as_bytes(examples.images))
     return Evaluation(record, shown_images, metrics.with_gaps((*evidence.always, *asked)), evidence.notes)
 
@@ -253,6 +259,21 @@ def _as_results(networks: Any) -> dict[str, Result]:
     found = {name: value if isinstance(value, Result) else Result(value, [], []) for name, value in networks.items()}
     order = [ORIGINAL, *(name for name in found if name != ORIGINAL)]
     return {name: found[name] for name in order}
+
+
+def _seeds(retrained: Any) -> list[Result]:
+    """The networks that were retrained with other seeds."""
+    if (
+        isinstance(retrained, (str, Mapping, Result))
+        or not isinstance(retrained, Sequence)
+        or 0 < len(retrained) < LEAST_RETRAINED
+    ):
+        number = f"{len(retrained)} network(s)" if isinstance(retrained, list) else shown(retrained)
+        raise ValueError(
+            f"retrained must be a list of at least {LEAST_RETRAINED} networks, trained without the classes with other seeds, got {number}; a "
+            f"single one is networks[{RETRAINED!r}]"
+        )
+    return [value if isinstance(value, Result) else Result(value, [], []) for value in retrained]
 
 
 def given_splits(

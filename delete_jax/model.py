@@ -67,10 +67,13 @@ def with_statistics(variables: Variables, of: Variables) -> Variables | None:
     """
     own = {name: tree for name, tree in variables.items() if name != "params"}
     theirs = {name: contained_as(of[name], tree) for name, tree in own.items()}
-    pairs = zip(jax.tree.leaves(own), jax.tree.leaves(theirs), strict=True)
-    if all(np.array_equal(plain_key(here), plain_key(there)) for here, there in pairs):
-        return None
-    return {**variables, **theirs}
+    return None if have_same_values(own, theirs) else {**variables, **theirs}
+
+
+def have_same_values(one: Any, other: Any) -> bool:
+    """Whether two pytrees with the same leaves, in the same order, have the same numbers in them."""
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(plain_key(here), plain_key(there)) for here, there in pairs)
 
 
 def plain_key(leaf: Any) -> Any:

@@ -41,8 +41,13 @@ TABLE = {
     "agreement_by_class": {**KNOWN, "predictions": (PREDICTED, "known"), "others": (LABELS, "known")},
     "aus": dict.fromkeys(("acc_rt", "acc_ft", "original_acc_rt"), (0.5, "fraction")),
     "centred_prototypes": {**PROBE, "forget": ([3], "classes"), "shots": (2, "number")},
+    "class_membership": {
+        "probabilities": (PROBABILITIES, "probabilities"), "retrained": ([PROBABILITIES] * 2, "other"), "forget": ([3], "class of k"),
+    },
+    "class_rank": {**LAYER, "forget": ([3], "class of k"), "known": ([1], "class of k")},
     "confusion_matrix": {**KNOWN, "predictions": (PREDICTED, "known")},
     "draw_few": {"labels": (LABELS, "labels"), "per_class": (2, "number")},
+    "energy_auroc": {"logits": (LOGITS, "scores"), "labels": (LABELS, "known"), "forget": ([3], "class of k")},
     "entropy": {"p": (PROBABILITIES, "probabilities")},
     "equal_error_rate": {"scores": (SCORES, "other")},
     "few_label_probe": {**PROBE, "forget": ([3], "classes"), "draws": (metrics.draw_few(LABELS, 2, draws=1), "other")},
@@ -52,9 +57,11 @@ TABLE = {
     "hmean_residual": dict.fromkeys(("acc_rt", "acc_ft"), (0.5, "fraction")),
     "iou": COUNTS,
     "jensen_shannon": PAIR,
+    "largest_loss": {**COUNTS, "original": (CONFUSION, "counts"), "classes": ([3], "class of k")},
     "linear_cka": {"a": (FEATURES, "features"), "b": (LOGITS, "features")},
     "linear_probe": {**PROBE, "classes": ([3], "classes")},
     "logit_confidence": {"logits": (LOGITS, "scores"), "labels": (LABELS, "known")},
+    "max_logit_auroc": {"logits": (LOGITS, "scores"), "labels": (LABELS, "known"), "forget": ([3], "class of k")},
     "mean_iou": {**COUNTS, "classes": ([3], "class of k")},
     "membership": {
         f"{who}_{what}": (value, kind)
@@ -72,6 +79,8 @@ TABLE = {
         **LAYER, "prototype_features": (FEATURES, "features"), "class_": (3, "number"), "test_features": (FEATURES, "features"),
         "test_labels": (LABELS, "labels"),
     },
+    "pruned": {"params": ({"w": FEATURES}, "other"), "share": (0.5, "fraction")},
+    "quantised": {"params": ({"w": FEATURES}, "other"), "bits": (4, "number")},
     "rank_one": {"features": (FEATURES, "features"), "identities": (LABELS, "labels")},
     "relearn_steps": {
         "accuracies": (np.linspace(0, 1, N), "values"), "steps": (np.arange(N), "labels"), "original": (0.9, "fraction"),
@@ -80,6 +89,10 @@ TABLE = {
         "probabilities": (PROBABILITIES, "probabilities"), "labels": (LABELS, "known"), "forget": ([3], "class of k"),
     },
     "roc": {"scores": (SCORES, "other")},
+    "steered_accuracy": {
+        **LAYER, "features": (FEATURES, "features"), "labels": (LABELS, "labels"), "class_": (3, "number"), "vector": (FEATURES[0], "values"),
+    },
+    "steering_vector": {"features": (FEATURES, "features"), "labels": (LABELS, "labels"), "class_": (3, "number")},
     "total_variation": PAIR,
     "true_acceptance": {"scores": (SCORES, "other"), "false_acceptance": (0.1, "fraction")},
     "unlearned_likelihood_ratio": {

@@ -94,6 +94,7 @@ class Bench:
     """A config's data, loaded once, its networks, trained once, and finished results, which are kept in OUT/cells.jsonl.
 
     given, dataset: the config's dataset, and what the script makes of it.
+    seeds: how many networks of a kind the script asks for.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Bench:
           ValueError: the config is wrong or is another task's, its data are missing, or OUT has results of something else.
         """
         self.config, self.out, self.kind, self.names = load_config(options.config), options.out, kind, names
+        self.seeds = getattr(options, "seeds", 1)
         validate(self.config)
         self.task = tasks.of_settings(self.config.task)
         if self.task.name not in fitting:

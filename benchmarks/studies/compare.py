@@ -23,7 +23,7 @@ from typing import Any
 
 import explore
 import jax
-from bench import Bench, Way
+from bench import Bench, Case, Way
 from script import make_parser, run_script, write
 from study import ANOTHER, Study, references, search
 from table import MEAN, PERCENT, Column, mean_std, means, measured, note, table
@@ -31,9 +31,12 @@ from tradeoff import write_picture
 
 import delete_jax as dj
 from delete_jax.methods import METHODS
+from delete_jax.metrics.audits import LEAST_RETRAINED
 from delete_jax.reports.compare_page import MARK_OF_EXPERIMENTS
 from delete_jax.reports.made_with import versions
 from delete_jax.tasks import TASKS
+from delete_jax.tasks.base import RETRAINED
+from delete_jax.tasks.evidence import Evidence
 
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 STRENGTHS = {  # where the learning rate is something else, or lies elsewhere
@@ -63,6 +66,7 @@ DEFAULT_METHODS = (
     "random_label", "gradient_ascent", "boundary_shrink", "boundary_expand", "salun", "bad_teacher", "l2ul_adv",
     "negative_gradient_plus", "scrub", "ssd", *VARIANTS,
 )  # fmt: skip
+AUDITS = "What the weights and the predictions give away, and whether the class comes back"
 TABLES = {
     "What it predicts": (
         "acc_ft", "any_forgotten", "acc_rt", "acc_f", "acc_r", "hmean_residual", "hmean_drop", "aus", "seconds", "speedup",
@@ -75,6 +79,11 @@ TABLES = {
     "What attacks still find, and the damage around what was erased": (
         "residual_auc", "residual_auc_gap", "probe_10", "probe_10_gap", "probe_10_others", "probe_10_others_gap",
         "shots_5", "shots_5_gap", "acc_ft_perturbed", "acc_ft_perturbed_gap", "acc_old_statistics", "over_unlearning", "nearest_class",
+        "nearest_loss",
+    ),
+    AUDITS: (
+        "class_rank", "class_rank_chance", "energy_auroc", "energy_auroc_gap", "max_logit_auroc", "max_logit_auroc_gap", "cmia",
+        "quantised_acc_int8", "quantised_acc_int4", "pruned_acc_10", "pruned_acc_30", "pruned_acc_50", "steered_acc", "steered_acc_gap",
     ),
 }  # fmt: skip
 FLOOR = (
@@ -82,7 +91,9 @@ FLOOR = (
     "over seeds by construction, and their standard deviation is how far two retrained networks differ."
 )
 EXPERIMENTS = f"{MARK_OF_EXPERIMENTS.strip()} An experimental method of this project, which no paper has proposed."
-ADDED = ("acc_old_statistics",)
+ADDED = ("acc_old_statistics", "nearest_loss", *TABLES[AUDITS])
+SEVERAL_SEEDS = ("cmia",)
+"""Measures that want more networks than three seeds have (`metrics.audits.LEAST_RETRAINED`)."""
 NAMES = tuple(name for names in TABLES.values() for name in names if name not in ADDED)
 # A network that was trained costs what the retrained one does.
 UNTIMED = {"original": ("seconds", "speedup"), "retrained": ("speedup",), ANOTHER: ("seconds", "speedup")}
@@ -103,6 +114,7 @@ def compare(options: argparse.Namespace) -> None:
     ways = choose(options.methods, tuple(options.rates))
     loaded = Bench(options, "classification", "faces")
     explore.check_pages(options.out, options.classes)
+    added = [name for name in ADDED if name not in SEVERAL_SEEDS or options.seeds >= LEAST_RETRAINED]
     study = Study(
         name="compare",
         bench=loaded,
@@ -110,12 +122,13 @@ def compare(options: argparse.Namespace) -> None:
         seeds=options.seeds,
         names=NAMES,
         more=explore.view,
-        added=ADDED,
+        evidence=evidence,
+        added=added,
         again=options.again,
     )
     record = study.run(ways, references(options.seeds), search)
     rates = record["rates"]
-    columns = measured([*NAMES, *ADDED], PERCENT)
+    columns = measured([*NAMES, *added], PERCENT)
     rows = [{k: v for k, v in row.items() if k not in UNTIMED.get(row["method"], ())} for row in record["rows"]]
     if len(options.classes) > 1:
         rows += means(rows, columns)
@@ -136,6 +149,16 @@ def compare(options: argparse.Namespace) -> None:
         options.out / "tradeoff.png",
     )
     explore.write_pages(study, ways, rows, rates)
+
+
+def evidence(case: Case, result: dj.Result) -> Evidence:
+    """Collects the evidence on a network, with the retrained networks of the first seeds where there are enough of them: always the same
+    ones, so that more seeds change no cell."""
+    found, loaded = case.evidence(result), case.bench
+    if loaded.seeds >= LEAST_RETRAINED:
+        cases = (loaded.case(seed, case.forget) for seed in range(LEAST_RETRAINED))
+        found.first.seeds = [one.network(RETRAINED) for one in cases]
+    return found
 
 
 def marked(rows: Sequence[dict[str, Any]], ways: Sequence[Way]) -> list[dict[str, Any]]:

@@ -83,7 +83,7 @@ class Study:
                 network = result or case.unlearn(way, rate, original)
                 if what == SEARCH:
                     return self.score(case, network)
-                self._later(of, case, network)
+                self._later(self.added, of, case, network)
                 return self.figures(case, network)
             except ValueError as error:
                 if isinstance(rate, str) or isinstance(error, dj.NonFiniteError):
@@ -93,14 +93,15 @@ class Study:
         of = self._of(what, case, way, rate)
         return self.bench.cells.get(of, compute)
 
-    def _later(self, of: dict[str, Any], case: Case, network: dj.Result) -> dict[str, Any]:
-        """Returns the figures that came later, each from a cell of its own."""
+    def _later(self, names: Sequence[str], of: dict[str, Any], case: Case, network: dj.Result) -> dict[str, Any]:
+        """Returns the figures that came later, each from a cell of its own; the network's evidence is collected once."""
+        evidence = functools.cache(lambda: self.evidence(case, network))
 
         def compute(name: str) -> dict[str, Any]:
-            return metrics.measure(self.evidence(case, network), [name])
+            return metrics.measure(evidence(), [name])
 
         found: dict[str, Any] = {}
-        for name in self.added:
+        for name in names:
             found |= self.bench.cells.get({**of, "figure": name}, functools.partial(compute, name))
         return found
 
@@ -108,10 +109,12 @@ class Study:
         self, of: dict[str, Any], case: Case, cell: dict[str, Any], network: Callable[[], dj.Result], is_kept: bool
     ) -> dict[str, Any]:
         """Returns a cell with the figures that came later, where they are known or can be had."""
-        known = all({**of, "figure": name} in self.bench.cells for name in self.added)
-        if "failed" in cell or not self.added or not (known or is_kept or self.again):
+        if "failed" in cell:
             return cell
-        return cell | self._later(of, case, dj.Result({}, [], []) if known else network())
+        known = [name for name in self.added if {**of, "figure": name} in self.bench.cells]
+        if len(known) == len(self.added) or not (is_kept or self.again):
+            return cell | self._later(known, of, case, dj.Result({}, [], []))
+        return cell | self._later(self.added, of, case, network())
 
     def _of(self, what: str, case: Case, way: Way, rate: Rate) -> dict[str, Any]:
         """Says what a cell is of: of the search for a rate, with figures on held-out data, or of the final figures."""

@@ -11,6 +11,16 @@ from typing import Any
 
 from delete_jax.given import listed
 from delete_jax.metrics.accuracy import accuracy
+from delete_jax.metrics.audits import (
+    LEAST_RETRAINED,
+    class_rank,
+    energy_auroc,
+    largest_loss,
+    max_logit_auroc,
+    pruned,
+    quantised,
+    steered_accuracy,
+)
 from delete_jax.metrics.measure import Measure, before, beside
 from delete_jax.metrics.representation import linear_cka, nearest_class_mean, prototype_attack, relearn_steps
 from delete_jax.metrics.residual import centred_prototypes, head_trace, over_unlearning, residual_auc
@@ -60,6 +70,43 @@ def _nearest(evidence: Any) -> float | None:
     return None if evidence.nearest_class is None else accuracy(evidence.confusion, [evidence.nearest_class])
 
 
+def _class_rank(evidence: Any, original: Any) -> float | None:
+    if evidence.classifier is None:
+        return None
+    layer = None if original is evidence else original.classifier
+    kernel, bias = evidence.classifier
+    return class_rank(kernel, bias, evidence.forget, original=layer, known=evidence.before)
+
+
+def _class_rank_chance(evidence: Any) -> float | None:
+    return None if evidence.classifier is None else len(evidence.forget) / len(evidence.forget + evidence.remain)
+
+
+def _steered(evidence: Any, original: Any) -> float | None:
+    if evidence.classifier is None:
+        return None
+    kernel, bias = evidence.classifier
+    features, labels = evidence.erased_features, evidence.test_labels[evidence.erased_test]
+    found = [
+        (steered_accuracy(kernel, bias, features, labels, class_, vector), count)
+        for class_, vector in original.steering.items()
+        if (count := int((labels == class_).sum()))
+    ]
+    return sum(value * count for value, count in found) / len(labels) if found else None
+
+
+def _nearest_loss(evidence: Any, original: Any) -> float | None:
+    found = largest_loss(evidence.confusion, original.confusion, evidence.remain)
+    return found and found[1]
+
+
+def _changed(bits: int = 0, share: float = 0.0) -> Callable[[Any], Any]:
+    """The accuracy with weights of so many bits, or without a share of them."""
+    if bits:
+        return lambda e: e.changed_accuracy(lambda params: quantised(params, bits, e.channels))
+    return lambda e: e.changed_accuracy(lambda params: pruned(params, share))
+
+
 ATTACKS = (
     Measure("residual_auc", lambda e: residual_auc(e.test, e.test_labels, e.forget), "", "percent",
             "Found by the order of probabilities", "AUC of the probability left",
@@ -98,6 +145,21 @@ ATTACKS = (
               f"Nearest prototype, {words}", f"prototype, {words}",
               "Erased test images whose nearest prototype, by the cosine of centred features, is the mean of so many images of their own class.")
       for shots, words in ((1, "one image"), (5, "five images"), (None, "all images"))),
+    *(Measure(name, functools.partial(lambda e, function: function(e.test_logits, e.test_labels, e.forget), function=function), "", "percent",
+              f"Out of distribution, by {words}", f"AUC of {words}",
+              f"Area under the ROC curve of {words}: erased test images, taken for out of distribution, against all others; 50 % is chance.",
+              "The energy is −log Σ exp(logits), after the detector of Liu et al. (NeurIPS 2020, arXiv 2010.03759); the largest logit is "
+              "counted with its sign reversed. The value is the share of pairs of an erased and another test image in which the erased one has the "
+              "higher score; ties count half. A network that was never taught the class meets it as out of distribution, and is above 50 %, too: "
+              "near the retrained network's value is best.")
+      for name, function, words in (("energy_auroc", energy_auroc, "the energy"), ("max_logit_auroc", max_logit_auroc, "the largest logit"))),
+    Measure("steered_acc", before(_steered), "", "percent",
+            "Accuracy after steering the features", "forgotten, steered",
+            "Erased test images predicted as their own class when the original's direction of the class is added to their features.",
+            "The direction is the mean feature of the class minus the mean feature of all other classes, both in the original network, from up to "
+            "256 training images each. It is added once to the features of each erased test image, the inputs of the last layer, and the last layer "
+            "predicts. A network whose features are the original's, and whose last layer still has the class, predicts it again. Features of "
+            "a network that was trained from other initial weights have other axes, and the direction need not mean anything there."),
 )  # fmt: skip
 
 
@@ -170,4 +232,39 @@ LEFT = (
             "Rank of the norm of the erased class's row among all classes: 0 is the smallest, 1 the largest."),
     Measure("head_bias", lambda e: _head(e, 1), "", "number", "Rank of the class's bias", "rank of bias",
             "The same rank for its bias."),
+    Measure("class_rank", before(_class_rank), "down", "percent",
+            "Erased class named from the last layer", "class named from the last layer",
+            "Erased classes that someone names who sees only the weights of the last layer; over requests and seeds, how often the attack succeeds.",
+            "Classes are ranked by how far they stand out in the last layer: the largest of |x − median| / median |x − median| over the norm x of the "
+            "class's row, its bias, and the norm of its change since the original. Differences below 10⁻⁴ of the rows' median norm count as "
+            "none. The attacker names as many classes as were erased, the first in this order, and any of those that are equal. The value is the "
+            "share of the erased classes among them; `class_rank_chance` is that of guessing. Classes that an earlier request erased are not named."),
+    Measure("class_rank_chance", _class_rank_chance, "", "percent", "The same by guessing", "by guessing",
+            "The number of erased classes divided by the number of classes."),
+    *(Measure(f"quantised_acc_int{bits}", _changed(bits=bits), "down", "percent",
+              f"Accuracy with weights of {bits} bits", f"forgotten, int{bits}",
+              f"Erased test images predicted as their own class after the weights were rounded to {bits}-bit integers. High: the class comes back.",
+              "A weight w becomes s · round(w / s), where s is the largest |w| of its output channel divided by 127 (int8) or 7 (int4): symmetric, "
+              "per channel. Only weights with more than one axis are rounded; activations are not.")
+      for bits in (8, 4)),
+    *(Measure(f"pruned_acc_{percent}", _changed(share=percent / 100), "down", "percent",
+              f"Accuracy without {percent} % of the weights", f"forgotten, {percent} % pruned",
+              f"Erased test images predicted as their own class after the smallest {percent} % of the weights were set to 0. High: the class comes back.",
+              "The weights of the smallest magnitude are set to 0, a share of all weights of all layers together. Only weights with more than one axis "
+              "count. Nothing is trained afterwards.")
+      for percent in (10, 30, 50)),
+    Measure("cmia", lambda e: e.class_membership, "down", "percent",
+            "Told from retrained networks", "told from retrained",
+            "Accuracy of an attack that tells the network from retrained ones by its predictions for erased images; 50 % is chance, and best.",
+            "For each erased class, a support vector machine (RBF kernel, C = 1, balanced classes) reads the probabilities that go to the other "
+            "classes, to six decimals, on up to 300 test images of the class. It learns to tell this network's from those of networks that were retrained without "
+            "the class with other seeds, all but one, on every other image. The value is its balanced accuracy on the remaining images, of this network and of "
+            "the retrained one that was left out, averaged over the networks that are left out, both halves of the images, and the erased classes. A "
+            f"retrained network is compared with the others; its value is the floor. At least {LEAST_RETRAINED} retrained networks are needed "
+            "(`retrained=` of `delete_jax.evaluate`)."),
+    Measure("nearest_loss", before(_nearest_loss), "down", "points",
+            "Largest loss of a remaining class", "largest loss of a class",
+            "Test accuracy that the remaining class lost that lost most, since the original; `report.json` names it under `most_lost`.",
+            "The largest difference of the test accuracy in the original and in this network over the remaining classes. The average over all of "
+            "them hides such a loss. Below 0, every class gained. With few test images of a class, a few of them are a large loss."),
 )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import flax.linen as nn
@@ -19,15 +19,17 @@ from delete_jax.methods import REMAIN, Setup, finetune
 from delete_jax.methods.attacks import jitter
 from delete_jax.methods.classifier import Classifier
 from delete_jax.methods.features import beside_logits, find_head
-from delete_jax.model import Model, Variables, with_statistics
+from delete_jax.metrics.audits import LEAST_RETRAINED
+from delete_jax.model import Model, Variables, have_same_values, with_statistics
 from delete_jax.options import Options
 from delete_jax.parallel import run_key
-from delete_jax.predict import input_shape, make_predictor
+from delete_jax.predict import NonFiniteError, input_shape, make_predictor
 from delete_jax.result import Result, Watch
 from delete_jax.streams import split_streams
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, UNLEARNED, Data, Run
 
 SHADOW_SAMPLES, PROBE_SAMPLES, FEW, KERNEL_IMAGES = 1000, 5000, 10, 8
+STEERING, JUDGED = 256, 300  # training images that make the direction of a class; test images that tell networks apart
 EPSILON, PERTURBED = 0.03, 3  # noise as a fraction of the pixels' span, and how many perturbed images are made of each
 RELEARN_STEPS, RELEARN_LR, RELEARN_ASKED = 50, 1e-3, 256
 
@@ -77,7 +79,10 @@ class Evidence:
     original, retrained: the evidence on these networks; None where there is none, or where it is this one.
     reference: the evidence on the retrained network, also where it is this one; None where there is none.
     seconds: what training or unlearning took.
+    seeds: networks that were retrained with other seeds, which the evidence on the original has; none where they are not known.
     """
+
+    seeds: Sequence[Result] = ()
 
     def __init__(
         self, run: Run | Subject, result: Result, original: Evidence | None = None, retrained: Evidence | None = None
@@ -93,21 +98,29 @@ class Evidence:
         self.seconds = result.seconds or None
         self._few_labels: dict[int, tuple[float, float]] = {}
 
+    @property
+    def first(self) -> Evidence:
+        """The evidence on the original network, which may be this one."""
+        return self.original or self
+
     # ---- what it answers
 
     @functools.cached_property
     def train(self) -> np.ndarray:
-        return self._answers(self.dataset.train)
+        return probabilities(self._logits(self.dataset.train.images))
 
     @functools.cached_property
     def test(self) -> np.ndarray:
-        return self._answers(self.dataset.test)
+        return probabilities(self.test_logits)
 
-    def _answers(self, split: Split) -> np.ndarray:
-        return probabilities(self._logits(split.images))
+    @functools.cached_property
+    def test_logits(self) -> np.ndarray:
+        return self._logits(self.dataset.test.images)
 
-    def _logits(self, images: np.ndarray) -> np.ndarray:
-        return make_predictor(self.run.model, self.run.preprocess)(self.result.variables, images)
+    def _logits(self, images: np.ndarray, variables: Variables | None = None) -> np.ndarray:
+        """The logits of this network; or of one with other variables."""
+        predict = make_predictor(self.run.model, self.run.preprocess)
+        return predict(self.result.variables if variables is None else variables, images)
 
     @functools.cached_property
     def confusion(self) -> np.ndarray:
@@ -144,6 +157,37 @@ class Evidence:
         labels = self.test_labels[self.erased_test]
         answers = predict(variables, self.dataset.test.images[self.erased_test])
         return metrics.accuracy(metrics.confusion_matrix(labels, answers, self.dataset.num_classes), self.forget)
+
+    def changed_accuracy(self, change: Callable[[Any], Any]) -> float | None:
+        """Measures the accuracy on the erased test samples with other parameters, `change(params)`; None where the predictions of such a
+        network are not finite, or there are no samples."""
+        variables = {**self.result.variables, "params": change(self.result.variables["params"])}
+        labels = self.test_labels[self.erased_test]
+        try:
+            answers = self._logits(self.dataset.test.images[self.erased_test], variables).argmax(-1)
+        except NonFiniteError:
+            return None
+        return float(np.mean(answers == labels)) if len(labels) else None
+
+    @functools.cached_property
+    def seed_answers(self) -> list[np.ndarray]:
+        """Probabilities float `[m, k]` of each of the networks retrained with other seeds on the erased test samples."""
+        if self.first is not self:
+            return self.first.seed_answers
+        images = self.dataset.test.images[self.erased_test]
+        return [probabilities(self._logits(images, network.variables)) for network in self.seeds]
+
+    @property
+    def class_membership(self) -> float | None:
+        """How well it is told from networks retrained with other seeds, averaged over the erased classes; None where they are too few."""
+        seeds = self.first.seeds
+        others = [i for i, one in enumerate(seeds) if not have_same_values(one.variables, self.result.variables)]
+        if len(seeds) < LEAST_RETRAINED or len(others) < 2:
+            return None
+        own, labels = self.probabilities("forget"), self.test_labels[self.erased_test]
+        by_class = [np.flatnonzero(labels == class_)[:JUDGED] for class_ in self.forget]
+        answers = ((own[some], [self.seed_answers[i][some] for i in others]) for some in by_class)
+        return float(np.mean([metrics.class_membership(*both, self.gone) for both in answers]))
 
     @property
     def absorbed_by(self) -> np.ndarray:
@@ -207,14 +251,32 @@ class Evidence:
         Raises:
           ValueError: it cannot be found, or the logits are something else than features times a kernel plus a bias.
         """
-        if self.original is not None:
-            return self.original.kernel
+        if self.first is not self:
+            return self.first.kernel
         streams = {REMAIN: {"image": np.asarray(self.dataset.train.images[:KERNEL_IMAGES])}}
         setup = Setup(
             self.run.model, self.result.variables, self.run.preprocess, streams, self.dataset.num_classes, (), run_key(0),
             classifier=self.run.model.classifier,
         )  # fmt: skip
         return find_head(setup).classifier
+
+    @property
+    def channels(self) -> int:
+        """The axis of the output channels in the network's weights: that of the classes in its classifier."""
+        return -1 if isinstance(self.run.module, nn.Module) else self.kernel.axis
+
+    @functools.cached_property
+    def steering(self) -> dict[int, np.ndarray]:
+        """The direction of each erased class in the features: float64 `[d]`, from some training samples of it and of all others."""
+        order = np.random.default_rng(0).permutation(len(self.train_labels))
+        found = {}
+        for class_ in self.forget:
+            own = self.train_labels[order] == class_
+            some = np.concatenate([order[own][:STEERING], order[~own][:STEERING]])
+            if 0 < own.sum() < len(own):
+                features = self.features(self.dataset.train.images[some])
+                found[class_] = metrics.steering_vector(features, self.train_labels[some], class_)
+        return found
 
     @functools.cached_property
     def train_features(self) -> np.ndarray:

@@ -13,10 +13,13 @@ from delete_jax.tasks.evidence import Evidence
 
 ANSWERS = (
     "acc_f", "acc_r", "acc_ft", "acc_erased_before", "acc_rt", "any_forgotten", "forget_mass", "hmean_residual", "hmean_drop", "aus",
-    "residual_auc", "nearest_class", "acc_old_statistics",
+    "residual_auc", "nearest_class", "nearest_loss", "acc_old_statistics", "energy_auroc", "max_logit_auroc", "cmia",
     *(name for name in metrics.MEASURES if name.startswith("distance_to_retrained.")),
 )  # fmt: skip
-ALWAYS = (*ANSWERS, "probe_10", "probe_10_others")
+ALWAYS = (
+    *ANSWERS, "probe_10", "probe_10_others", "class_rank", "class_rank_chance", "quantised_acc_int8", "quantised_acc_int4", "pruned_acc_10",
+    "pruned_acc_30", "pruned_acc_50", "steered_acc",
+)  # fmt: skip
 """What every report has: what the network answers, and what its verdict says of those who have the weights."""
 
 
@@ -43,6 +46,18 @@ def choose_examples(dataset: Dataset, forget: tuple[int, ...], before: np.ndarra
     others = [class_ for class_ in range(dataset.num_classes) if class_ not in forget and np.any(labels == class_)][:8]
     rows = np.concatenate([erased, [np.flatnonzero(labels == class_)[0] for class_ in others]]).astype(int)
     return Examples(dataset.test.images[rows], labels[rows], before[rows], after[rows])
+
+
+def most_lost(evidence: Evidence) -> dict[str, Any]:
+    """Says which remaining class lost most since the original; nothing where none has test samples.
+
+    Returns:
+      `most_lost`: its `class` and its `name`.
+    """
+    before = (evidence.original or evidence).confusion
+    if (found := metrics.largest_loss(evidence.confusion, before, evidence.remain)) is None:
+        return {}
+    return {"most_lost": {"class": found[0], "name": evidence.dataset.class_names[found[0]]}}
 
 
 def nearest_class(evidence: Evidence) -> dict[str, Any]:

@@ -7,14 +7,18 @@ from typing import Any, NamedTuple
 from delete_jax import metrics, reports
 from delete_jax.reports import metric, percent
 
-QUERIES = ("residual_auc", "acc_ft_perturbed", "residual_knowledge")
+QUERIES = ("residual_auc", "energy_auroc", "max_logit_auroc", "cmia", "acc_ft_perturbed", "residual_knowledge")
 WEIGHTS = (
-    "acc_old_statistics", "probe_1", "probe_1_others", "probe_10", "probe_10_others", "probe_100", "probe_100_others", "probe", "nearest_mean",
-    "prototype", "shots_1", "shots_5", "shots_all", "relearn_steps", "cka_original", "cka_retrained", "head_norm", "head_bias",
+    "probe_1", "probe_1_others", "probe_10", "probe_10_others", "probe_100", "probe_100_others", "probe", "nearest_mean",
+    "prototype", "shots_1", "shots_5", "shots_all", "relearn_steps", "cka_original", "cka_retrained", "head_norm", "head_bias", "class_rank", "class_rank_chance",
+)  # fmt: skip
+CHANGED = (
+    "acc_old_statistics", "quantised_acc_int8", "quantised_acc_int4", "pruned_acc_10", "pruned_acc_30", "pruned_acc_50", "steered_acc",
 )  # fmt: skip
 GROUPS: reports.MeasureGroups = {
     "For someone who can query probabilities": metrics.with_gaps(QUERIES),
     "Inside the network, for someone who has the weights": metrics.with_gaps(WEIGHTS),
+    "Does the class come back when the network is changed, without any training?": metrics.with_gaps(CHANGED),
     "Membership attack": ("mia", "mia_accuracy"),
 }
 
@@ -106,10 +110,12 @@ def _reading(record: dict[str, Any]) -> str:
 
 
 def damage_groups(record: dict[str, Any]) -> reports.MeasureGroups:
-    """Measures of the damage close to what was erased; the class that stands to lose first is named where it is known."""
+    """Measures of the damage close to what was erased; the classes that stand to lose first, and that lost most, are named where known."""
     nearest = record.get("nearest_class") or {"name": "", "share": None}
+    lost = (record.get("most_lost") or {"name": ""})["name"]
     share = f"{percent(nearest['share'])} of the retrained network's predictions for what was erased"
     return {
         f"The nearest class, “{nearest['name']}” ({share})": ("nearest_class",),
+        f"The remaining class that lost most, “{lost}”": ("nearest_loss",),
         "Around the erased images": ("over_unlearning",),
     }

@@ -14,7 +14,7 @@ from delete_jax.streams import split_streams
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, check_measures
 from delete_jax.tasks.classification.measures import INSIDE, summary
 from delete_jax.tasks.evidence import Evidence, side_by_side, try_measures
-from delete_jax.tasks.figures import ALWAYS, choose_examples, measure, nearest_class
+from delete_jax.tasks.figures import ALWAYS, choose_examples, measure, most_lost, nearest_class
 
 if TYPE_CHECKING:
     from delete_jax.settings import Settings
@@ -72,7 +72,7 @@ def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
         choose_examples(found["original"].dataset, forget, found["original"].test, found["unlearned"].test),
         data.forget_remain(dataset.train, forget)[0],
         summary(figures),
-        nearest_class(found["unlearned"]),
+        nearest_class(found["unlearned"]) | most_lost(found["unlearned"]),
     )
 
 

@@ -26,7 +26,7 @@ from delete_jax.tasks.classification.measures import summary
 from delete_jax.tasks.classification.task import streams, try_out
 from delete_jax.tasks.evidence import side_by_side
 from delete_jax.tasks.faces.measures import NAMES, FaceEvidence, FaceExamples
-from delete_jax.tasks.figures import choose_examples, measure, nearest_class
+from delete_jax.tasks.figures import choose_examples, measure, most_lost, nearest_class
 
 if TYPE_CHECKING:
     from delete_jax.settings import Settings
@@ -119,7 +119,7 @@ def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
         FaceExamples(common, pairs, images, labels, maps),
         data.forget_remain(dataset.train, forget)[0],
         summary(figures),
-        nearest_class(found["unlearned"]),
+        nearest_class(found["unlearned"]) | most_lost(found["unlearned"]),
     )
 
 
