@@ -362,6 +362,106 @@ def test_networks_of_the_first_seeds(scripts, monkeypatch):
 
 
 @pytest.mark.slow
+def test_networks_made_safe(scripts, config, tmp_path, monkeypatch):
+    safe = scripts("safe")
+    auto, (few, search), _, (fixed, _) = safe.WAYS
+    few = few._replace(unlearn={**few.unlearn, "batch_size": 16})
+    monkeypatch.setattr(safe, "WAYS", (auto, (few, search), (fixed._replace(rates=(1e-2, 1e30)), None)))
+    monkeypatch.setattr(scripts("safe_table"), "DEV", ("first",))
+    argv = ["safe", f"--config={config}", f"--out={tmp_path}", "--networks"]
+    monkeypatch.setattr(sys, "argv", [*argv, "first", "--classes", "1", "--seeds", "1"])
+    with jax.numpy_dtype_promotion("standard"):  # optax' cosine multiplies int32 by float
+        assert safe.main() == 0
+    record = json.loads((tmp_path / "safe.json").read_text())
+    cells = scripts("safe_table").kept(tmp_path)
+    rows = {row["way"]: row for row in cells if row["is_final"]}
+    assert set(rows) == {*(way.name for way, _ in safe.WAYS), "retrained"}
+    tried = [row for row in cells if not row["is_final"]]
+    assert [row.get("left") for row in tried if "failed" in row] == [None]  # the rate that diverged
+    row = rows["auto"]
+    assert row["steps"] >= 120
+    assert row["course"]["step"][-1] == row["steps"]
+    assert row["course"]["change"][0] == 0  # the original
+    assert (row["course"]["left"][-1], row["course"]["change"][-1]) == (row["left"], row["change"])
+    taken = [one for one in row["candidates"] if one["taken"]]
+    assert [(one["left"], one["change"]) for one in taken] == [(row["left"], row["change"])]
+    assert rows[few.name]["trainings"] > rows["best fixed rate"]["trainings"] == 1
+    assert rows[few.name]["steps"] < 120
+    assert rows["retrained"]["left"] == 0
+    assert [row["half"] for row in record["warning"]] == ["dev", "dev", "others", "others"]
+
+    before, lines = (tmp_path / "safe.md").read_bytes(), (tmp_path / "first" / "cells.jsonl").read_bytes()
+    monkeypatch.setattr(sys, "argv", argv)  # no network: what is kept is shown
+    monkeypatch.setattr(data, "load", None)
+    assert safe.main() == 0
+    assert (tmp_path / "safe.md").read_bytes() == before
+    assert (tmp_path / "first" / "cells.jsonl").read_bytes() == lines
+    assert (tmp_path / "safe.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_safe(scripts, monkeypatch):
+    safe = scripts("safe_table")
+    monkeypatch.setattr(safe, "DEV", ("a",))
+
+    def row(of, change, dz, left=0.0, old=0.0, way="auto", **more):
+        known = {
+            "is_final": True,
+            "worst": change,
+            "agreement": 0.9,
+            "confidence": 0.9,
+            "trainings": 1,
+            "steps": 120,
+            "seconds": 1.0,
+        }
+        return {"of": of, "way": way, "left": left, "old": old, "change": change, "dz": dz, **known, **more}
+
+    rows = [
+        row("a", 0.01, 0.1),
+        row("a", -0.02, 0.2),  # a loss that is small enough to go without a warning
+        row("a", -0.05, 0.3),
+        row("b", -0.04, 0.2),  # unwarned
+        row("b", 0.0, 0.3),  # a false alarm
+        row("b", -0.04, 0.2, agreement=0.7),
+        row("weak_c", -0.2, 0.1, confidence=0.4),
+        row("weak_c", 0.0, 0.1, left=0.01),
+        row("weak_c", 0.0, 0.1, old=0.01),  # erased in its statistics alone
+        {"of": "weak_c", "way": "auto", "is_final": True, "failed": "no rate"},
+    ]
+    goals = safe.goals(rows)
+    assert (goals["cells"], goals["failed"], goals["erased"]) == (10, 1, 7)
+    assert (goals["trained"], goals["within"]) == (6, 2)
+    assert (goals["harmed"], goals["unwarned"]) == (4, 1)
+    assert (goals["safe"], goals["false"], goals["trained_safe"], goals["trained_false"]) == (4, 1, 2, 1)
+    dev, chosen, others, _ = safe.thresholds(rows)
+    assert dev["lost"] == {"networks": 2, "warned": 0.5}
+    assert 0.1 <= chosen["dz"] < 0.2  # all that lose, and no other, are above
+    assert (chosen["lost"]["warned"], chosen["safe"]["warned"]) == (1, 0)
+    assert others["harmed"] == {"networks": 3, "warned": pytest.approx(2 / 3)}
+    assert others["safe"] == others["trained_safe"] == {"networks": 1, "warned": 1}  # what is not erased does not count
+    whole, *parts = safe.ways(rows)
+    assert (whole["networks"], whole["cells"], whole["within"]) == ("trained", 6, 2)
+    assert [part["networks"] for part in parts] == ["a", "b", "weak_c"]
+    assert parts[-1]["failed"] == 1
+    text = safe.text(
+        {"ways": [whole, *parts], "goals": goals, "warning": safe.thresholds(rows), "choice": safe.choices(rows)}
+    )
+    assert "| trained | auto | 6 of 6 | 0.0 | -2.3 (-5.0) | -2.3 | 2 of 6 | 1.0 | 120 | 1.0 |" in text
+
+    both = [row("a", 0.01, 0.1), row("b", -0.01, 0.1), row("weak_c", 1.0, 0.1), row("a", 0.03, 0.1, way="search")]
+    assert safe.paired(both) == [{"way": "search", "cells": 1, "ours": 0.01, "theirs": 0.03}]
+
+    def candidate(change, dz, reoriented, above=0.0):
+        return {"above": above, "dz": dz, "dz_reoriented": reoriented, "agreement": 0.9, "change": change, "left": 0.0}
+
+    able = [candidate(-0.04, 0.3, 0.1), candidate(-0.01, 0.2, 0.12), candidate(0.02, 0.01, 0.01, above=0.2)]
+    found = {one["choice"]: one["change"] for one in safe.choices([row("a", -0.04, 0.3, candidates=able)])}
+    assert found == {
+        "least reoriented dz": -0.04, "least dz": -0.01, "no alarm first, then least reoriented dz": -0.01,
+        "the first": -0.04, "the best on test data": -0.01,
+    }  # fmt: skip
+
+
+@pytest.mark.slow
 def test_a_study(scripts, config, tmp_path, monkeypatch):
     bench, compare, means = scripts("bench"), scripts("compare"), scripts("table")
     argv = ["compare", f"--config={config}", f"--out={tmp_path / 'out'}", "--classes", "1", "0+2", "--seeds", "2"]
@@ -872,7 +972,7 @@ def test_numbers_keep_clear_of_each_other(scripts):
 
 
 PARTS = {  # of others -> the script
-    "bench": "", "explore": "compare", "hlo": "", "operations": "", "script": "", "study": "", "table": "", "timing": "",
+    "bench": "", "explore": "compare", "hlo": "", "operations": "", "safe_networks": "safe", "safe_table": "safe", "script": "", "study": "", "table": "", "timing": "",
     "torch_reference": "", "tradeoff": "compare",
 }  # fmt: skip
 
