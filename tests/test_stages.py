@@ -309,12 +309,11 @@ def test_the_original_of_a_finished_run_is_found(tmp_path, capsys, monkeypatch):
 def test_a_run_without_a_rate(tmp_path, capsys, monkeypatch):
     """Its report has the trainings and their curve; when it was finished but for the report, nothing is trained again."""
     tiny.small_runs(monkeypatch)
-    monkeypatch.setattr(auto, "STEPS", 20)
     config = Config(
         task=Classification(),
         train=TrainConfig(epochs=8, batch_size=16),
         unlearn=UnlearnConfig(
-            forget=(1,), method="anchored", batch_norm="frozen", lr="auto", batch_size=8, momentum=0.5
+            forget=(1,), method="anchored", batch_norm="frozen", lr="auto", batch_size=8, momentum=0.5, steps=20
         ),
         retrain=False,
     )
