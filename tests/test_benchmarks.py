@@ -406,6 +406,8 @@ def test_what_is_safe(scripts, monkeypatch):
     def row(of, change, dz, left=0.0, old=0.0, way="auto", **more):
         known = {
             "is_final": True,
+            "seed": 0,
+            "forget": [1],
             "worst": change,
             "agreement": 0.9,
             "confidence": 0.9,
@@ -442,9 +444,7 @@ def test_what_is_safe(scripts, monkeypatch):
     assert (whole["networks"], whole["cells"], whole["within"]) == ("trained", 6, 2)
     assert [part["networks"] for part in parts] == ["a", "b", "weak_c"]
     assert parts[-1]["failed"] == 1
-    text = safe.text(
-        {"ways": [whole, *parts], "goals": goals, "warning": safe.thresholds(rows), "choice": safe.choices(rows)}
-    )
+    text = safe.text(safe.about(rows))
     assert "| trained | auto | 6 of 6 | 0.0 | -2.3 (-5.0) | -2.3 | 2 of 6 | 1.0 | 120 | 1.0 |" in text
 
     both = [row("a", 0.01, 0.1), row("b", -0.01, 0.1), row("weak_c", 1.0, 0.1), row("a", 0.03, 0.1, way="search")]

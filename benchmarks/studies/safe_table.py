@@ -254,6 +254,8 @@ def text(record: Row) -> list[str]:
         f"{goal['unwarned']} of them without a warning; false alarms in {goal['false']} of {goal['safe']} cells that lose at most a "
         f"point ({goal['trained_false']} of {goal['trained_safe']} where the network was trained to the end).",
         "",
+        f"On the cells that both have, networks trained to the end: {'; '.join(beside)}.",
+        "",
         *markdown(
             ["half", "warned if", "of losses above 3 points", "above 1 point", "of all others", "trained to the end"],
             warning,
