@@ -85,8 +85,7 @@ class UnlearnConfig:
     hyperparameters: the method's, such as "{'temperature': 2.0}".
     epochs: passes over the samples that the method reads.
     steps: how many steps, in place of epochs. Without either, 5 epochs, and at least 120 steps by a method that trains on forget samples alone.
-    lr: the learning rate; with auto, none is needed, and with search, the smallest that erases is found, both from the forget samples. When None,
-      auto for a method that erases classes from forget samples alone by a loss that falls to 0; else 0.001.
+    lr: the learning rate; auto needs none, search finds the smallest that erases, both from forget samples. None: auto where that is safe, else 0.001.
     batch_size: samples in each step, over all devices.
     micro_batch: samples that are computed at once, a divisor of batch_size: less memory for the same step.
     momentum: SGD's momentum; lr=auto has none.

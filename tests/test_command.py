@@ -1157,7 +1157,6 @@ HOSTILE = {
     "study --config=digits --methods=delete --lr=1,2 --workdir={tmp}/a": ["--lr=1,2", "--lr=auto,delete=0.01"],
     "study --config=digits --methods=delete --lr=anchored=1 --workdir={tmp}/a": ["--lr=anchored=1"],
     "study --config=digits --methods=finetune --lr=finetune=auto --workdir={tmp}/a": ["finetune reads remain samples"],
-    "study --config=digits --methods=finetune --config.unlearn.lr=auto --workdir={tmp}/a": ["--methods, finetune"],
     "study --config=digits --methods=delete --forget=3; --workdir={tmp}/a": ["--forget=3;: give the classes"],
     "study --config=digits --methods=delete --forget=3 --config.unlearn.forget=4 --workdir={tmp}/a": [
         "give one of them"

@@ -569,7 +569,7 @@ BAD_INPUT = {
         record(lambda r: r["dataset"].update(name="moths")), BOTH, ["its dataset is moths, not folder:", "same dataset"],
     ),
     "another task": (
-        config(lambda c: c.update(task={"name": "instances", "indices": [1, 2]}, unlearn=plain(Config())["unlearn"])),
+        config(lambda c: c.update(task={"name": "instances", "indices": [1, 2]}, unlearn=plain(Config())["unlearn"] | {"method": "delete"})),
         BOTH,
         ["its task is {'name': 'instances'", "same task"],
     ),

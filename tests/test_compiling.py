@@ -78,7 +78,7 @@ def test_a_store_knows_it(tmp_path):
     settings = {"forget": [1], "epochs": 1, "batch_size": 8, "parallel": "jit", "store": dj.Checkpoints(tmp_path)}
     dj.unlearn(*tiny.network(), *tiny.samples(32), **settings, **tiny.PAPER)
     with pytest.raises(ValueError, match=r"settings\.reproducible was None, now False"):
-        dj.unlearn(*tiny.network(), *tiny.samples(32), reproducible=False, **settings)
+        dj.unlearn(*tiny.network(), *tiny.samples(32), reproducible=False, **settings, **tiny.PAPER)
 
 
 @pytest.mark.parametrize(
