@@ -56,6 +56,8 @@ def evidence(answer, labels, forget, original=None, retrained=None) -> Evidence:
     run = SimpleNamespace(data=Data(dataset, tuple(forget)))
     found = Evidence(run, Result({}, [], []), original, retrained)
     found.train = found.test = answer
+    with np.errstate(divide="ignore"):
+        found.test_logits = np.log(answer)
     return found
 
 

@@ -123,7 +123,7 @@ def test_statistics_of_one_device_are_refused_under_pmap(net):
     settings = {"forget": [1], "epochs": 1, "lr": 0.05, "batch_size": 16}
     norm = "BatchNorm_0" if net.axes[0] is None else "BatchNorm_1"
     with pytest.raises(ValueError, match=f"statistics batch_stats/{norm}/mean would be those of one device's part"):
-        dj.unlearn(model, variables, *tiny.samples(64), **settings, parallel="pmap")
+        dj.unlearn(model, variables, *tiny.samples(64), **settings, parallel="pmap", batch_norm="train")
     if net.axes == (None,):
         assert dj.unlearn(
             model, variables, *tiny.samples(64), **settings, parallel="pmap", batch_norm="frozen", method="delete"
@@ -204,7 +204,7 @@ def test_statistics_of_all_devices():
     )
     assert_near(mapped, one)
     with pytest.raises(ValueError, match="build it without axis_name, or pass parallel='pmap'"):
-        dj.unlearn(told, variables, *tiny.samples(64), **settings, parallel="auto")
+        dj.unlearn(told, variables, *tiny.samples(64), **settings, parallel="auto", batch_norm="train")
 
 
 def test_the_last_epoch_of_uneven_batches_is_the_weighted_mean(one_device):
