@@ -168,7 +168,8 @@ def test_few_steps_are_warned_of_once(said):
     assert not said
     model, variables = tiny.network()
     images, labels = tiny.samples(64)
-    dj.sweep(model, variables, images, labels, [1, 2, [1, 2]], epochs=1, batch_size=4, batch_norm="train")
+    requests = [dj.Request(asked, "delete", 0.05) for asked in (1, 2, [1, 2])]
+    dj.sweep(model, variables, images, labels, requests, epochs=1, batch_size=4, batch_norm="train")
     dj.study(
         model, variables, train=(images, labels), test=(images, labels), forget=[1, 2], methods=["delete"], seeds=2, lr=0.05, steps=2,
         batch_size=4, parallel="jit", batch_norm="train",
@@ -196,7 +197,7 @@ def test_one_of_both():
 
 def test_the_command_line_stands_in_place_of_the_file():
     def length(*settings):
-        unlearn = arguments.read(["delete-jax", "--config=digits", *settings])[0].unlearn
+        unlearn = arguments.read(["delete-jax", "--config=digits:delete", *settings])[0].unlearn
         return unlearn.epochs, unlearn.steps
 
     assert [length(), length("--config.unlearn.steps=7"), length("--config.unlearn.epochs=7")] == [
@@ -219,6 +220,7 @@ def test_a_run_of_the_command(tmp_path, monkeypatch, capsys):
     tiny.small_runs(monkeypatch)
     given = [
         "--config=digits:quick",
+        "--config.unlearn.method=delete",
         "--config.parallel=jit",
         "--config.retrain=false",
         "--config.unlearn.batch_size=8",
