@@ -251,7 +251,5 @@ def test_as_the_page_has_it(tmp_path, monkeypatch):
     }
     monkeypatch.chdir(tmp_path)
     exec(snippet.replace("[5]", "[1]").replace("seeds=3", "seeds=1"), names)
-    assert (
-        json.loads((tmp_path / "runs" / "study" / "cells.jsonl").read_text().splitlines()[0])["settings"]["epochs"]
-        == 20
-    )
+    settings = json.loads((tmp_path / "runs" / "study" / "cells.jsonl").read_text().splitlines()[0])["settings"]
+    assert (settings["epochs"], settings["batch_norm"]) == (None, "frozen")

@@ -143,7 +143,8 @@ def test_the_folder_is_the_studys(tmp_path, capsys):
 
 
 def test_a_method_with_the_configs_hyperparameters(tmp_path):
-    one = ("--config.unlearn.hyperparameters={'temperature': 2.0}", f"--workdir={tmp_path}")
+    own = ("--config.unlearn.method=delete", "--config.unlearn.hyperparameters={'temperature': 2.0}")
+    one = (*own, f"--workdir={tmp_path}")
     asked = study.parse([*SMALL, *one, "--methods=delete,anchored", "--lr=auto,anchored=0.5"])
     assert [dict(method.hyperparameters).get("temperature") for method in asked.methods] == [2.0, None]
     assert asked.rates == {"delete": "auto", "anchored": 0.5}
