@@ -112,6 +112,11 @@ class Result(NamedTuple):
         return f"Result({', '.join([*said, f'{self.seconds:.1f} s'])})"
 
 
+def network_of(given: Variables | Result) -> tuple[Variables, Sequence[Mapping[str, Any]]]:
+    """The variables of a network that a caller gave, and the requests that it has answered, which a result knows."""
+    return (given.variables, given.requests) if isinstance(given, Result) else (given, ())
+
+
 class Watch(NamedTuple):
     """Who follows a training: what is called on its way, and where its states go. Nothing in it changes the result.
 

@@ -30,7 +30,7 @@ from delete_jax.parallel import outside_meshes
 from delete_jax.predict import NonFiniteError
 from delete_jax.rate_search import NoRateError
 from delete_jax.request import Samples, Selection, check_forget, check_remaining, known_requests, split
-from delete_jax.result import Result
+from delete_jax.result import Result, network_of
 from delete_jax.tables import aligned, markdown
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 from delete_jax.tasks.figures import ALWAYS
@@ -233,8 +233,7 @@ def study(
         range(integer("seeds", seeds, 1, MOST_SEEDS)) if not isinstance(seeds, Iterable) else _list(seeds, "seeds")
     )
     numbers = [integer("a seed", seed, 0, MOST_SEED) for seed in numbers]
-    known_before = variables.requests if isinstance(variables, Result) else ()
-    variables = variables.variables if isinstance(variables, Result) else variables
+    variables, known_before = network_of(variables)
     before = Result(variables, [], [], requests=known_before)
     splits, num_classes = given_splits(model, {ORIGINAL: before}, train, test, preprocess or as_is)
     requests = check_requests(_list(forget, "forget"), num_classes, class_names)

@@ -25,7 +25,7 @@ from delete_jax.parallel import outside_meshes
 from delete_jax.predict import NonFiniteError
 from delete_jax.rate_search import NoRateError
 from delete_jax.request import Selection, as_samples, check_forget, known_requests, split
-from delete_jax.result import Result
+from delete_jax.result import Result, network_of
 from delete_jax.unlearning import unlearn_job, warn_beforehand
 
 if TYPE_CHECKING:
@@ -115,8 +115,7 @@ def sweep(
         "parallel": "jit", "finish": finish, "reproducible": reproducible,
     }  # fmt: skip
     listed_requests = _as_requests(requests)
-    known = variables.requests if isinstance(variables, Result) else ()
-    variables = variables.variables if isinstance(variables, Result) else variables
+    variables, known = network_of(variables)
     samples = as_samples(model, variables, images, labels, Options(**shared).preprocess)
     if not isinstance(samples.images, Rows):
         samples = samples._replace(images=Rows(samples.images))  # each request picks some of them when its turn comes

@@ -24,7 +24,7 @@ from delete_jax.options import AUTO, SEARCH, Options, few_steps
 from delete_jax.parallel import outside_meshes
 from delete_jax.processes import from_first, others_than_first
 from delete_jax.request import Selection, as_samples, known_requests, split
-from delete_jax.result import Log, Progress, Result, Row, Store, Watch, checked_watch
+from delete_jax.result import Log, Progress, Result, Row, Store, Watch, checked_watch, network_of
 
 
 @outside_meshes
@@ -149,8 +149,7 @@ def unlearn(
     options = Options(
         epochs, steps, lr, batch_size, micro_batch, seed, batch_norm, preprocess, augment, tx, parallel, resident, finish, reproducible
     )  # fmt: skip
-    known = variables.requests if isinstance(variables, Result) else ()
-    variables = variables.variables if isinstance(variables, Result) else variables
+    variables, known = network_of(variables)
     samples = as_samples(model, variables, images, labels, options.preprocess)
     earlier = known_requests(known, erased, samples.num_classes, class_names)
     selection = Selection(forget, forget_indices, mask, pixels, class_names, classes_of(earlier))
