@@ -2,7 +2,7 @@
 # make check   linter, formatter, types of the package, of the configs and of the tests' helpers
 # make test    the tests
 # make coverage  the tests, with the coverage of the methods and of the files beside them: a quarter slower
-# make slow    the tests that take long on a CPU: about ten minutes
+# make slow    the tests that take long on a CPU: about a quarter of an hour
 # make gpu     the tests that compute, on the GPU or TPU that is there, with the packages of PYTHON; without one, a rehearsal on the CPU
 # make browser  the tests of the comparison page in a headless Chromium, which must be installed
 # make notebooks  executes notebooks/digits.ipynb

@@ -745,6 +745,7 @@ def rows(workdir: pathlib.Path) -> list[str]:
     return sorted(json.dumps(json.loads(line), sort_keys=True) for line in lines)
 
 
+@pytest.mark.slow
 def test_a_run_prints_its_progress_and_nothing_else(process, whole):
     assert (whole.returncode, whole.stderr) == (0, "")
     lines = whole.stdout.splitlines()

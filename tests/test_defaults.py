@@ -55,7 +55,7 @@ def test_the_default_call(known, monkeypatch):
     assert swept.requests == found.requests
 
 
-@pytest.mark.parametrize("digits", [(3, 8), pytest.param((0, 1, 2, 4, 5, 6, 7, 9), marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize("digits", [(3,), pytest.param((0, 1, 2, 4, 5, 6, 7, 8, 9), marks=pytest.mark.slow)], ids=str)
 def test_digits_one_default_call_each(digits):
     """Each digit is erased from a small network, and none of the calls costs the others a point."""
     images, labels = load_digits(return_X_y=True)

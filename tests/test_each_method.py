@@ -494,7 +494,15 @@ def test_the_step_takes_the_anchors_that_were_prepared():
     assert bool((stream["anchor"] != stream["image"]).any())
 
 
-@pytest.mark.parametrize("base", ["random_label", "gradient_ascent", "salun", "bad_teacher"])
+@pytest.mark.parametrize(
+    "base",
+    [
+        "gradient_ascent",
+        pytest.param("random_label", marks=pytest.mark.slow),
+        pytest.param("salun", marks=pytest.mark.slow),
+        pytest.param("bad_teacher", marks=pytest.mark.slow),
+    ],
+)
 def test_any_forget_only_method_takes_anchors(base):
     model, variables = tiny.network()
     images, labels = tiny.samples(32)
@@ -572,6 +580,7 @@ def test_ssd_dampens_what_matters_more_for_the_forget_samples(x64):
     assert 0 < np.mean(expected != weight) < 1
 
 
+@pytest.mark.slow
 def test_fisher_noise_has_the_stated_variance():
     """Where the information is 0 the variance is strength times its limit."""
     model, variables = tiny.network(tiny.Net(features=256))

@@ -315,6 +315,7 @@ def test_verdict_on_pixels(after, level, label):
     assert any("brought back" in note for note in judged.notes) == (label == BACK)
 
 
+@pytest.mark.slow
 def test_the_page():
     (snippet,) = snippets("requests", "assert second.erased == (1, 3)")
     exec(snippet, names := {})

@@ -73,6 +73,7 @@ def test_a_method(tmp_path):
     assert {"forgetting", "retention"} <= record["history"].keys()
 
 
+@pytest.mark.slow
 def test_two_teachers(capsys, monkeypatch):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         runpy.run_path(str(HERE / "two_teachers.py"), run_name="__main__")
@@ -88,6 +89,7 @@ def test_two_teachers_by_the_contract():
         dj.testing.check_method(names["two_teachers"])
 
 
+@pytest.mark.slow
 def test_a_dataset(tmp_path, monkeypatch, capsys):
     load = data.load
     tiny.small_runs(monkeypatch)
@@ -120,7 +122,10 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.parametrize(
+    "name",
+    ["my_method", pytest.param("my_network", marks=pytest.mark.slow), pytest.param("my_task", marks=pytest.mark.slow)],
+)
 def test_what_testing_says(name, tmp_path, monkeypatch):
     """Of each file nothing; of the file with the mistake that the page names, what the page says."""
     (snippet,) = (block for block in blocks("python", PAGE) if f"from {name} import" in block)
@@ -150,6 +155,7 @@ def test_a_network_with_a_head(tmp_path):
     assert "Inside the network" in read(tmp_path / "run")[1].text
 
 
+@pytest.mark.slow
 def test_a_method_that_works_on_the_head(tmp_path):
     record = run("my_network.py", tmp_path / "run", "--config.unlearn.method=pour", "--config.retrain=false")
     assert record["networks"]["unlearned"]["metrics"]["acc_ft"] == 0
@@ -159,6 +165,7 @@ def test_a_method_that_works_on_the_head(tmp_path):
     assert "lr = " not in text
 
 
+@pytest.mark.slow
 def test_export(tmp_path, capsys):
     """The config file brings the network again; it is written as a function, and not for PyTorch, which has no such network."""
     folder, config = tmp_path / "run", f"--config={HERE / 'my_network.py'}"
@@ -235,6 +242,7 @@ def test_a_task_of_its_own(tmp_path, capsys):
         assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_measure_of_its_own(tmp_path, monkeypatch, capsys):
     """One function and one row: named in the config or on the command line, it is in the record and on the page."""
     tiny.small_runs(monkeypatch)

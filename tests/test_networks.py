@@ -314,7 +314,17 @@ def layered():
     return Model(apply, lambda variables, x, key: (apply(variables, x), variables)), {"params": layers}
 
 
-@pytest.mark.parametrize("name", ["delete", "salun", "pour", "boundary_expand", "bad_teacher", "fisher"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "delete",
+        "pour",
+        "fisher",
+        pytest.param("salun", marks=pytest.mark.slow),
+        pytest.param("boundary_expand", marks=pytest.mark.slow),
+        pytest.param("bad_teacher", marks=pytest.mark.slow),
+    ],
+)
 def test_classes_of_their_own(name):
     model, variables = layered()
     result = unlearn(model, variables, method=name, lr=1e-3).variables

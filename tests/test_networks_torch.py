@@ -244,7 +244,15 @@ def own_golden(name: str):
 OWN_GOLDENS = ("vgg (torchvision)", "swin (torchvision, padded)", "all_cnn", "deeplabv3 (torchvision)")
 
 
-@pytest.mark.parametrize("name", OWN_GOLDENS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vgg (torchvision)",
+        "all_cnn",
+        pytest.param("swin (torchvision, padded)", marks=pytest.mark.slow),
+        pytest.param("deeplabv3 (torchvision)", marks=pytest.mark.slow),
+    ],
+)
 def test_small_networks_without_torch(name, x64):
     """Logits that PyTorch gave: `python -m tests.test_networks_torch` writes them."""
     variables, _, x = own_golden(name)

@@ -116,6 +116,7 @@ def digits():
     return model, jax.device_get(trained.variables), train, test
 
 
+@pytest.mark.slow
 def test_delete_in_train_mode_erases_in_the_running_statistics(digits):
     """Its weights with the original's statistics recognise the class again; with frozen statistics there is nothing to put back."""
     model, variables, train, test = digits

@@ -36,7 +36,7 @@ OTHERS = [*(name for file in WHOLE for name in variants(file)), *IN_OTHER_FILES]
 STEPS = [*OTHERS, CIFAR100[-1]]  # how many classes are forgotten does not change the step
 SLOW = (
     "cifar10:resnet18", "cifar10:resnet18_imagenet", "cifar10:swin_t", "cifar10:vgg16", "cifar10:vit_s16", "tiny_imagenet:resnet18",
-    "voc:deeplab_resnet50", "faces:vggface2", "cifar100:50",
+    "voc:deeplab_resnet50", "faces:vggface2", "cifar100:50", "backdoor:cifar10",
 )  # fmt: skip
 
 

@@ -81,7 +81,7 @@ def test_a_mesh_that_the_caller_has_set(mode, kind, one_device):
         assert jax.sharding.get_mesh() == before
 
 
-@pytest.mark.parametrize("implementation", ["rbg", "unsafe_rbg"])
+@pytest.mark.parametrize("implementation", ["rbg", pytest.param("unsafe_rbg", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", ["jit", pytest.param("pmap", marks=pytest.mark.pmap), "sharding"])
 def test_another_kind_of_random_keys(mode, implementation, one_device):
     """JAX's default kind is not the same on one and on several devices, so a run does not depend on it."""

@@ -61,6 +61,7 @@ def rows(out: str) -> dict[str, float]:
     return {name: float(seconds) for name, seconds in found}
 
 
+@pytest.mark.slow
 def test_a_run_says_where_its_time_goes(tmp_path, capsys):
     started = time.perf_counter()
     out = run(tmp_path, capsys, "run", "--profile", began=started - 5)  # a process that took so long to start

@@ -578,6 +578,7 @@ stray = st.one_of(
 )
 
 
+@pytest.mark.slow
 @bounded(500)
 @given(stray)
 @example(["--config.unlearn.forget=" + "9" * 5000])
@@ -674,6 +675,7 @@ def images_folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @bounded(250)
 @given(st.one_of(plausible, plausible, plausible, stray))
 @example(["--config.data.size="])
@@ -857,6 +859,7 @@ def make(path: pathlib.Path, kind: str, number: int) -> np.ndarray | None:
     return None
 
 
+@pytest.mark.slow
 @bounded(80)
 @given(CLASS_NAMES, st.data(), st.sampled_from([0, 0.1, 0.5, 0.9]), st.sampled_from([0, 7]))
 def test_a_folder(class_names, data, fraction, seed):

@@ -59,6 +59,7 @@ def test_python_of_getting_started():
     assert np.abs(np.asarray(before) - np.asarray(after)).max() > 0
 
 
+@pytest.mark.slow
 def test_getting_started(tmp_path, monkeypatch, capsys):
     """Its commands, one after the other in an empty folder, leave the report that the page names; here with small data. `make wheel`
     runs the first with what pip installs."""
@@ -80,6 +81,7 @@ def test_length():
     assert len(PAGES[0].read_text().splitlines()) <= 130
 
 
+@pytest.mark.slow
 def test_python_of_the_anchors():
     model, variables = tiny.network()
     images, labels = tiny.samples(64)
@@ -89,6 +91,7 @@ def test_python_of_the_anchors():
     assert len(names["result"].history) == 120
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:other predictions have moved", "ignore:the network is unsure")
 def test_python_of_the_rate():
     model, variables = tiny.network()
@@ -100,6 +103,7 @@ def test_python_of_the_rate():
     assert [row["lr"] for row in names["result"].search if row["taken"]] == [names["result"].lr]
 
 
+@pytest.mark.slow
 def test_python_of_the_finish(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model, variables = tiny.network()

@@ -66,6 +66,7 @@ def same(a, b) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
+@pytest.mark.slow
 def test_what_starts_afresh_and_what_stays(deep):
     model, variables, images, labels = deep
     result = dj.unlearn(

@@ -215,6 +215,7 @@ def test_a_run(tmp_path, capsys, monkeypatch):
     assert out.startswith("already done")
 
 
+@pytest.mark.slow
 def test_a_run_without_a_reference_and_without_forget_samples(tmp_path, capsys, monkeypatch):
     config = small(monkeypatch, indices=(3,), retrain=False)
     config.unlearn.method = "finetune"  # reads remaining samples alone
@@ -223,6 +224,7 @@ def test_a_run_without_a_reference_and_without_forget_samples(tmp_path, capsys, 
     assert page.verdict(record).label == "Not compared"
 
 
+@pytest.mark.slow
 def test_many_numbers_are_cut_in_the_report(tmp_path, capsys, monkeypatch):
     record, _ = run(small(monkeypatch, indices=tuple(range(40)), retrain=False), tmp_path / "run", capsys)
     assert record["task"]["indices"].endswith("18, 19, … (40 in all)")

@@ -183,6 +183,7 @@ def test_own_mask_moves_with_the_image():
     assert plain["loss"] > 0.01
 
 
+@pytest.mark.slow
 def test_to_background(x64):
     rng = np.random.default_rng(0)
     student, teacher = jnp.asarray(rng.normal(size=(2, 1, 1, 3, 4)))
@@ -231,7 +232,9 @@ def shapes(initialised: nn.Module, module: nn.Module, shape: tuple[int, ...], la
     return variables, seen.logits, seen.outputs
 
 
-@pytest.mark.parametrize(("name", "millions"), [("deeplab_small", 0.1), ("deeplab_resnet50", 40.35)])
+@pytest.mark.parametrize(
+    ("name", "millions"), [("deeplab_small", 0.1), pytest.param("deeplab_resnet50", 40.35, marks=pytest.mark.slow)]
+)
 def test_deeplab_shapes(name, millions):
     module = models.create(name, 21)
     size = (49, 66)

@@ -66,6 +66,7 @@ def test_the_network_of_four_processes(tmp_path):
     check_the_network_of_one_process(4, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_network_of_two_processes(two):
     check_the_network_of_one_process(2, two[0])
 

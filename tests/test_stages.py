@@ -85,6 +85,7 @@ def test_images_are_brought_to_the_size_that_the_network_sees(tmp_path, capsys, 
     run(config, tmp_path / "again", capsys)
 
 
+@pytest.mark.slow
 def test_segmentation(tmp_path, capsys, monkeypatch):
     train, held_out, test = maps(64, 0), maps(16, 1), maps(16, 2)
     dataset = Dataset("blocks", train, held_out, test, ("ground", "square", "stripes"), *pixel_statistics(train.images))
@@ -157,6 +158,7 @@ def backdoored(tmp_path_factory) -> Config:
     )
 
 
+@pytest.mark.slow
 def test_backdoor(backdoored, tmp_path, capsys):
     record, out = run(backdoored, tmp_path / "run", capsys)
     before, after = (record["networks"][name]["metrics"] for name in ("original", "unlearned"))

@@ -214,6 +214,7 @@ def _as_in_the_command():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_as_in_the_command")
 def test_a_run_of_the_command(tmp_path, monkeypatch, capsys):
     """Says before anything is trained that there are few steps, makes as many as were told, and its record says both."""

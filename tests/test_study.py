@@ -184,6 +184,7 @@ def test_a_finish_is_part_of_each_cell():
     assert table.values("delete", "head_bias") == [pytest.approx(expected["head_bias"], abs=1e-12)]
 
 
+@pytest.mark.slow
 def test_what_fails_is_shown():
     """One that diverges, and one that erases at no rate, and without one: the others count."""
     nothing = Method("nothing", lambda outputs, context: {FORGET: Term(0 * jnp.mean(outputs[FORGET].logits, -1))})
@@ -238,6 +239,7 @@ def test_what_cannot_be_studied(name, monkeypatch, tmp_path):
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.slow
 def test_as_the_page_has_it(tmp_path, monkeypatch):
     (snippet,) = snippets("choosing", "table = dj.study(")
     (images, labels), (test_images, test_labels) = SAMPLES["train"], SAMPLES["test"]

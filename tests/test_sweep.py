@@ -41,6 +41,7 @@ def uneven(n=75):
     return images, labels
 
 
+@pytest.mark.slow
 @pytest.mark.devices(8)
 def test_eight_devices_answer_as_one():
     """Other classes, rates and seeds, more of them than devices, in one program a method."""

@@ -466,7 +466,16 @@ def test_a_safetensors_file_by_another_name(state, tmp_path):
 # ---------------------------------------------------------------------------------------------------- networks of the table
 
 
-@pytest.mark.parametrize("name", ["resnet18_imagenet", "resnet18", "vit_s16", "all_cnn_half", "vgg16_bn_small"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "all_cnn_half",
+        pytest.param("resnet18_imagenet", marks=pytest.mark.slow),
+        pytest.param("vit_s16", marks=pytest.mark.slow),
+        pytest.param("vgg16_bn_small", marks=pytest.mark.slow),
+    ],
+)
 def test_networks_that_fit(name, tmp_path):
     """They are named, for other classes and channels as well, and the command says which setting."""
     module = models.create(name, 7)
