@@ -849,6 +849,9 @@ def test_ways_that_are_compared(scripts):
         "hyperparameters": {},
         "batch_norm": "frozen",
     }
+    anchored = ways["anchored, no rate"]
+    assert (anchored.rate, anchored.rates, anchored.unlearn["batch_norm"]) == ("auto", (), "frozen")
+    assert anchored.unlearn["epochs"] is anchored.unlearn["steps"] is None  # the default number, not the config's
     twice = ways["redistil, twice the images"]
     assert (twice.like, twice.rates, ways["redistil"].unlearn["epochs"]) == ("redistil", (), 2)
     with pytest.raises(ValueError, match="redistil, twice the images takes the rate of redistil: compare that, too"):

@@ -57,6 +57,7 @@ class Way(NamedTuple):
     name: in tables, and of its cells.
     unlearn, task: settings in place of the config's; the method is among them, and has its own hyper-parameters.
     rates: candidates, rising: learning rates, or whatever takes their place (`RATE_OF`).
+    rate: one of `options.FOUND` that it takes, in place of candidates.
     like: the way whose rate it takes, in place of candidates.
     several: it is for requests of several classes only.
     remaining: how many samples of the other classes are among its forget samples, each as often as makes them half of all.
@@ -66,6 +67,7 @@ class Way(NamedTuple):
     unlearn: Mapping[str, Any]
     task: Mapping[str, Any] = {}
     rates: tuple[float, ...] = ()
+    rate: str = ""
     like: str = ""
     several: bool = False
     remaining: int = 0

@@ -32,6 +32,7 @@ from tradeoff import write_picture
 import delete_jax as dj
 from delete_jax.methods import METHODS
 from delete_jax.metrics.audits import LEAST_RETRAINED
+from delete_jax.options import AUTO
 from delete_jax.reports.compare_page import MARK_OF_EXPERIMENTS
 from delete_jax.reports.made_with import versions
 from delete_jax.tasks import TASKS
@@ -60,6 +61,10 @@ VARIANTS: dict[str, Way] = {  # methods with other settings than the default
     "salun, random mask": Way("salun", {"hyperparameters": {"mask": "random"}}),
     # In train mode, the drift of the running statistics forgets, whatever the rate.
     "random_label, frozen": Way("random_label", {"batch_norm": "frozen"}),
+    **{
+        f"{name}, no rate": Way(name, {"batch_norm": "frozen", "epochs": None, "steps": None}, rate=AUTO)
+        for name in ("delete", "anchored")
+    },
 }
 DEFAULT_METHODS = (
     "delete", "anchored", "pour", "bias_shift", "source_free", "cse", "esc", "esc_t", "pour_distill", "mu_mis",
@@ -202,7 +207,8 @@ def choose(names: Sequence[str], rates: tuple[float, ...]) -> list[Way]:
             raise ValueError(f"{name} takes the rate of {like}: compare that, too")
         unlearn = {"method": method, "hyperparameters": {}, **variant.unlearn}
         dj.methods.create(method, **unlearn["hyperparameters"])
-        ways.append(Way(name, unlearn, rates=() if like else STRENGTHS.get(method, rates), like=like))
+        candidates = () if like or variant.rate else STRENGTHS.get(method, rates)
+        ways.append(Way(name, unlearn, rates=candidates, rate=variant.rate, like=like))
         if name == "delete":
             ways.append(Way("delete, own mask", {"method": name, "mask": "own"}, like=name, several=True))
     return ways

@@ -207,7 +207,9 @@ class Study:
         """
         rates, searches, found = dict(rates), {}, {}
         for way in ways:
-            if not way.like and way.name not in rates:
+            if way.rate:
+                rates[way.name] = way.rate
+            elif not way.like and way.name not in rates:
                 rates[way.name], searches[way.name] = self.choose(way, search)
             rate = rates[way.like or way.name]
             for forget in self.requests:

@@ -93,7 +93,7 @@ def means_first(
     return [*means(rows, columns), *rows] if len(requests) > 1 else list(rows)
 
 
-def note(start: str, seeds: int, held_out: str, rates: Mapping[str, float]) -> str:
+def note(start: str, seeds: int, held_out: str, rates: Mapping[str, float | str]) -> str:
     """Makes the line below a table."""
-    chosen = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
+    chosen = ", ".join(f"{name} {rate:g}" for name, rate in rates.items() if not isinstance(rate, str))
     return f"{start} ± std over {seeds} seeds. Rates chosen on {held_out}: {chosen}."
