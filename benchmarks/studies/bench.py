@@ -61,6 +61,7 @@ class Way(NamedTuple):
     like: the way whose rate it takes, in place of candidates.
     several: it is for requests of several classes only.
     remaining: how many samples of the other classes are among its forget samples, each as often as makes them half of all.
+    samples: how many samples of each class it reads, drawn by the seed; 0: all.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Way(NamedTuple):
     like: str = ""
     several: bool = False
     remaining: int = 0
+    samples: int = 0
 
     @property
     def is_experimental(self) -> bool:
@@ -87,8 +89,12 @@ class Way(NamedTuple):
 
     def described(self) -> dict[str, Any]:
         """Says which way it is, as JSON takes it: its name, and the settings without those that are empty."""
-        settings = {"unlearn": dict(self.unlearn), "task": dict(self.task), "remaining": self.remaining}
-        settings["unlearn"] = {name: value for name, value in self.unlearn.items() if value != {}}
+        settings = {
+            "unlearn": {name: value for name, value in self.unlearn.items() if value != {}},
+            "task": dict(self.task),
+            "remaining": self.remaining,
+            "samples": self.samples,
+        }
         return {"way": self.name, **{name: value for name, value in settings.items() if value}}
 
 
@@ -235,8 +241,16 @@ class Case:
         method = methods.create(config.unlearn.method, **config.unlearn.hyperparameters)
         run = self.run._replace(config=config, method=method)
         streams = self.bench.task.streams(run, method, network)
+        streams = self._fewer(streams, way.samples) if way.samples else streams
         streams = self._joined(streams, way.remaining) if way.remaining else streams
         return unlearning_job(run, network, streams, run.config.unlearn.finish)
+
+    def _fewer(self, streams: dict[str, Stream], count: int) -> dict[str, Stream]:
+        """Keeps so many forget samples of each class. Fewer ones are among the more."""
+        labels = np.asarray(streams[FORGET]["label"])
+        order = np.random.default_rng(self.run.config.seed).permutation(len(labels))
+        kept = np.sort(np.concatenate([order[labels[order] == class_][:count] for class_ in self.forget]))
+        return streams | {FORGET: {name: np.asarray(column)[kept] for name, column in streams[FORGET].items()}}
 
     def _joined(self, streams: dict[str, Stream], count: int) -> dict[str, Stream]:
         """Joins remaining samples to the forget samples; the same classes are masked at them."""
