@@ -248,6 +248,57 @@ def test_remaining_samples_among_the_forgotten(scripts, config, tmp_path):
     np.testing.assert_array_equal(joined["erase"], np.tile(np.arange(4) == 1, (2 * n, 1)))
 
 
+def test_fewer_forget_samples(scripts, config, tmp_path):
+    """So many of each class, the fewer among the more, each in its row."""
+    bench = scripts("bench")
+    loaded = bench.Bench(argparse.Namespace(config=str(config), out=tmp_path / "out"), "classification")
+    case = loaded.case(0, (0, 2))
+    forget = loaded.task.streams(case.run, dj.methods.delete(), {})
+    two, five = (case._fewer(forget, count)["forget"] for count in (2, 5))
+    assert sorted(two["label"].tolist()) == [0, 0, 2, 2]
+    assert len(five["label"]) == 10
+
+    def rows(stream):
+        return {(image.tobytes(), int(label)) for image, label in zip(stream["image"], stream["label"], strict=True)}
+
+    assert rows(two) < rows(five) < rows(forget["forget"])
+    assert case.bench.case(1, (0, 2))._fewer(forget, 2)["forget"]["image"].tobytes() != two["image"].tobytes()
+
+
+@pytest.mark.slow
+def test_erasing_with_few_samples(scripts, config, tmp_path, monkeypatch):
+    few = scripts("few_samples")
+    out = tmp_path / "out"
+    argv = [
+        "few_samples",
+        f"--config={config}",
+        f"--out={out}",
+        "--classes",
+        "1",
+        "--seeds",
+        "1",
+        "--samples",
+        "1",
+        "3",
+    ]
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(few, "NAMES", ("acc_ft", "acc_rt", "residual_auc"))  # the others take long
+    methods = {
+        name: few.METHODS[name] for name in ("anchored", "bias_shift")
+    }  # redistil wants a network of several stages
+    monkeypatch.setattr(few, "METHODS", methods)
+    monkeypatch.setattr(few, "SHOWN", {name: few.SHOWN[name] for name in methods})
+    with jax.numpy_dtype_promotion("standard"):
+        assert few.main() == 0
+    rows = {row["method"]: row for row in json.loads((out / "few_samples.json").read_text())["rows"]}
+    counts = ("1 sample", "3 samples", "all samples")
+    assert list(rows) == ["original", "retrained", *(f"{name}, {count}" for name in methods for count in counts)]
+    assert "one class has a single sample" in rows["anchored, 1 sample"]["failed"]
+    assert rows["anchored, all samples"]["acc_ft"] == [0]
+    assert rows["bias_shift, 1 sample"]["acc_ft"] == [0]
+    assert (out / "few_samples.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_failed_seed_fails_the_row(scripts):
     summary = scripts("table").summary
     assert summary(["acc_ft"], [{"acc_ft": 0.1}, {"failed": "diverged at step 3"}]) == {"failed": "diverged at step 3"}

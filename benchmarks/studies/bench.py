@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import functools
 import runpy
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -233,7 +234,9 @@ class Case:
         start = start or self.network(ORIGINAL)
         data = self.run.data._replace(requests=tuple(dict(request) for request in start.requests))
         case = dataclasses.replace(self, run=self.run._replace(data=data))
-        return unlearn_job(case.job(way, rate, start.variables))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # what they warn of is measured
+            return unlearn_job(case.job(way, rate, start.variables))
 
     def job(self, way: Way, rate: Rate, network: Variables) -> Job:
         """Makes the job of a way: what it reads, and how it is trained."""
