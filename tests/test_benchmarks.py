@@ -299,6 +299,46 @@ def test_erasing_with_few_samples(scripts, config, tmp_path, monkeypatch):
     assert (out / "few_samples.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_who_passes_every_audit(scripts, tmp_path, monkeypatch, capsys):
+    """Differences to the retrained network of the same seed, judged by those between two of them."""
+    back = scripts("comes_back")
+
+    def rows(method, recognised, energy, remaining, **more):
+        own = {"acc_ft": recognised, "energy_auroc": energy, "acc_rt": remaining, "rate": None, **more}
+        return [{"forget": name, "method": method, **own} for name in ("b", "c", "mean")]
+
+    table = [
+        *rows("original", [1.0, 0.9], [0.5, 0.5], [0.9, 0.9], acc_old_statistics=[None, None]),
+        *rows("retrained", [0.0, 0.0], [0.8, 0.9], [0.9, 0.9], acc_old_statistics=[0.0, 0.0]),
+        *rows("retrained, another seed", [0.0, 0.0], [0.9, 0.8], [0.9, 0.9], acc_old_statistics=[0.0, 0.0]),
+        *rows("near", [0.005, 0.005], [0.99, 0.7], [0.98, 0.98]),  # its statistics are the original's
+        *rows("far", [0.0, 0.0], [0.5, 0.5], [0.9, 0.9], acc_old_statistics=[0.5, 0.3]),
+        *rows("costly", [0.0, 0.0], [0.8, 0.9], [0.8, 0.7], acc_old_statistics=[0.0, 0.0]),
+    ]
+    (tmp_path / "table.json").write_text(json.dumps({"rows": table}))
+    monkeypatch.setattr(sys, "argv", ["comes_back", f"--table={tmp_path / 'table.json'}", f"--out={tmp_path / 'out'}"])
+    assert back.main() == 0
+    record = json.loads((tmp_path / "out" / "comes_back.json").read_text())
+    floor = {name: value for name, value in record["floor"].items() if value is not None}
+    assert floor == {"acc_ft": 0.01, "acc_old_statistics": 0.01, "energy_auroc": pytest.approx(0.2), "acc_rt": 0.01}
+    found = record["differences"]
+    failed = {name: {of for of, one in audits.items() if not one["passed"]} for name, audits in found.items()}
+    assert failed == {
+        "original": {"acc_ft", "acc_old_statistics", "energy_auroc"}, "retrained": set(), "near": set(),
+        "far": {"acc_old_statistics", "energy_auroc"}, "costly": {"acc_rt"},
+    }  # fmt: skip
+    assert found["far"]["energy_auroc"]["difference"] == pytest.approx(-0.35)
+    assert found["near"]["acc_rt"]["difference"] == pytest.approx(0.08)  # better than retrained is no harm
+    text = (tmp_path / "out" / "comes_back.md").read_text()
+    assert text.endswith("\nAll audits are passed by near.\n")
+    assert "| far | 2 | +0.0 | **+40.0** | **-35.0** | +0.0 |" in text
+    assert (tmp_path / "out" / "comes_back.png").read_bytes().startswith(b"\x89PNG")
+
+    (tmp_path / "table.json").write_text(json.dumps({"rows": table[:3]}))
+    assert back.main() == 2
+    assert "has no row of retrained, retrained, another seed" in capsys.readouterr().err
+
+
 def test_a_failed_seed_fails_the_row(scripts):
     summary = scripts("table").summary
     assert summary(["acc_ft"], [{"acc_ft": 0.1}, {"failed": "diverged at step 3"}]) == {"failed": "diverged at step 3"}
