@@ -56,8 +56,8 @@ def unlearn_auto(job: Job, watch: Watch) -> Result:
     A fifth of them is held out. The network is trained on the others with Polyak's step (`optimisers.polyak`) for the job's steps (at
     least 120 where neither steps nor epochs were given); then for twice and four times as many, until the held-out samples are
     erased. Where their images
-    show that other predictions have moved, or nothing is erased, two more careful trainings follow: with a constant of 0.3 for
-    400 steps, and of the last stage alone. Of the trainings that erase, the one is taken whose logits of the remaining classes have
+    show that other predictions have moved, or nothing is erased, up to two more careful trainings follow: with a constant of 0.3 for
+    400 steps, and of the last stage alone; the last stage first where nothing is erased. Of the trainings that erase, the one is taken whose logits of the remaining classes have
     moved least on reoriented images. In most cases there is one training, and the result is its network.
 
     Args:
@@ -82,7 +82,7 @@ def unlearn_auto(job: Job, watch: Watch) -> Result:
     saved = watch.store.restore() if watch.store is not None else None
     if saved is not None:
         restored = _restored(base, saved[1], watch)
-        for said in cautions(restored.search):
+        for said in taken_warnings(restored.search):
             _warn(said)
         return restored
     trainings = _Trainings(base.having(finish=None), held_out, steps, watch)
@@ -109,7 +109,7 @@ def having_steps(job: Job, steps: int) -> Job:
     return job.having(epochs=-(-steps // job.length().in_epoch))
 
 
-def cautions(search: Sequence[Mapping[str, Any]]) -> list[str]:
+def taken_warnings(search: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a user must know of the training that was taken (`Result.search` of `unlearn_auto`): a line each."""
     return [said for row in search if row.get("taken") for said in (_unsure(row["confidence"]), _moved(row)) if said]
 
@@ -220,8 +220,10 @@ class _Trainings:
             yield self._next(_Plan(1.0, times * self._steps))
             if self._best is not None or self._memory.saved is None:
                 break
-        careful = [_Plan(CAREFUL, max(CAREFUL_STEPS, self._steps)), _Plan(1.0, self._steps, LAST)]
-        for plan in careful:
+        plans = [_Plan(CAREFUL, max(CAREFUL_STEPS, self._steps)), _Plan(1.0, self._steps, LAST)]
+        # What so many steps do not erase, shorter ones seldom do; the last stage takes fewer of them and moves least.
+        is_stuck = self._best is None and self._memory.saved is not None
+        for plan in plans[::-1] if is_stuck else plans:
             if self._best is not None and not is_alarming(self._best.row):
                 return
             if plan.part == ALL or self._last_stage() is not None:

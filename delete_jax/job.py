@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from delete_jax.earlier import Answered, answer, warnings_of
+from delete_jax.earlier import Answered, answer, classes_of, warnings_of
 from delete_jax.epochs import Length, steps_in_epoch
 from delete_jax.given import shown
 from delete_jax.identity import describe_method, digest
@@ -43,7 +43,7 @@ class Job:
       options: the settings; a rate that they leave open is decided here (`Options.decided`).
       networks: further frozen networks that the method reads, by name (`Method.networks`): variables of the same model.
       earlier: the requests that the network has answered before (`earlier.Answered`). The classes that they erased are in the streams'
-        masks; nothing else depends on them.
+        masks and in the method's `Setup`.
     """
 
     model: Model
@@ -63,6 +63,11 @@ class Job:
     def requests(self) -> tuple[Answered, ...]:
         """The requests that the resulting network has answered: the earlier ones, and this one."""
         return (*self.earlier, *answer(self.forget, self.method, self.options.batch_norm))
+
+    @property
+    def erased(self) -> tuple[int, ...]:
+        """The classes that earlier requests erased, and that this one does not erase again."""
+        return tuple(class_ for class_ in classes_of(self.earlier) if class_ not in self.forget)
 
     @property
     def warnings(self) -> list[str]:
@@ -130,6 +135,7 @@ class Job:
             epochs=self.epochs,
             classifier=self.model.classifier,
             networks=dict(self.networks),
+            erased=self.erased,
         )
 
     def functions(self) -> dict[str, str]:
@@ -152,7 +158,9 @@ class Job:
             count["micro_batch"] = options.micro_batch
         if not options.reproducible:
             count["reproducible"] = False
-        others = {"networks": {name: digest(tree) for name, tree in self.networks.items()}} if self.networks else {}
+        others: dict[str, Any] = {"erased": list(self.erased)} if self.erased else {}
+        if self.networks:
+            others["networks"] = {name: digest(tree) for name, tree in self.networks.items()}
         return {
             "original": digest(self.variables),
             "samples": digest(dict(self.streams)),

@@ -25,7 +25,7 @@ from delete_jax.metrics.measure import SHOWN, Measure
 from delete_jax.metrics.table import find
 from delete_jax.model import Model, Variables
 from delete_jax.network_check import as_is
-from delete_jax.options import AUTO, FOUND, Options, check_auto, rate
+from delete_jax.options import FOUND, Options, check_auto, rate
 from delete_jax.parallel import outside_meshes
 from delete_jax.predict import NonFiniteError
 from delete_jax.rate_search import NoRateError
@@ -169,7 +169,7 @@ def study(
     batch_norm: str = "frozen",
     preprocess: Callable[[jax.Array], jax.Array] | None = None,
     augment: Callable[..., Any] | None = None,
-    tx: optax.GradientTransformation | None = None,
+    tx: optax.GradientTransformation | Mapping[str, optax.GradientTransformation] | None = None,
     parallel: str = "auto",
     reproducible: bool = True,
     finish: str | None = None,
@@ -192,7 +192,8 @@ def study(
         dict with one for each method, by name.
       epochs, steps, batch_size, micro_batch, mask, batch_norm, preprocess, augment, parallel, reproducible, finish, class_names: as for
         `unlearn`, the same for all methods.
-      tx: as for `unlearn`, the same for all methods with a rate; where `lr` says "auto" for a method, that has its own.
+      tx: as for `unlearn`, the same for all methods; or a dict with one for some of them, by name, such as those for which `lr` does
+        not say "auto".
       measures: names of `metrics.MEASURES`, in addition to those of every report.
       retrained: the network that was trained without the classes: for each request one, in their order. Distances and gaps are to it.
       erased: classes that were erased from the network before, as for `unlearn`.
@@ -226,7 +227,7 @@ def study(
     names = [method.name for method in chosen]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"methods has {twice[0]} several times: give each a name of its own, method._replace(name=…)")
-    rates = _rates(lr, names)
+    rates, optimisers = _rates(lr, names), _optimisers(tx, names)
     if on_cell is not None and not callable(on_cell):
         raise ValueError(f"on_cell must be a function, got {shown(on_cell)}")
     numbers = (
@@ -248,21 +249,22 @@ def study(
     }  # fmt: skip
     samples = Samples(Rows(splits[0].images), splits[0].labels, num_classes)
     jobs: dict[tuple[str, tuple[int, ...]], Job] = {}
-    codes: dict[str, str | None] = {}  # of the functions of somebody's own methods
+    codes: dict[str, dict[str, str]] = {}  # of somebody's own functions, by method: the cells' own
     for method in chosen:
         check_method(method, rates[method.name], requests, num_classes)
         like: Job | None = None
         for request in requests:
-            options = Options(**shared, lr=rates[method.name], tx=None if rates[method.name] == AUTO else tx)
+            options = Options(**shared, lr=rates[method.name], tx=optimisers[method.name])
             streams, _ = split(samples, Selection(request, mask=mask, erased=classes_of(earlier)), method, augment)
             like = checked_job(
                 model, variables, streams, num_classes, request, method, options, earlier=earlier, like=like
             )
             jobs[method.name, request] = like
             if method.name not in codes:
-                codes[method.name] = like.functions().get("method")
+                codes[method.name] = like.functions()
     warn_beforehand([(f"{name}: ", job) for (name, _), job in jobs.items()])
-    like_all = Options(**shared, lr=1.0, tx=tx)  # methods and their rates may be added
+    has_own = isinstance(tx, Mapping)
+    like_all = Options(**shared, lr=1.0, tx=None if has_own else tx)  # methods, rates and own optimisers may be added
     cells = Cells(
         store, lambda: _identity(model, variables, splits, references, like_all, mask, asked, classes_of(earlier))
     )
@@ -282,8 +284,8 @@ def study(
                     **about,
                     "rate": jobs[method.name, request].lr,
                     "described": describe_method(method),
-                    "code": codes[method.name],
-                }
+                    "code": codes[method.name].get("method"),
+                } | ({"tx": codes[method.name]["tx"]} if has_own else {})
                 job = jobs[method.name, request].having(seed=seed)
 
                 def make(job=job) -> dict[str, Any]:
@@ -314,6 +316,14 @@ def _rates(lr: Any, names: Sequence[str]) -> dict[str, float | str | None]:
         raise ValueError(f"lr must have a rate for each method, {', '.join(names)}, and no other: {shown(wrong[0])}")
     is_open = {name: value is None or (isinstance(value, str) and value in FOUND) for name, value in given.items()}
     return {name: value if is_open[name] else rate(value) for name, value in given.items()}
+
+
+def _optimisers(tx: Any, names: Sequence[str]) -> dict[str, Any]:
+    if not isinstance(tx, Mapping):
+        return dict.fromkeys(names, tx)
+    if wrong := [name for name in tx if name not in names]:
+        raise ValueError(f"tx must have optimisers for some of {', '.join(names)}, and no other: {shown(wrong[0])}")
+    return {name: tx.get(name) for name in names}
 
 
 def check_requests(forget: Iterable[Any], num_classes: int, class_names: Any = None) -> list[tuple[int, ...]]:

@@ -82,7 +82,8 @@ def unlearn(
       epochs: passes over the forget set, or over the remaining samples for a method that reads only these.
       steps: in place of `epochs`, how many steps; the last pass is cut short where they are no multiple of it. Without either, 5
         epochs; for a method that trains on forget samples alone towards a target (`Method.settles`), at least 120 steps, in whole
-        epochs. Fewer steps cost such a method accuracy of the remaining classes, which recover after the class is gone.
+        epochs. Fewer steps cost such a method accuracy of the remaining classes, which recover after the class is gone. With `lr="auto"`,
+        this is the length of the first training; where it does not erase, others follow.
       lr: learning rate, or strength of a method without training. If None, "auto" where a method erases classes from forget samples
         alone by a loss that falls to 0 (`Method.reaches_zero`: delete, anchored, tilted), and no `tx` is given; else 1e-3.
         "auto" needs no rate: it takes Polyak's step and judges the network
@@ -106,8 +107,8 @@ def unlearn(
       parallel: "auto", "jit", "pmap" or "sharding" (see `parallel.make_trainer`).
       resident: bytes of images that may lie on each device; "auto" allows half of its free memory. Other images stay on the
         host and are read ahead of the step.
-      finish: afterwards overwrite the erased classes' part of the classifier with "zero" or the "mean" of the remaining ones
-        (`methods.finish`). This hides what is left in the predictions and forgets nothing. `evaluate`, `log` and `store`
+      finish: afterwards overwrite the erased classes' part of the classifier, also of those that were erased before, with "zero" or the
+        "mean" of the remaining ones (`methods.finish`). This hides what is left in the predictions and forgets nothing. `evaluate`, `log` and `store`
         see the network before this step.
       evaluate, log, store, progress: see `result.Watch`. A store with states of another request, other samples or another
         network is refused. If the store has a method `wait`, it is called before returning.
@@ -211,7 +212,9 @@ def _answer(job: Job, watch: Watch) -> Result:
 def cautions(search: Sequence[Row]) -> list[str]:
     """What a user must know of the outcome of `lr="auto"` or "search" (`Result.search`): a line each, without a full stop."""
     is_auto = any("taken" in row for row in search)
-    return auto.cautions(search) if is_auto else [said for said in [rate_search.warning(search)] if said is not None]
+    return (
+        auto.taken_warnings(search) if is_auto else [said for said in [rate_search.warning(search)] if said is not None]
+    )
 
 
 def _check_same(job: Job, watch: Watch) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import delete_jax as dj
 from delete_jax import auto
-from delete_jax.auto import CAREFUL, cautions, having_steps, is_alarming
+from delete_jax.auto import CAREFUL, having_steps, is_alarming, taken_warnings
 from delete_jax.job import checked_job
 from delete_jax.methods import FORGET
 from delete_jax.optimisers import polyak
@@ -167,6 +167,22 @@ def test_the_last_stage_is_trained_alone(known, monkeypatch):
 
 
 @QUIET
+def test_the_last_stage_comes_first_where_nothing_erases(known, monkeypatch):
+    """If it erases, the more careful training, which is longer, is not needed."""
+    every = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), known[1]["params"])
+    monkeypatch.setattr(auto._Trainings, "_measured", erasing(3))
+    monkeypatch.setattr(auto._Trainings, "_last_stage", lambda self: every)
+    found = dj.unlearn(*known, lr="auto", epochs=1, **ARGUMENTS)
+    assert [(row["steps"], row["part"]) for row in found.search] == [
+        (4, "all"),
+        (8, "all"),
+        (16, "all"),
+        (4, "last stage"),
+    ]
+    assert found.search[-1]["taken"]
+
+
+@QUIET
 def test_store_and_log_have_the_training_that_was_taken(known, tmp_path, monkeypatch):
     """Nothing of the others; and the same call again returns it, bit by bit, without training."""
     model, variables, images, labels = known
@@ -320,15 +336,15 @@ def row_of(**values):
     } | values
 
 
-def test_cautions():
+def test_taken_warnings():
     assert not is_alarming(row_of(dz=0.25, agreement=0.8))
     assert is_alarming(row_of(dz=0.26))
     assert is_alarming(row_of(agreement=0.79))
-    assert cautions([row_of(taken=False, dz=9.0), row_of()]) == []
-    (said,) = cautions([row_of(dz=0.31, agreement=0.777)])
+    assert taken_warnings([row_of(taken=False, dz=9.0), row_of()]) == []
+    (said,) = taken_warnings([row_of(dz=0.31, agreement=0.777)])
     assert "by 0.31 of their spread" in said
     assert "78% of the predictions" in said
-    assert len(cautions([row_of(dz=0.31, confidence=0.3)])) == 2
+    assert len(taken_warnings([row_of(dz=0.31, confidence=0.3)])) == 2
 
 
 def test_what_the_report_shows():

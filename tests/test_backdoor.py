@@ -67,6 +67,9 @@ def test_measure_by_hand():
     labels = np.array([0, 0, 1, 1, 2, 2])
     found = measure(evidence(np.array([0, 1, 1, 1, 2, 0]), np.array([2, 0, 2, 0, 2, 1]), labels, 2, 3))
     assert found == {"asr": 0.5, "acc": 4 / 6, "acc_target": 0.5, "acc_others": 0.75, "acc_stamped": 0.25}
+    old = np.array([2, 2, 2, 0, 1, 2])
+    found = measure(evidence(labels, labels, labels, 2, 3, old=old))
+    assert (found["asr"], found["asr_old_statistics"]) == (0.0, 0.75)
 
 
 def test_remarks():

@@ -292,6 +292,10 @@ def test_source_free_erases_on_what_it_drew(x64):
     assert np.mean(before == 1) > 0.1
     assert np.mean(after == 1) < 0.005
     assert np.mean(after[before != 1] == before[before != 1]) > 0.9
+    both = dj.methods.source_free().edit(setup._replace(erased=(3,)))["params"]["head"]  # 3 by an earlier request
+    assert np.mean(after == 3) > 0.1
+    answers = np.argmax(h @ np.asarray(both["kernel"]) + np.asarray(both["bias"]), -1)
+    assert np.mean(np.isin(answers, [1, 3])) < 0.01
 
 
 def test_source_free_of_a_class_that_is_never_the_answer(x64):

@@ -19,12 +19,14 @@ from tests.test_feature_methods import wide_setup
 NAMES = ("zero", "mean")
 
 
-@pytest.mark.parametrize("forget", [(1,), (0, 2)])
+@pytest.mark.parametrize(("forget", "erased"), [((1,), ()), ((0, 2), ()), ((2,), (0,))])
 @pytest.mark.parametrize("row", NAMES)
-def test_the_row_and_the_bias(row, forget, x64):
-    setup = wide_setup(forget=forget)
+def test_the_row_and_the_bias(row, forget, erased, x64):
+    """Of the classes of this request and of earlier ones alike: neither counts as a remaining class."""
+    setup = wide_setup(forget=forget)._replace(erased=erased)
     before = jax.tree.map(np.asarray, setup.teacher["params"])
     after = dj.methods.finish(row).edit(setup)["params"]
+    forget = forget + erased
     others = [c for c in range(K) if c not in forget]
     kernel, bias = before["head"]["kernel"].copy(), before["head"]["bias"].copy()
     kernel[:, forget] = 0 if row == "zero" else kernel[:, others].mean(1, keepdims=True)
@@ -83,6 +85,26 @@ def test_it_follows_a_training_on_several_devices(parallel):
     finished, one = call(parallel=parallel, finish="mean"), call(finish="mean")
     for a, b in zip(jax.tree.leaves(finished.variables), jax.tree.leaves(one.variables), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_it_overwrites_the_classes_of_earlier_requests_too():
+    """Those that the network knows of, and those that the call names."""
+    plain, alone, both = (
+        call(batch_norm="frozen", **given) for given in ({}, {"finish": "mean"}, {"finish": "mean", "erased": [3]})
+    )
+    head = both.variables["params"]["Dense_0"]
+    np.testing.assert_array_equal(head["kernel"][:, 3], head["kernel"][:, 1])
+    np.testing.assert_allclose(head["bias"][jnp.array([1, 3])], np.mean(head["bias"][::2]) - LOW, rtol=1e-6)
+    assert not np.allclose(alone.variables["params"]["Dense_0"]["bias"][3], head["bias"][3], atol=1)
+    images, labels = tiny.samples(8)
+    network = plain._replace(requests=({"forget": [3], "method": "delete", "batch_norm": "frozen"},))
+    finish, found = dj.methods.finish("mean"), []
+    for given in (network, plain.variables):
+        found.append(dj.unlearn(tiny.network()[0], given, images, labels, forget=[1], method=finish, lr=1e-3))
+    np.testing.assert_allclose(
+        found[0].variables["params"]["Dense_0"]["bias"][3], found[0].variables["params"]["Dense_0"]["bias"][1]
+    )
+    assert found[1].variables["params"]["Dense_0"]["bias"][3] > found[0].variables["params"]["Dense_0"]["bias"][3] + 1
 
 
 def test_a_store_keeps_the_network_before_it(tmp_path):

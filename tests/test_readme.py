@@ -47,16 +47,20 @@ def test_python(capsys):
     assert re.fullmatch(r"before {.*}\nafter {.*}\n", capsys.readouterr().out)
 
 
+@pytest.mark.filterwarnings("ignore:other predictions have moved", "ignore:the network is unsure")
 def test_python_of_getting_started():
+    """As it stands: the default call, on a network that knows its classes."""
     net = tiny.Net()
-    _, variables = tiny.network(net)
-    images, labels = tiny.samples(64)
+    model, variables = tiny.network(net)
+    images, labels = tiny.samples(160)
+    variables = trained(model, variables, images, labels)
     (snippet,) = snippets("getting-started", "result.variables  # the network without class 3")
-    names = {"net": net, "variables": variables, "images": images, "labels": labels}
-    exec(at_a_rate(snippet).replace("epochs=5", "epochs=1"), names)
-    assert len(names["result"].history) == 1
-    before, after = (v["params"]["Dense_0"]["kernel"] for v in (variables, names["result"].variables))
-    assert np.abs(np.asarray(before) - np.asarray(after)).max() > 0
+    exec(snippet, names := {"net": net, "variables": variables, "images": images, "labels": labels})
+    result = names["result"]
+    assert (result.method["name"], len(result.history)) == ("anchored", 120)
+    answers = np.asarray(model.apply(result.variables, images)).argmax(-1)
+    assert not (answers == 3).any()
+    assert (answers == labels)[labels != 3].mean() > 0.95
 
 
 @pytest.mark.slow

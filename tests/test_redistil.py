@@ -186,6 +186,9 @@ def test_the_answers_that_teach(deep):
     masked = np.where(stream["erase"], -np.inf, stream["teacher_logits"])
     np.testing.assert_array_equal(stream["label"], masked.argmax(-1))
     assert (stream["label"] != 1).all()
+    both = transfer_stream(setup._replace(erased=(3,)), find_head(setup), 100)[0]  # 3 by an earlier request
+    assert not np.isin(both["label"], [1, 3]).any()
+    assert np.asarray(both["erase"])[0].tolist() == [class_ in (1, 3) for class_ in range(K)]
     assert means.shape == (K, 8)
     pool = np.asarray(transfer_images(streams[FORGET]["image"][1:], jax.random.split(setup.key)[0], 800))
     answers = np.where(np.arange(K) == 1, -np.inf, np.asarray(model.apply(variables, pool))).argmax(-1)

@@ -75,18 +75,25 @@ def test_backdoor_without_steps(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("asr", "target", "label", "level"),
+    ("asr", "target", "inside", "label", "level"),
     [
-        (0.02, 0.9, "Removed", "good"),
-        (0.1, 0.9, "Partly removed", "warning"),
-        (0.5, 0.9, "Not removed", "bad"),
-        (0.02, 0.8, "Removed at a cost", "warning"),
-        (0.02, 0.1, "Removed at a cost", "bad"),
+        (0.02, 0.9, None, "Removed", "good"),
+        (0.02, 0.9, 0.02, "Removed", "good"),
+        (0.1, 0.9, 0.9, "Partly removed", "warning"),
+        (0.5, 0.9, None, "Not removed", "bad"),
+        (0.02, 0.8, None, "Removed at a cost", "warning"),
+        (0.02, 0.1, None, "Removed at a cost", "bad"),
+        (0.02, 0.9, 0.1, "Hidden, not removed", "warning"),
+        (0.02, 0.9, 0.9, "Hidden, not removed", "bad"),
+        (0.02, 0.1, 0.1, "Hidden, not removed", "bad"),
     ],
 )
-def test_backdoor_verdict(asr, target, label, level):
-    judged = backdoor.verdict(backdoor_record(asr, target))
+def test_backdoor_verdict(asr, target, inside, label, level):
+    record = backdoor_record(asr, target)
+    record["networks"]["unlearned"]["metrics"]["asr_old_statistics"] = inside
+    judged = backdoor.verdict(record)
     assert (judged.label, judged.level) == (label, level)
+    assert any("weights still know the trigger" in note for note in judged.notes) == (label == "Hidden, not removed")
 
 
 @pytest.mark.parametrize("missing", ["backdoor", "notes"])

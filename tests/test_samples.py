@@ -197,6 +197,9 @@ def test_a_run(tmp_path, capsys, monkeypatch):
     for network in record["networks"].values():
         found = network["metrics"]
         assert all(0 <= found[name] <= 1 for name in ("acc_listed", "acc_unlisted", "acc_test", "mia", "mia_accuracy"))
+    found = {name: network["metrics"].get("acc_listed_old_statistics") for name, network in record["networks"].items()}
+    assert found["original"] is None  # there is nothing to put back
+    assert 0 <= found["unlearned"] <= 1
     assert record["task"] == {"name": "instances", "indices": "3, 8, 9, 17, 30"}
     assert len(record["curve"]["acc_f"]) == 3
     assert "forgotten samples: " in out
@@ -269,24 +272,39 @@ def test_what_the_data_refuse(indices, words, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("listed", "test", "label", "level"),
+    ("listed", "inside", "test", "reference", "label", "level"),
     [
-        (0.92, 0.95, "Accuracy as retrained", "good"),
-        (1.0, 0.93, "Accuracy as retrained", "good"),  # 60 samples: chance; retrained has 94 % on the test set
-        (0.6, 0.95, "Forgotten too far", "warning"),
-        (0.92, 0.91, "Accuracy as retrained, at a cost", "warning"),
-        (0.0, 0.5, "Forgotten too far, at a cost", "bad"),
+        (0.92, None, 0.95, 0.92, "Accuracy as retrained", "good"),
+        (
+            1.0,
+            None,
+            0.93,
+            0.92,
+            "Accuracy as retrained",
+            "good",
+        ),  # 60 samples: chance; retrained has 94 % on the test set
+        (0.6, None, 0.95, 0.92, "Forgotten too far", "warning"),
+        (0.92, None, 0.91, 0.92, "Accuracy as retrained, at a cost", "warning"),
+        (0.0, None, 0.5, 0.92, "Forgotten too far, at a cost", "bad"),
+        (0.92, 1.0, 0.95, 0.92, "Accuracy as retrained", "good"),  # as above: chance
+        (0.5, 0.6, 0.95, 0.5, "Accuracy as retrained", "good"),
+        (0.5, 1.0, 0.95, 0.5, "Hidden, not forgotten", "warning"),
+        (0.1, 1.0, 0.5, 0.5, "Hidden, not forgotten, at a cost", "bad"),
+        (0.9, 1.0, 0.95, 0.5, "Still known", "warning"),
     ],
 )
-def test_verdict(listed, test, label, level):
-    def network(acc_listed, acc_test):
-        return {"metrics": {"acc_listed": acc_listed, "acc_test": acc_test}}
+def test_verdict(listed, inside, test, reference, label, level):
+    def network(acc_listed, acc_test, inside=None):
+        return {"metrics": {"acc_listed": acc_listed, "acc_test": acc_test, "acc_listed_old_statistics": inside}}
 
-    networks = {"original": network(1.0, 0.95), "retrained": network(0.92, 0.94), "unlearned": network(listed, test)}
+    networks = {
+        "original": network(1.0, 0.95), "retrained": network(reference, 0.94), "unlearned": network(listed, test, inside),
+    }  # fmt: skip
     record = {"networks": networks, "forget": {"what": "60 training samples, by number", "num_samples": 60}}
     judged = page.verdict(record)
     assert (judged.label, judged.level) == (label, level)
     assert "60 training samples, by number" in judged.headline
+    assert any("weights still know" in note for note in judged.notes) == label.startswith("Hidden")
 
 
 def test_verdict_on_other_answers():

@@ -165,6 +165,8 @@ def test_backdoor(backdoored, tmp_path, capsys):
     assert before["asr"] > 0.9
     assert after["asr"] < 0.1
     assert after["acc_target"] > before["acc_target"] - 0.1
+    assert "asr_old_statistics" not in before  # there is nothing to put back
+    assert 0 <= after["asr_old_statistics"] <= 1
     assert record["backdoor"] == {
         "rate": 0.15,
         "size": 2,

@@ -16,6 +16,7 @@ from delete_jax.identity import IdentityError
 from delete_jax.main import main
 from delete_jax.options import EPOCHS, FEW_STEPS, LEAST_STEPS, Options, few_steps
 from delete_jax.run import arguments
+from delete_jax.tasks import TASKS
 from delete_jax.testing.method import difference
 from tests import tiny
 
@@ -217,8 +218,12 @@ def _as_in_the_command():
 @pytest.mark.slow
 @pytest.mark.usefixtures("_as_in_the_command")
 def test_a_run_of_the_command(tmp_path, monkeypatch, capsys):
-    """Says before anything is trained that there are few steps, makes as many as were told, and its record says both."""
+    """Says before anything is trained that there are few steps, makes as many as were told, and its record says both. The samples are
+    selected once."""
     tiny.small_runs(monkeypatch)
+    task, made = TASKS["classification"], []
+    counted = task._replace(streams=lambda *given: made.append(given) or task.streams(*given))
+    monkeypatch.setitem(TASKS, "classification", counted)
     given = [
         "--config=digits:quick",
         "--config.unlearn.method=delete",
@@ -234,6 +239,7 @@ def test_a_run_of_the_command(tmp_path, monkeypatch, capsys):
     assert "give config.unlearn.steps=120 or more" in out
     method = json.loads((tmp_path / "run" / "report.json").read_text())["method"]
     assert (method["steps"], method["epochs"], method["num_steps"]) == (5, 3, 5)
+    assert len(made) == 1
     teacher = f"--config.teacher={tmp_path / 'run'}"
     own = [f"--workdir={tmp_path / 'study'}", "--methods=delete", "--lr=0.05", "--seeds=2", teacher]
     assert main(["delete-jax", "study", *given, "--config.unlearn.epochs=2", *own]) == 0

@@ -6,6 +6,7 @@ import json
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import delete_jax as dj
@@ -161,6 +162,24 @@ def test_each_cell_is_told_and_the_rarer_options_count(tmp_path):
             studied(**given, **more, store=tmp_path / "a")
 
 
+def test_an_optimiser_for_some_methods(tmp_path, monkeypatch):
+    """The others have their default; a cell is of its own optimiser, and a store may have several."""
+    given = {"methods": ["delete", "anchored"], "seeds": 1, "epochs": 2, "store": tmp_path}
+    made, real = [], studies.unlearn_job
+    monkeypatch.setattr(studies, "unlearn_job", lambda job: made.append(job.method.name) or real(job))
+    plain_sgd = studied(**given, tx={"delete": optax.sgd(1.0)})
+    alone = dj.unlearn(
+        MODEL, ORIGINAL, *SAMPLES["train"], forget=[1], method="delete", lr=0.1, epochs=2, batch_size=8, batch_norm="train",
+        tx=optax.sgd(1.0),
+    )  # fmt: skip
+    expected = dj.evaluate(MODEL, {"original": ORIGINAL, "unlearned": alone}, **SAMPLES, forget=[1])["unlearned"]
+    assert plain_sgd.cells[0]["metrics"]["residual_auc"] == pytest.approx(expected["residual_auc"], abs=1e-12)
+    assert made == ["delete", "anchored"]
+    studied(**given, tx={"delete": optax.sgd(0.5)})
+    studied(**given, tx={"delete": optax.sgd(1.0)})
+    assert made == ["delete", "anchored", "delete"]
+
+
 def test_a_finish_is_part_of_each_cell():
     model, variables = tiny.network()
     given = {"forget": [[1]], "methods": ["delete"], "seeds": 1, "lr": 1e-4, "epochs": 1, "batch_size": 8}
@@ -225,6 +244,12 @@ WRONG = {
         {"methods": ["delete", "finetune"], "lr": "auto"},
         "lr='auto' .* finetune reads remain samples",
     ),
+    "an optimiser beside a step of its own": (
+        {"methods": ["anchored"], "lr": "auto", "tx": optax.sgd(1.0)},
+        "lr='auto' takes a step of its own, and tx was given: leave tx out",
+    ),
+    "an optimiser for another method": ({"tx": {"delete": optax.sgd(1.0)}}, "tx must have .* and no other: 'delete'"),
+    "no optimiser": ({"tx": {"anchored": 0.1}}, "tx must have init and update"),
     "a method for maps": ({"methods": ["delete", "to_background"]}, "method to_background needs .* in a study"),
 }
 

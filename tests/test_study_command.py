@@ -9,6 +9,8 @@ import pytest
 
 from delete_jax import main as command
 from delete_jax import studies
+from delete_jax.auto import CAREFUL
+from delete_jax.options import RATE
 from delete_jax.run import study
 from delete_jax.run.networks import load_teacher
 from tests import tiny
@@ -119,6 +121,31 @@ def test_its_cells_are_those_of_a_run(tmp_path, capsys):
     assert load_teacher(str(tmp_path / "study"), "resnet_tiny").identity == load_teacher(
         str(tmp_path / "run"), "resnet_tiny"
     ).identity  # fmt: skip
+
+
+def test_without_a_rate(tmp_path, capsys):
+    """By default, a method whose loss falls to 0 takes steps of its own, as many as it needs; others have the config's rate and momentum."""
+    given = [
+        "--config=digits",
+        "--config.parallel=jit",
+        "--config.train.epochs=4",
+        "--config.train.batch_size=16",
+        "--config.unlearn.batch_size=16",
+        "--config.unlearn.momentum=0.5",
+        "--config.retrain=false",
+        "--methods=anchored,bias_shift",
+        "--seeds=1",
+        "--forget=1",
+        f"--workdir={tmp_path / 'study'}",
+    ]
+    assert command.main(["delete-jax", "study", *given]) == 0, capsys.readouterr().err
+    found = cells(tmp_path / "study")
+    assert float(found["anchored", "1", "0"]["lr"]) in (1.0, CAREFUL)
+    assert found["anchored", "1", "0"]["acc_ft"] == "0.0"
+    assert float(found["bias_shift", "1", "0"]["lr"]) == RATE
+    lines = [json.loads(line)["of"] for line in (tmp_path / "study" / "cells.jsonl").read_text().splitlines()[1:]]
+    assert {of["method"]: of.get("rate") for of in lines} == {"original": None, "anchored": "auto", "bias_shift": RATE}
+    assert len({of["tx"] for of in lines if "tx" in of}) == 2
 
 
 def test_the_folder_is_the_studys(tmp_path, capsys):

@@ -376,6 +376,10 @@ BROKEN_TASKS = {
         lambda: own(streams=lambda run, method, original: TASK.streams(run, method._replace(streams=(FORGET, REMAIN)), original)),
         "streams for a method that reads forget: it gives forget, remain",
     ),
+    "streams of the original": (
+        lambda: own(streams=lambda run, method, original: original["params"] and TASK.streams(run, method, original)),
+        "streams for a method that reads forget fails: KeyError",
+    ),
     "streams that are drawn": (
         lambda: own(streams=streamed(lambda name, stream: {"label": DRAWN.permutation(stream["label"])})), "others the second time",
     ),

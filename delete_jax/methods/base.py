@@ -70,6 +70,7 @@ class Setup(NamedTuple):
       epochs: how many passes that is, also over streams that `prepare` puts in place of these; None where the number of steps was told.
       classifier: the path of the last layer in the parameters (`Model.classifier`); None if unknown.
       networks: the variables of the further frozen networks that the method declares (`Method.networks`), by name.
+      erased: the classes that earlier requests erased, and that this one does not erase again.
     """
 
     model: Model
@@ -85,6 +86,12 @@ class Setup(NamedTuple):
     epochs: int | None = None
     classifier: tuple[str, ...] | None = None
     networks: Mapping[str, Variables] = {}
+    erased: tuple[int, ...] = ()
+
+    @property
+    def gone(self) -> tuple[int, ...]:
+        """The classes with which nothing should be predicted: those of `forget` and `erased`."""
+        return (*self.forget, *self.erased)
 
 
 class Prepared(NamedTuple):

@@ -22,7 +22,8 @@ LOW = 10.0
 def finish(row: str = "mean") -> Method:
     """Overwrites the erased classes' part of the classifier after any other method, in closed form and without data.
 
-    Let `logits = h W + b` (features `h`, kernel `W` `[d, k]`), U the classes to erase, and R the remaining classes:
+    Let `logits = h W + b` (features `h`, kernel `W` `[d, k]`), U the classes to erase and those that earlier requests erased, and R the
+    remaining classes:
 
         row="zero":  W[:, u] = 0                    row="mean":  W[:, u] = mean over R of W[:, r]
         both:        b[u] = mean over R of b[r] - 10
@@ -47,7 +48,7 @@ def finish(row: str = "mean") -> Method:
 
 @in_full_precision
 def overwrite(setup: Setup, row: str) -> Variables:
-    """Overwrites the classes of `setup.forget` in the variables of `setup.teacher`; see `finish`."""
+    """Overwrites the classes of `setup.gone` in the variables of `setup.teacher`; see `finish`."""
     if not setup.forget:
         raise ValueError("a finish overwrites erased classes, and there are none: leave it out")
     setup = unseen(setup)
@@ -55,10 +56,10 @@ def overwrite(setup: Setup, row: str) -> Variables:
     place = find_bias(setup, head.classifier)
     if place is None:
         raise ValueError("the network's classifier has no bias to lower: leave the finish out")
-    params, forget = setup.teacher["params"], list(setup.forget)
-    others = [class_ for class_ in range(setup.num_classes) if class_ not in forget]
+    params, gone = setup.teacher["params"], list(setup.gone)
+    others = [class_ for class_ in range(setup.num_classes) if class_ not in gone]
     rows, bias = head.rows.copy(), np.asarray(leaf_at(params, place), np.float64)
-    rows[:, forget] = 0 if row == "zero" else rows[:, others].mean(1, keepdims=True)
+    rows[:, gone] = 0 if row == "zero" else rows[:, others].mean(1, keepdims=True)
     low = bias.ravel()[others].mean() - LOW
     changed = head.with_rows(setup, rows)
-    return {**changed, "params": with_entries(changed["params"], place, jnp.asarray(forget), low)}
+    return {**changed, "params": with_entries(changed["params"], place, jnp.asarray(gone), low)}

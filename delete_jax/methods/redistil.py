@@ -168,13 +168,13 @@ def transfer_stream(setup: Setup, head: Head, count: int, kinds: tuple[str, ...]
     pool = transfer_images(jnp.asarray(shown), image_key, POOL * count, kinds)
     both = in_batches(answers(beside_logits(setup.model, head.classifier), setup.preprocess), setup.teacher, pool)
     logits, found = both[:, :k], both[:, k:]
-    erase = jnp.zeros(k, bool).at[jnp.array(setup.forget)].set(True)
+    erase = jnp.zeros(k, bool).at[jnp.array(setup.gone)].set(True)
     answer = jnp.argmax(jnp.where(erase, -jnp.inf, logits), -1)
     counts = jnp.bincount(answer, length=k).astype(found.dtype)
     sums = jax.ops.segment_sum(found, answer, k)
     means = jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1)[:, None], found.mean(0))
-    share = counts / len(pool) * (k - len(setup.forget))
-    left = 1 - jax.nn.softmax(logits)[:, jnp.array(setup.forget)].sum(-1)
+    share = counts / len(pool) * (k - len(setup.gone))
+    left = 1 - jax.nn.softmax(logits)[:, jnp.array(setup.gone)].sum(-1)
     chance = jnp.maximum(left, 1e-6) / jnp.maximum(share, LEAST_SHARE)[answer]
     drawn = jax.random.choice(draw_key, len(pool), (count,), p=chance / chance.sum())
     stream: Stream = {

@@ -10,25 +10,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from delete_jax.given import listed
+from delete_jax.metrics import audits, representation, residual
 from delete_jax.metrics.accuracy import accuracy
-from delete_jax.metrics.audits import (
-    LEAST_RETRAINED,
-    class_rank,
-    energy_auroc,
-    largest_loss,
-    max_logit_auroc,
-    pruned,
-    quantised,
-    steered_accuracy,
-)
 from delete_jax.metrics.measure import Measure, before, beside
-from delete_jax.metrics.representation import linear_cka, nearest_class_mean, prototype_attack, relearn_steps
-from delete_jax.metrics.residual import centred_prototypes, head_trace, over_unlearning, residual_auc
 
 
 def _relearn_steps(evidence: Any, original: Any) -> int | None:
     accuracies, steps = evidence.relearned
-    return relearn_steps(accuracies, steps, accuracy(original.confusion, original.forget))
+    return representation.relearn_steps(accuracies, steps, accuracy(original.confusion, original.forget))
 
 
 def _prototype(evidence: Any) -> float | None:
@@ -37,11 +26,11 @@ def _prototype(evidence: Any) -> float | None:
     kernel, bias = evidence.classifier
     (class_,) = evidence.forget
     features = evidence.few_features
-    return prototype_attack(kernel, bias, features, class_, evidence.test_features, evidence.test_labels)
+    return representation.prototype_attack(kernel, bias, features, class_, evidence.test_features, evidence.test_labels)
 
 
 def _shots(evidence: Any, shots: int | None) -> float:
-    return centred_prototypes(
+    return residual.centred_prototypes(
         evidence.train_features,
         evidence.train_labels,
         evidence.test_features,
@@ -55,7 +44,7 @@ def _head(evidence: Any, part: int) -> float | None:
     if evidence.classifier is None:
         return None
     kernel, bias = evidence.classifier
-    return head_trace(kernel, bias, evidence.forget)[part]
+    return residual.head_trace(kernel, bias, evidence.forget)[part]
 
 
 def _few_labels(per_class: int, part: int) -> Callable[[Any], Any]:
@@ -75,7 +64,7 @@ def _class_rank(evidence: Any, original: Any) -> float | None:
         return None
     layer = None if original is evidence else original.classifier
     kernel, bias = evidence.classifier
-    return class_rank(kernel, bias, evidence.forget, original=layer, known=evidence.before)
+    return audits.class_rank(kernel, bias, evidence.forget, original=layer, known=evidence.before)
 
 
 def _class_rank_chance(evidence: Any) -> float | None:
@@ -88,7 +77,7 @@ def _steered(evidence: Any, original: Any) -> float | None:
     kernel, bias = evidence.classifier
     features, labels = evidence.erased_features, evidence.test_labels[evidence.erased_test]
     found = [
-        (steered_accuracy(kernel, bias, features, labels, class_, vector), count)
+        (audits.steered_accuracy(kernel, bias, features, labels, class_, vector), count)
         for class_, vector in original.steering.items()
         if (count := int((labels == class_).sum()))
     ]
@@ -96,19 +85,19 @@ def _steered(evidence: Any, original: Any) -> float | None:
 
 
 def _nearest_loss(evidence: Any, original: Any) -> float | None:
-    found = largest_loss(evidence.confusion, original.confusion, evidence.remain)
+    found = audits.largest_loss(evidence.confusion, original.confusion, evidence.remain)
     return found and found[1]
 
 
 def _changed(bits: int = 0, share: float = 0.0) -> Callable[[Any], Any]:
     """The accuracy with weights of so many bits, or without a share of them."""
     if bits:
-        return lambda e: e.changed_accuracy(lambda params: quantised(params, bits, e.channels))
-    return lambda e: e.changed_accuracy(lambda params: pruned(params, share))
+        return lambda e: e.changed_accuracy(lambda params: audits.quantised(params, bits, e.channels))
+    return lambda e: e.changed_accuracy(lambda params: audits.pruned(params, share))
 
 
 ATTACKS = (
-    Measure("residual_auc", lambda e: residual_auc(e.test, e.test_labels, e.forget), "", "percent",
+    Measure("residual_auc", lambda e: residual.residual_auc(e.test, e.test_labels, e.forget), "", "percent",
             "Found by the order of probabilities", "AUC of the probability left",
             "Area under the ROC curve of the probability left on the erased classes: their test images against all others; 50 % is chance.",
             "The score of a test image is the probability that the network gives to the erased classes together. The area under the "
@@ -123,7 +112,7 @@ ATTACKS = (
             "Linear probe", "probe on features, forgotten",
             "Test images of the erased classes that a logistic regression on the features predicts correctly; it is trained on all classes."),
     Measure("nearest_mean",
-            lambda e: nearest_class_mean(e.train_features, e.train_labels, e.test_features, e.test_labels, e.forget),
+            lambda e: representation.nearest_class_mean(e.train_features, e.train_labels, e.test_features, e.test_labels, e.forget),
             "", "percent", "Nearest class mean", "nearest mean",
             "Erased test images whose features are nearest to the mean of their own class's training images."),
     Measure("prototype", _prototype, "", "percent",
@@ -152,7 +141,7 @@ ATTACKS = (
               "counted with its sign reversed. The value is the share of pairs of an erased and another test image in which the erased one has the "
               "higher score; ties count half. A network that was never taught the class meets it as out of distribution, and is above 50 %, too: "
               "near the retrained network's value is best.")
-      for name, function, words in (("energy_auroc", energy_auroc, "the energy"), ("max_logit_auroc", max_logit_auroc, "the largest logit"))),
+      for name, function, words in (("energy_auroc", audits.energy_auroc, "the energy"), ("max_logit_auroc", audits.max_logit_auroc, "the largest logit"))),
     Measure("steered_acc", before(_steered), "", "percent",
             "Accuracy after steering the features", "forgotten, steered",
             "Erased test images predicted as their own class when the original's direction of the class is added to their features.",
@@ -205,7 +194,7 @@ LEFT = (
             "The ratio of `acc_ft_perturbed` to the retrained network's value on the same images, after Hsu et al. (NeurIPS 2025, "
             "arXiv 2601.22359); 1 is the value after retraining. A network that was retrained without a class hardly ever predicts it. If its "
             "share is 0, there is no ratio: read `acc_ft_perturbed` and its gap instead."),
-    Measure("over_unlearning", before(lambda e, o: over_unlearning(o.perturbed_logits, e.perturbed_logits, e.gone)), "", "number",
+    Measure("over_unlearning", before(lambda e, o: residual.over_unlearning(o.perturbed_logits, e.perturbed_logits, e.gone)), "", "number",
             "Over-unlearning near the erased images", "OU@0.03",
             "Total variation distance, on perturbed erased images, to the original's prediction without the erased classes; 0 to 1.",
             "OU@ε after Ha et al. (ICML 2026, arXiv 2506.01318), with ε = 0.03: the mean of ½ Σ |p − q| over the perturbed images of "
@@ -222,10 +211,10 @@ LEFT = (
     Measure("relearn_steps", before(_relearn_steps), "", "count",
             "Steps to relearn half", "steps to relearn half",
             "Steps of fine-tuning on ten images per class until half of the original's accuracy on the class is back."),
-    Measure("cka_original", before(lambda e, o: linear_cka(e.erased_features, o.erased_features)), "", "number",
+    Measure("cka_original", before(lambda e, o: representation.linear_cka(e.erased_features, o.erased_features)), "", "number",
             "CKA of features to the original", "CKA to original",
             "Similarity of the features of erased test images to the original's, up to rotation and scale; 0 to 1."),
-    Measure("cka_retrained", beside(lambda e, r: linear_cka(e.erased_features, r.erased_features)), "up", "number",
+    Measure("cka_retrained", beside(lambda e, r: representation.linear_cka(e.erased_features, r.erased_features)), "up", "number",
             "CKA of features to the retrained network", "CKA to retrained",
             "The same similarity to the features of a network that never saw the class."),
     Measure("head_norm", lambda e: _head(e, 0), "", "number", "Rank of the class's row in the last layer", "rank of row norm",
@@ -260,7 +249,7 @@ LEFT = (
             "classes, to six decimals, on up to 300 test images of the class. It learns to tell this network's from those of networks that were retrained without "
             "the class with other seeds, all but one, on every other image. The value is its balanced accuracy on the remaining images, of this network and of "
             "the retrained one that was left out, averaged over the networks that are left out, both halves of the images, and the erased classes. A "
-            f"retrained network is compared with the others; its value is the floor. At least {LEAST_RETRAINED} retrained networks are needed "
+            f"retrained network is compared with the others; its value is the floor. At least {audits.LEAST_RETRAINED} retrained networks are needed "
             "(`retrained=` of `delete_jax.evaluate`)."),
     Measure("nearest_loss", before(_nearest_loss), "down", "points",
             "Largest loss of a remaining class", "largest loss of a class",

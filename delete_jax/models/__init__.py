@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from delete_jax.compiling import quick
 from delete_jax.given import choice
 from delete_jax.given import dtype as as_dtype
 from delete_jax.given import seed as as_seed
@@ -87,9 +88,7 @@ def init(module: nn.Module, image_shape: Sequence[int], seed: int) -> Variables:
       ValueError: the seed is no integer of 32 bits, or the shape has something else than positive integers.
     """
     x, key = jnp.zeros((1, *checked_shape(image_shape)), jnp.float32), jax.random.key(as_seed(seed))
-    # It runs once: XLA on CPU would optimise it for seconds.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(lambda key: module.init(key, x, train=False), compiler_options=options)(key)
+    return jax.jit(lambda key: module.init(key, x, train=False), compiler_options=quick())(key)
 
 
 __all__ = [

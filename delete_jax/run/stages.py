@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import warnings
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 from rich.console import Console
 
 from delete_jax import data, methods, models, tasks
 from delete_jax.config import Config, prefixed
 from delete_jax.earlier import classes_of, warnings_of
 from delete_jax.identity import short
+from delete_jax.methods.base import COUNTERPARTS
 from delete_jax.network_check import check_network, check_training
-from delete_jax.options import check_batch, check_micro_batch, few_steps
+from delete_jax.options import check_batch, check_micro_batch
 from delete_jax.parallel import on_each_device
 from delete_jax.predict import input_shape
 from delete_jax.request import check_remaining, known_requests
@@ -26,10 +24,9 @@ from delete_jax.run.networks import Loaded, load_teacher
 from delete_jax.run.phases import CHECKPOINTS, CHECKS, DATA, EVALUATION, IMPORTS, REPORT, phase
 from delete_jax.run.record import make_record
 from delete_jax.run.trace import check_place
-from delete_jax.run.training import train, unlearn
+from delete_jax.run.training import streams_of, train, unlearn
 from delete_jax.tasks import Data, Run, Training
 from delete_jax.tasks.base import ORIGINAL, UNLEARNED
-from delete_jax.tasks.jobs import unlearning_steps
 
 
 def run_stages(config: Config, workdir: Path, console: Console, command: str) -> None:
@@ -113,24 +110,9 @@ def note_earlier(folder: Folder, teacher: Loaded | None) -> None:
         )
 
 
-def few_steps_of(run: Run, teacher: Loaded | None) -> str | None:
-    """What is to be said where unlearning was told to make few steps (`options.few_steps`); found before anything is trained."""
-    if not run.method.settles:
-        return None
-    shapes = models.shapes(run.module, input_shape(run.preprocess, run.data.dataset.train.images))
-    # No answer of the original decides how many samples there are: zeros do in place of weights that are still to be trained.
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # they are said when the streams are used
-        streams = tasks.of_settings(run.config.task).streams(
-            run, run.method, zeros if teacher is None else teacher.variables
-        )
-    return few_steps(run.method, unlearning_steps(run, streams), "config.unlearn.")
-
-
 def _run(run: Run, folder: Folder, plan: list[Training], teacher: Loaded | None, command: str) -> None:
-    if (few := few_steps_of(run, teacher)) is not None:
-        folder.say(f"note: {few}")
+    # They are made once, before anything is trained where they can be: what is to be said of them is said then.
+    streams = None if COUNTERPARTS in run.method.needs else streams_of(run, folder, {})
     trained: dict[str, Result] = {}
     for training in plan:
         trained[training.name] = train(run, folder, training, trained.get(training.start))
@@ -140,7 +122,7 @@ def _run(run: Run, folder: Folder, plan: list[Training], teacher: Loaded | None,
             ORIGINAL: Result(teacher.variables, [], [], source=teacher.source, requests=run.data.requests),
             **networks,
         }
-    networks[UNLEARNED] = unlearn(run, folder, networks[ORIGINAL])
+    networks[UNLEARNED] = unlearn(run, folder, networks[ORIGINAL], streams)
     task = tasks.of_settings(run.config.task)
     with phase(EVALUATION):
         measured = task.measure(run, networks)

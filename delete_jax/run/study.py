@@ -43,9 +43,9 @@ from delete_jax.run.arguments import read
 from delete_jax.run.folder import Folder
 from delete_jax.run.networks import Loaded
 from delete_jax.run.paths import local
-from delete_jax.run.stages import few_steps_of, needed, note_earlier, prepared
+from delete_jax.run.stages import needed, note_earlier, prepared
 from delete_jax.run.subcommand import Parser
-from delete_jax.run.training import train
+from delete_jax.run.training import few_steps_of, train
 from delete_jax.settings import measures
 from delete_jax.step import sgd
 from delete_jax.studies import Study, check_method, check_requests, study
@@ -199,7 +199,7 @@ def main(argv: list[str]) -> None:
     with folder.claimed(config, _claim(asked.config, requests)):
         note_earlier(folder, teacher)
         for method in asked.methods:
-            few = (few_steps_of(one._replace(method=method), teacher) for one in runs)
+            few = (few_steps_of(one._replace(method=method), _labels(one.data)) for one in runs)
             if (said := next(filter(None, few), None)) is not None:
                 folder.say(f"note: {said}")
         original, retrained = _references(runs, folder, teacher)
@@ -212,6 +212,12 @@ def main(argv: list[str]) -> None:
         write_all(files)
     folder.say(f"\n{table}\n")
     folder.say(f"written: {', '.join(map(str, files))}")
+
+
+def _labels(data: tasks.Data) -> dict[str, dict[str, np.ndarray]]:
+    """The labels of the forget samples."""
+    labels = data.dataset.train.labels
+    return {methods.FORGET: {"label": labels[np.isin(labels, data.forget)]}}
 
 
 def _say(folder: Folder, line: str, caught: list[warnings.WarningMessage]) -> None:
@@ -286,7 +292,7 @@ def _studied(
         lr=asked.rates,
         preprocess=run.preprocess,
         augment=augmentation(run.network.answers, settings.augment),
-        tx=sgd(settings.momentum),
+        tx={name: sgd(settings.momentum) for name, lr in asked.rates.items() if lr != AUTO},
         parallel=run.config.parallel,
         reproducible=run.config.reproducible,
         class_names=dataset.class_names,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -13,7 +13,9 @@ import jax
 from delete_jax import data, methods, metrics, tasks
 from delete_jax.identity import digest
 from delete_jax.loop import one
+from delete_jax.methods import Stream
 from delete_jax.model import Variables
+from delete_jax.options import few_steps
 from delete_jax.predict import make_predictor
 from delete_jax.result import Result, Row, Watch
 from delete_jax.run.folder import Folder, Stage
@@ -23,7 +25,7 @@ from delete_jax.run.progress import StageProgress
 from delete_jax.run.trace import first_steps
 from delete_jax.tasks import Run, Training
 from delete_jax.tasks.base import UNLEARNED
-from delete_jax.tasks.jobs import for_dataset, training_job, unlearning_job
+from delete_jax.tasks.jobs import for_dataset, training_job, unlearning_job, unlearning_steps
 from delete_jax.unlearning import unlearn_job
 
 
@@ -74,33 +76,49 @@ def took(result: Result, name: str = UNLEARNED) -> str:
     return f"{name} in {result.seconds:.1f} s, and {result.compile_seconds:.1f} s compilation{memory}"
 
 
-def unlearn(run: Run, folder: Folder, original: Result) -> Result:
+def streams_of(run: Run, folder: Folder, original: Variables) -> dict[str, Stream]:
+    """The samples that the run's method reads (`Task.streams`). Says what a user must know of them, such as that they make few steps."""
+    with _noting(folder):
+        streams = tasks.of_settings(run.config.task).streams(run, run.method, original)
+    if (said := few_steps_of(run, streams)) is not None:
+        folder.say(f"note: {said}")
+    return streams
+
+
+def few_steps_of(run: Run, streams: Mapping[str, Stream]) -> str | None:
+    """What is to be said where unlearning was told to make few steps (`options.few_steps`); the streams need no column but the label."""
+    return few_steps(run.method, unlearning_steps(run, streams), "config.unlearn.") if run.method.settles else None
+
+
+def unlearn(run: Run, folder: Folder, original: Result, streams: Mapping[str, Stream] | None = None) -> Result:
     """Makes the original forget what the run asks for; or takes the outcome from the folder where it is finished.
 
     A finish is a stage of its own, so that the training before it is continued where it was interrupted.
+
+    Args:
+      streams: of `streams_of`; made here if None.
     """
     finish = run.config.unlearn.finish
+    streams = streams_of(run, folder, original.variables) if streams is None else streams
     if finish is None:
-        return _unlearn(run, folder, original, UNLEARNED)
-    before = _unlearn(run, folder, original, BEFORE_FINISH)
+        return _unlearn(run, folder, original, streams, UNLEARNED)
+    before = _unlearn(run, folder, original, streams, BEFORE_FINISH)
     settings = dataclasses.replace(run.config.unlearn, lr=1.0)  # it has no rate, and none is to be searched for
     config = dataclasses.replace(run.config, unlearn=settings)
     run = run._replace(
         config=config, method=methods.finish(finish), data=run.data._replace(requests=tuple(map(dict, before.requests)))
     )
-    after = _unlearn(run, folder, before, UNLEARNED)
+    after = _unlearn(run, folder, before, streams_of(run, folder, before.variables), UNLEARNED)
     seconds = before.seconds + after.seconds
     return before._replace(variables=after.variables, source=after.source, seconds=seconds)
 
 
-def _unlearn(run: Run, folder: Folder, original: Result, name: str) -> Result:
+def _unlearn(run: Run, folder: Folder, original: Result, streams: Mapping[str, Stream], name: str) -> Result:
     method, dataset, forget = run.method, run.data.dataset, run.data.forget
     predict, held_out = make_predictor(run.model, run.preprocess, classes=True), dataset.validation
     if run.data.erased:  # no remaining samples
         _, held_out = data.forget_remain(held_out, run.data.erased)
 
-    with _noting(folder):
-        streams = tasks.of_settings(run.config.task).streams(run, method, original.variables)
     samples = {} if forget else streams.get(methods.FORGET, {})  # no class is erased, of which samples were held out
 
     @phase(EVALUATION)

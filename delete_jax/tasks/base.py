@@ -126,7 +126,8 @@ class Task(NamedTuple):
       before anything is trained; the variables are those of the teacher, None where there is none yet.
     load: `config -> Data`, whose request is filled in afterwards.
     trainings: `(config, data) -> the plan`: which networks, on what, from where, shown as what. It trains nothing.
-    streams: `(run, method, the original's variables) -> {stream: columns}`: what the method reads.
+    streams: `(run, method, the original's variables) -> {stream: columns}`: what the method reads. For a method that needs no
+      counterparts, they are made before the original is trained, and the variables are `{}`.
     measure: `(run, {name: Result}) -> Measured`.
     page: the module whose `parts(record, examples)` makes the report's page; imported when the report is written.
     answers: what has a class: an "image" or a "pixel".

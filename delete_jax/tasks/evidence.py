@@ -148,15 +148,13 @@ class Evidence:
     def old_statistics_accuracy(self) -> float | None:
         """Accuracy on the erased test samples with the original's running statistics beside this network's parameters; None where
         there is no other network before it, or its statistics are the same."""
-        if self.original is None:
-            return None
-        variables = with_statistics(self.result.variables, self.original.result.variables)
-        if variables is None:
-            return None
-        predict = make_predictor(self.run.model, self.run.preprocess, classes=True)
-        labels = self.test_labels[self.erased_test]
-        answers = predict(variables, self.dataset.test.images[self.erased_test])
-        return metrics.accuracy(metrics.confusion_matrix(labels, answers, self.dataset.num_classes), self.forget)
+        chosen = self.erased_test
+        return self.with_old_statistics(self.dataset.test.images[chosen], self.test_labels[chosen])
+
+    def with_old_statistics(self, images: np.ndarray, labels: np.ndarray) -> float | None:
+        """Accuracy of the network with these statistics put back on some samples; None as above, or for no samples."""
+        old = self.original and with_statistics(self.result.variables, self.original.result.variables)
+        return float(np.mean(self._logits(images, old).argmax(-1) == labels)) if old and len(labels) else None
 
     def changed_accuracy(self, change: Callable[[Any], Any]) -> float | None:
         """Measures the accuracy on the erased test samples with other parameters, `change(params)`; None where the predictions of such a

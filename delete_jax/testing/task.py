@@ -55,8 +55,8 @@ def check_task(task: Task, config: Config | None = None) -> None:
       JSON as it was, and a value of a wrong type is refused by a ValueError that names the field.
     * `load` gives the same data again. The plan has one training that is shown as "original", of the data's classes, and
       names no training twice; each starts from an earlier one.
-    * `streams` gives those that a method declares and no others, the same again. At each forget sample some classes are to be erased,
-      not all. What the task says that it provides is there.
+    * `streams` gives those that a method declares and no others, the same again; without the original's variables, too, where the method
+      needs no counterparts. At each forget sample some classes are to be erased, not all. What the task says that it provides is there.
     * `measure` has figures of each network that is shown, some of them rows of `metrics.MEASURES`; JSON can hold them.
     * The page makes a report of the record, also where no reference was trained. The same run again has nothing left to do.
 
@@ -211,12 +211,13 @@ def _check_streams(subject: Subject, task: Task, run: Run, original: Any) -> Non
     what = f"streams for a method that reads {' and '.join(names)}"
     with subject.during(what), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # such as about a method that does not suit, which a run only says
-        streams, again = (arrays(task.streams(run, method, original)) for _ in range(2))
+        again = original if COUNTERPARTS in method.needs else {}
+        streams, others = (arrays(task.streams(run, method, variables)) for variables in (original, again))
     subject.demand(
         set(streams) == set(names),
         f"{what}: it gives {', '.join(streams) or 'none'}: give those of method.streams alone",
     )
-    subject.demand(digest(streams) == digest(again), f"{what}: others the second time: draw from config.seed alone")
+    subject.demand(digest(streams) == digest(others), f"{what}: others the second time: draw from config.seed alone")
     num_classes = run.data.dataset.num_classes
     for name, stream in streams.items():
         missing = [column for column in ("image", "label", "weight", "erase") if column not in stream]

@@ -10,7 +10,7 @@ import numpy as np
 
 from delete_jax import metrics
 
-NAMES = ("asr", "acc", "acc_target", "acc_others", "acc_stamped")
+NAMES = ("asr", "asr_old_statistics", "acc", "acc_target", "acc_others", "acc_stamped")
 LOST = 0.05  # of the target's clean accuracy: more than this is said
 
 
@@ -19,12 +19,21 @@ class TriggerEvidence:
     """What measures read of a network: counts int `[k, k]` of its answers to clean and to stamped test samples.
 
     target: the backdoor's class. seconds: what training or unlearning took.
+    old: counts of the answers to stamped samples with the original's running statistics put back; None where they are the same.
     """
 
     clean: np.ndarray
     stamped: np.ndarray
     target: int
     seconds: float | None = None
+    old: np.ndarray | None = None
+
+    @property
+    def old_success(self) -> float | None:
+        """The share of the stamped samples of other classes that `old` has as the target."""
+        return (
+            None if self.old is None else float(self.old[self.others, self.target].sum() / self.old[self.others].sum())
+        )
 
     @property
     def all(self) -> list[int]:
@@ -47,6 +56,7 @@ def evidence(
     target: int,
     num_classes: int,
     seconds: float | None = None,
+    old: np.ndarray | None = None,
 ) -> TriggerEvidence:
     """Collects the evidence in one network's answers.
 
@@ -56,10 +66,12 @@ def evidence(
       target: the backdoor's class.
       num_classes: k.
       seconds: what training or unlearning took.
+      old: its answers to the same samples with the trigger when the original's running statistics are put back; None where they are
+        the same.
     """
     labels = np.asarray(labels)
-    on_clean, on_stamped = (metrics.confusion_matrix(labels, answers, num_classes) for answers in (clean, stamped))
-    return TriggerEvidence(on_clean, on_stamped, target, seconds)
+    count = lambda answers: metrics.confusion_matrix(labels, answers, num_classes)  # noqa: E731
+    return TriggerEvidence(count(clean), count(stamped), target, seconds, None if old is None else count(old))
 
 
 def measure(found: TriggerEvidence) -> dict[str, Any]:

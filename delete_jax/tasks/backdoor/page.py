@@ -14,7 +14,7 @@ GONE, PARTLY = (
 )  # attack success that may be left, and from which on nothing was removed; also a loss too large
 TITLES = {"original": "poisoned", "retrained": "never poisoned", "unlearned": "unlearned"}
 GROUPS: reports.MeasureGroups = {
-    "The backdoor": ("asr", "acc_stamped"),
+    "The backdoor": ("asr", "asr_old_statistics", "acc_stamped"),
     "Without the trigger": ("acc", "acc_target", "acc_others"),
 }
 
@@ -33,7 +33,7 @@ def parts(record: dict[str, Any], examples: Examples) -> Parts:
     missing = [name for name in ("backdoor", "notes") if name not in record]
     if missing:
         raise ValueError(f"record lacks {', '.join(missing)}")
-    reports.check_metrics(record, dict.fromkeys(NAMES, ()))
+    reports.check_metrics(record, dict.fromkeys((name for name in NAMES if name != "asr_old_statistics"), ()))
     reports.check_examples(record, examples)
     return Parts(
         verdict(record),
@@ -55,23 +55,34 @@ def parts(record: dict[str, Any], examples: Examples) -> Parts:
 
 
 def verdict(record: dict[str, Any]) -> Verdict:
-    """Judges the run, from the numbers alone: "good" for at most 3 % attack success and `LOST` lost on the target."""
+    """Judges the run, from the numbers alone: "good" for at most 3 % attack success, also with the original's running statistics put
+    back, and `LOST` lost on the target."""
     networks = record["networks"]
     before, after = networks["original"]["metrics"], networks["unlearned"]["metrics"]
     lost = before["acc_target"] - after["acc_target"]
     target = record["dataset"]["class_names"][record["backdoor"]["target"]]
+    inside, notes = (
+        after.get("asr_old_statistics") or 0.0,
+        [f"{note[0].upper()}{note[1:]}." for note in record["notes"]],
+    )
     label, level = "Removed", "good"
     if after["asr"] > PARTLY:
         label, level = "Not removed", "bad"
     elif after["asr"] > GONE:
         label, level = "Partly removed", "warning"
+    elif inside > GONE:
+        label, level = "Hidden, not removed", "bad" if max(inside, lost) > PARTLY else "warning"
+        notes.append(
+            f"The weights still know the trigger: with the original's running statistics put back, it leads to “{target}” in "
+            f"{percent(inside)} of these images. Unlearn with frozen statistics."
+        )
     elif lost > LOST:
         label, level = "Removed at a cost", "bad" if lost > PARTLY else "warning"
     said = f"The trigger leads to “{target}” in {percent(after['asr'])} of the test images of other classes "
     said += f"({percent(before['asr'])} before); without it “{target}” is recognised in {percent(after['acc_target'])} "
     said += f"({percent(before['acc_target'])} before), the other classes in {percent(after['acc_others'])} "
     said += f"({percent(before['acc_others'])} before)."
-    return Verdict(level, label, said, [f"{note[0].upper()}{note[1:]}." for note in record["notes"]])
+    return Verdict(level, label, said, notes)
 
 
 def _card(record: dict[str, Any], name: str, title: str) -> Card:

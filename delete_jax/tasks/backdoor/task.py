@@ -10,7 +10,7 @@ import numpy as np
 from delete_jax import data
 from delete_jax.methods import Method, Stream
 from delete_jax.methods.base import CLASSES, COUNTERPARTS
-from delete_jax.model import Variables
+from delete_jax.model import Variables, with_statistics
 from delete_jax.predict import make_predictor
 from delete_jax.reports import Examples
 from delete_jax.result import Result
@@ -101,10 +101,12 @@ def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
         name: [probabilities(predict(network.variables, images)) for images in (test.images, triggered)]
         for name, network in networks.items()
     }
-    figures = {
-        name: measure(evidence(clean.argmax(-1), stamped.argmax(-1), test.labels, target, dataset.num_classes))
-        for name, (clean, stamped) in answers.items()
-    }
+    figures = {}
+    for name, (clean, stamped) in answers.items():
+        variables = with_statistics(networks[name].variables, networks[ORIGINAL].variables)
+        old = None if variables is None else predict(variables, triggered).argmax(-1)
+        found = evidence(clean.argmax(-1), stamped.argmax(-1), test.labels, target, dataset.num_classes, old=old)
+        figures[name] = measure(found)
     others = np.flatnonzero(test.labels != target)[:8]
     own = np.flatnonzero(test.labels == target)[:4]
     examples = Examples(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from delete_jax.settings import Settings
 
 NAMES = (
-    "acc_listed", "acc_unlisted", "acc_test", "mia", "mia_accuracy", "distance_to_retrained.forget.total_variation",
+    "acc_listed", "acc_listed_old_statistics", "acc_unlisted", "acc_test", "mia", "mia_accuracy", "distance_to_retrained.forget.total_variation",
     "distance_to_retrained.remain.total_variation",
 )  # fmt: skip
 SHOWN = 8
@@ -89,6 +90,12 @@ class SampleEvidence(Evidence):
     def right(self, which: np.ndarray) -> float:
         """Computes the accuracy on some training samples."""
         return float(np.mean(self.train[which].argmax(-1) == self.train_labels[which]))
+
+    @functools.cached_property
+    def old_statistics_accuracy(self) -> float | None:
+        """Accuracy on the forgotten training samples with the original's running statistics beside this network's parameters; None where
+        there is no other network before it, or its statistics are the same."""
+        return self.with_old_statistics(self.dataset.train.images[self.listed], self.train_labels[self.listed])
 
     def probabilities(self, part: str) -> np.ndarray:
         """Returns the probabilities on the forgotten training samples, or on the test samples."""
