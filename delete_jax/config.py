@@ -14,7 +14,19 @@ from delete_jax.given import shown
 from delete_jax.methods import Method, check_needs
 from delete_jax.methods.finish import FINISHES
 from delete_jax.nearest import nearest
-from delete_jax.options import AUTO, EPOCHS, FOUND, MOST_EPOCHS, MOST_STEPS, RATE, check_auto, default_rate, rate
+from delete_jax.options import (
+    AUTO,
+    EPOCHS,
+    FOUND,
+    MOST_EPOCHS,
+    MOST_STEPS,
+    RATE,
+    STEP,
+    check_auto,
+    check_schedule,
+    default_rate,
+    rate,
+)
 from delete_jax.parallel import MODES
 from delete_jax.settings import DataConfig as DataConfig
 from delete_jax.settings import ModelConfig as ModelConfig
@@ -108,6 +120,8 @@ def validate(config: Settings) -> None:
         raise ValueError(f"config.unlearn.epochs is {epochs} and config.unlearn.steps is {steps}: give one of them")
     decay = config.train.weight_decay
     require(0 <= decay < float("inf"), "config.train.weight_decay", decay, "a number of at least 0")
+    train = config.train
+    check_schedule(train.schedule, train.milestones, train.gamma, "config.train.")
     require(0 < config.data.validation < 1, "config.data.validation", config.data.validation, "above 0 and below 1")
     require(0 <= config.seed < 2**31, "config.seed", config.seed, "at least 0 and below 2^31")
     choose(config.parallel, "config.parallel", MODES)
@@ -194,6 +208,17 @@ def shorten(config: Config) -> Config:
         if hasattr(part, "epochs"):
             part.epochs = 1
     config.retrain = False
+    return config
+
+
+def as_published(config: Config) -> Config:
+    """Makes the settings of an experiment those of the DELETE paper's code, as far as there are such settings: the rate of training is
+    divided by ten every 40 epochs, the network computes in float32, of several forgotten classes only its own is masked at a
+    sample, and of each class only one training sample is held out."""
+    config.train.schedule, config.train.milestones = STEP, tuple(range(40, config.train.epochs, 40))
+    config.model.dtype, config.data.validation = "float32", 1e-4
+    if len(config.unlearn.forget) > 1:
+        config.unlearn.mask = "own"
     return config
 
 

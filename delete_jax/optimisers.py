@@ -1,4 +1,4 @@
-"""The first state and one update of any optimiser of optax's interface."""
+"""Steps and how rates fall, and the first state and one update of any optimiser of optax's interface."""
 
 from __future__ import annotations
 
@@ -48,6 +48,18 @@ def polyak(largest: float = 1e-2) -> optax.GradientTransformationExtraArgs:
         return jax.tree.map(lambda g: (-scale * g).astype(g.dtype), grads), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+@functools.cache
+def cosine(steps: int) -> optax.Schedule:
+    """A rate that falls from 1 to 0 along a cosine over so many steps; the same function for the same number."""
+    return optax.cosine_decay_schedule(1.0, steps)
+
+
+@functools.cache
+def stepwise(at: tuple[int, ...], gamma: float) -> optax.Schedule:
+    """A rate of 1 that is multiplied by `gamma` at each of these steps, counted from 0; the same function for the same numbers."""
+    return optax.piecewise_constant_schedule(1.0, dict.fromkeys(at, gamma))
 
 
 def first_state(tx: optax.GradientTransformation, params: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -14,9 +14,12 @@ from delete_jax.given import choice, function, integer, scalar, shown
 from delete_jax.methods import Method
 from delete_jax.methods.finish import FINISHES
 from delete_jax.network_check import as_is, check_backend
-from delete_jax.optimisers import polyak
+from delete_jax.optimisers import cosine, polyak, stepwise
 from delete_jax.parallel import MODES, check_batch_size
 from delete_jax.step import BATCH_NORM_MODES, sgd
+
+if TYPE_CHECKING:
+    import optax
 
 EPOCHS, LEAST_STEPS = 5, 120
 """How long a training is that was told neither: so many epochs and, by `Method.settles`, at least so many steps."""
@@ -27,6 +30,8 @@ RATE = 1e-3
 AUTO, SEARCH = "auto", "search"
 """In place of a learning rate: Polyak's step, which needs none (`auto`), or the smallest that erases (`rate_search`)."""
 FOUND = (AUTO, SEARCH)
+STEP, GAMMA = "step", 0.1
+"""How the rate of a training may fall in place of along a cosine: by this factor, unless another one is told, at each milestone."""
 MOST_EPOCHS, MOST_STEPS, MOST_BATCH_BYTES = 10**6, 10**9, 2**36
 
 
@@ -192,6 +197,43 @@ def check_micro_batch(micro_batch: int | None, batch_size: int, parallel: str) -
             f"micro_batch {micro_batch} does not fit into a batch of {batch_size} on {devices} device(s): use one of "
             f"{', '.join(map(str, fitting[-6:]))}"
         )
+
+
+def check_schedule(schedule: Any, milestones: Any, gamma: Any, prefix: str = "") -> None:
+    """Raises ValueError for the first of these that is wrong (`falling`); `prefix` stands before its name."""
+    rising = isinstance(milestones, tuple) and len(milestones) > 0 and all(type(epoch) is int for epoch in milestones)
+    rising = rising and all(a < b for a, b in zip((0, *milestones), milestones, strict=False))
+    is_number = isinstance(gamma, (int, float)) and not isinstance(gamma, bool)
+    for name, value, holds, allowed in (
+        ("schedule", schedule, schedule in (None, STEP), f"None, for a cosine, or {STEP}"),
+        ("milestones", milestones, milestones is None or rising, "rising numbers of epochs, such as 40,80,120"),
+        ("gamma", gamma, gamma is None or (is_number and 0 < gamma <= 1), "a number above 0 and at most 1"),
+        ("milestones", milestones, schedule is None or milestones is not None, f"given with schedule={STEP}"),
+        ("milestones", milestones, schedule == STEP or milestones is None, f"left out, or schedule must be {STEP}"),
+        ("gamma", gamma, schedule == STEP or gamma is None, f"left out, or schedule must be {STEP}"),
+    ):
+        if not holds:
+            raise ValueError(f"{prefix}{name} is {shown(value)}: it must be {allowed}")
+
+
+def falling(
+    schedule: str | None, milestones: tuple[int, ...] | None, gamma: float | None, epochs: int, in_epoch: int
+) -> optax.Schedule:
+    """How the rate of a training falls, from 1, by the number of the step.
+
+    Args:
+      schedule: None, for a cosine to 0 at the end, or "step".
+      milestones: for "step": after which epochs the rate is multiplied by gamma, as PyTorch's MultiStepLR does.
+      gamma: for "step": the factor; 0.1 when None.
+      epochs, in_epoch: how long the training is, and how many steps an epoch has.
+
+    Raises:
+      ValueError: one of them is wrong, is missing, or would not count.
+    """
+    check_schedule(schedule, milestones, gamma)
+    if schedule is None or milestones is None:
+        return cosine(epochs * in_epoch)
+    return stepwise(tuple(epoch * in_epoch for epoch in milestones), GAMMA if gamma is None else float(gamma))
 
 
 def rate(value: Any) -> float:

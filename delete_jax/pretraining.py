@@ -12,7 +12,7 @@ from delete_jax.job import Job, check_trainable
 from delete_jax.loop import one
 from delete_jax.methods import REMAIN, finetune
 from delete_jax.model import Model, Variables
-from delete_jax.options import Options
+from delete_jax.options import Options, falling
 from delete_jax.processes import from_first
 from delete_jax.result import Log, Progress, Result, Store, Watch
 from delete_jax.step import sgd
@@ -35,6 +35,9 @@ def pretraining_job(
     micro_batch: int | None = None,
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
+    schedule: str | None = None,
+    milestones: tuple[int, ...] | None = None,
+    gamma: float | None = None,
     seed: int = 0,
     preprocess: Callable[[chex.Array], chex.Array] | None = None,
     augment: Callable[..., Any] | None = None,
@@ -44,7 +47,7 @@ def pretraining_job(
 ) -> Job:
     """The job of `pretrain`; arguments and errors as there."""
     streams = split_streams(images, labels, (), num_classes, [REMAIN])
-    steps = -(-len(labels) // batch_size) * epochs
+    rate = falling(schedule, milestones, gamma, epochs, -(-len(labels) // batch_size))
     options = Options(
         epochs=epochs,
         lr=lr,
@@ -54,7 +57,7 @@ def pretraining_job(
         batch_norm="train",
         preprocess=preprocess,
         augment=augment,
-        tx=sgd(momentum, weight_decay, cosine_steps=steps),
+        tx=sgd(momentum, weight_decay, rate),
         parallel=parallel,
         resident=resident,
         reproducible=reproducible,
@@ -76,7 +79,7 @@ def pretrain(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Result:
-    """Trains a network with cross entropy, by SGD whose rate falls along a cosine.
+    """Trains a network with cross entropy, by SGD whose rate falls.
 
     Args:
       model, variables: the network, and where it starts.
@@ -84,7 +87,8 @@ def pretrain(
       num_classes: k.
       log, store, progress: who follows the training (`result.Watch`).
       settings: `epochs` and `lr`, the rate at the start, which must be given; `batch_size`, `micro_batch`, `momentum`, `weight_decay`,
-        `seed`, `preprocess`, `augment`, `parallel`, `resident`, `reproducible` (`pretraining_job`).
+        `schedule`, `milestones`, `gamma` (how the rate falls: `options.falling`), `seed`, `preprocess`, `augment`, `parallel`, `resident`,
+        `reproducible` (`pretraining_job`).
 
     Raises:
       ValueError: an argument is invalid.

@@ -55,7 +55,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class TrainConfig:
-    """How the original and the retrained reference are trained: SGD, with a learning rate that falls along a cosine.
+    """How the original and the retrained reference are trained: SGD, with a learning rate that falls.
 
     epochs: passes over the training data.
     lr: the learning rate at the start.
@@ -64,6 +64,9 @@ class TrainConfig:
     momentum: SGD's momentum.
     weight_decay: the factor of the L2 penalty.
     augment: random changes of the images, such as flip,crop.
+    schedule: how the rate falls: along a cosine to 0 when None; step multiplies it by gamma at each milestone.
+    milestones: for schedule=step: after which epochs, such as 40,80,120.
+    gamma: for schedule=step: the factor; 0.1 when None.
     """
 
     epochs: int = 3
@@ -73,6 +76,9 @@ class TrainConfig:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     augment: tuple[str, ...] = ()
+    schedule: str | None = None
+    milestones: tuple[int, ...] | None = None
+    gamma: float | None = None
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

@@ -302,19 +302,19 @@ def make_eval_step(
 
 @functools.cache
 def sgd(
-    momentum: float = 0.9, weight_decay: float = 0.0, cosine_steps: int | None = None
+    momentum: float = 0.9, weight_decay: float = 0.0, schedule: optax.Schedule | None = None
 ) -> optax.GradientTransformation:
     """SGD as in PyTorch (decay joins the gradient, then momentum) for a rate of 1: the step multiplies by its `lr`.
 
     Args:
-      cosine_steps: steps over which the rate falls to 0 along a cosine; None keeps it constant.
+      schedule: the rate by the number of the step, such as `optimisers.cosine(steps)`; None keeps it constant.
 
     Raises:
       ValueError: momentum outside [0, 1) or negative decay.
     """
     if not 0 <= momentum < 1 or weight_decay < 0:
         raise ValueError(f"SGD needs 0 <= momentum < 1 and weight_decay >= 0, got {momentum} and {weight_decay}")
-    rate = 1.0 if cosine_steps is None else optax.cosine_decay_schedule(1.0, cosine_steps)
+    rate = 1.0 if schedule is None else schedule
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(rate, momentum=momentum))
 
 

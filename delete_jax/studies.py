@@ -175,7 +175,7 @@ def study(
     finish: str | None = None,
     class_names: Sequence[str] | Mapping[Any, Any] | None = None,
     measures: Iterable[str] | None = None,
-    retrained: Variables | Sequence[Variables] | None = None,
+    retrained: Variables | Result | Sequence[Variables | Result] | None = None,
     erased: int | str | Iterable[int | str] = (),
     store: str | os.PathLike | None = None,
     on_cell: Callable[[Mapping[str, Any]], None] | None = None,
@@ -195,7 +195,8 @@ def study(
       tx: as for `unlearn`, the same for all methods; or a dict with one for some of them, by name, such as those for which `lr` does
         not say "auto".
       measures: names of `metrics.MEASURES`, in addition to those of every report.
-      retrained: the network that was trained without the classes: for each request one, in their order. Distances and gaps are to it.
+      retrained: the network that was trained without the classes: for each request one, in their order. Distances and gaps are to it. A
+        `Result` knows its time, too, to which the measure `speedup` is.
       erased: classes that were erased from the network before, as for `unlearn`.
       store: a folder. Finished cells are kept there; the same call goes on with the others. One process at a time.
       on_cell: is called with each of `Study.cells` when it is finished, or found in the store.
@@ -271,12 +272,16 @@ def study(
     found: list[dict[str, Any]] = []
     known: list[dict[str, Any]] = []
     for request, reference in zip(requests, references, strict=True):
-        networks = {ORIGINAL: before} | ({RETRAINED: Result(reference, [], [])} if reference is not None else {})
+        networks = {ORIGINAL: before} | ({} if reference is None else {RETRAINED: reference})
         evidence = evidence_of(model, networks, splits, num_classes, request, preprocess or as_is, class_names, earlier)
-        for name in networks:
-            make = lambda name=name: {"metrics": flat(evidence.measured(name, asked))}  # noqa: E731
+        for name, network in networks.items():
+
+            def make_reference(name=name, network=network) -> dict[str, Any]:
+                took = {SECONDS: network.seconds} if network.seconds else {}
+                return {"metrics": flat(evidence.measured(name, asked)), **took}
+
             about = {"method": name, "forget": list(request), "seed": 0}
-            known.append(about | cells.get(about, make))
+            known.append(about | cells.get(about, make_reference))
         for method in chosen:
             for seed in numbers:
                 about = {"method": method.name, "forget": list(request), "seed": seed}
@@ -347,23 +352,23 @@ def check_method(method: Method, lr: float | str | None, requests: Sequence[tupl
             check_auto(method, request, lr)
 
 
-def _references(retrained: Any, requests: Sequence[tuple[int, ...]]) -> list[Variables | None]:
+def _references(retrained: Any, requests: Sequence[tuple[int, ...]]) -> list[Result | None]:
     if retrained is None:
         return [None] * len(requests)
-    given: list[Any] = [retrained] if isinstance(retrained, Mapping) else _list(retrained, "retrained")
+    given: list[Any] = [retrained] if isinstance(retrained, (Mapping, Result)) else _list(retrained, "retrained")
     if len(given) != len(requests):
         raise ValueError(
             f"retrained must have a network for each request: {len(given)} for {len(requests)} request(s); a network that was trained "
             "without one class is no reference for another"
         )
-    return given
+    return [network if isinstance(network, Result) else Result(network, [], []) for network in given]
 
 
 def _identity(
     model: Model,
     variables: Variables,
     splits: Any,
-    references: Sequence[Any],
+    references: Sequence[Result | None],
     options: Options,
     mask: str,
     asked: Sequence[str],
@@ -388,7 +393,7 @@ def _identity(
     return {
         "original": digest(variables),
         "samples": [digest(split._asdict()) for split in splits],
-        "retrained": [None if reference is None else digest(reference) for reference in references],
+        "retrained": [None if reference is None else digest(reference.variables) for reference in references],
         "settings": settings,
         "measures": [*ALWAYS, *asked],
         "functions": given,

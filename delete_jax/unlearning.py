@@ -85,7 +85,7 @@ def unlearn(
         epochs. Fewer steps cost such a method accuracy of the remaining classes, which recover after the class is gone. With `lr="auto"`,
         this is the length of the first training; where it does not erase, others follow.
       lr: learning rate, or strength of a method without training. If None, "auto" where a method erases classes from forget samples
-        alone by a loss that falls to 0 (`Method.reaches_zero`: delete, anchored, tilted), and no `tx` is given; else 1e-3.
+        alone by a loss that falls to 0 (`Method.reaches_zero`: delete, anchored, trew), and no `tx` is given; else 1e-3.
         "auto" needs no rate: it takes Polyak's step and judges the network
         on a fifth of the forget samples, which it does not train on (`auto.unlearn_auto`). "search" takes the smallest of 1e-7,
         3.16e-7, … 1 that erases held-out samples (`rate_search`). Both need a method that reads forget samples alone.

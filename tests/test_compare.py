@@ -381,16 +381,16 @@ def test_rows_with_one_method_are_told_apart(place, tmp_path):
 def test_experimental_methods_are_marked(place, tmp_path):
     """In the table, in the pictures, beside matrices and maps, and in the list of how the networks were made."""
     shutil.copytree(place / "first", tmp_path / "other")
-    change_config(tmp_path / "other", lambda config: config["unlearn"].update(method="tilted", hyperparameters={}))
-    change_record(tmp_path / "other", lambda record: record["method"].update(name="tilted"))
+    change_config(tmp_path / "other", lambda config: config["unlearn"].update(method="redistil", hyperparameters={}))
+    change_record(tmp_path / "other", lambda record: record["method"].update(name="redistil"))
     assert compare(place / "first", place / "third", tmp_path / "other", f"--out={tmp_path}/a.html") == 0
     source = (tmp_path / "a.html").read_text()
-    assert 'data-title="tilted"' in source
-    shown = re.findall(r">(original|retrained|delete|pour|tilted)( †)?<", source)
+    assert 'data-title="redistil"' in source
+    shown = re.findall(r">(original|retrained|delete|pour|redistil)( †)?<", source)
     marks = {name: {mark for other, mark in shown if other == name} for name, _ in shown}
-    assert marks == {name: {" †" if name == "tilted" else ""} for name in marks}
+    assert marks == {name: {" †" if name == "redistil" else ""} for name in marks}
     assert len(marks) == 5
-    assert sum(name == "tilted" for name, _ in shown) >= 5
+    assert sum(name == "redistil" for name, _ in shown) >= 5
     explained = "† marks an experimental method of this project"
     assert explained in source
     assert explained not in render_comparison(sample_comparison())

@@ -29,6 +29,9 @@ WRONG = {
     "train.micro_batch": (0, -1, 3, 256, 2.0, "8"),
     "train.momentum": (1.0, -0.1, float("nan"), "0.9"),
     "train.weight_decay": (-1e-4, float("nan"), float("inf"), None),
+    "train.schedule": ("cosine", "", 3),
+    "train.milestones": ((40,), (), (0,), (80, 40), (40, 40), (1.5,), [40], 40),
+    "train.gamma": (0.5, 0.0, -0.1, 2.0, float("nan"), "0.1"),
     "train.augment": (("flop",), ("flip", "flip"), "flip", ["flip"], (1,)),
     "unlearn.forget": ((), (1.5,), (b"cat",), [3], 3, (True,)),
     "unlearn.erased": ((1.5,), (b"cat",), [3], 3, (True,)),
@@ -205,6 +208,15 @@ def test_json_round_trip():
     assert found["teacher"] == "runs/a"
 
 
+def test_new_settings_leave_kept_results_as_they_are():
+    """Those that are left out are None, which is in no identity: a kept study is of the settings that its config has today."""
+    kept = CONFIGS[0].parent.parent / "benchmarks" / "results" / "compare" / "cells.jsonl"
+    with kept.open() as file:
+        found = json.loads(file.readline())
+    config = plain(arguments.load_config("fashion_mnist"))
+    assert {name: value for name, value in config["train"].items() if value is not None} == found["train"]
+
+
 def test_settings_of_the_command_line(tmp_path):
     """Each kind of type, in place of the file's; a call keeps nothing for the next."""
     command = ["delete-jax", f"--config={CONFIGS[0].parent / 'digits.py:delete'}", f"--workdir={tmp_path / 'run'}"]
@@ -236,3 +248,7 @@ def test_settings_of_the_command_line(tmp_path):
     before = [command[0], "--config.unlearn.lr", "0.5", *command[1:]]  # in another order, and with a space
     assert arguments.parse(before)[0].unlearn.lr == 0.5
     assert arguments.parse(command)[0] == arguments.parse(command)[0]
+    falls = [f"--config.train.{setting}" for setting in ("schedule=step", "milestones=40,80", "gamma=0.5")]
+    config, _ = arguments.parse([*command, *falls])
+    validate(config)
+    assert (config.train.schedule, config.train.milestones, config.train.gamma) == ("step", (40, 80), 0.5)

@@ -25,7 +25,7 @@ from delete_jax.tasks import Instances
 from tests import tiny
 from tests.test_unlearn import trained
 
-WITHOUT_A_RATE = ("delete", "anchored", "tilted")
+WITHOUT_A_RATE = ("delete", "anchored", "trew")
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +100,11 @@ def test_what_no_rate_means(name):
         (methods.delete(temperature=2.0, neighbours=0.3), "auto"),
         (methods.delete(remain=True), 1e-3),
         (methods.delete(dispersion=0.1), 1e-3),
-        (methods.anchored(method=methods.tilted()), "auto"),
+        (methods.anchored(method=methods.trew()), "auto"),
         (methods.anchored(method=methods.random_label()), 1e-3),
         (Method("mine"), 1e-3),
     ],
-    ids=["neighbours", "remain", "dispersion", "anchored tilted", "anchored random_label", "somebody's own"],
+    ids=["neighbours", "remain", "dispersion", "anchored trew", "anchored random_label", "somebody's own"],
 )
 def test_what_no_rate_means_for_variants(method, expected):
     assert default_rate(method, (1,)) == expected
@@ -118,7 +118,7 @@ def test_the_loss_falls_to_zero(name):
     erase = jnp.asarray(np.tile(np.arange(4) == 1, (8, 1)))
     batch = {"label": jnp.ones(8, jnp.int32), "erase": erase, "weight": jnp.ones(8)}
     similarity = jnp.asarray(rng.normal(size=(4, 4)), jnp.float32)
-    tilt = 2.0 * similarity[1:2] if name == "tilted" else 0.0
+    tilt = 10.0 * similarity[1:2] if name == "trew" else 0.0
     method, context = methods.create(name), Context(constants={"similarity": similarity})
 
     def loss(student):

@@ -1,5 +1,7 @@
 """What is special about each method, on cases with known answers."""
 
+import sys
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -26,6 +28,7 @@ from delete_jax.streams import split_streams
 from tests import tiny
 
 K = tiny.NUM_CLASSES
+UNSIR = sys.modules[dj.methods.unsir.__module__]  # in the package, its name is the factory's
 
 
 def same(images):
@@ -332,10 +335,81 @@ def test_scrub_takes_turns():
     assert active == [[FORGET], [REMAIN]] * 3 + [[REMAIN]] * 3
 
 
-def test_tilted_leans_towards_similar_classes(x64):
+def test_delete_on_remaining_samples(x64):
+    """The mask is for forget samples alone. Remaining ones go towards the original's predictions, or towards their labels."""
+    rng = np.random.default_rng(0)
+    teacher, student = jnp.asarray(rng.normal(size=(2, 3, K)))
+    label = np.array([0, 2, 3])
+    batch = {"label": jnp.asarray(label), "erase": jnp.arange(K)[None] == 1}
+    outputs = {name: Output(batch, student, teacher) for name in (FORGET, REMAIN)}
+    p, q = softmax(np.asarray(teacher)), softmax(np.asarray(student))
+    expected = {True: (p * np.log(p / q)).sum(-1), "labels": -np.log(q[np.arange(3), label])}
+    masked = p * (np.arange(K) != 1)
+    masked = masked / masked.sum(1, keepdims=True)
+    for remain, value in expected.items():
+        method = dj.methods.delete(remain=remain)
+        assert method.streams == (FORGET, REMAIN)
+        terms = method.loss(outputs, Context())
+        np.testing.assert_allclose(terms[REMAIN].loss, value, rtol=1e-12)
+        kept = masked[:, [0, 2, 3]]
+        np.testing.assert_allclose(terms[FORGET].loss, (kept * np.log(kept / q[:, [0, 2, 3]])).sum(-1), rtol=1e-12)
+    assert set(dj.methods.delete().loss(outputs, Context())) == {FORGET}
+
+
+def test_unsir_learns_noise_impairs_and_repairs(x64, monkeypatch):
+    """The noise: Adam on `log q_u + penalty |z|^2`, whose gradient is `deviation W (e_u - q) + 2 penalty z` where no pixel is clipped. It
+    stands in for the forget samples in the first half of the steps; in the second, remaining samples alone count, half."""
+    monkeypatch.setattr(UNSIR, "IMAGES", 4)  # of 8 samples of the class
+    model, variables = linear_model()
+    setup = setup_of(model, variables, num_steps=5)
+    remain, kernel = setup.streams[REMAIN]["image"], np.asarray(variables["params"]["kernel"])
+    mean, deviation, low, high = remain.mean(), remain.std(), remain.min(), remain.max()
+    z = np.asarray(jax.random.normal(jax.random.fold_in(setup.key, 1), (4, 6, 6, 1))).reshape(4, 36)
+    before = softmax(np.clip(mean + deviation * z, low, high) @ kernel)[:, 1]
+    first, second = np.zeros_like(z), np.zeros_like(z)
+    for step in range(1, 41):
+        x = mean + deviation * z
+        q = softmax(np.clip(x, low, high) @ kernel)
+        gradient = deviation * ((np.eye(K)[1] - q) @ kernel.T) * ((x > low) & (x < high)) + 0.2 * z
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        z = z - 0.1 * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+    expected = np.clip(mean + deviation * z, low, high)
+    assert (softmax(expected @ kernel)[:, 1] < before).all()
+    method = dj.methods.unsir()
+    prepared = method.prepare(setup)
+    found = prepared.streams[FORGET]
+    np.testing.assert_allclose(found["image"].reshape(8, 36), np.concatenate([expected] * 2), rtol=1e-9)
+    np.testing.assert_array_equal(found["label"], setup.streams[FORGET]["label"])
+    other = setup.streams[FORGET] | {"image": np.zeros((8, 6, 6, 1))}  # whose own images are not read
+    blind = UNSIR.noise(setup._replace(streams={**setup.streams, FORGET: other}), 0.1)
+    np.testing.assert_array_equal(blind, found["image"])
+
+    rng = np.random.default_rng(0)
+    batch = {"label": jnp.array([0, 1, 2]), "erase": jnp.zeros((3, K), bool)}
+    logits = {name: jnp.asarray(rng.normal(size=(3, K))) for name in (FORGET, REMAIN)}
+    outputs = {name: Output(batch, part, None) for name, part in logits.items()}
+    cross = {name: -np.log(softmax(np.asarray(part)))[np.arange(3), np.arange(3)] for name, part in logits.items()}
+    for step, (on_noise, on_remaining) in enumerate([(1, 1)] * 3 + [(0, 0.5)] * 2):
+        terms = method.loss(outputs, Context(prepared.constants, jnp.int32(step)))
+        np.testing.assert_allclose(terms[FORGET].loss, on_noise * cross[FORGET], rtol=1e-12)
+        np.testing.assert_allclose(terms[REMAIN].loss, on_remaining * cross[REMAIN], rtol=1e-12)
+
+
+def test_unsir_of_bytes():
+    """Noise is stored as the images are: rounded, within the bytes' span."""
+    setup = setup_of(*linear_model())
+    streams = {name: stream | {"image": np.uint8(60 * stream["image"] + 100)} for name, stream in setup.streams.items()}
+    found = UNSIR.noise(setup._replace(streams=streams, preprocess=lambda x: jnp.float32(x) / 60), 0.1)
+    remain = streams[REMAIN]["image"]
+    assert (found.dtype, found.shape) == (np.uint8, (8, 6, 6, 1))
+    assert abs(found.mean() - remain.mean()) < remain.std()
+    assert np.ptp(found) > 10
+
+
+def test_trew_leans_towards_similar_classes(x64):
     model, variables = linear_model()
     setup = setup_of(model, variables)
-    similarity = dj.methods.tilted().prepare(setup).constants["similarity"]
+    similarity = dj.methods.trew().prepare(setup).constants["similarity"]
     rows = np.asarray(variables["params"]["kernel"]).T
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     np.testing.assert_allclose(similarity, rows @ rows.T, rtol=1e-10)
@@ -344,14 +418,20 @@ def test_tilted_leans_towards_similar_classes(x64):
     batch = {"label": jnp.array([1, 1, 1]), "erase": jnp.arange(K)[None] == 1}
     context = Context({"similarity": similarity})
 
-    def loss(method):
-        return method.loss({FORGET: Output(batch, student, teacher)}, context)[FORGET].loss
+    outputs = {name: Output(batch, student, teacher) for name in (FORGET, REMAIN)}
 
-    np.testing.assert_allclose(loss(dj.methods.tilted(beta=0.0)), loss(dj.methods.delete()), rtol=1e-10)
-    target = softmax(np.where(np.arange(K) == 1, -np.inf, np.asarray(teacher + 2 * similarity[1][None])))
-    p = target[:, [0, 2, 3]]
+    def loss(method):
+        return method.loss(outputs, context)[FORGET].loss
+
+    np.testing.assert_allclose(loss(dj.methods.trew(beta=0.0)), loss(dj.methods.delete()), rtol=1e-10)
+    target = softmax(np.where(np.arange(K) == 1, -np.inf, np.asarray(teacher))) * np.exp(10 * similarity[1][None])
+    p = (target / target.sum(1, keepdims=True))[:, [0, 2, 3]]
     q = softmax(np.asarray(student))[:, [0, 2, 3]]
-    np.testing.assert_allclose(loss(dj.methods.tilted()), np.sum(p * np.log(p / q), -1), rtol=1e-10)
+    np.testing.assert_allclose(loss(dj.methods.trew()), np.sum(p * np.log(p / q), -1), rtol=1e-10)
+    assert set(dj.methods.trew().loss(outputs, context)) == {FORGET}
+    both = dj.methods.trew(remain=True).loss(outputs, context)
+    np.testing.assert_array_equal(both[FORGET].loss, loss(dj.methods.trew()))
+    np.testing.assert_allclose(both[REMAIN].loss, -np.log(softmax(np.asarray(student))[:, 1]), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -359,10 +439,10 @@ def test_tilted_leans_towards_similar_classes(x64):
     [
         (dj.methods.delete(), {}),
         (dj.methods.delete(temperature=2), {}),
-        (dj.methods.tilted(), {"similarity": np.eye(K)}),
+        (dj.methods.trew(), {"similarity": np.eye(K)}),
         (dj.methods.to_background(), {}),
     ],
-    ids=["delete", "soft delete", "tilted", "to_background"],
+    ids=["delete", "soft delete", "trew", "to_background"],
 )
 def test_targets_without_the_erased_classes_leave_nothing_within(method, constants, x64):
     teacher, student = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, K)))
@@ -707,7 +787,7 @@ class TwoHeads(nn.Module):
         return first + second
 
 
-@pytest.mark.parametrize("name", ["pour", "fisher", "boundary_expand", "tilted", "bias_shift"])
+@pytest.mark.parametrize("name", ["pour", "fisher", "boundary_expand", "trew", "bias_shift"])
 def test_methods_on_the_classifier_take_the_named_one(name):
     method = dj.methods.create(name)
     setup = setup_of(*tiny.network(TwoHeads()), strength=1e-4)
@@ -780,18 +860,22 @@ def test_pour_of_any_layout(kind):
         ("salun", {"mask": "union"}, "one of salient, random"),
         ("anchored", {"anchors": "turned"}, "one of reoriented, adversarial"),
         ("delete", {"dispersion": -0.1}, "at least 0"),
+        ("delete", {"remain": "predictions"}, "False, True or labels"),
+        ("delete", {"remain": 1}, "False, True or labels"),
         ("delete", {"neighbours": 1}, "at least 0 and below 1"),
         ("mu_mis", {"weight": 0}, "above 0"),
         ("esc", {"share": 1.5}, "above 0 and at most 1"),
         ("esc_t", {"threshold": 1}, "above 0 and below 1"),
         ("negative_gradient_plus", {"alpha": 1}, "below 1"),
-        ("tilted", {"beta": "much"}, "a number"),
+        ("trew", {"beta": "much"}, "a number"),
+        ("trew", {"remain": "labels"}, "True or False"),
         ("ssd", {"alpha": 0}, "above 0"),
         ("anchored", {"transformations": ("zoom",)}, "turn, flip, shift"),
         ("anchored", {"weight": 0}, "above 0"),
         ("boundary_shrink", {"step": -1}, "above 0"),
         ("l2ul_imp", {"pull": 0}, "above 0"),
         ("wood_fisher", {"remain": "no"}, "True or False"),
+        ("unsir", {"penalty": -1}, "at least 0"),
     ],
 )
 def test_wrong_settings_are_named(name, hyperparameters, words):

@@ -44,11 +44,12 @@ SELDOM = (
     "l2ul_adv",
     "l2ul_imp",
     "redistil",
-    "tilted",
+    "trew",
     "source_free",
     "wood_fisher",
     "esc_t",
     "negative_gradient_plus",
+    "unsir",
 )  # long, or like another one
 
 
@@ -57,10 +58,21 @@ def test_the_contract(name):
     check_method(functools.partial(METHODS[name], **HYPERPARAMETERS.get(name, {})))
 
 
-def test_label_maps_that_a_method_refuses():
+VARIANTS = (("delete", {"remain": True}), ("delete", {"remain": "labels"}), ("trew", {"remain": True}))
+"""Methods that read other samples than by default."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "hyperparameters"), VARIANTS)
+def test_the_contract_of_variants(name, hyperparameters):
+    check_method(functools.partial(METHODS[name], **hyperparameters))
+
+
+@pytest.mark.parametrize("name", ["redistil", "unsir"])
+def test_label_maps_that_a_method_refuses(name):
     network, samples = tiny.network(tiny.Segmenter()), tiny.label_maps(8, (1,))
     with pytest.raises(ValueError, match="answer once per image: choose another method, such as delete"):
-        dj.unlearn(*network, *samples, forget=1, method=create("redistil"), batch_size=8)
+        dj.unlearn(*network, *samples, forget=1, method=create(name), batch_size=8)
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if {*dj.methods.create(name).needs} - {CLASSES}])
@@ -150,7 +162,7 @@ def test_the_same_method_in_other_types():
 
 
 def test_a_factory_keeps_its_signature():
-    shown = "(temperature: 'float' = 1.0, remain: 'bool' = False, dispersion: 'float' = 0.0, neighbours: 'float' = 0.0)"
+    shown = "(temperature: 'float' = 1.0, remain: 'bool | str' = False, dispersion: 'float' = 0.0, neighbours: 'float' = 0.0)"
     assert str(inspect.signature(dj.methods.delete)) == f"{shown} -> 'Method'"
     assert dj.methods.delete.__doc__.startswith("Minimise")
     with pytest.raises(TypeError, match="temprature"):

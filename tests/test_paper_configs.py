@@ -5,6 +5,7 @@ import functools
 import pathlib
 import re
 import runpy
+import shlex
 from typing import Any, NamedTuple
 
 import jax
@@ -12,11 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from delete_jax import tasks
-from delete_jax.config import Config, validate
-from delete_jax.run import arguments
+from delete_jax import metrics, models, tasks
+from delete_jax.config import Config, plain, validate
+from delete_jax.main import main
+from delete_jax.metrics.table import find
+from delete_jax.models import Network, ResNet
+from delete_jax.run import arguments, study
 from delete_jax.run.stages import describe
 from delete_jax.step import init_state, make_train_step, sgd
+from delete_jax.studies import SECONDS, SHOWN_FIRST
 from delete_jax.tasks.base import augmentation
 from tests.data.test_datasets import prepare_cifar
 from tests.data.test_faces import write_people
@@ -31,9 +36,12 @@ def variants(file: str) -> list[str]:
 
 
 CIFAR100 = variants("cifar100")
-WHOLE, IN_OTHER_FILES = ("cifar10", "tiny_imagenet", "voc"), ("faces:vggface2", "backdoor:cifar10")
+WHOLE = ("cifar10", "tiny_imagenet", "voc")
+IN_OTHER_FILES = ("faces:vggface2", "faces:vggface2_paper", "backdoor:cifar10")
 OTHERS = [*(name for file in WHOLE for name in variants(file)), *IN_OTHER_FILES]
-STEPS = [*OTHERS, CIFAR100[-1]]  # how many classes are forgotten does not change the step
+PUBLISHED = [name for name in (*OTHERS, *CIFAR100) if name.endswith("paper")]
+# How many classes are forgotten does not change the step, nor does the schedule of the training before it.
+STEPS = [name for name in (*OTHERS, "cifar100:50") if name not in PUBLISHED]
 SLOW = (
     "cifar10:resnet18", "cifar10:resnet18_imagenet", "cifar10:swin_t", "cifar10:vgg16", "cifar10:vit_s16", "tiny_imagenet:resnet18",
     "voc:deeplab_resnet50", "faces:vggface2", "cifar100:50", "backdoor:cifar10",
@@ -154,8 +162,28 @@ def test_the_published_sets_of_cifar100():
     assert sorted(sets["cifar100:5"]) == [23, 25, 38, 58, 96]
     assert sorted(sets["cifar100:10"]) == [23, 25, 38, 49, 51, 54, 58, 66, 96, 98]
     for name, forget in sets.items():
-        assert len(set(forget)) == len(forget) == int(name.split(":")[1])
+        variant = name.split(":")[1].removesuffix("_paper")
+        assert len(set(forget)) == len(forget) == int(variant.replace("paper", "1"))
         assert set(forget) <= set(range(100))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_settings_of_the_papers_code(name):
+    """The training of the code: the rate divided by ten every 40 epochs, float32, all but one sample of each class."""
+    config = arguments.load_config(name)
+    epochs, milestones = {
+        "cifar10:vgg16_paper": (80, (40,)),
+        "cifar10:swin_t_paper": (100, (40, 80)),
+        "faces:vggface2_paper": (80, (40,)),
+    }.get(name, (150, (40, 80, 120)))
+    train, unlearn = config.train, config.unlearn
+    assert (train.schedule, train.milestones, train.gamma, train.epochs) == ("step", milestones, None, epochs)
+    assert (train.momentum, train.weight_decay, config.model.dtype) == (0.9, 5e-4, "float32")
+    assert (unlearn.method, unlearn.epochs, unlearn.momentum) == ("delete", 20, 0.9)
+    assert unlearn.lr == (1e-3 if name == "cifar10:paper" else 5e-5)  # the only rate that was published
+    assert unlearn.batch_norm == ("frozen" if name.startswith("tiny") else "train")
+    assert (unlearn.mask == "own") == (len(unlearn.forget) > 1)
+    assert config.data.validation * 1300 < 1
 
 
 @pytest.mark.parametrize("name", [*OTHERS, *CIFAR100])
@@ -171,6 +199,59 @@ def test_variants(name):
         with pytest.raises(ValueError, match=f"configs/{file}.py:.*the variants are .*{variant}") as caught:
             arguments.load_config(wrong)
         assert "\n" not in str(caught.value)
+
+
+PAGE = ROOT / "docs" / "results" / "paper.md"
+
+
+def asked_of_us() -> tuple[list[str], set[str]]:
+    """The command beside the figures in print, and the columns of its table that the page names."""
+    commands = [line for line in PAGE.read_text().splitlines() if line.startswith("delete-jax study ")]
+    command = shlex.split(commands[0])  # the second is of other methods
+    rows = re.findall(r"^\|.*\| run the command: (.*) \|$", PAGE.read_text(), re.MULTILINE)
+    return command, {name for row in rows for name in re.findall(r"\*([^*]+)\*", row)}
+
+
+def test_the_command_beside_the_figures_in_print():
+    """Its settings are the paper's, and it asks for each figure that was printed."""
+    command, names = asked_of_us()
+    asked = study.parse(command[2:])
+    assert plain(asked.config)["train"]["milestones"] == [40, 80, 120]
+    assert (asked.rates, asked.forget) == ({"delete": 1e-3}, [(4,)])
+    columns = (*SHOWN_FIRST, *metrics.with_gaps(asked.config.task.measures), SECONDS)
+    assert names <= {re.sub(" [↑↓]$", "", find(name).heading) for name in columns}
+    assert len(names) == 7
+    assert f"{3925.2 / 626.6:.1f}" == "6.3"
+    for acc_rt, printed in (
+        (94.98, 97.42),
+        (94.62, 97.24),
+    ):  # the printed H is this one, as far as rounded figures tell
+        assert 100 * metrics.hmean_residual(acc_rt=acc_rt / 100, acc_ft=0.0) == pytest.approx(printed, abs=0.01)
+
+
+@pytest.mark.slow
+def test_the_command_beside_the_figures_in_print_on_images_like_cifar10(root, tmp_path, monkeypatch, capsys):
+    """Its table has a number for each of them, of DELETE and, but for its own speed, of the retrained network."""
+    monkeypatch.setitem(
+        models.NETWORKS,
+        "resnet_tiny",
+        Network(functools.partial(ResNet, stages=(1,), features=(8,)), "fc", layers=("layer1",)),
+    )
+    command, names = asked_of_us()
+    small = ("model.name=resnet_tiny", "model.input_size=32", "train.epochs=1", "train.batch_size=8", "unlearn.epochs=1",
+             "unlearn.batch_size=8", "parallel=jit", f"data.data_dir={mock_data(root, 'cifar10')['data_dir']}")  # fmt: skip
+    folder = tmp_path / "study"
+    argv = [*command, *(f"--config.{setting}" for setting in small), "--seeds=1", f"--workdir={folder}"]
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as in the command
+        assert main(argv) == 0, capsys.readouterr().err
+    heads, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in (folder / "table.md").read_text().splitlines()
+    ]
+    table = {row[0]: dict(zip(heads, row, strict=True)) for row in rows}
+    for name in names:
+        (head,) = [head for head in heads if re.sub(r"( [↑↓])?( \(.*\))?$", "", head) == name]
+        assert re.match(r"−?[0-9.]+$", table["delete"][head]), name
+        assert re.match(r"−?[0-9.]+$", table["retrained"][head]) or name.startswith("×"), name
 
 
 def test_the_page_has_every_config():

@@ -39,7 +39,7 @@ def test_the_classifier_is_found_in_full_precision(traced):
     assert set(seen) == {HIGHEST}
 
 
-@pytest.mark.parametrize("name", ["pour", "bias_shift", "boundary_expand", "esc", "ssd", "salun", "tilted"])
+@pytest.mark.parametrize("name", ["pour", "bias_shift", "boundary_expand", "esc", "ssd", "salun", "trew"])
 def test_what_a_method_computes_once(name, traced):
     """The step itself is traced in the device's own way."""
     model, variables, seen = traced

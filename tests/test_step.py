@@ -11,7 +11,10 @@ import delete_jax as dj
 from delete_jax.columns import arrays
 from delete_jax.data import augmentation, normalize, paired_augmentation
 from delete_jax.network_check import not_finite
+from delete_jax.optimisers import cosine, stepwise
+from delete_jax.options import falling
 from delete_jax.predict import make_predictor
+from delete_jax.pretraining import pretraining_job
 from delete_jax.step import init_state, make_eval_step, make_train_step, sgd
 from delete_jax.streams import split_streams
 from tests import tiny
@@ -145,7 +148,7 @@ def test_what_is_not_finite_is_named_without_compiling(compiled):
 
 def test_weight_decay_and_cosine():
     """As PyTorch: decay joins the gradient before momentum; the cosine ends at 0."""
-    tx, params = sgd(0.5, 0.1, cosine_steps=2), {"w": jnp.array([2.0])}
+    tx, params = sgd(0.5, 0.1, cosine(2)), {"w": jnp.array([2.0])}
     state, seen = tx.init(params), []
     with jax.numpy_dtype_promotion("standard"):  # optax' schedule multiplies int32 by float
         for _ in range(3):
@@ -153,6 +156,32 @@ def test_weight_decay_and_cosine():
             seen.append(float(updates["w"][0]))
     g = 1 + 0.1 * 2
     np.testing.assert_allclose(seen, [-g, -0.5 * (g + 0.5 * g), 0], rtol=1e-6, atol=1e-9)
+
+
+def test_a_rate_that_falls_at_milestones():
+    """As PyTorch's MultiStepLR: multiplied by gamma after the epochs 2 and 3, of two steps each; what would not count is refused."""
+    by_step = falling("step", (2, 3), 0.5, 4, 2)
+    tx, params = sgd(0.0, 0.0, by_step), {"w": jnp.array([2.0])}
+    state, seen = tx.init(params), []
+    with jax.numpy_dtype_promotion("standard"):  # optax' schedule multiplies int32 by float
+        for _ in range(8):
+            updates, state = tx.update({"w": jnp.array([1.0])}, state, params)
+            seen.append(-float(updates["w"][0]))
+    np.testing.assert_allclose(seen, [1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25], rtol=1e-6)
+    assert sgd(0.9, 5e-4, falling("step", (2, 3), None, 4, 2)) is sgd(0.9, 5e-4, falling("step", (2, 3), 0.1, 9, 2))
+    assert sgd(0.9, 5e-4, falling(None, None, None, 4, 2)) is sgd(0.9, 5e-4, cosine(8))
+    settings = {"epochs": 3, "lr": 0.1, "batch_size": 8, "schedule": "step", "milestones": (2,)}
+    job = pretraining_job(*tiny.network(), *tiny.samples(16), tiny.NUM_CLASSES, **settings)
+    assert job.options.tx is sgd(0.9, 5e-4, stepwise((4,), 0.1))
+    for wrong, words in (
+        (("cosine", None, None), "schedule is 'cosine': it must be None, for a cosine, or step"),
+        (("step", None, None), "milestones is None: it must be given with schedule=step"),
+        ((None, (2,), None), r"milestones is \(2,\): it must be left out, or schedule must be step"),
+        ((None, None, 0.5), "gamma is 0.5: it must be left out, or schedule must be step"),
+        (("step", (3, 2), None), r"milestones is \(3, 2\): it must be rising numbers of epochs"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            falling(*wrong, 4, 2)
 
 
 @pytest.mark.parametrize("module", [tiny.Net(), tiny.Segmenter()], ids=["classification", "segmentation"])

@@ -49,11 +49,16 @@ def pushing(weight):
 
 
 def test_the_cells_and_the_table():
-    table = studied(forget=[[1], [3]], retrained=[without(1), without(3)], measures=["head_norm"])
+    retrained = [dj.Result(without(class_), [], [], seconds=8.0) for class_ in (1, 3)]  # which know their time
+    table = studied(forget=[[1], [3]], retrained=retrained, measures=["head_norm", "speedup"])
     assert len(table.cells) == 2 * 2 * 2
     assert table.methods == ["original", "retrained", "anchored", "gradient_ascent"]
     assert table.values("original", "acc_ft") == [1.0]
     assert table.values("retrained", "acc_ft") == [0.0]
+    assert table.values("retrained", "seconds") == [8.0]
+    assert table.values("original", "seconds") == table.values("retrained", "speedup") == []
+    times = [cell["seconds"] for cell in table.cells if cell["method"] == "anchored" and cell["seed"] == 1]
+    assert table.values("anchored", "speedup")[1] == pytest.approx(np.mean([8 / seconds for seconds in times]))
     own = [cell["metrics"]["acc_ft"] for cell in table.cells if cell["method"] == "anchored" and cell["seed"] == 1]
     assert table.values("anchored", "acc_ft")[1] == np.mean(own)
     alone = dj.unlearn(

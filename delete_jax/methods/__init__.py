@@ -53,16 +53,17 @@ from delete_jax.methods.salun import salun
 from delete_jax.methods.scrub import scrub
 from delete_jax.methods.source_free import source_free
 from delete_jax.methods.ssd import ssd
-from delete_jax.methods.tilted import tilted
 from delete_jax.methods.to_background import to_background
+from delete_jax.methods.trew import trew
 from delete_jax.methods.trigger_distillation import trigger_distillation
+from delete_jax.methods.unsir import unsir
 from delete_jax.methods.wood_fisher import wood_fisher
 from delete_jax.nearest import nearest
 
 METHODS: dict[str, Callable[..., Method]] = {
     "delete": delete,
     "anchored": anchored,
-    "tilted": tilted,
+    "trew": trew,
     "to_background": to_background,
     "trigger_distillation": trigger_distillation,
     "random_label": random_label,
@@ -84,6 +85,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "finetune": finetune,
     "negative_gradient_plus": negative_gradient_plus,
     "scrub": scrub,
+    "unsir": unsir,
     "fisher": fisher,
     "wood_fisher": wood_fisher,
     "ssd": ssd,
@@ -214,9 +216,10 @@ __all__ = [
     "scrub",
     "source_free",
     "ssd",
-    "tilted",
     "to_background",
     "towards_labels",
+    "trew",
     "trigger_distillation",
+    "unsir",
     "wood_fisher",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -23,19 +23,37 @@ from delete_jax.methods.base import (
     Term,
     distill,
     scaled,
+    towards_labels,
 )
 from delete_jax.methods.features import with_features
-from delete_jax.methods.hyperparameters import FLAG, NOT_NEGATIVE, POSITIVE, PROPER_SHARE, factory
+from delete_jax.methods.hyperparameters import NOT_NEGATIVE, POSITIVE, PROPER_SHARE, Allowed, factory
 
 if TYPE_CHECKING:
     import chex
 
 NEAR = 0.03
 """How far the neighbours' pixels move, as a fraction of their span."""
+LABELS = "labels"
+"""Of the argument `remain`: what remaining samples are trained towards, in place of the original's predictions."""
 
 
-@factory(temperature=POSITIVE, remain=FLAG, dispersion=NOT_NEGATIVE, neighbours=PROPER_SHARE)
-def delete(temperature: float = 1.0, remain: bool = False, dispersion: float = 0.0, neighbours: float = 0.0) -> Method:
+def _remain(value: Any) -> bool | str:
+    if not isinstance(value, (bool, str)):
+        raise TypeError
+    if isinstance(value, str) and value != LABELS:
+        raise ValueError
+    return value
+
+
+@factory(
+    temperature=POSITIVE,
+    remain=Allowed(f"False, True or {LABELS}", _remain),
+    dispersion=NOT_NEGATIVE,
+    neighbours=PROPER_SHARE,
+)
+def delete(
+    temperature: float = 1.0, remain: bool | str = False, dispersion: float = 0.0, neighbours: float = 0.0
+) -> Method:
     """Minimise `KL(softmax(teacher with erased classes at -inf) || softmax(student))` on the forget samples.
 
     With `dispersion` or `neighbours` this becomes Spotter's loss (Ha et al., ICML 2026, arXiv 2506.01318),
@@ -45,14 +63,15 @@ def delete(temperature: float = 1.0, remain: bool = False, dispersion: float = 0
 
     Args:
       temperature: softens both distributions; 1 in the paper.
-      remain: also distil the original's predictions on remaining data, with nothing masked. This is not in the paper. It is needed
-        if the class must stay and only some samples should no longer lead to it.
+      remain: True also distils the original's predictions on remaining data, with nothing masked. This is not in the paper. It is
+        needed if the class must stay and only some samples should no longer lead to it. "labels" minimises the cross entropy to the
+        label on remaining data instead: together with DELETE's loss on forget samples this is the core of MIST (MMSP 2026).
       dispersion: lambda_2, the weight of L_sim. With 0.1, a prototype attack finds about as much as in a retrained network; with
         the paper's 1, it finds less.
       neighbours: 1 - lambda_1, the share of L_o; 0.3 in the paper's code, which attacks the images instead.
 
     Raises:
-      ValueError: temperature is not above 0, remain is not a bool, dispersion is below 0, or neighbours is outside [0, 1).
+      ValueError: temperature is not above 0, remain is none of these, dispersion is below 0, or neighbours is outside [0, 1).
 
     Examples:
       >>> import delete_jax as dj
@@ -84,7 +103,11 @@ def delete(temperature: float = 1.0, remain: bool = False, dispersion: float = 0
             )  # no longer a distance to a target: no parts
         if remain:
             kept = outputs[REMAIN]
-            terms[REMAIN] = distill(jax.nn.log_softmax(kept.teacher_logits / temperature), kept, temperature)
+            terms[REMAIN] = (
+                towards_labels(kept.batch["label"], kept)
+                if remain == LABELS
+                else distill(jax.nn.log_softmax(kept.teacher_logits / temperature), kept, temperature)
+            )
         return terms
 
     return Method(

@@ -297,7 +297,7 @@ def _studied(
         reproducible=run.config.reproducible,
         class_names=dataset.class_names,
         measures=measures(run.config.task),
-        retrained=[result.variables for result in retrained] or None,
+        retrained=retrained or None,
         store=asked.workdir,
         on_cell=tell,
         **{name: value for name, value in dataclasses.asdict(settings).items() if name not in APART},
