@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from delete_jax.compiling import same_bits
 from delete_jax.methods.attacks import AT_ONCE, Answer, answers, span
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 IMAGES, STEPS, RATE = 256, 40, 0.1
 """How many images of noise are learnt for each class, in how many steps of Adam, and at which rate."""
+ADAM = optax.adam(RATE)
 REPAIR = 0.5
 """The rate while the network is repaired, as a fraction of the rate before."""
 
@@ -104,9 +106,9 @@ def noise(setup: Setup, penalty: float) -> np.ndarray:
         own = np.flatnonzero(labels == class_)
         key = jax.random.fold_in(setup.key, int(class_))
         z = jax.random.normal(key, (min(IMAGES, len(own)), *image.shape[1:]), dtype)
-        moments = jnp.zeros_like(z), jnp.zeros_like(z)
-        for number in range(1, STEPS + 1):  # not in one program: convolutions in a loop are many times slower on a CPU
-            z, moments = step(z, moments, jnp.asarray(number, dtype), jnp.int32(class_), setup.teacher, place)
+        state = ADAM.init(z)
+        for _ in range(STEPS):  # not in one program: convolutions in a loop are many times slower on a CPU
+            z, state = step(z, state, jnp.int32(class_), setup.teacher, place)
         found = np.asarray(place.images(z))
         found = (np.round(found) if is_bytes else found).astype(image.dtype)
         made[own] = found[np.arange(len(own)) % len(found)]
@@ -128,19 +130,17 @@ class Place(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def _step(answer: Answer, penalty: float) -> Callable[..., tuple[chex.Array, Any]]:
-    """`(noise, moments, number of the step, class, original, place) -> (noise, moments)`: a step of Adam (Kingma and Ba, arXiv
-    1412.6980), in evaluation mode, so that each image is learnt by itself."""
+    """`(noise, Adam's state, class, original, place) -> (noise, state)`: one step, in evaluation mode, so that each image is learnt by
+    itself."""
 
     def value(z: chex.Array, class_: chex.Array, variables: Variables, place: Place) -> chex.Array:
         log_q = jax.nn.log_softmax(answer(variables, place.images(z)))
         return jnp.sum(log_q[:, class_]).astype(z.dtype) + penalty * jnp.sum(jnp.square(z))
 
-    def step(
-        z: chex.Array, moments: Any, number: chex.Array, class_: chex.Array, variables: Variables, place: Place
-    ) -> Any:
+    def step(z: chex.Array, state: Any, class_: chex.Array, variables: Variables, place: Place) -> Any:
         gradient = jax.grad(value)(z, class_, variables, place)
-        first, second = 0.9 * moments[0] + 0.1 * gradient, 0.999 * moments[1] + 0.001 * jnp.square(gradient)
-        unbiased, squares = first / (1 - 0.9**number), second / (1 - 0.999**number)
-        return z - RATE * unbiased / (jnp.sqrt(squares) + 1e-8), (first, second)
+        with jax.numpy_dtype_promotion("standard"):  # it raises a float to a whole number
+            updates, state = ADAM.update(gradient, state)
+        return z + updates, state
 
     return jax.jit(step, compiler_options=same_bits())
