@@ -6,7 +6,7 @@ With so few training images the network remembers single ones: a network that ne
 minute on two CPU cores. docs/tasks/samples.md says which methods this is for, and what they reach.
 
 Name other samples by their positions in the training split, without the samples that are held out for validation:
-`--config.task.indices=3,17,120`; or in a config file of your own, from a file of numbers:
+`--config.task.indices=3,17,120`; images of a folder by their names, `--config.task.files=list.txt`; or in a config file of your own, from a file of numbers:
 `Instances(indices=tuple(np.loadtxt("forget.txt", int).tolist()))`.
 """
 

@@ -23,8 +23,9 @@ from delete_jax.metrics.table import find
 from delete_jax.model import Model, Variables
 from delete_jax.network_check import as_is, check_answers, check_network
 from delete_jax.parallel import outside_meshes
-from delete_jax.reports import Examples, plain, write_report
+from delete_jax.reports import Examples, write_report
 from delete_jax.reports.made_with import device, now, versions
+from delete_jax.reports.record import sealed
 from delete_jax.request import as_images, check_forget, check_remaining, check_samples, known_requests
 from delete_jax.result import Result
 from delete_jax.tables import aligned, markdown
@@ -85,8 +86,8 @@ class Evaluation(Mapping[str, dict[str, Any]]):
         return markdown(self._rows())
 
     def to_json(self) -> str:
-        """Formats the record as JSON: every measure of every network, with what was erased and from what; NaN becomes null."""
-        return json.dumps(plain(self.record), indent=1, ensure_ascii=False, allow_nan=False)
+        """Formats the record as JSON, with its digest: every measure of every network, what was erased and from what; NaN becomes null."""
+        return json.dumps(sealed(self.record), indent=1, ensure_ascii=False, allow_nan=False)
 
 
 @outside_meshes
@@ -200,7 +201,7 @@ def evidence_of(
     """Collects the evidence on networks that have passed all checks (`given_splits`); arguments as for `evaluate`."""
     names = tuple(map(str, range(num_classes))) if class_names is None else as_class_names(class_names, num_classes)
     nothing = np.zeros(1, np.float32)
-    none = Split(*(part[:0] for part in splits[0]))
+    none = Split(splits[0].images[:0], splits[0].labels[:0])
     dataset = Dataset("given samples", splits[0], none, splits[1], names, nothing, nothing)
     subject = Subject(model, preprocess, Data(dataset, erased, requests=requests))
     networks = side_by_side(subject, dict(results), Evidence)

@@ -17,6 +17,7 @@ delete-jax convert          PyTorch's weights -> a folder that --config.teacher 
 delete-jax export           a run's network -> weights for PyTorch, or a function to serve without this package
 delete-jax compare          finished runs -> one page to sort, hover and select
 delete-jax study            methods × requests × seeds on one network -> a table with mean and standard deviation
+delete-jax verify           a run, and what was exported of it -> what of it is still as the run wrote it, a line each
 
 Examples:
 
@@ -46,13 +47,13 @@ from delete_jax.run import phases
 from delete_jax.run.pages import with_page
 
 INTERRUPTED, TERMINATED, UNREAD = 130, 143, 141
-COMMANDS = ("convert", "export", "compare", "study")  # files of `delete_jax.run`
+COMMANDS = ("convert", "export", "compare", "study", "verify")  # files of `delete_jax.run`
 PRINTS = ("--version", "--list", "--fields")  # flags that print something in place of a run
 
 
 def main(argv: list[str], began: float | None = None) -> int:
-    """Runs the command; returns its exit code: 0, 2 after one line that says what was wrong, 130 when it is interrupted, 141 when
-    whoever reads its output has left.
+    """Runs the command; returns its exit code: 0, 1 where `verify` found something that does not hold, 2 after one line that says what
+    was wrong, 130 when it is interrupted, 141 when whoever reads its output has left.
 
     Args:
       argv: the name of the command, and its arguments.
@@ -181,8 +182,7 @@ def _command(name: str, arguments: list[str]) -> int:
     from delete_jax.network_check import check_backend
 
     check_backend()
-    module.main(arguments)
-    return 0
+    return module.main(arguments) or 0
 
 
 def _quieten() -> None:

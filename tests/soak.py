@@ -129,7 +129,7 @@ def finish(process: subprocess.Popen) -> Ended:
 def result(workdir: pathlib.Path) -> dict[str, Any]:
     """Of a finished run, what depends neither on the clock nor on the folder, and which files there are."""
     record = json.loads((workdir / "report.json").read_text())
-    for name in ("created", "command", "cost"):
+    for name in ("created", "command", "cost", "digest"):
         record.pop(name)
     for network in record["networks"].values():
         network.pop("source")

@@ -733,7 +733,7 @@ def whole(process) -> subprocess.CompletedProcess:
 def report(workdir: pathlib.Path) -> dict:
     """The figures of a run: what does not depend on the clock or on the folder."""
     record = json.loads((workdir / "report.json").read_text())
-    for name in ("created", "command", "cost"):
+    for name in ("created", "command", "cost", "digest"):
         record.pop(name)
     for figures in record["networks"].values():
         figures.pop("source")
@@ -763,7 +763,7 @@ def test_a_run_prints_its_progress_and_nothing_else(process, whole):
     assert "\x1b" not in whole.stdout
     workdir = process.folder / "whole"
     assert sorted(path.name for path in workdir.iterdir()) == [
-        "checkpoints", "config.json", "metrics.jsonl", "report.html", "report.json", "report.png",
+        "SHA256SUMS", "checkpoints", "config.json", "metrics.jsonl", "report.html", "report.json", "report.png",
     ]  # fmt: skip
 
 
@@ -1015,7 +1015,15 @@ def test_help(capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["convert", "--help"], ["export", "--help"], ["compare", "--help"], ["study", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["convert", "--help"],
+        ["export", "--help"],
+        ["compare", "--help"],
+        ["study", "--help"],
+        ["verify", "--help"],
+    ],
 )
 def test_help_imports_nothing_that_takes_long(arguments):
     """It is read from the source, and says what the imported tables and commands say (`test_help`)."""
@@ -1080,7 +1088,7 @@ def test_version(capsys):
 # Of all commands; each ends with one line and code 2. {tmp} is an empty folder. What else is refused: `BAD_INPUT` of each command.
 HOSTILE = {
     "": ["--config=FILE", "both needed"],
-    "train": ["unknown command 'train'", "convert, export, compare, study", "delete-jax --config=CONFIG"],
+    "train": ["unknown command 'train'", "convert, export, compare, study, verify", "delete-jax --config=CONFIG"],
     "covert a b": ["unknown command 'covert' (did you mean convert?)"],
     "comapre a": ["did you mean compare?"],
     "configs/digits.py": ["unknown command 'configs/digits.py'", "--config=CONFIG"],

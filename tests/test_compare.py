@@ -28,6 +28,7 @@ from delete_jax.reports.compare_page import (
     render_comparison,
     write_comparison,
 )
+from delete_jax.reports.record import digest as digest_of
 from delete_jax.reports.scatter import Spot, chart
 from delete_jax.run import compare as compare_command
 from delete_jax.run.finished import read_finished
@@ -400,12 +401,22 @@ def change_record(run: pathlib.Path, change) -> None:
     record = json.loads((run / "report.json").read_text())
     change(record)
     (run / "report.json").write_text(json.dumps(record))
+    cover_up(run)
 
 
 def change_config(run: pathlib.Path, change) -> None:
     config = json.loads((run / "config.json").read_text())
     change(config)
     (run / "config.json").write_text(json.dumps(config))
+    cover_up(run)
+
+
+def cover_up(run: pathlib.Path) -> None:
+    """Whoever edits a file may compute its digest again, and take the list of digests away."""
+    record = json.loads((run / "report.json").read_text())
+    if isinstance(record, dict):
+        (run / "report.json").write_text(json.dumps(record | {"digest": digest_of(record)}))
+    (run / "SHA256SUMS").unlink(missing_ok=True)
 
 
 def record(change):
@@ -474,6 +485,7 @@ def with_part(folder: pathlib.Path, path: tuple, value) -> None:
         part, last = part[last], key
     part[last] = value
     file.write_text(json.dumps(whole[0]))
+    cover_up(folder)
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -552,6 +564,13 @@ BAD_INPUT = {
         lambda tmp: (tmp / "copy" / "report.json").write_text("{"),
         BOTH,
         ["{tmp}/copy/report.json is damaged", "name another run"],
+    ),
+    "an edited figure": (
+        lambda tmp: (tmp / "copy" / "report.json").write_text(
+            re.sub(r'"acc_ft": [0-9.]+', '"acc_ft": 0.0625', (tmp / "copy" / "report.json").read_text())
+        ),
+        BOTH,
+        ["{tmp}/copy: report.json: it was edited: its digest is", "restore the file"],
     ),
     "a record of something else": (
         lambda tmp: (tmp / "copy" / "report.json").write_text("[]"),

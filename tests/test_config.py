@@ -49,6 +49,7 @@ WRONG = {
     "unlearn.augment": (("rotate",),),
     "unlearn.finish": ("constant", "", 3),
     "task.measures": (("auc",), "probe", ("probe", 3), None),
+    "task.files": (3, ("list.txt",)),
     "teacher": (3,),
     "retrain": (1, "yes", None),
     "parallel": ("ddp", None),
@@ -56,7 +57,7 @@ WRONG = {
     "reproducible": (1, None, "yes"),
 }
 OF_TASKS = {
-    "classification": {"measures": (("auc",), None)},
+    "classification": {"measures": (("auc",), None), "files": (3, ("list.txt",))},
     "segmentation": {},
     "backdoor": {
         "rate": (-0.1, 0.0, 1.0, float("nan"), None),
@@ -74,8 +75,12 @@ OF_TASKS = {
         "epochs": (0, None),
         "lr": (0.0, float("nan")),
         "measures": (("auc",),),
+        "files": (3, ("list.txt",)),
     },
-    "instances": {"indices": ((), (1, 1), (-1,), (1.5,), (True,), ("a",), [1], 3, None)},
+    "instances": {
+        "indices": ((), (1, 1), (-1,), (1.5,), (True,), ("a",), [1], 3, None),
+        "files": (3, ("list.txt",)),
+    },
 }
 UNNAMED = {"unlearn.method", "unlearn.hyperparameters"}  # the message names the method and its argument instead
 

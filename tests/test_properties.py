@@ -714,7 +714,7 @@ def test_brackets_in_a_path(monkeypatch, tmp_path, capfd, images_folder):
     argv = ["delete-jax", f"--config={images_folder / 'tiny.py'}", f"--workdir={workdir}"]
     assert command.main(argv) == 0
     for name in ("report.json", "report.html"):
-        (workdir / name).write_text("…")
+        (workdir / name).write_text("{}")
     assert command.main(argv) == 0
     assert capfd.readouterr() == (f"already done: {workdir / 'report.html'}\n", "")
 

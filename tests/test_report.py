@@ -12,6 +12,7 @@ import pytest
 
 from delete_jax import reports
 from delete_jax.reports import export
+from delete_jax.reports.record import sealed
 from delete_jax.tasks.classification.page import parts, verdict
 
 FASHION = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
@@ -190,7 +191,8 @@ def test_writes_three_sound_files(tmp_path, case):
     assert all(value for name, value in page.attributes if name in ("alt", "aria-label"))
     assert (tmp_path / "new" / "report.png").read_bytes().startswith(b"\x89PNG")
     assert len(source) < 900_000
-    assert json.loads((tmp_path / "new" / "report.json").read_text()) == record
+    assert json.loads((tmp_path / "new" / "report.json").read_text()) == sealed(record)
+    assert sealed(record)["digest"] in page.text
     for name in record["networks"]:
         assert record["networks"][name]["digest"] in page.text
     assert ("No retrained reference was made" in page.text) == ("retrained" not in record["networks"])
@@ -242,7 +244,7 @@ def test_numbers_that_json_lacks_become_null(no_pictures, tmp_path):
     assert saved["history"]["grad_norm"][4] is None
     assert saved["networks"]["unlearned"]["metrics"]["per_class"][2] is None
     assert saved["method"]["epochs"] == 5
-    assert list(saved) == list(record)
+    assert list(saved) == [*record, "digest"]
     assert "Training diverged" in read(tmp_path)[1].text
 
 

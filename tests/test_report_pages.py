@@ -8,6 +8,7 @@ import pytest
 
 from delete_jax import metrics, reports
 from delete_jax.metrics import Scores
+from delete_jax.reports.record import sealed
 from delete_jax.tasks.backdoor import page as backdoor
 from delete_jax.tasks.faces import page as faces
 from delete_jax.tasks.faces.measures import FaceExamples
@@ -37,7 +38,7 @@ def backdoor_record(asr=0.01, target=0.9, retrained=True):
 def write(page, record, examples, directory):
     reports.write_report(record, lambda plain: page.parts(plain, examples), directory)
     assert sorted(path.name for path in directory.iterdir()) == ["report.html", "report.json", "report.png"]
-    assert json.loads((directory / "report.json").read_text()) == record
+    assert json.loads((directory / "report.json").read_text()) == sealed(record)
     assert (directory / "report.png").read_bytes().startswith(b"\x89PNG")
     source, page = read(directory)
     assert "<b>" not in source

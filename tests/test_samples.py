@@ -212,7 +212,7 @@ def test_a_run(tmp_path, capsys, monkeypatch):
     ):
         assert words in shown.text
     retrained = json.loads((tmp_path / "run/report.json").read_text())["networks"]["retrained"]["source"]
-    meta = dj.Checkpoints(retrained).restore()[1]
+    meta = dj.Checkpoints(tmp_path / "run" / retrained).restore()[1]
     remaining = Split(*(np.delete(column, [3, 8, 9, 17, 30], 0) for column in dataset.train))
     assert meta["identity"]["split"] == data.split_digest(remaining)
     _, out = run(config, tmp_path / "run", capsys)

@@ -18,7 +18,9 @@ from safetensors.numpy import load_file, save_file
 from delete_jax import main as command
 from delete_jax import models
 from delete_jax.data.images import MAX_SIDE
+from delete_jax.identity import digest
 from delete_jax.models import Network
+from delete_jax.models.state_dicts import arrays
 from delete_jax.models.weights import TorchInfo, load_torch, save_torch
 from delete_jax.run import networks
 from tests.test_weights import assert_equal, variables_of
@@ -27,6 +29,7 @@ K = 3
 NET = models.ResNet(K, (1, 1), (4, 6))
 VARIABLES = variables_of(NET)
 NAMES = ("ant", "bee", "cat")
+ERASED = [{"forget": [1], "method": "delete", "batch_norm": "frozen"}]
 
 
 @pytest.fixture(scope="module")
@@ -530,13 +533,17 @@ def test_pth_out(torch, tensors, tmp_path, row):
     torch.save(tensors, tmp_path / "in.pth")
     found, info = load_torch(NET, tmp_path / "in.pth")
     for name in ("out.pth", "out.pt"):
-        save_torch(NET, found, tmp_path / name, info, class_names=NAMES)
+        save_torch(NET, found, tmp_path / name, info, class_names=NAMES, erased=ERASED, provenance={"run": "ab12"})
         back = torch.load(tmp_path / name, weights_only=True)
         assert set(back) == set(tensors)
         assert all(torch.equal(back[key], value) and back[key].dtype == value.dtype for key, value in tensors.items())
     again, same = load_torch(NET, tmp_path / "out.pth")
     assert_equal(again, found)
-    assert same == dataclasses.replace(info, metadata=same.metadata)
+    told = {"class_names": tuple(NAMES), "erased": tuple(ERASED), "provenance": same.provenance}
+    assert same == dataclasses.replace(info, metadata=same.metadata, **told)
+    assert same.provenance == {"run": "ab12", "tensors": digest(arrays(back))}
+    net = torch.nn.Module()
+    net.load_state_dict(back, strict=False)  # what else is said there does not disturb PyTorch
     assert convert(tmp_path / "in.pth", tmp_path / "folder") == 0
     argv = ["delete-jax", "export", str(tmp_path / "folder"), str(tmp_path / "exported.pth"), "--stage=teacher"]
     assert command.main(argv) == 0

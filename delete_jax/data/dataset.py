@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,16 +16,43 @@ IGNORE = 255
 """The label of pixels that do not count."""
 
 
-class Split(NamedTuple):
-    """Images with their labels.
+class _Samples(NamedTuple):
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class Split(_Samples):
+    """Images with their labels, which are what unpacking gives: `images, labels = split`.
 
     Attributes:
         images: uint8 `[n, h, w, c]`.
         labels: int32 `[n]`, class numbers from 0; in segmentation, maps uint8 `[n, h, w]`, where pixels of 255 do not count.
+        files: `n` names of the images' files, from the dataset's folder on, such as "train/cat/12.jpg"; None for images of no files.
+
+    Raises:
+        ValueError: there are not as many names as images.
+
+    Examples:
+        >>> import numpy as np
+        >>> from delete_jax import data
+        >>> images, labels = data.Split(np.zeros((1, 8, 8, 1), np.uint8), np.array([0], np.int32), ["train/cat/12.jpg"])
+        >>> labels
+        array([0], dtype=int32)
     """
 
-    images: np.ndarray
-    labels: np.ndarray
+    files: tuple[str, ...] | None
+
+    def __new__(cls, images: np.ndarray, labels: np.ndarray, files: Sequence[str] | None = None) -> Split:
+        self = super().__new__(cls, images, labels)
+        if files is not None and len(files) != len(images):
+            raise ValueError(f"files has {len(files)} names for {len(images)} images: give one for each")
+        self.files = None if files is None else tuple(files)
+        return self
+
+    def _replace(self, **changed: Any) -> Split:
+        """As of a named tuple; the names of the files stay unless they are replaced."""
+        files = changed.pop("files", self.files)
+        return Split(**{**self._asdict(), **changed}, files=files)
 
 
 @dataclass(frozen=True, eq=False)  # eq=False: comparing arrays with == gives no truth value; compare `digest` instead
@@ -137,7 +164,8 @@ def forget_remain(split: Split, forget: int | Iterable[int]) -> tuple[Split, Spl
 
 def take(split: Split, which: np.ndarray) -> Split:
     """Returns the samples at `which`, a boolean mask or indices `[m]`."""
-    return Split(split.images[which], split.labels[which])
+    files = None if split.files is None else np.array(split.files, object)[which].tolist()
+    return Split(split.images[which], split.labels[which], files)
 
 
 def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:

@@ -86,7 +86,7 @@ def load_faces(
     shape = (wanted, needed, size, size, 3)
     if name == DRAWN:
         images = draw_faces(range(wanted), needed, size, seed).images.reshape(shape)
-        names = [f"person {i}" for i in range(wanted)]
+        names, files = [f"person {i}" for i in range(wanted)], None
     else:
         found = _lfw(data_dir) if name == LFW else _folders(local_path(name, "faces"))
         ranked = sorted((n for n in found if len(found[n]) >= needed), key=lambda n: (-len(found[n]), n))
@@ -99,18 +99,27 @@ def load_faces(
             )
         names = ranked[:wanted]
         images = empty_images(shape, f"faces {show(name)}")
+        files = None if name == LFW else np.empty((wanted, needed), object)
         for i, identity in enumerate(names):
             chosen = np.random.default_rng([seed, i]).permutation(len(found[identity]))[:needed]
             for j, position in enumerate(np.sort(chosen)):
-                images[i, j] = square(found[identity][position]().convert("RGB"), size)
+                photograph = found[identity][position]
+                images[i, j] = square(photograph.read().convert("RGB"), size)
+                if files is not None:
+                    files[i, j] = f"{identity}/{photograph.file}"
 
     mean, std = pixel_statistics(images[:pretrain, :train_images].reshape(-1, size, size, 3))
 
-    def dataset(kind: str, begin: int, end: int) -> Dataset:
-        train, test = (
-            Split(part.reshape(-1, size, size, 3), np.repeat(np.arange(end - begin, dtype=np.int32), part.shape[1]))
-            for part in (images[begin:end, :train_images], images[begin:end, train_images:])
+    def split(begin: int, end: int, which: slice) -> Split:
+        """Some images of the people from `begin` to `end`."""
+        part = images[begin:end, which]
+        labels = np.repeat(np.arange(end - begin, dtype=np.int32), part.shape[1])
+        return Split(
+            part.reshape(-1, size, size, 3), labels, None if files is None else files[begin:end, which].ravel().tolist()
         )
+
+    def dataset(kind: str, begin: int, end: int) -> Dataset:
+        train, test = split(begin, end, slice(train_images)), split(begin, end, slice(train_images, None))
         kept, held_out = hold_out(train, validation, seed)
         found = Dataset(f"faces {name}, {kind}", kept, held_out, test, tuple(names[begin:end]), mean, std)
         return check_splits(found, validation)
@@ -119,31 +128,34 @@ def load_faces(
     return Faces(
         dataset("to pretrain on", 0, pretrain),
         dataset("to teach", pretrain, last),
-        Split(images[last:].reshape(-1, size, size, 3), np.repeat(np.arange(unseen, dtype=np.int32), needed)),
+        split(last, wanted, slice(None)),
     )
 
 
-Reader = Callable[[], Any]
-"""Opens one image, as PIL's, grey or RGB."""
+class Photograph(NamedTuple):
+    """Of somebody. read: opens it, as PIL's, grey or RGB. file: its name, "" where it has none."""
+
+    read: Callable[[], Any]
+    file: str = ""
 
 
-def _folders(root: Path) -> dict[str, list[Reader]]:
+def _folders(root: Path) -> dict[str, list[Photograph]]:
     identities = class_names(root, "IDENTITY/ in a folder of people (or give 'drawn' or 'lfw')")
     files = {name: image_files(root / name) for name in sorted(identities)}
-    return {name: [functools.partial(_open, file) for file in files[name]] for name in files}
+    return {name: [Photograph(functools.partial(_open, file), file.name) for file in files[name]] for name in files}
 
 
 def _open(file: Path) -> Any:
     return photo(open_image(file), show(file))
 
 
-def _lfw(data_dir: str | os.PathLike | None) -> dict[str, list[Reader]]:
+def _lfw(data_dir: str | os.PathLike | None) -> dict[str, list[Photograph]]:
     directory = tfds_dirs.prepared_dir(LFW, data_dir, None)
-    found: dict[str, list[Reader]] = {}
+    found: dict[str, list[Photograph]] = {}
     with damage(directory):
         for feature in tfds_dirs.read_records(tfds_dirs.open_prepared(directory), "train")[1]:
             name, content = feature["label"].bytes_list.value[0].decode(), feature["image"].bytes_list.value[0]
-            found.setdefault(name, []).append(functools.partial(_decode, content, directory))
+            found.setdefault(name, []).append(Photograph(functools.partial(_decode, content, directory)))
     return found
 
 

@@ -67,7 +67,10 @@ def _read_split(files: list[tuple[Path, int]], shape: tuple[int, ...], first: Pa
                 "convert the images to one size and mode" + ("" if found.shape[2] != shape[2] else ", or give a size")
             )
         image[:] = found
-    return Split(images, np.array([label for _, label in files], np.int32))
+    root = files[0][0].parent.parent.parent
+    return Split(
+        images, np.array([label for _, label in files], np.int32), [f.relative_to(root).as_posix() for f, _ in files]
+    )
 
 
 def _read(file: Path, size: int | None) -> np.ndarray:

@@ -41,7 +41,7 @@ def read_tiny_imagenet(path: str | os.PathLike) -> tuple[Split, Split, tuple[str
     names = _names(root / "words.txt", ids)
     first = train[0][0]
     like = _read(first).shape
-    return _split(train, like, first), _split(test, like, first), names
+    return _split(train, like, first, root), _split(test, like, first, root), names
 
 
 def _ids(root: Path) -> list[str]:
@@ -109,7 +109,7 @@ def _lines(file: Path) -> list[tuple[int, list[str]]]:
     return lines
 
 
-def _split(files: list[tuple[Path, int]], shape: tuple[int, ...], first: Path) -> Split:
+def _split(files: list[tuple[Path, int]], shape: tuple[int, ...], first: Path, root: Path) -> Split:
     images = empty_images((len(files), *shape), show(files[0][0].parent))
     for image, (file, _) in zip(images, files, strict=True):
         found = _read(file)
@@ -117,7 +117,8 @@ def _split(files: list[tuple[Path, int]], shape: tuple[int, ...], first: Path) -
             sizes = [f"{width}x{height}" for height, width, _ in (found.shape, shape)]
             raise ValueError(f"{show(file)}: is {sizes[0]}, and {show(first)} is {sizes[1]}; replace it")
         image[:] = found
-    return Split(images, np.array([label for _, label in files], np.int32))
+    names = [file.relative_to(root).as_posix() for file, _ in files]
+    return Split(images, np.array([label for _, label in files], np.int32), names)
 
 
 def _read(file: Path) -> np.ndarray:

@@ -43,7 +43,7 @@ def read_voc(path: str | os.PathLike, size: int) -> tuple[Split, Split, tuple[st
             image, mask = photo(open_image(image_file), show(image_file)), open_mask(mask_file)
             check_mask(show(mask_file), mask, image, len(CLASS_NAMES))
             images[i], labels[i] = fit_pair(image, mask, size)
-        splits.append(Split(images, labels))
+        splits.append(Split(images, labels, [f"JPEGImages/{name}.jpg" for name in names]))
     train, test = splits
     return train, test, CLASS_NAMES
 

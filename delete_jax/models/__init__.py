@@ -18,7 +18,7 @@ from delete_jax.models import all_cnn, deeplab, resnet, swin, vgg, vit
 from delete_jax.models.adapters import from_linen, from_nnx
 from delete_jax.models.all_cnn import AllCNN
 from delete_jax.models.deeplab import DeepLabV3, DeepLabV3Plus
-from delete_jax.models.exported import save_exported
+from delete_jax.models.exported import load_exported, save_exported
 from delete_jax.models.inside import features, grad_cam, layer_output
 from delete_jax.models.keras_models import from_keras
 from delete_jax.models.layers import BatchNorm, Mark
@@ -118,6 +118,7 @@ __all__ = [
     "grad_cam",
     "init",
     "layer_output",
+    "load_exported",
     "load_torch",
     "save_exported",
     "save_torch",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from jax import export
 from delete_jax.given import integer, shown
 from delete_jax.given import path as as_path
 from delete_jax.model import Model, Variables, first_line
+from delete_jax.models.torch_info import checked_provenance
 from delete_jax.network_check import as_is, check_evaluation, check_logits
 from delete_jax.parallel import outside_meshes
 from delete_jax.writing import writing
@@ -26,6 +29,8 @@ SUFFIX = ".jax"
 PLATFORMS = ("cpu", "cuda", "tpu")
 COUNTS = (1, 3)
 """The numbers of images with which a file is called before it is written."""
+MARK = b"\ndelete_jax provenance\n"
+"""What stands between a function and its provenance, which JAX passes over: it reads a function from the start of a file."""
 
 
 @outside_meshes
@@ -36,6 +41,7 @@ def save_exported(
     image_shape: Sequence[int],
     preprocess: Callable[[chex.Array], chex.Array] | None = None,
     replace: bool = True,
+    provenance: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a network in evaluation mode to a file, as a StableHLO function of images for CPU, CUDA and TPU.
 
@@ -51,6 +57,7 @@ def save_exported(
       image_shape: `(h, w, c)` of the images.
       preprocess: maps stored images to the network's input, such as `data.normalize(mean, std)`. It becomes part of the function.
       replace: an existing file is replaced; otherwise it is kept.
+      provenance: which run it is of, as `load_exported` returns it; the digest of the function is added.
 
     The function takes any number of images `[b, h, w, c]`: uint8 if there is a `preprocess`, otherwise float32 and ready for the
     network. It returns logits, `[b, k]` or `[b, h, w, k]`.
@@ -91,6 +98,84 @@ def save_exported(
         ) from error
     with writing(path, replace) as file:
         file.write(serialized)
+        if provenance is not None:
+            said = {**checked_provenance(dict(provenance)), "function": hashlib.sha256(serialized).hexdigest()}
+            file.write(MARK + json.dumps(said).encode())
+
+
+def load_exported(path: str | os.PathLike) -> tuple[export.Exported, dict[str, Any] | None]:
+    """Reads a function that `save_exported` or `delete-jax export` wrote.
+
+    Args:
+      path: of the file.
+
+    Returns:
+      The function, whose `call(images)` returns logits, and its provenance: the `stage` and the digest of the `network`, the id of its
+      `run`, the digest of the run's `report`, the `request`, and the digest of the `function`. None if the file does not say it.
+
+    Raises:
+      ValueError: it is no such file, or damaged: its function does not have the digest that it says.
+      OSError: the file cannot be read.
+
+    Examples:
+      >>> function, provenance = dj.models.load_exported("network.jax")  # doctest: +SKIP
+      >>> logits = function.call(images)  # doctest: +SKIP
+    """
+    path = as_path("path", path)
+    content, said = parted(path.read_bytes(), f"{path}")
+    try:
+        return export.deserialize(bytearray(content)), said
+    except Exception as error:  # of many kinds
+        raise ValueError(f"{path}: no function that jax.export wrote can be read there: {first_line(error)}") from error
+
+
+def parted(content: bytes, name: str) -> tuple[bytes, dict[str, Any] | None]:
+    """Parts the bytes of a file into the function and its provenance.
+
+    Raises:
+      ValueError: says, of `name`, that the function does not have the digest there.
+    """
+    function, mark, text = content.rpartition(MARK)
+    if not mark:
+        return content, None
+    try:
+        said = checked_provenance(json.loads(text))
+    except (ValueError, RecursionError):
+        raise ValueError(f"{name}: its provenance is damaged: export it again") from None
+    if (found := hashlib.sha256(function).hexdigest()) != said.get("function"):
+        raise ValueError(f"{name}: its function has the digest {found}, and the file says {said.get('function')}")
+    return function, said
+
+
+def check_function(
+    function: bytes | bytearray,
+    model: Model,
+    variables: Variables,
+    shape: Sequence[int],
+    preprocess: Callable[[chex.Array], chex.Array] = as_is,
+    dtype: Any = np.uint8,
+) -> None:
+    """Checks that an exported function gives a network's logits for random images.
+
+    Args:
+      function: its bytes. model, variables, preprocess: the network. shape, dtype: of an image, uint8 or float32.
+
+    Raises:
+      ValueError: it does not, up to rounding, or cannot be read or called.
+    """
+    images = _images(tuple(shape), dtype)
+    apply = jax.jit(lambda variables, images: model.apply(variables, preprocess(images)))
+    expected = np.asarray(apply(variables, images))
+    if not np.isfinite(expected).all():
+        raise ValueError("the network answers NaN or infinity to random images: check its weights")
+    check_logits(expected)
+    narrow = re.search(r"\b(bf16|f16|f8)", str(apply.trace(variables, images).jaxpr)) is not None
+    try:
+        _compare(bytearray(function), images, expected, narrow)
+    except ValueError:
+        raise
+    except Exception as error:  # of many kinds
+        raise ValueError(f"it cannot be called: {first_line(error)}") from error
 
 
 def _checked(image_shape: Sequence[int]) -> tuple[int, ...]:
@@ -125,12 +210,7 @@ def _serialized(
     function = jax.jit(network)
     given = jax.ShapeDtypeStruct((batch, *shape), images.dtype)
     serialized = export.export(function, platforms=PLATFORMS)(given).serialize()
-    expected = np.asarray(jax.jit(lambda variables, images: model.apply(variables, prepare(images)))(variables, images))
-    if not np.isfinite(expected).all():
-        raise ValueError("the network answers NaN or infinity to random images: check its weights")
-    check_logits(expected)
-    narrow = re.search(r"\b(bf16|f16|f8)", str(function.trace(given).jaxpr)) is not None
-    _compare(serialized, images, expected, narrow)
+    check_function(serialized, model, variables, shape, prepare, images.dtype.type)
     return serialized
 
 

@@ -8,6 +8,7 @@ import pathlib
 import pickle
 import re
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
@@ -68,18 +69,26 @@ def load(path: pathlib.Path) -> Any:
     return loaded
 
 
-def write(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str], file: BinaryIO) -> None:
-    """Writes a state dict as `torch.save` does; `metadata` has no place there.
+def metadata(loaded: Any) -> dict[str, str]:
+    """Returns the texts that `write` left in a state dict, as a .safetensors file has them; none in what others wrote."""
+    found = getattr(loaded, "metadata", None)
+    is_text = isinstance(found, dict) and all(isinstance(part, str) for pair in found.items() for part in pair)
+    return found if is_text and found is not None else {}
+
+
+def write(tensors: Mapping[str, np.ndarray], texts: Mapping[str, str], file: BinaryIO) -> None:
+    """Writes a state dict as `torch.save` does, with texts as its attribute `metadata`: PyTorch loads it as any other.
 
     Raises:
       ValueError: torch is missing.
       OSError: the file cannot be written.
     """
     torch = _torch()
-    state = {}
+    state: OrderedDict[str, Any] = OrderedDict()  # the only kind with attributes that torch reads as weights only
     for key, value in tensors.items():
         content = np.frombuffer(value.tobytes(), np.uint8).copy()  # torch reads no dtypes of ml_dtypes
         state[key] = torch.from_numpy(content).view(getattr(torch, value.dtype.name)).reshape(value.shape)
+    state.metadata = dict(texts)  # type: ignore[attr-defined]
     try:
         torch.save(state, file)
     except RuntimeError as error:  # of the disk

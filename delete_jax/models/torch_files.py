@@ -72,7 +72,7 @@ def _from_one(path: pathlib.Path) -> tuple[Found, dict[str, str]]:
     loaded = torch_archives.load(path)
     if not isinstance(loaded, Mapping):
         raise ValueError(f"it has a {type(loaded).__name__} and no state dict")
-    return state_dict(loaded), {"format": "pt"}
+    return state_dict(loaded), {"format": "pt"} | torch_archives.metadata(loaded)
 
 
 def _from_safetensors(path: pathlib.Path) -> tuple[Found, dict[str, str]]:

@@ -20,7 +20,7 @@ from delete_jax.given import integer, is_masked, is_truth, listed, scalar, shown
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 """The dtypes of weights."""
-TOLD = ("class_names", "mean", "std", "image_size", "erased")
+TOLD = ("class_names", "mean", "std", "image_size", "erased", "provenance")
 """What a file's metadata says under these names, as JSON."""
 NORMALISATION = re.compile(r"((?:.*\.)?(?:norm\w*|preproc\w*|module|model|\d+)\.|)(mean|std)")
 """Buffers of a layer that normalises images: `normalize.mean` and `normalize.std`."""
@@ -43,6 +43,8 @@ class TorchInfo:
       outside: tensors without the prefix, such as `n_averaged` beside `module.*`.
       entry: where in a checkpoint the weights were, such as "state_dict" or "model.ema"; "" if the source is the state dict.
       erased: the requests that the network has answered (`Result.requests`); none if unknown.
+      provenance: the run that the network is of, as `delete-jax export` wrote it: `stage`, the digest of the `network`, the id of the
+        `run`, the digest of its `report`, the `request`, and the digest of the file's `tensors`. None if unknown.
     """
 
     layout: str
@@ -58,6 +60,7 @@ class TorchInfo:
     outside: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     entry: str = ""
     erased: tuple[Answered, ...] = ()
+    provenance: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Converts to JSON's types; tensors become base64."""
@@ -155,12 +158,40 @@ def checked(name: str, value: Any, num_classes: int, channels: int) -> Any:
         return class_names(value, num_classes)
     if name == "erased":
         return checked_requests(value, num_classes)
+    if name == "provenance":
+        return checked_provenance(value)
     if name == "image_size":
         return integer(name, value, 1)
     numbers = per_channel(name, value, channels)
     if max(numbers) > 1:
         raise ValueError(f"{name}={shown(list(numbers))}: pixels are in [0, 1] here; divide mean and std by 255")
     return numbers
+
+
+def checked_provenance(said: Any) -> dict[str, Any]:
+    """Checks what a file says of where it comes from, which anybody may have written.
+
+    Raises:
+      ValueError: it is no dict with the digests as text.
+    """
+    texts = ("network", "tensors", "run", "report", "stage")
+    if not isinstance(said, dict) or not all(isinstance(said.get(name), (str, type(None))) for name in texts):
+        raise ValueError(f"provenance must be a dict with texts under {', '.join(texts)}, got {said!r:.80}")
+    return said
+
+
+def with_provenance(metadata: dict[str, str], provenance: Mapping[str, Any] | None, tensors: str) -> dict[str, str]:
+    """Adds the provenance of tensors that have that digest to the texts of their file; drops that of others.
+
+    Raises:
+      ValueError: it is none (`checked_provenance`).
+    """
+    if provenance is not None:
+        said = {**checked_provenance(dict(provenance)), "tensors": tensors}
+        return metadata | {"provenance": json.dumps(said)}
+    if "provenance" in metadata and json.loads(metadata["provenance"]).get("tensors") != tensors:
+        return {name: text for name, text in metadata.items() if name != "provenance"}
+    return metadata
 
 
 def as_metadata(told: Mapping[str, Any], num_classes: int, channels: int) -> dict[str, str]:

@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from delete_jax import given
+from delete_jax.identity import digest
 from delete_jax.model import Variables
 from delete_jax.models import torch_archives, torch_fit, torch_info, torch_names
 from delete_jax.models.network import shapes
@@ -143,6 +144,7 @@ def save_torch(
     std: Sequence[float] | None = None,
     image_size: int | None = None,
     erased: Sequence[Mapping[str, Any]] | None = None,
+    provenance: Mapping[str, Any] | None = None,
     replace: bool = True,
 ) -> None:
     """Writes variables as a file for PyTorch. What `load_torch` read comes back bit for bit.
@@ -153,9 +155,11 @@ def save_torch(
       path: of the file, ending in ".safetensors", or in ".pth" or ".pt", which needs torch.
       like: the `TorchInfo` that `load_torch` returned: the names, dtypes and further tensors of the original weights.
       layout: whose names to write if there is no `like`: "torchvision", "timm", …; by default the architecture's first.
-      class_names, mean, std, image_size: written to the metadata of a .safetensors file, where `load_torch` finds them; they
-        replace the values in `like`. A .pth file has no place for them.
+      class_names, mean, std, image_size: written to the file's metadata, where `load_torch` finds them; they replace the values in
+        `like`. Of a .pth file, the metadata is an attribute of the state dict, `metadata`.
       erased: the requests that the network has answered, `Result.requests`; written as these, and found as `TorchInfo.erased`.
+      provenance: which run it is of (`TorchInfo.provenance`); the digest of the tensors is added. That of `like` is written again if
+        the tensors are still those that it is about.
       replace: an existing file is replaced; otherwise it is kept.
 
     Raises:
@@ -200,6 +204,7 @@ def save_torch(
     _said(metadata, classes, side, channels, chosen, module, {})
     # It writes the memory as it lies.
     tensors = {key: np.ascontiguousarray(value).reshape(value.shape) for key, value in tensors.items()}
+    metadata = torch_info.with_provenance(metadata, provenance, digest(tensors))
     write = _write_safetensors if path.suffix == SAFETENSORS else torch_archives.write
     with writing(path, replace) as file:
         write(tensors, metadata, file)

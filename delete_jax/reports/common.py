@@ -39,6 +39,7 @@ MeasureGroups = Mapping[str, Sequence[str]]
 
 MAX_IMAGES = 12  # sample images shown of the forgotten, and of the remaining classes
 
+MAX_NAMES = 20  # of images that a request named
 REPRODUCIBLE = {
     True: "yes: the same command, with these versions on a device of this kind, gives the same bits",
     False: "not on a GPU: XLA may have chosen kernels by timing them (config.reproducible)",
@@ -116,6 +117,7 @@ def provenance(record: dict[str, Any], titles: Mapping[str, str] = BY_NAME) -> S
         Fact(
             "Forget samples", [f"{thousands(forget['num_samples'])} training samples", Code(forget["digest"], "sha256")]
         ),
+        *([Fact("Named images", [_names(forget["files"])])] if forget.get("files") else []),
         Fact("Dataset", [f"{data['name']}: {', '.join(sizes)}", Code(data["digest"], "digest")]),
         *([Fact("Task", ["; ".join([setting(task.get("name")), *_settings(task)])])] if task else []),
         Fact("Model", ["; ".join([setting(model.get("name")), *about])]),
@@ -131,8 +133,16 @@ def provenance(record: dict[str, Any], titles: Mapping[str, str] = BY_NAME) -> S
         Fact("Command", [Code(setting(record["command"]))]),
         Fact("Versions", [setting(record["versions"])]),
         Fact("Created", [setting(record["created"])]),
+        *([Fact("Run", [Code(setting(record["run"]["id"]), "id")])] if "run" in record else []),
+        *([Fact("This report", [Code(setting(record["digest"]), "digest")])] if "digest" in record else []),
     ]
     return Section("What was erased, from what, and how", [Facts("Provenance", facts)])
+
+
+def _names(files: Sequence[str]) -> str:
+    """The first names; all of them are in `report.json`."""
+    more = f" and {thousands(len(files) - MAX_NAMES)} more, in report.json" if len(files) > MAX_NAMES else ""
+    return ", ".join(files[:MAX_NAMES]) + more
 
 
 def _settings(values: dict[str, Any], left_out: Sequence[str] = ("name",)) -> list[str]:

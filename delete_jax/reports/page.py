@@ -8,17 +8,18 @@ script and loads nothing. Every text that comes from outside (class names, paths
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import json
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from delete_jax.reports import export
 from delete_jax.reports.parts import Parts
-from delete_jax.reports.record import check, plain
+from delete_jax.reports.record import check, sealed
 from delete_jax.reports.style import COLORS, DIRECTIONS, PAGE_COLORS, STYLE
 from delete_jax.reports.words import quoted
 from delete_jax.writing import write_all
@@ -27,8 +28,17 @@ if TYPE_CHECKING:
     import jinja2
 
 
-def write_report(record: dict[str, Any], make_parts: Callable[[dict[str, Any]], Parts], directory: Path | str) -> Parts:
-    """Writes `report.html`, `report.png` and `report.json` (the record itself, in its order) into `directory`.
+SUMS = "SHA256SUMS"
+"""The file that lists the digests of a run's files, as `sha256sum` writes it."""
+
+
+def write_report(
+    record: dict[str, Any],
+    make_parts: Callable[[dict[str, Any]], Parts],
+    directory: Path | str,
+    beside: Sequence[str] | None = None,
+) -> Parts:
+    """Writes `report.html`, `report.png` and `report.json` (the record itself, in its order, with its digest) into `directory`.
 
     Everything is made before anything is written, and each file is renamed into place, the JSON last: a run that fails
     or is killed leaves the older files whole, and a `report.json` means that the other two are there.
@@ -41,6 +51,7 @@ def write_report(record: dict[str, Any], make_parts: Callable[[dict[str, Any]], 
       record: the figures of the run, as `delete_jax.reports.record` describes them.
       make_parts: gets the record as plain JSON, checked, and says what the page shows.
       directory: made if it is missing.
+      beside: files that `SHA256SUMS` shall list beside these three, those of them that are there; when None, no such file is written.
 
     Returns:
       What the page shows.
@@ -50,7 +61,7 @@ def write_report(record: dict[str, Any], make_parts: Callable[[dict[str, Any]], 
     """
     import matplotlib
 
-    record = plain(record)
+    record = sealed(record)
     check(record)
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # names in other scripts: the browser has the font
@@ -60,6 +71,10 @@ def write_report(record: dict[str, Any], make_parts: Callable[[dict[str, Any]], 
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     content = {"report.html": page, "report.png": sheet, "report.json": text.encode()}
+    if beside is not None:
+        there = {name: (directory / name).read_bytes() for name in beside if (directory / name).is_file()}
+        lines = [f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted({**there, **content}.items())]
+        content = {SUMS: "".join(lines).encode(), **content}  # the JSON last
     write_all({directory / name: data for name, data in content.items()})
     return parts
 

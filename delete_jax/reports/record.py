@@ -4,7 +4,8 @@ A record is a dict: fractions in 0..1, times in seconds, digests in hex. It has
 
 * `format` (1), `created`, `command`, `versions` and `device`;
 * `dataset`: `name`, `digest`, `class_names`; numbers of samples as `num_train`, `num_validation` and `num_test`;
-* `forget`: `classes`, `num_samples`, `digest`; `erased`, the classes that earlier requests erased, where there are any; `what` says what was erased where it is not simply these classes; then there
+* `forget`: `classes`, `num_samples`, `digest`; `erased`, the classes that earlier requests erased, where there are any; `files`, the names of the
+  images that the request named, where it did; `what` says what was erased where it is not simply these classes; then there
   may be none;
 * `model` and `method`: their `name` and the settings that counted; `task`, which may be absent, the same;
 * `networks`: by name, each with `metrics` and, if known, `source` and `digest`. There must be "original" and "unlearned";
@@ -12,13 +13,17 @@ A record is a dict: fractions in 0..1, times in seconds, digests in hex. It has
 * `cost`: `unlearn_seconds`, and what else is known of it;
 * `search`, which may be absent: a row for each training of `lr="auto"`, of which one was `taken`, or for each rate that
   `lr="search"` tried (`Result.search`); `notes`, which may be absent: what a user is warned of, a sentence each without a full stop;
-* `history` and `curve`, which may be absent: columns over the steps of unlearning.
+* `history` and `curve`, which may be absent: columns over the steps of unlearning;
+* `run`, which may be absent: the `id` of the run, and the digest of its `config`;
+* `digest`: of all the rest (`digest`), which `sealed` adds.
 
 Single measures may be absent, but for those that a page needs.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -55,6 +60,7 @@ FORM = {
         "names?": [STRING],
         "what?": STRING,
         "erased?": [COUNT],
+        "files?": [STRING],
     },
     "model": {"name": STRING, ...: SETTING},
     "method": {"name": STRING, ...: SETTING},
@@ -67,6 +73,8 @@ FORM = {
     "notes?": [STRING],
     "history?": COLUMNS,
     "curve?": COLUMNS,
+    "run?": {"id": STRING, "config": STRING},
+    "digest?": STRING,
 }
 """What every page, and every comparison, reads (`delete_jax.reports.form`)."""
 
@@ -90,6 +98,29 @@ def plain(value: Any, where: str = "record") -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     raise ValueError(f"{where} is a {type(value).__name__}: only numbers, strings, lists and dicts can be reported")
+
+
+def digest(said: Any) -> str:
+    """Computes the SHA-256 (hex) of plain JSON: of its text with sorted keys, as `json.dumps` writes it. Of a dict without `digest`.
+
+    Examples:
+      >>> from delete_jax.reports.record import digest
+      >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1, "digest": "of the rest"})
+      True
+    """
+    if isinstance(said, dict):
+        said = {key: value for key, value in said.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def sealed(record: dict[str, Any]) -> dict[str, Any]:
+    """Copies a record as `plain` does, with its digest.
+
+    Raises:
+      ValueError: a value has no JSON form.
+    """
+    said = plain(record)
+    return {**said, "digest": digest(said)}
 
 
 def check(record: Any) -> None:

@@ -6,10 +6,12 @@ RUN                         the folder of a run, or what delete-jax convert made
 OUT                         a new file, of one of these kinds:
   NAME.safetensors            weights for PyTorch, under the names that they came with; of a network that was trained here in
                               the first layout of its architecture, such as torchvision's
-  NAME.pth                    the same as a state dict of torch.save, which needs torch; without the names of the classes and
-                              the normalisation, which a .safetensors file says
+  NAME.pth                    the same as a state dict of torch.save, which needs torch
   NAME.jax                    the network as a function of uint8 images [b, h, w, c], preprocessing included, which returns
                               logits: jax.export.deserialize reads it on CPU, CUDA and TPU
+Each says in its metadata which run it is of: the digests of the network and of the run's report, the run's id, and what was forgotten.
+delete-jax verify RUN OUT compares it with the run.
+
 --stage=unlearned           which network: a folder of RUN/checkpoints, such as teacher or retrained
 --config=FILE               the config file that brings the network, where it is none of this package
 --help                      this text
@@ -20,6 +22,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +30,14 @@ import jax
 import numpy as np
 
 from delete_jax import data, models
+from delete_jax.model import Model
 from delete_jax.models import TorchInfo, torch_names
 from delete_jax.nearest import nearest
 from delete_jax.network_check import check_network
 from delete_jax.run.arguments import load_config
 from delete_jax.run.networks import TEACHER, Loaded, load_stage, stage_names, storage_path
 from delete_jax.run.paths import local
+from delete_jax.run.provenance import provenance_of
 from delete_jax.run.subcommand import Parser
 from delete_jax.tasks.base import UNLEARNED
 from delete_jax.writing import making
@@ -63,9 +68,10 @@ def main(argv: list[str]) -> None:
     if given.config:
         load_config(given.config)  # which puts its networks into the table
     loaded = _load(given.run, given.stage)
+    provenance = provenance_of(given.run, given.stage, loaded)
     try:
         with making(out.parent):
-            WRITERS[out.suffix](loaded, out)
+            WRITERS[out.suffix](loaded, out, provenance)
     except OSError as error:
         if isinstance(error, FileExistsError) and os.path.lexists(out):  # it has come meanwhile
             raise ValueError(f"{out} exists: name a new file") from None
@@ -96,7 +102,7 @@ def _load(run: str, stage: str) -> Loaded:
     return loaded
 
 
-def _save_torch(loaded: Loaded, out: Path) -> None:
+def _save_torch(loaded: Loaded, out: Path, provenance: dict[str, Any] | None) -> None:
     described = loaded.description
     info = TorchInfo.from_json(described["torch"]) if "torch" in described else None
     height, width, _ = described["image_shape"]
@@ -112,22 +118,27 @@ def _save_torch(loaded: Loaded, out: Path) -> None:
         torch_names.architecture(module)
     except ValueError as error:
         raise ValueError(f"{out}: {error}; export it as {models.exported.SUFFIX}") from None
-    models.save_torch(module, loaded.variables, out, info, **new, replace=False)
+    models.save_torch(module, loaded.variables, out, info, **new, provenance=provenance, replace=False)
 
 
-def _save_exported(loaded: Loaded, out: Path) -> None:
+def _save_exported(loaded: Loaded, out: Path, provenance: dict[str, Any] | None) -> None:
     described = loaded.description
     for name, option in (("image_shape", "--image_size"), ("mean", "--mean and --std")):
         if described[name] is None or None in described[name]:
             raise ValueError(
                 f"{loaded.source}: its {name} is not known: give delete-jax convert {option}, or export what a run made of it"
             )
-    model = models.from_linen(_module(described), models.NETWORKS[described["name"]].classifier)
-    preprocess = data.normalize(described["mean"], described["std"], size=described.get("input_size"))
+    model, preprocess = served(described)
     shape = described["image_shape"]
     variables = jax.device_get(loaded.variables)
     check_network(model, variables, np.zeros((1, *shape), np.uint8), preprocess)
-    models.save_exported(model, variables, out, shape, preprocess, replace=False)
+    models.save_exported(model, variables, out, shape, preprocess, replace=False, provenance=provenance)
+
+
+def served(described: dict[str, Any]) -> tuple[Model, Callable]:
+    """The network that is served, and what prepares its images."""
+    model = models.from_linen(_module(described), models.NETWORKS[described["name"]].classifier)
+    return model, data.normalize(described["mean"], described["std"], size=described.get("input_size"))
 
 
 WRITERS = {".safetensors": _save_torch, ".pth": _save_torch, models.exported.SUFFIX: _save_exported}

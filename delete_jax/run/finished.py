@@ -18,6 +18,7 @@ from delete_jax.options import AUTO
 from delete_jax.reports.form import STRING, check_form
 from delete_jax.reports.record import check
 from delete_jax.reports.record import plain as as_json
+from delete_jax.run.evidence import check_untouched
 from delete_jax.run.networks import Loaded, load_stage, load_teacher
 from delete_jax.run.paths import expanded
 from delete_jax.settings import measures
@@ -73,7 +74,7 @@ def read_finished(where: str) -> Finished:
     """Reads the run in a folder.
 
     Raises:
-      ValueError: there is none, or none that is finished and whole.
+      ValueError: there is none, or none that is finished, whole and as it was written.
     """
     path = expanded(where)
     if not path.is_dir():
@@ -102,6 +103,7 @@ def read_finished(where: str) -> Finished:
         raise ValueError(
             f"{where}: its {own} is none of this package: give the config file that brings it, --config=FILE"
         )
+    check_untouched(path)
     return Finished(str(path), record, config)
 
 

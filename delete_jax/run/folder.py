@@ -35,6 +35,11 @@ class Folder(NamedTuple):
     def is_finished(self) -> bool:
         return all(_has_content(self.path / name) for name in ("report.json", "report.html"))
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the folder says of its run: its `config.json`."""
+        return json.loads((self.path / "config.json").read_text())
+
     def say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False)
 
@@ -102,7 +107,12 @@ class Stage(NamedTuple):
 
     @property
     def directory(self) -> Path:
-        return self.folder.path / "checkpoints" / self.name
+        return self.folder.path / self.source
+
+    @property
+    def source(self) -> str:
+        """Where its network is, from the run's folder on: a report that is passed on says nothing about the machine."""
+        return f"checkpoints/{self.name}"
 
     @property
     def store(self) -> Identified:
@@ -144,7 +154,7 @@ class Stage(NamedTuple):
         seconds = meta["seconds"], meta["compile_seconds"]
         about = {"lr": meta.get("lr"), "search": meta.get("search", ()), "peak_bytes": meta.get("peak_bytes")}
         about["requests"] = meta.get("requests", ())
-        return Result(variables_of(tree), history, evaluations, *seconds, str(self.directory.absolute()), **about)
+        return Result(variables_of(tree), history, evaluations, *seconds, self.source, **about)
 
 
 class _Timed(Identified):

@@ -205,7 +205,7 @@ def from_weights(name: str, source: str, **told: Any) -> Loaded:
         "std": info.std and list(info.std),
         "torch": info.to_json(),
     }
-    return Loaded(jax.device_get(variables), description, str(path), {}, requests=info.erased)
+    return Loaded(jax.device_get(variables), description, source, {}, requests=info.erased)
 
 
 def _check_known(name: str, path: Path) -> None:

@@ -10,19 +10,23 @@ from delete_jax import data
 from delete_jax.config import counted, plain
 from delete_jax.identity import digest
 from delete_jax.reports.made_with import device, now, versions
+from delete_jax.reports.record import digest as digest_of
 from delete_jax.result import Result, Row
 from delete_jax.tasks import Measured, Run
 from delete_jax.unlearning import cautions
 
 
-def make_record(run: Run, networks: dict[str, Result], measured: Measured, command: str) -> dict[str, Any]:
-    """Makes the record of a run, as `delete_jax.reports.write_report` takes it."""
+def make_record(
+    run: Run, networks: dict[str, Result], measured: Measured, command: str, config: dict[str, Any]
+) -> dict[str, Any]:
+    """Makes the record of a run, as `delete_jax.reports.write_report` takes it; config: what its `config.json` says."""
     dataset, forget = run.data.dataset, run.data.forget
     original, retrained, unlearned = networks["original"], networks.get("retrained"), networks["unlearned"]
     retrain_seconds = retrained.seconds if retrained else None
     num_steps, searching = len(unlearned.history), search_seconds(unlearned)
     more = dict(measured.record)
     method = counted(run.config)
+    digests = {name: digest(network.variables) for name, network in networks.items()}
     if num_steps:
         method |= {"epochs": unlearned.history[-1]["epoch"], "num_steps": num_steps}
     if unlearned.search:
@@ -34,7 +38,7 @@ def make_record(run: Run, networks: dict[str, Result], measured: Measured, comma
         "versions": versions(),
         "device": device(),
         "reproducible": run.config.reproducible,
-        "task": plain(run.config)["task"],
+        "task": {name: value for name, value in plain(run.config)["task"].items() if value is not None},
         "dataset": {
             "name": dataset.name,
             "digest": dataset.digest,
@@ -49,6 +53,7 @@ def make_record(run: Run, networks: dict[str, Result], measured: Measured, comma
             "num_samples": len(measured.erased.labels),
             "digest": data.split_digest(measured.erased),
             **({"erased": list(run.data.erased)} if run.data.erased else {}),
+            **({"files": list(run.data.files)} if run.data.files else {}),
             **more.pop("forget", {}),
         },
         "model": {
@@ -58,7 +63,7 @@ def make_record(run: Run, networks: dict[str, Result], measured: Measured, comma
         "method": method,
         **({"search": list(unlearned.search), "notes": cautions(unlearned.search)} if unlearned.search else {}),
         "networks": {
-            name: {"digest": digest(network.variables), "source": network.source, "metrics": measured.metrics[name]}
+            name: {"digest": digests[name], "source": network.source, "metrics": measured.metrics[name]}
             for name, network in networks.items()
         },
         "cost": {
@@ -76,7 +81,14 @@ def make_record(run: Run, networks: dict[str, Result], measured: Measured, comma
         "history": _columns(unlearned.history, ("step", "loss", "forgetting", "retention", "grad_norm")),
         "curve": _columns(unlearned.evaluations, ("step", "acc_f", "acc_r")),
         **more,
+        "run": {"id": run_id(digest_of(config), digests), "config": digest_of(config)},
     }
+
+
+def run_id(config: str, networks: dict[str, str]) -> str:
+    """Computes the id of a run, 16 hexadecimal digits: of the digest of its config, and of those of its networks by name. A run that
+    is made again with the same bits has the same id."""
+    return digest_of([config, networks])[:16]
 
 
 def search_seconds(result: Result) -> float:

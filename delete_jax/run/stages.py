@@ -19,6 +19,8 @@ from delete_jax.parallel import on_each_device
 from delete_jax.predict import input_shape
 from delete_jax.request import check_remaining, known_requests
 from delete_jax.result import Result
+from delete_jax.run.evidence import BESIDE, check_untouched, read_json
+from delete_jax.run.evidence import REPORT as REPORT_FILE
 from delete_jax.run.folder import Folder
 from delete_jax.run.networks import Loaded, load_teacher
 from delete_jax.run.phases import CHECKPOINTS, CHECKS, DATA, EVALUATION, IMPORTS, REPORT, phase
@@ -45,6 +47,8 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
     plan = needed(task.trainings(config, run.data), config.retrain, teacher is not None)
     with folder.claimed(config):
         if folder.is_finished:
+            check_untouched(workdir)
+            _check_forgotten(run, workdir)
             folder.say(f"already done: {workdir / 'report.html'}")
         else:
             note_earlier(folder, teacher)
@@ -133,10 +137,20 @@ def _run(run: Run, folder: Folder, plan: list[Training], teacher: Loaded | None,
 
         page = importlib.import_module(task.page)
     with phase(REPORT):
-        record = make_record(run, networks, measured, command)
-        parts = reports.write_report(record, lambda record: page.parts(record, measured.examples), folder.path)
+        record = make_record(run, networks, measured, command, folder.config)
+        parts = reports.write_report(record, lambda record: page.parts(record, measured.examples), folder.path, BESIDE)
     folder.say(f"{measured.summary}. Report: {folder.path / 'report.html'}")
     folder.say(f"{parts.verdict.label}: {' '.join(parts.verdict.headline.split())}")
+
+
+def _check_forgotten(run: Run, workdir: Path) -> None:
+    """Raises ValueError where a finished run forgot other samples than this one would: its data, or a list of names, has changed."""
+    task, record = tasks.of_settings(run.config.task), read_json(workdir / REPORT_FILE)
+    said = record.get("forget", {}).get("digest") if isinstance(record, dict) else None
+    if said is not None and task.forgotten is not None and data.split_digest(task.forgotten(run)) != said:
+        raise ValueError(
+            f"{workdir} holds a run that forgot other samples: the data, or the list of names, has changed since: choose another --workdir"
+        )
 
 
 def needed(plan: list[Training], retrain: bool, has_teacher: bool) -> list[Training]:

@@ -172,6 +172,8 @@ def _check_read(given: argparse.Namespace, config: Config, names: Sequence[str],
     said = {found[1] for word in settings if (found := re.match(r"--?(config\.[^=]*)", word))}
     if "config.unlearn.forget" in said and given.forget is not None:
         raise ValueError("--forget stands in place of --config.unlearn.forget: give one of them")
+    if (files := getattr(config.task, "files", None)) is not None:
+        raise ValueError(f"config.task.files is {files!r}: a study names classes: leave it out, and give --forget")
     for name in ("config.unlearn.method", "config.unlearn.hyperparameters"):
         if name in said and config.unlearn.method not in names:
             raise ValueError(

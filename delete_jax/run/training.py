@@ -39,7 +39,7 @@ def train(run: Run, folder: Folder, training: Training, start: Result | None = N
         return done
     with phase(STEPS), StageProgress(training.name, folder.console) as progress:
         fitted = one(job, Watch(log=stage.log, store=stage.store, progress=progress))
-    return fitted._replace(variables=jax.device_get(fitted.variables), source=str(stage.directory.absolute()))
+    return fitted._replace(variables=jax.device_get(fitted.variables), source=stage.source)
 
 
 def origin_of(run: Run, training: Training, start: Result | None = None) -> dict[str, Any]:
@@ -141,4 +141,4 @@ def _unlearn(run: Run, folder: Folder, original: Result, streams: Mapping[str, S
     ):
         result = unlearn_job(job, Watch(evaluate, stage.log, stage.store, progress))
     folder.say(took(result, name))
-    return result._replace(variables=jax.device_get(result.variables), source=str(stage.directory.absolute()))
+    return result._replace(variables=jax.device_get(result.variables), source=stage.source)

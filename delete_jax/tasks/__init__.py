@@ -9,6 +9,7 @@ from delete_jax.data.loading import find
 from delete_jax.data.splits import missing
 from delete_jax.methods import CLASSES
 from delete_jax.request import check_forget
+from delete_jax.tasks import named
 from delete_jax.tasks.backdoor.task import TASK as _BACKDOOR
 from delete_jax.tasks.backdoor.task import Backdoor
 from delete_jax.tasks.base import Data, Measured, Run, Task, Training
@@ -58,7 +59,12 @@ def load(config: Settings) -> Data:
     found = task.load(config)
     dataset = found.dataset
     _check_answers(task, name, "pixel" if dataset.has_maps else "image")
-    return requested(found, config.unlearn.forget) if CLASSES in task.provides else found
+    if CLASSES not in task.provides:
+        return found
+    if (files := getattr(config.task, "files", None)) is None:
+        return requested(found, config.unlearn.forget)
+    forget, names = named.classes(files, dataset)
+    return requested(found._replace(files=names), forget)
 
 
 def requested(found: Data, classes: Iterable[int | str]) -> Data:

@@ -40,12 +40,14 @@ class Data(NamedTuple):
     forget: the request: the classes to erase, sorted; none where a task's own settings say what is forgotten.
     extra: what else the task loaded, of a kind of its own.
     requests: those that the original network has answered before (`earlier.Answered`).
+    files: the images that the request named, where it did.
     """
 
     dataset: Dataset
     forget: tuple[int, ...] = ()
     extra: Any = None
     requests: tuple[Answered, ...] = ()
+    files: tuple[str, ...] = ()
 
     @property
     def erased(self) -> tuple[int, ...]:
@@ -132,8 +134,11 @@ class Task(NamedTuple):
     page: the module whose `parts(record, examples)` makes the report's page; imported when the report is written.
     answers: what has a class: an "image" or a "pixel".
     reads: which of `unlearn`'s settings count that do not count everywhere: of "mask", "pixels", "augment" and "finish".
-    provides: what its forget samples come with (`Method.needs`); with `CLASSES`, its request is that of `unlearn.forget`.
+    provides: what its forget samples come with (`Method.needs`); with `CLASSES`, its request is that of `unlearn.forget`, or, where
+      its settings have a field `files`, that of the images there.
     prefix: of the names of datasets that no other task can load; "" where there are none.
+    forgotten: `run ->` the training samples that are forgotten, so that their digest can be computed again later
+      (`Measured.erased`); None where only a network tells which they are.
     studied: whether `dj.study` does the same: all training samples of the erased classes are forgotten, and what is measured is
       `tasks.evidence.Evidence`.
     """
@@ -151,7 +156,13 @@ class Task(NamedTuple):
     reads: tuple[str, ...] = ("mask", "augment", "finish")
     provides: tuple[str, ...] = (CLASSES,)
     prefix: str = ""
+    forgotten: Callable[[Run], Split] | None = None
     studied: bool = False
+
+
+def class_samples(run: Run) -> Split:
+    """Returns the training samples with a class of the request (`Task.forgotten`)."""
+    return data.forget_remain(run.data.dataset.train, run.data.forget)[0]
 
 
 @functools.cache  # the same function for the same names: a step is compiled for each

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from delete_jax import metrics, models
-from delete_jax.data import Dataset, Split, forget_remain
+from delete_jax.data.dataset import Dataset, Split, forget_remain, take
 from delete_jax.job import Job
 from delete_jax.loop import one
 from delete_jax.methods import REMAIN, Setup, finetune
@@ -383,7 +383,7 @@ def try_measures(run: Run, variables: Variables | None, names: Iterable[str], ki
 
     def few(split: Split) -> Split:
         rows = [np.flatnonzero(split.labels == class_)[:FEW] for class_ in (*run.data.gone, *others[:FEW])]
-        return Split(*(column[np.sort(np.concatenate(rows))] for column in split))
+        return take(split, np.sort(np.concatenate(rows)))
 
     if variables is None:
         size = input_shape(run.preprocess, dataset.train.images)

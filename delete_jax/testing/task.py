@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from delete_jax import models, tasks
+from delete_jax import data, models, tasks
 from delete_jax.columns import arrays
 from delete_jax.config import (
     Config,
@@ -84,6 +84,11 @@ def check_task(task: Task, config: Config | None = None) -> None:
     def measure(run: Run, networks: dict[str, Any]) -> Measured:
         found = task.measure(run, networks)
         check_measured(subject, found, networks)
+        if task.forgotten is not None:
+            subject.demand(
+                data.split_digest(task.forgotten(run)) == data.split_digest(found.erased),
+                "its forgotten(run) gives other samples than measure names as erased: they are what the report has the digest of",
+            )
         return found
 
     with _in_table(TASKS, task.name, task._replace(measure=measure)), _small_data_and_network(task):

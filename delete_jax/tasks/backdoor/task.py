@@ -92,6 +92,11 @@ def streams(run: Run, method: Method, original: Variables) -> dict[str, Stream]:
     )
 
 
+def forgotten(run: Run) -> data.Split:
+    (target,), settings = run.data.forget, settings_of(run.config, Backdoor)
+    return to_forget(run.method, clean_samples(run.config, run.data.dataset), settings.trigger, target)
+
+
 def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
     dataset, (target,), settings = run.data.dataset, run.data.forget, settings_of(run.config, Backdoor)
     test, trigger = dataset.test, settings.trigger
@@ -125,7 +130,7 @@ def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
     return Measured(
         figures,
         examples,
-        to_forget(run.method, clean_samples(run.config, dataset), trigger, target),
+        forgotten(run),
         f"{summary}({before['acc_others']:.1%})",
         {"backdoor": {**dataclasses.asdict(settings), "target": target}, "notes": notes, "forget": {"what": what}},
         notes,
@@ -143,4 +148,5 @@ TASK = Task(
     check=check,
     reads=(),
     provides=(CLASSES, COUNTERPARTS),
+    forgotten=forgotten,
 )

@@ -11,7 +11,17 @@ from delete_jax.model import Variables
 from delete_jax.result import Result
 from delete_jax.settings import measures
 from delete_jax.streams import split_streams
-from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, check_measures
+from delete_jax.tasks.base import (
+    ORIGINAL,
+    RETRAINED,
+    Data,
+    Measured,
+    Run,
+    Task,
+    Training,
+    check_measures,
+    class_samples,
+)
 from delete_jax.tasks.classification.measures import INSIDE, summary
 from delete_jax.tasks.evidence import Evidence, side_by_side, try_measures
 from delete_jax.tasks.figures import ALWAYS, choose_examples, measure, most_lost, nearest_class
@@ -25,9 +35,11 @@ class Classification:
     """A class per image is forgotten.
 
     measures: what to measure beside the predictions, such as probe,relearn_steps; names of `metrics.MEASURES`.
+    files: a text file with names of images, one a line, whose classes are forgotten, in place of unlearn.forget.
     """
 
     measures: tuple[str, ...] = ()
+    files: str | None = None
 
 
 def check(config: Settings) -> None:
@@ -63,14 +75,14 @@ def streams(run: Run, method: Method, original: Variables) -> dict[str, Stream]:
 
 
 def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
-    dataset, forget = run.data.dataset, run.data.forget
+    forget = run.data.forget
     found = side_by_side(run, networks, Evidence)
     names = ALWAYS + tuple(measures(run.config.task))
     figures = {name: measure(evidence, names) for name, evidence in found.items()}
     return Measured(
         figures,
         choose_examples(found["original"].dataset, forget, found["original"].test, found["unlearned"].test),
-        data.forget_remain(dataset.train, forget)[0],
+        class_samples(run),
         summary(figures),
         nearest_class(found["unlearned"]) | most_lost(found["unlearned"]),
     )
@@ -87,4 +99,5 @@ TASK = Task(
     check=check,
     try_out=try_out,
     studied=True,
+    forgotten=class_samples,
 )

@@ -19,6 +19,7 @@ from delete_jax.tasks.base import (
     Task,
     Training,
     check_measures,
+    class_samples,
     require,
     settings_of,
 )
@@ -49,6 +50,7 @@ class Faces:
     epochs: passes over the training data when people are taught.
     lr: the learning rate of teaching.
     measures: what to measure beside predictions and verification, such as probe,mia; names of `metrics.MEASURES`.
+    files: a text file with names of images, one a line; the people on them are forgotten, in place of unlearn.forget.
     """
 
     pretrain: int = 100
@@ -59,6 +61,7 @@ class Faces:
     epochs: int = 5
     lr: float = 0.01
     measures: tuple[str, ...] = ()
+    files: str | None = None
 
 
 def check(config: Settings) -> None:
@@ -117,7 +120,7 @@ def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
     return Measured(
         figures,
         FaceExamples(common, pairs, images, labels, maps),
-        data.forget_remain(dataset.train, forget)[0],
+        class_samples(run),
         summary(figures),
         nearest_class(found["unlearned"]) | most_lost(found["unlearned"]),
     )
@@ -134,4 +137,5 @@ TASK = Task(
     check=check,
     try_out=functools.partial(try_out, kind=FaceEvidence),
     prefix=PREFIX,
+    forgotten=class_samples,
 )

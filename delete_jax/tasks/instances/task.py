@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from delete_jax import data, metrics
+from delete_jax.data.dataset import take
 from delete_jax.given import shown
 from delete_jax.methods import Method, Stream
 from delete_jax.model import Variables
@@ -16,6 +17,7 @@ from delete_jax.reports import Examples
 from delete_jax.request import check_indices
 from delete_jax.result import Result
 from delete_jax.streams import split_samples
+from delete_jax.tasks import named
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, Data, Measured, Run, Task, Training, settings_of
 from delete_jax.tasks.evidence import SHADOW_SAMPLES, Evidence, side_by_side
 
@@ -34,11 +36,13 @@ class Instances:
     """Single training samples are forgotten; their classes stay.
 
     indices: which samples, by their positions in the training data without what is held out for validation.
+    files: a text file with the names of the samples' images, one a line, in place of indices.
 
     The positions are those of the training split that `delete_jax.data.load` returns; each is given once, and not all of them.
     """
 
     indices: tuple[int, ...] = (0,)
+    files: str | None = None
 
 
 def check(config: Settings) -> None:
@@ -54,21 +58,21 @@ def _indices(config: Settings, num_samples: int | None = None) -> np.ndarray:
 
 
 def load(config: Settings) -> Data:
-    dataset = data.load(**config.data_arguments())
+    dataset, files = data.load(**config.data_arguments()), settings_of(config, Instances).files
     labels = dataset.train.labels
-    indices = _indices(config, len(labels))
+    indices, names = (_indices(config, len(labels)), ()) if files is None else named.samples(files, dataset)
     if absent := set(np.unique(labels)) - set(np.unique(np.delete(labels, indices))):
         raise ValueError(
-            f"config.task.indices: no training sample of class {min(absent)} ({dataset.class_names[min(absent)]}) would remain, and "
+            f"config.task.{'indices' if files is None else 'files'}: no training sample of class {min(absent)} ({dataset.class_names[min(absent)]}) would remain, and "
             "the classes stay: leave one out, or erase the class"
         )
-    return Data(dataset, extra=indices)
+    return Data(dataset, extra=indices, files=names)
 
 
 def trainings(config: Settings, found: Data) -> list[Training]:
     """Plans the trainings: the original on all samples, the retrained network on those that are not listed."""
     dataset = found.dataset
-    remaining = data.Split(*(np.delete(column, found.extra, 0) for column in dataset.train))
+    remaining = take(dataset.train, np.delete(np.arange(len(dataset.train.labels)), found.extra))
     return [
         Training("teacher", dataset, dataset.train, config.train, shown_as=ORIGINAL),
         Training("retrained", dataset, remaining, config.train, shown_as=RETRAINED),
@@ -78,6 +82,10 @@ def trainings(config: Settings, found: Data) -> list[Training]:
 def streams(run: Run, method: Method, original: Variables) -> dict[str, Stream]:
     images, labels = run.data.dataset.train
     return split_samples(images, labels, run.data.extra, run.data.dataset.num_classes, method.streams)
+
+
+def forgotten(run: Run) -> data.Split:
+    return take(run.data.dataset.train, run.data.extra)
 
 
 class SampleEvidence(Evidence):
@@ -117,13 +125,14 @@ def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
     images, labels = dataset.train
     shown = np.concatenate([indices[:SHOWN], np.setdiff1d(np.arange(len(labels)), indices)[:SHOWN]])
     examples = Examples(images[shown], labels[shown], *(found[name].train[shown] for name in ("original", "unlearned")))
-    erased = data.Split(images[indices], labels[indices])
     record = {
-        "forget": {"what": f"{len(indices)} training sample{'s' if len(indices) > 1 else ''}, by number"},
+        "forget": {
+            "what": f"{len(indices)} training sample{'s' if len(indices) > 1 else ''}, by {'name' if run.data.files else 'number'}"
+        },
         "task": {"name": TASK.name, "indices": _some(indices)},
         "samples": {"shown_forgotten": len(indices[:SHOWN])},
     }
-    return Measured(figures, examples, erased, summary(figures), record)
+    return Measured(figures, examples, forgotten(run), summary(figures), record)
 
 
 def _some(indices: np.ndarray) -> str:
@@ -150,4 +159,5 @@ TASK = Task(
     check=check,
     reads=("augment",),
     provides=(),
+    forgotten=forgotten,
 )

@@ -12,7 +12,7 @@ from delete_jax.methods.base import CLASSES, MAPS
 from delete_jax.model import with_statistics
 from delete_jax.predict import make_predictor
 from delete_jax.result import Result
-from delete_jax.tasks.base import ORIGINAL, Data, Measured, Run, Task, Training
+from delete_jax.tasks.base import ORIGINAL, Data, Measured, Run, Task, Training, class_samples
 from delete_jax.tasks.classification.task import load, streams
 from delete_jax.tasks.segmentation.measures import (
     REFERENCES,
@@ -79,7 +79,7 @@ def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
     return Measured(
         figures,
         MapExamples(dataset.test.images[some], dataset.test.labels[some], chosen),
-        data.forget_remain(dataset.train, forget)[0],
+        class_samples(run),
         f"{summary}(before: {before['miou_r']:.3f})",
     )
 
@@ -95,4 +95,5 @@ TASK = Task(
     answers="pixel",
     reads=("mask", "pixels", "augment"),
     provides=(CLASSES, MAPS),
+    forgotten=class_samples,
 )

@@ -1,0 +1,102 @@
+"""Where the networks of a run are, and what an exported one says of the run that it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from delete_jax.checkpoint import CheckpointError
+from delete_jax.config import Config
+from delete_jax.identity import digest
+from delete_jax.reports.record import check
+from delete_jax.reports.record import digest as digest_of
+from delete_jax.run.evidence import REPORT, check_untouched, read_json
+from delete_jax.run.networks import TEACHER, Loaded, load_stage, load_teacher, stage_names, storage_path
+from delete_jax.tasks.base import ORIGINAL, UNLEARNED
+
+
+class AbsentError(ValueError):
+    """A network of a run is not there, which need not be a fault."""
+
+
+def stage_of(name: str, network: Mapping[str, Any], there: list[str]) -> str:
+    """The folder in `checkpoints` of a network of a report; "" for an original that the run was given.
+
+    Args:
+      name, network: as the report has them. there: the folders that there are.
+    """
+    if name == ORIGINAL:
+        return TEACHER if TEACHER in there else ""
+    return UNLEARNED if name == UNLEARNED else Path(network.get("source") or name).name
+
+
+def load_network(folder: Path, record: Mapping[str, Any], name: str, config: Config | None) -> tuple[Loaded, str]:
+    """Loads a network of a run's report; returns it, and where it was.
+
+    Raises:
+      AbsentError: it is not there, or nothing says where it is.
+      CheckpointError: it is damaged.
+    """
+    stage = stage_of(name, record["networks"][name], stage_names(epath.Path(folder)))
+    if stage:
+        where = f"checkpoints/{stage}"
+        if not (folder / where).is_dir():
+            raise AbsentError(f"there is no {where}")
+        return load_stage(epath.Path(folder / where), where), where
+    if config is None or config.teacher is None:
+        raise AbsentError("nothing says where it is")
+    try:
+        return load_teacher(config.teacher, config.model.name), config.teacher
+    except ValueError as error:
+        raise AbsentError(f"it was given to the run, and is not here ({error})") from error
+
+
+def made(record: Mapping[str, Any], stage: str, network: str) -> dict[str, Any]:
+    """What an exported network says of its run, as plain JSON.
+
+    Args:
+      record: the report of the run. stage: whose network it is. network: its digest.
+    """
+    forget, names = record["forget"], record["dataset"]["class_names"]
+    request = {
+        "classes": [names[class_] for class_ in forget["classes"]],
+        **({"what": forget["what"]} if "what" in forget else {}),
+        "num_samples": forget["num_samples"],
+        "samples": forget["digest"],
+        "method": record["method"]["name"],
+    }
+    return {
+        "stage": stage,
+        "network": network,
+        "run": record.get("run", {}).get("id"),
+        "report": digest_of(record),
+        "request": request if stage == UNLEARNED else None,
+    }
+
+
+def provenance_of(run: str, stage: str, loaded: Loaded) -> dict[str, Any] | None:
+    """What a network of a run says where it is exported; None where there is no report, as in a converted folder.
+
+    Raises:
+      ValueError: the report is not as the run wrote it, or is about another network.
+    """
+    folder = storage_path(run)
+    if not (folder / REPORT).is_file():
+        return None
+    check_untouched(folder)
+    record = read_json(folder / REPORT)
+    try:
+        check(record)
+    except ValueError as error:
+        raise ValueError(f"{run}: {REPORT} is no report of a run: {error}") from None
+    found, there = digest(loaded.variables), stage_names(folder)
+    for name, network in record["networks"].items():
+        if stage_of(name, network, there) == stage and network.get("digest", found) != found:
+            raise CheckpointError(
+                f"{run}: its {name} network is not the one that {REPORT} is about: restore it, or delete {REPORT} and the same "
+                "command measures the networks again"
+            )
+    return made(record, stage, found)
