@@ -555,6 +555,7 @@ def test_what_is_safe(scripts, monkeypatch):
 @pytest.mark.slow
 def test_a_study(scripts, config, tmp_path, monkeypatch):
     bench, compare, means = scripts("bench"), scripts("compare"), scripts("table")
+    config.write_text(CONFIG.replace("batch_size=16),\n    )", 'batch_size=16, batch_norm="train"),\n    )'))
     argv = ["compare", f"--config={config}", f"--out={tmp_path / 'out'}", "--classes", "1", "0+2", "--seeds", "2"]
     argv += ["--methods", "delete", "pour", "--rates", "1e-2", "1e30"]
     monkeypatch.setattr(sys, "argv", argv)
@@ -607,6 +608,15 @@ def test_a_study(scripts, config, tmp_path, monkeypatch):
     kept = cells.read_text()
     unlearn = bench.Case.unlearn
     monkeypatch.setattr(bench.Case, "unlearn", None)  # nothing is left to do
+    written = [tmp_path / "out" / name for name in ("table.md", "table.csv", "table.json", "short.md", "tradeoff.png")]
+    before = [path.read_bytes() for path in written]
+    for path in written:
+        if path.suffix != ".json":
+            path.unlink()
+    monkeypatch.setattr(sys, "argv", [*argv, "--tables"])
+    assert compare.main() == 0
+    assert [path.read_bytes() for path in written] == before
+    monkeypatch.setattr(sys, "argv", argv)
     assert compare.main() == 0
     assert (tmp_path / "out" / "comparison-1.html").read_text() == pages["1"]
     assert cells.read_text() == kept
@@ -953,12 +963,56 @@ def test_ways_that_are_compared(scripts):
 
 
 def test_experimental_methods_are_marked_in_tables(scripts):
-    compare = scripts("compare")
+    compare, tables = scripts("compare"), scripts("compare_tables")
     ways = compare.choose(["delete", "anchored", "anchored, adversarial"], compare.RATES)
     rows = [{"method": name, "rate": 1} for name in ("original", "delete", "anchored", "anchored, adversarial")]
-    found = [row["method"] for row in compare.marked(rows, ways)]
+    found = [row["method"] for row in tables.marked(rows, ways)]
     assert found == ["original", "delete", "anchored †", "anchored, adversarial †"]
-    assert compare.marked(rows[:2], ways) == rows[:2]
+    assert tables.marked(rows[:2], ways) == rows[:2]
+
+
+def test_the_page_of_the_comparison_has_the_kept_results(scripts):
+    """Else: `python benchmarks/studies/compare.py … --tables --page=docs/results/comparison.md`, and the picture copied to docs/images."""
+    compare, tables = scripts("compare"), scripts("compare_tables")
+    kept, page = BENCHMARKS / "results" / "compare", ROOT / "docs" / "results" / "comparison.md"
+    record = json.loads((kept / "table.json").read_text())
+    ways = compare.choose(compare.DEFAULT_METHODS, compare.RATES)
+    assert (kept / "table.md").read_text() == "\n".join([*tables.tables(compare.TABLES, record, ways), ""])
+    short = tables.short_tables(record["rows"], ways)
+    assert (kept / "short.md").read_text() == "\n".join([*short, ""])
+    assert tables.spliced(page, short) == page.read_text()
+    picture = ROOT / "docs" / "images" / "compare_tradeoff.png"
+    assert picture.read_bytes() == (kept / "tradeoff.png").read_bytes()
+
+
+def test_short_tables(scripts, tmp_path):
+    """A row a method, means alone, the floor with its deviation; no column that no method has, and no table without a column."""
+    compare, tables = scripts("compare"), scripts("compare_tables")
+    ways = compare.choose(["delete", "anchored", "anchored, adversarial"], compare.RATES)
+    names = ("original", "retrained, another seed", "delete", "anchored", "anchored, adversarial")
+    rows = [
+        {"forget": forget, "method": name, "acc_ft": [0.25, 0.75], "residual_auc_gap": [-0.0001, 0.0001]}
+        for forget in ("a", "b", "mean")
+        for name in names
+    ]
+    rows[-5]["speedup"] = rows[-4]["speedup"] = [2, 2]
+    found = tables.short_tables(rows, ways)
+    assert [line for line in found if line.startswith("#")] == ["### What it predicts", "### What audits still find"]
+    assert [line for line in found if line.startswith("|")][:6] == [
+        "| method | forgotten, test ↓ |",
+        "|---|---|",
+        "| original | 50.0 |",
+        "| retrained, another seed | 50.0 ± 35.4 |",
+        "| delete | 50.0 |",
+        "| anchored † | 50.0 |",
+    ]
+    assert "| delete | 0.0 |" in found  # not -0.0
+    page = tmp_path / "page.md"
+    page.write_text(f"a\n{tables.START}\nold\n{tables.END}\nb\n")
+    assert tables.spliced(page, ["new", ""]) == f"a\n{tables.START}\n\nnew\n\n{tables.END}\nb\n"
+    page.write_text("a\n")
+    with pytest.raises(ValueError, match=r"page.md has no place for the short tables: add the lines <!-- "):
+        tables.spliced(page, [])
 
 
 def test_no_config_is_changed(scripts, config, tmp_path):
@@ -1053,22 +1107,25 @@ def test_a_cell_is_of_a_ways_settings(scripts):
     assert len({json.dumps(way.described()) for way in ways}) == 4
 
 
-def test_numbers_keep_clear_of_each_other(scripts):
-    """Also of many methods whose values are the same."""
+def test_names_keep_clear_of_each_other(scripts):
+    """Also of many methods whose values are the same, and of points without a name."""
     tradeoff = scripts("tradeoff")
     corners = np.array([[0.0, 0.0], [200.0, 300.0]])
     points = np.concatenate([np.tile([4.0, 290.0], (14, 1)), [[100, 100], [104, 101], [199, 2]]])
-    places = tradeoff.label_places(points, corners)
-    assert ((places > tradeoff.LABEL / 2) & (places < corners[1] - tradeoff.LABEL / 2)).all()
+    sizes = np.tile([20.0, 8.0], (len(points), 1))
+    sizes[::3, 0] = 60
+    taken = np.concatenate([points, [[120.0, 100.0]]])
+    places = tradeoff.label_places(points, sizes, taken, corners)
+    assert ((places > sizes / 2) & (places < corners[1] - sizes / 2)).all()
     for index, place in enumerate(places):
-        others = np.delete(places, index, axis=0)
-        assert (np.abs(others - place) >= tradeoff.LABEL).any(-1).all()
-        assert (np.abs(points - place) >= tradeoff.LABEL / 2).any(-1).all()
-    assert np.hypot(*(places[14] - points[14])) < 12  # one that stands alone has its number beside it
+        others, rest = np.delete(places, index, axis=0), np.delete(sizes, index, axis=0)
+        assert (np.abs(others - place) >= (sizes[index] + rest) / 2).any(-1).all()
+        assert (np.abs(taken - place) >= sizes[index] / 2).any(-1).all()
+    assert np.abs(places[14] - points[14])[0] <= sizes[14, 0] / 2 + 3  # one that stands alone has its name beside it
 
 
 PARTS = {  # of others -> the script
-    "bench": "", "explore": "compare", "hlo": "", "operations": "", "safe_networks": "safe", "safe_table": "safe", "script": "", "study": "", "table": "", "timing": "",
+    "bench": "", "compare_tables": "compare", "explore": "compare", "hlo": "", "operations": "", "safe_networks": "safe", "safe_table": "safe", "script": "", "study": "", "table": "", "timing": "",
     "torch_reference": "", "tradeoff": "compare",
 }  # fmt: skip
 

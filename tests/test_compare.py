@@ -29,7 +29,7 @@ from delete_jax.reports.compare_page import (
     write_comparison,
 )
 from delete_jax.reports.record import digest as digest_of
-from delete_jax.reports.scatter import Spot, chart
+from delete_jax.reports.scatter import Spot, at_the_edge, chart
 from delete_jax.run import compare as compare_command
 from delete_jax.run.finished import read_finished
 from delete_jax.tasks import Faces
@@ -231,6 +231,36 @@ def test_labels_do_not_overlap():
     spread = chart(*rows, [Spot(0, "a", METHOD, [0.1, 0.3], [0.5, 0.5])]).points[0].spread
     assert spread[0] > 50
     assert spread[1] == 0
+
+
+def test_the_edge_of_a_cloud_has_names():
+    """Of many methods, those that no other beats and the outermost ones; references always."""
+    rows = [metrics.MEASURES[name] for name in ("acc_ft", "acc_rt")]
+    inside = [Spot(i, f"inside {i}", METHOD, [0.4 + 0.01 * i], [0.6 + 0.001 * i]) for i in range(9)]
+    others = {
+        "best": (0.0, 0.9), "cheap": (0.1, 0.92), "beaten": (0.11, 0.9), "worst": (1.0, 0.1), "lost": (0.0, 0.1), "kept": (1.0, 0.93),
+    }  # fmt: skip
+    spots = [*inside, *(Spot(9, name, METHOD, [x], [y]) for name, (x, y) in others.items())]
+    spots.append(Spot(15, "retrained", REFERENCE, [0.41], [0.6]))
+    points = chart(*rows, spots).points
+    assert [point.title for point in points if point.label] == ["best", "cheap", "worst", "lost", "kept", "retrained"]
+    assert [point.tip.partition(".")[0] for point in points] == [spot.title for spot in spots]
+    assert all(point.label for point in chart(*rows, inside).points)  # there is room
+    gaps = [metrics.MEASURES[name] for name in ("residual_auc_gap", "probe_10_gap")]
+    values = np.array([[-0.1, 0.0], [0.05, 0.01], [0.2, 0.02], [0.3, 0.3]])
+    assert at_the_edge(*gaps, values, np.zeros((4, 2))).tolist() == [True, True, False, False]  # on either side of 0
+
+
+def test_a_method_without_a_name_shows_it_on_hover():
+    sample = sample_comparison()
+    many = [sample.networks[-1]._replace(title=f"method {i}", values={"acc_ft": [0.4 + i / 100], "acc_rt": [0.5 + i / 1000]})
+            for i in range(12)]  # fmt: skip
+    page = render_comparison(sample._replace(networks=[*sample.networks, *many]))
+    (figure,) = re.findall(r'<figure class="panel chart">.*?</figure>', page, re.DOTALL)[:1]
+    assert "<title>method 5. " in figure
+    assert ">method 5</text>" not in figure
+    assert "have no name beside them: hover over a" in figure
+    assert "have no name beside them" not in render_comparison(sample)
 
 
 def test_nothing_else_is_overwritten(tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import delete_jax as dj
+from delete_jax import metrics
 from delete_jax.config import validate
 from delete_jax.main import COMMANDS, main
 from delete_jax.run import arguments
@@ -208,4 +209,16 @@ def test_pages_in_the_menu():
 
 
 def test_the_page_of_measures_is_made_of_their_rows():
-    assert (ROOT / "docs" / "reference" / "measures.md").read_text() == measures_page()
+    page = measures_page()
+    assert (ROOT / "docs" / "reference" / "measures.md").read_text() == page
+    table, _, definitions = page.partition("## Definitions")
+    for name, row in metrics.MEASURES.items():
+        if row.title == metrics.MEASURES[name.removesuffix("_gap")].title + ": gap to retrained":
+            assert f"`{name.removesuffix('_gap')}` Δ" in table
+        else:
+            assert (found := re.search(rf"^\|.*`{re.escape(name)}`.*$", table, re.MULTILINE)), name
+            assert all(re.search(rf"(^|[\s/]){re.escape(word)}($|[\s/])", found[0]) for word in row.text.split()), name
+            assert f"`{name}` Δ" in table or f"{name}_gap" not in metrics.MEASURES
+        assert row.definition in definitions
+    (row,) = re.findall(r"^\| `pruned_acc_10`, `pruned_acc_30`, `pruned_acc_50` \|.*$", table, re.MULTILINE)
+    assert row.endswith(" | Accuracy without 10/30/50 % of the weights | forgotten, 10/30/50 % pruned ↓ |")

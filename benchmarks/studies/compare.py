@@ -9,13 +9,18 @@ for the final figures only. A run that fails is shown as failed. The same comman
 methods or seeds: every finished cell is a line of OUT/cells.jsonl. A measure that came later has cells of its own: it is taken of networks that are
 kept, and with --again of networks that are trained again for it.
 
-Beside `table.md` there is the picture `tradeoff.png`, and a page to explore for each request, such as `comparison-1.html`.
+Beside `table.md`, with every measure, there are `short.md`, with the means of a few, the picture `tradeoff.png`, and a page to explore for each
+request, such as `comparison-1.html`.
+
+    python benchmarks/studies/compare.py --config=configs/fashion_mnist.py --out=benchmarks/results/compare --tables --page=docs/results/comparison.md
+
+writes the tables and the picture again from what `table.json` has, and the short tables into a page.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,20 +29,21 @@ from typing import Any
 import explore
 import jax
 from bench import Bench, Case, Way
+from compare_tables import columns_of, short_tables, spliced, summarised, tables, write_csv
 from script import make_parser, run_script, write
 from study import ANOTHER, Study, references, search
-from table import MEAN, PERCENT, Column, mean_std, means, measured, note, table
+from table import PERCENT, means, measured
 from tradeoff import write_picture
 
 import delete_jax as dj
 from delete_jax.methods import METHODS
 from delete_jax.metrics.audits import LEAST_RETRAINED
 from delete_jax.options import AUTO
-from delete_jax.reports.compare_page import MARK_OF_EXPERIMENTS
 from delete_jax.reports.made_with import versions
 from delete_jax.tasks import TASKS
 from delete_jax.tasks.base import RETRAINED
 from delete_jax.tasks.evidence import Evidence
+from delete_jax.writing import writing
 
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 STRENGTHS = {  # where the learning rate is something else, or lies elsewhere
@@ -95,11 +101,6 @@ TABLES = {
         "quantised_acc_int8", "quantised_acc_int4", "pruned_acc_10", "pruned_acc_30", "pruned_acc_50", "steered_acc", "steered_acc_gap",
     ),
 }  # fmt: skip
-FLOOR = (
-    f"Gaps are percentage points to the retrained network of the same seed. The floor is the row “{ANOTHER}”: its gaps average to 0 "
-    "over seeds by construction, and their standard deviation is how far two retrained networks differ."
-)
-EXPERIMENTS = f"{MARK_OF_EXPERIMENTS.strip()} An experimental method of this project, which no paper has proposed."
 ADDED = ("acc_old_statistics", "nearest_loss", *TABLES[AUDITS])
 SEVERAL_SEEDS = ("cmia",)
 """Measures that want more networks than three seeds have (`metrics.audits.LEAST_RETRAINED`)."""
@@ -116,11 +117,22 @@ def main() -> int:
     parser.add_argument(
         "--again", action="store_true", help="train networks again whose kept figures lack a measure that came later"
     )
+    parser.add_argument(
+        "--tables",
+        action="store_true",
+        help="compute nothing: write the tables and the picture of OUT/table.json again",
+    )
+    parser.add_argument("--page", type=Path, help="a Markdown page whose short tables are replaced")
     return run_script(parser, compare)
 
 
 def compare(options: argparse.Namespace) -> None:
     ways = choose(options.methods, tuple(options.rates))
+    if options.page:
+        spliced(options.page, [])  # a wrong page is found at once
+    if options.tables:
+        write_all(options, ways, json.loads((options.out / "table.json").read_text()))
+        return
     loaded = Bench(options, "classification", "faces")
     explore.check_pages(options.out, options.classes)
     added = [name for name in ADDED if name not in SEVERAL_SEEDS or options.seeds >= LEAST_RETRAINED]
@@ -136,28 +148,27 @@ def compare(options: argparse.Namespace) -> None:
         again=options.again,
     )
     record = study.run(ways, references(options.seeds), search)
-    rates = record["rates"]
-    columns = measured([*NAMES, *added], PERCENT)
     rows = [{k: v for k, v in row.items() if k not in UNTIMED.get(row["method"], ())} for row in record["rows"]]
     if len(options.classes) > 1:
-        rows += means(rows, columns)
-    lines, shown = [], marked(rows, ways)
-    for title, names in TABLES.items():
-        lines += [f"**{title}**", "", *folded(shown, [c for c in columns if c.name in names], study.heads)]
-    lines += [EXPERIMENTS, ""] if shown != rows else []
-    lines += [FLOOR, ""] if options.seeds > 1 else []
-    lines.append(note("Percent, mean", options.seeds, "validation data", rates))
-    edge = [way.name for way in ways if len(way.rates) > 1 and rates[way.name] in (way.rates[0], way.rates[-1])]
-    if edge:
-        lines.append(f"At the edge of its candidates: {', '.join(edge)}.")
+        rows += means(rows, measured([*NAMES, *added], PERCENT))
     record |= {"rows": rows, "versions": versions(), "device": jax.devices()[0].device_kind}
-    write(options.out, "table", lines, record)
-    write_csv(options.out / "table.csv", rows, columns)
-    write_picture(
-        [row for row in rows if row["forget"] == (MEAN if len(options.classes) > 1 else rows[0]["forget"])],
-        options.out / "tradeoff.png",
-    )
-    explore.write_pages(study, ways, rows, rates)
+    write_all(options, ways, record)
+    explore.write_pages(study, ways, rows, record["rates"])
+
+
+def write_all(options: argparse.Namespace, ways: Sequence[Way], record: dict[str, Any]) -> None:
+    """Writes the tables and the picture of all rows, and the short tables into the page."""
+    rows = record["rows"]
+    write(options.out, "table", tables(TABLES, record, ways), record)
+    write_csv(options.out / "table.csv", rows, columns_of(rows, [name for names in TABLES.values() for name in names]))
+    write_picture(summarised(rows), options.out / "tradeoff.png")
+    lines = short_tables(rows, ways)
+    with writing(options.out / "short.md") as file:
+        file.write("\n".join([*lines, ""]).encode())
+    if options.page:
+        text = spliced(options.page, lines)
+        with writing(options.page) as file:
+            file.write(text.encode())
 
 
 def evidence(case: Case, result: dj.Result) -> Evidence:
@@ -168,29 +179,6 @@ def evidence(case: Case, result: dj.Result) -> Evidence:
         cases = (loaded.case(seed, case.forget) for seed in range(LEAST_RETRAINED))
         found.first.seeds = [one.network(RETRAINED) for one in cases]
     return found
-
-
-def marked(rows: Sequence[dict[str, Any]], ways: Sequence[Way]) -> list[dict[str, Any]]:
-    """The rows with a mark behind the names of experimental methods."""
-    marks = {way.name: way.name + MARK_OF_EXPERIMENTS for way in ways if way.is_experimental}
-    return [row | {"method": marks.get(row["method"], row["method"])} for row in rows]
-
-
-def folded(rows: Sequence[dict[str, Any]], columns: Sequence[Column], heads: tuple[str, str]) -> list[str]:
-    """A table of the means, with each class's below, folded; of one class, its own."""
-    mean, single = ([row for row in rows if (row["forget"] == MEAN) == wanted] for wanted in (True, False))
-    if not mean:
-        return [*table(heads, columns, single), ""]
-    return [
-        *table(heads[1:], columns, mean),
-        "",
-        '<details markdown="1"><summary>Each class</summary>',
-        "",
-        *table(heads, columns, single),
-        "",
-        "</details>",
-        "",
-    ]
 
 
 def choose(names: Sequence[str], rates: tuple[float, ...]) -> list[Way]:
@@ -222,18 +210,6 @@ def compared_classes(table: dict[str, Any], loaded: Bench) -> list[int]:
     """Finds the classes that were erased alone in a comparison's `table.json`."""
     names = {row["forget"] for row in table["rows"]}
     return [class_ for class_, name in enumerate(loaded.dataset.class_names) if name in names]
-
-
-def write_csv(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> None:
-    """Mean and std of every figure, as fractions."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ["forget", "method", "rate", *(f"{column.name}_{part}" for column in columns for part in ("mean", "std"))]
-        )
-        for row in rows:
-            pairs = (mean_std(row[column.name]) if column.name in row else ("", "") for column in columns)
-            writer.writerow([row["forget"], row["method"], row["rate"], *(value for pair in pairs for value in pair)])
 
 
 if __name__ == "__main__":

@@ -60,8 +60,13 @@ def shown(row: Mapping[str, Any], column: Column) -> str:
         return "failed"
     if None in row.get(column.name, [None]):
         return column.missing if column.name in row else ""
-    mean, deviation = mean_std(row[column.name])
-    return f"{column.factor * mean:.{column.digits}f} ± {column.factor * deviation:.{column.digits}f}"
+    average, deviation = mean_std(row[column.name])
+    return f"{column.factor * average:z.{column.digits}f} ± {column.factor * deviation:.{column.digits}f}"
+
+
+def mean(row: Mapping[str, Any], column: Column) -> str:
+    """Shows the mean of a figure alone; empty where the row has none."""
+    return shown(row, column).partition(" ± ")[0]
 
 
 def table(heads: Sequence[str], columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> list[str]:

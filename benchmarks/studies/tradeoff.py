@@ -16,29 +16,37 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
 from study import ANOTHER
 from table import mean_std
 
 from delete_jax import metrics
+from delete_jax.reports.scatter import at_the_edge
 from delete_jax.reports.style import COLORS, MUTED, STYLE
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 
 INK = {name: light for name, (light, _) in COLORS.items()}
-LABEL = np.array([11.0, 8.0])
-"""Width and height of a number on the page, in points."""
+SIZE = 7.5
+"""Of the letters of names."""
+ROOM = np.array([9.0, 3.0])
+"""What a name needs around it, in points."""
+NEAR = 9
+"""A name farther from its point, in points, needs a line to it."""
 DISTANCES = (0, 1, 2, 5, 10, 20, 40, 80)
 """Of the ticks of a stretched scale from its center, in points."""
 ANGLES = [
     np.array([np.cos(turn), np.sin(turn)])
-    for turn in np.pi / 8 * np.array([1, 0, 2, -1, -2, 3, -3, 4, -4, 5, -5, 6, -6, 7, -7, 8])
+    for turn in np.pi / 8 * np.array([0, 8, 1, 7, -1, -7, 2, 6, -2, -6, 4, -4, 3, 5, -3, -5])
 ]
 MARKED = {"delete": INK["unlearned"], "anchored": INK["remain"], "redistil": INK["forget"]}
+"""Methods with a colour, which always have their name."""
 
 
 class Panel(NamedTuple):
     """Two measures against each other, and the network in whose seed-to-seed range a method ought to lie.
 
+    legend: where its explanation stands.
     is_stretched: whether the scales are widened around that network, where most methods lie.
     """
 
@@ -46,18 +54,19 @@ class Panel(NamedTuple):
     across: str
     up: str
     floor: str
+    legend: str
     is_stretched: bool = False
 
 
 PANELS = (
-    Panel("What it predicts", "acc_ft", "acc_rt", RETRAINED, is_stretched=True),
+    Panel("What it predicts", "acc_ft", "acc_rt", RETRAINED, "lower right", is_stretched=True),
     # The gaps of the retrained network to itself are 0; those of another seed's average to 0 and show the range.
-    Panel("What attacks still find", "residual_auc_gap", "probe_10_gap", ANOTHER),
+    Panel("What attacks still find", "residual_auc_gap", "probe_10_gap", ANOTHER, "lower right"),
 )
 
 
 def write_picture(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draws a point for each row, numbered, in both panels. A row that failed or lacks a measure has none there.
+    """Draws a point for each row in both panels; those at the edge of the cloud have names. A row that failed or lacks a measure has no point.
 
     Args:
       rows: one for each network, with the values of the measures by seed.
@@ -65,15 +74,12 @@ def write_picture(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """
     shown = [row for row in rows if row["method"] not in (RETRAINED, ANOTHER) and "failed" not in row]
     with matplotlib.rc_context(STYLE):
-        figure = Figure((7.2, 8.4), layout="constrained")
+        figure = Figure((7.2, 7.8), layout="constrained")
         for panel, ax in zip(PANELS, figure.subplots(len(PANELS), 1), strict=True):
             _draw(panel, ax, rows, shown)
-        names = [f"{number}  {row['method']}" for number, row in enumerate(shown, start=1)]
-        handles = [matplotlib.lines.Line2D([], [], linestyle="none") for _ in names]
-        figure.legend(handles, names, loc="outside right center", handlelength=0, handletextpad=0, fontsize=7)
         figure.draw_without_rendering()  # from here on it is known where the points lie on the page
         for panel, ax in zip(PANELS, figure.axes, strict=True):
-            _number(panel, ax, shown)
+            _name(panel, ax, shown)
         figure.savefig(path, dpi=150)
 
 
@@ -89,10 +95,11 @@ def _draw(panel: Panel, ax: Axes, rows: Sequence[Mapping[str, Any]], shown: Sequ
         else:  # no retrained network predicts the class
             ax.axhspan(100 * (y - height), 100 * (y + height), color=INK["retrained"], alpha=0.3, linewidth=0)
         ax.plot(100 * x, 100 * y, "s", color=INK["retrained"], label="retrained: mean ± std over seeds")
-        ax.legend(loc="best")
+        ax.legend(loc=panel.legend, fontsize=8)
     for row in shown:
         if (point := _point(panel, row)) is not None:
-            ax.plot(*point, "o", color=_color(row), markersize=4)
+            across, order = (5, 4) if row["method"] in (*MARKED, ORIGINAL) else (4, 3)
+            ax.plot(*point, "o", color=_color(row["method"]), markersize=across, zorder=order)
     for name, put in ((panel.across, ax.set_xlabel), (panel.up, ax.set_ylabel)):
         put(metrics.MEASURES[name].heading)
     ax.set_title(panel.title)
@@ -117,44 +124,58 @@ def _stretch(ax: Axes, center: float) -> None:
         axis.set_minor_locator(NullLocator())
 
 
-def _number(panel: Panel, ax: Axes, shown: Sequence[Mapping[str, Any]]) -> None:
-    """Writes each row's number beside its point."""
-    found = {number: point for number, row in enumerate(shown, start=1) if (point := _point(panel, row)) is not None}
+def _name(panel: Panel, ax: Axes, shown: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the names of the original, of the coloured methods, and of those at the edge of the cloud beside their points."""
+    rows, found = [], []
+    for row in shown:
+        if (point := _point(panel, row)) is not None:
+            rows.append(row)
+            found.append(point)
     if not found:
         return
-    scale = 72 / ax.figure.dpi
-    points = scale * ax.transData.transform(list(found.values()))
-    places = label_places(points, scale * ax.get_window_extent().get_points())
-    for (number, point), offset in zip(found.items(), places - points, strict=True):
-        color = _color(shown[number - 1])
-        line = {"arrowstyle": "-", "color": color, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2}
+    scale, values = 72 / ax.figure.dpi, np.array(found)
+    points = scale * ax.transData.transform(values)
+    is_method = np.array([row["method"] != ORIGINAL for row in rows])
+    named = np.array([row["method"] in MARKED or row["method"] == ORIGINAL for row in rows])
+    across, up = (metrics.MEASURES[name] for name in (panel.across, panel.up))
+    named[is_method] |= at_the_edge(across, up, values[is_method], points[is_method])
+    names = [row["method"] for row, has_name in zip(rows, named, strict=True) if has_name]
+    sizes = np.array([[TextPath((0, 0), name, size=SIZE).get_extents().width, SIZE] for name in names]) + ROOM
+    places = label_places(points[named], sizes, points, scale * ax.get_window_extent().get_points())
+    for name, value, offset, (width, height) in zip(names, values[named], places - points[named], sizes, strict=True):
+        gap = np.hypot(*np.maximum(np.abs(offset) - [width / 2, height / 2], 0))
+        line = {"arrowstyle": "-", "color": _color(name), "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
         text = ax.annotate(
-            str(number), point, offset, textcoords="offset points", ha="center", va="center", color=color, fontsize=7,
-            arrowprops=line if np.hypot(*offset) > LABEL[0] else None,
+            name, value, offset, textcoords="offset points", ha="center", va="center", color=_color(name), fontsize=SIZE,
+            arrowprops=line if gap > NEAR else None,
         )  # fmt: skip
         text.set_in_layout(False)
 
 
-def label_places(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+def label_places(points: np.ndarray, sizes: np.ndarray, taken: np.ndarray, corners: np.ndarray) -> np.ndarray:
     """The centers of labels: each as near to its point as it can be without covering a point or another label.
 
     Args:
-      points: `[n, 2]` on the page.
+      points: `[n, 2]` on the page: those that have a label.
+      sizes: `[n, 2]`: width and height of each label.
+      taken: `[m, 2]`: all points.
       corners: `[2, 2]`: the lower left and the upper right, between which all labels lie.
 
     Returns:
       `[n, 2]`; a label for which no place is found lies on its point.
     """
     places = points.copy()
-    taken: list[np.ndarray] = []
+    done: list[int] = []
     for index in np.lexsort(-points.T):  # from above
-        for at in (points[index] + distance * angle for distance in range(8, 120, 3) for angle in ANGLES):
-            is_inside = (at > corners[0] + LABEL / 2).all() and (at < corners[1] - LABEL / 2).all()
-            covers = (np.abs(points - at) < LABEL / 2 + 2).all(-1).any()
-            if is_inside and not covers and not any((np.abs(other - at) < LABEL).all() for other in taken):
+        half = sizes[index] / 2
+        for at in (points[index] + angle * (half + distance) for distance in range(3, 120, 3) for angle in ANGLES):
+            is_inside = (at > corners[0] + half).all() and (at < corners[1] - half).all()
+            covers = (np.abs(taken - at) < half + 2).all(-1).any()
+            meets = any((np.abs(places[other] - at) < half + sizes[other] / 2).all() for other in done)
+            if is_inside and not covers and not meets:
                 places[index] = at
                 break
-        taken.append(places[index])
+        done.append(index)
     return places
 
 
@@ -164,5 +185,5 @@ def _point(panel: Panel, row: Mapping[str, Any]) -> list[float] | None:
     return [100 * float(np.mean(row[name])) for name in names] if all(name in row for name in names) else None
 
 
-def _color(row: Mapping[str, Any]) -> str:
-    return MARKED.get(row["method"], INK["original"] if row["method"] == ORIGINAL else MUTED)
+def _color(method: str) -> str:
+    return MARKED.get(method, INK["original"] if method == ORIGINAL else MUTED)

@@ -20,12 +20,12 @@ from delete_jax.metrics import MEASURES, SHOWN, Measure, per_class, show
 from delete_jax.reports.figures import MAX_BARS, most_changed
 from delete_jax.reports.page import environment
 from delete_jax.reports.record import ORIGINAL, RETRAINED
-from delete_jax.reports.scatter import Chart, Spot, chart
+from delete_jax.reports.scatter import METHOD, Chart, Spot, chart
 from delete_jax.reports.style import COLORS, PAGE_COLORS
 from delete_jax.reports.words import short
 from delete_jax.writing import making, writing
 
-REFERENCE, METHOD = "reference", "method"
+REFERENCE = "reference"
 GENERATOR = "delete_jax comparison"
 MARK = f'<meta name="generator" content="{GENERATOR}">'
 """In every such page, which a new one may replace."""

@@ -14,6 +14,14 @@ LEFT, RIGHT, TOP, BOTTOM = 50, 18, 12, 44  # margins around the frame
 LETTER, LINE = 6.4, 14  # the size of a letter, roughly, at the labels' 12 px
 Box = tuple[float, float, float, float]
 LEAST_SPAN = {"percent": 0.05, "points": 0.05}
+FEW = 10
+"""Up to so many points, all have their names beside them."""
+CORNERS = np.array([[1, 1, -1, -1], [1, -1, 1, -1]])
+"""Towards the corners of the page; `[2, 4]`. Not along its axes, where many points may be level."""
+COST = {"down": lambda value: value, "up": lambda value: -value, "retrained": abs, "": lambda value: 0 * value}
+"""A number that is lower where a measure of this direction is better."""
+METHOD = "method"
+"""The role of what is compared; all others are references, which always have their names beside them."""
 
 
 class Spot(NamedTuple):
@@ -44,7 +52,7 @@ class Label(NamedTuple):
 
 
 class Point(NamedTuple):
-    """A drawn network. spread: half lengths of its error bars. tip: its name and both values."""
+    """A drawn network. spread: half lengths of its error bars. label: None where only the tip names it. tip: its name and both values."""
 
     number: int
     title: str
@@ -52,7 +60,7 @@ class Point(NamedTuple):
     x: float
     y: float
     spread: tuple[float, float]
-    label: Label
+    label: Label | None
     tip: str
 
 
@@ -108,16 +116,40 @@ def chart(x: Measure, y: Measure, spots: Sequence[Spot]) -> Chart:
     means = [(float(np.mean(spot.x)), float(np.mean(spot.y))) for spot in spots]
     places = [(across.place(a), up.place(b)) for a, b in means]
     taken = [(a - 7, b - 7, a + 7, b + 7) for a, b in places]
+    methods = [index for index, spot in enumerate(spots) if spot.role == METHOD]
+    edge = at_the_edge(x, y, np.array(means)[methods], np.array(places)[methods])
+    unnamed = {index for index, is_named in zip(methods, edge, strict=True) if not is_named and len(spots) > FEW}
     points = []
-    for spot, mean, place in zip(spots, means, places, strict=True):
-        label = _label(spot.title, place, taken)
-        taken.append(label.box)
+    for index, (spot, mean, place) in enumerate(zip(spots, means, places, strict=True)):
+        label = None
+        if index not in unnamed:
+            label = _label(spot.title, place, taken)
+            taken.append(label.box)
         shown = [f"{row.short} {show(value, row.show)}" for row, value in zip((x, y), mean, strict=True)]
         spread = (across.length(spot.x), up.length(spot.y))
         points.append(
             Point(spot.number, spot.title, spot.role, *place, spread, label, f"{spot.title}. {'; '.join(shown)}")
         )
     return Chart(across.title, up.title, across.ticks, up.ticks, points)
+
+
+def at_the_edge(x: Measure, y: Measure, values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Finds the points at the edge of a cloud: those that no other one is better than in one measure and as good as in the other (the
+    Pareto front), and those that lie farthest out on the page towards one of its corners.
+
+    Args:
+      x, y: the measures, which say what is better.
+      values: `[n, 2]`.
+      places: `[n, 2]`: where they are drawn.
+
+    Returns:
+      bool `[n]`.
+    """
+    costs = np.stack([COST[row.direction](column) for row, column in zip((x, y), values.T, strict=True)], axis=1)
+    found = np.array([not ((costs <= cost).all(1) & (costs < cost).any(1)).any() for cost in costs], bool)
+    if len(places):
+        found[(places @ CORNERS).argmax(0)] = True
+    return found
 
 
 def _deviation(values: Sequence[float]) -> float:

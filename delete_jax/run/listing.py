@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from delete_jax import metrics, models, tasks
@@ -99,6 +99,9 @@ def _indented(lines: Iterator[str]) -> list[str]:
     return [f"  {line}" for text in lines for line in text.splitlines()]
 
 
+GAP, SUFFIX, OF_GAP = "Δ", "_gap", ": gap to retrained"
+
+
 def measures_page() -> str:
     """Writes the table of measures as Markdown: `docs/reference/measures.md`."""
     lines = [
@@ -106,19 +109,52 @@ def measures_page() -> str:
         "",
         "Every number in a report or a table is a row of `delete_jax.metrics.MEASURES`. This page is generated from these rows by",
         "`python -m delete_jax.run.listing > docs/reference/measures.md`. Reports show each value next to those of the original network and of the",
-        "network retrained without the class. Names with dots are nested in `report.json`.",
+        "network retrained without the class. Names with dots are nested in `report.json`. Measures that differ in a word or a number share a row, with",
+        "a slash between what differs.",
         "",
-        "A measure whose name ends in `_gap` is an attack's value minus the retrained network's. The retrained network never saw the class",
-        "and still gives something away, so the gap is what counts. A gap below 0 is another trace of the class, not a better result.",
+        f"A measure marked {GAP} also has a gap, `NAME{SUFFIX}`: the value minus the retrained network's. The retrained network never saw the class",
+        "and still gives something away, so the gap is what counts. A gap below 0 is another trace of the class, not a better result. Reports and",
+        f'tables name it as the measure, followed by "{OF_GAP}", and tables add an arrow to 0.',
         "",
         "The floor is how far two retrained networks differ by their seed alone. Benchmarks show it in the row of another seed's retrained network. Over",
         "seeds, the gaps of that row average to 0 by construction, so read their standard deviation.",
         "",
-        "| name | in a report | in a table | what it is |",
+        "| name | what it is | in a report | in a table |",
         "|---|---|---|---|",
     ]
-    rows = (f"| `{row.name}` | {row.title} | {row.heading} | {row.text} |" for row in metrics.MEASURES.values())
-    return "\n".join([*lines, *rows, "", "## Definitions", *_definitions()]) + "\n"
+    folded = [
+        '<details markdown="1"><summary>Exact definitions and their sources</summary>',
+        *_definitions(),
+        "\n</details>",
+    ]
+    return "\n".join([*lines, *_rows(), "", "## Definitions", "", *folded]) + "\n"
+
+
+def _rows() -> Iterator[str]:
+    """A row for each measure, but one for those whose texts differ in numbers alone, and none for gaps."""
+    groups: dict[tuple[str, str], list[metrics.Measure]] = {}
+    for row in metrics.MEASURES.values():
+        if not _is_gap(row):
+            groups.setdefault((re.sub(r"\d+", "", row.text), row.definition), []).append(row)
+    for rows in groups.values():
+        marks = [f" {GAP}" if row.name + SUFFIX in metrics.MEASURES else "" for row in rows]
+        names = ", ".join(f"`{row.name}`{mark}" for row, mark in zip(rows, marks, strict=True))
+        shown = [_joined([getattr(row, part) for row in rows]) for part in ("text", "title", "heading")]
+        yield f"| {' | '.join([names, *shown])} |"
+
+
+def _is_gap(row: metrics.Measure) -> bool:
+    """Whether it is another row's gap to the retrained network."""
+    of = metrics.MEASURES.get(row.name.removesuffix(SUFFIX))
+    return of is not None and row.title == of.title + OF_GAP
+
+
+def _joined(texts: Sequence[str]) -> str:
+    """What texts of equally many words have in common, with a slash between the words that differ; others one after the other."""
+    words = [text.split() for text in texts]
+    if len({len(one) for one in words}) > 1:
+        return "; ".join(texts)
+    return " ".join("/".join(dict.fromkeys(place)) for place in zip(*words, strict=True))
 
 
 def _definitions() -> Iterator[str]:
