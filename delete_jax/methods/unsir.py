@@ -43,9 +43,9 @@ REPAIR = 0.5
 def unsir(penalty: float = 0.1) -> Method:
     """Impairs the network with learnt noise that is labelled as the class, then repairs it on remaining samples.
 
-    The noise z maximises the original's error on the class u: it starts as `N(0, 1)` and minimises `-CE(original(x), u) + penalty
-    |z|^2` by 40 steps of Adam. `x = mean + deviation z` are its images, with the mean and the deviation of each channel of the
-    remaining images, clipped to their span. 256 images for each class stand in for the forget samples, whose own images are never
+    The noise z maximises the original's error on the class u: it starts as `N(0, 1)`, and 40 steps of Adam minimise
+    `-CE(original(x), u) + penalty |z|^2`. Here `x = mean + deviation z` are its images, with the mean and the deviation of each channel of
+    the remaining images, clipped to their span. 256 images for each class stand in for the forget samples, whose own images are never
     read, only their classes and their number.
 
     The first half of the steps impairs the network: they minimise the cross entropy of noise to its class, plus that of remaining
@@ -99,7 +99,9 @@ def noise(setup: Setup, penalty: float) -> np.ndarray:
     dtype = np.dtype(np.float32) if is_bytes else image.dtype
     remain = setup.streams[REMAIN]["image"]
     seen = np.asarray(remain[:AT_ONCE], dtype)
-    place = Place(*(jnp.asarray(value, dtype) for value in (seen.mean((0, 1, 2)), seen.std((0, 1, 2)), *span(remain))))
+    pixels = Pixels(
+        *(jnp.asarray(value, dtype) for value in (seen.mean((0, 1, 2)), seen.std((0, 1, 2)), *span(remain)))
+    )
     step = _step(answers(setup.model, setup.preprocess), penalty)
     made = np.zeros((len(labels), *image.shape[1:]), image.dtype)
     for class_ in np.unique(labels):
@@ -108,14 +110,14 @@ def noise(setup: Setup, penalty: float) -> np.ndarray:
         z = jax.random.normal(key, (min(IMAGES, len(own)), *image.shape[1:]), dtype)
         state = ADAM.init(z)
         for _ in range(STEPS):  # not in one program: convolutions in a loop are many times slower on a CPU
-            z, state = step(z, state, jnp.int32(class_), setup.teacher, place)
-        found = np.asarray(place.images(z))
+            z, state = step(z, state, jnp.int32(class_), setup.teacher, pixels)
+        found = np.asarray(pixels.images(z))
         found = (np.round(found) if is_bytes else found).astype(image.dtype)
         made[own] = found[np.arange(len(own)) % len(found)]
     return made
 
 
-class Place(NamedTuple):
+class Pixels(NamedTuple):
     """Where noise lies among the pixels: `mean` and `deviation` `[c]` of each channel, and the smallest and the largest value."""
 
     mean: chex.Array
@@ -130,15 +132,15 @@ class Place(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def _step(answer: Answer, penalty: float) -> Callable[..., tuple[chex.Array, Any]]:
-    """`(noise, Adam's state, class, original, place) -> (noise, state)`: one step, in evaluation mode, so that each image is learnt by
+    """`(noise, Adam's state, class, original, pixels) -> (noise, state)`: one step, in evaluation mode, so that each image is learnt by
     itself."""
 
-    def value(z: chex.Array, class_: chex.Array, variables: Variables, place: Place) -> chex.Array:
-        log_q = jax.nn.log_softmax(answer(variables, place.images(z)))
+    def value(z: chex.Array, class_: chex.Array, variables: Variables, pixels: Pixels) -> chex.Array:
+        log_q = jax.nn.log_softmax(answer(variables, pixels.images(z)))
         return jnp.sum(log_q[:, class_]).astype(z.dtype) + penalty * jnp.sum(jnp.square(z))
 
-    def step(z: chex.Array, state: Any, class_: chex.Array, variables: Variables, place: Place) -> Any:
-        gradient = jax.grad(value)(z, class_, variables, place)
+    def step(z: chex.Array, state: Any, class_: chex.Array, variables: Variables, pixels: Pixels) -> Any:
+        gradient = jax.grad(value)(z, class_, variables, pixels)
         with jax.numpy_dtype_promotion("standard"):  # it raises a float to a whole number
             updates, state = ADAM.update(gradient, state)
         return z + updates, state
