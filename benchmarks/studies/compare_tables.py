@@ -51,7 +51,7 @@ SHORT: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "probe_10_others_gap": "the same probe, remaining: gap → 0",
             "energy_auroc_gap": "AUC of the energy: gap → 0",
             "class_rank": "",
-            "class_rank_chance": "",
+            "cmia": "",
             "quantised_acc_int4": "",
             "steered_acc_gap": "forgotten, steered: gap → 0",
         },
