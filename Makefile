@@ -60,7 +60,8 @@ notebooks: $(VENV)/installed-notebooks
 
 torch: $(TORCH)/installed-torch
 	@$(TORCH)/bin/python -m pytest -q -n $(WORKERS) tests/test_from_torch.py tests/test_from_keras.py \
-	    tests/test_networks_torch.py tests/test_torch_files.py tests/test_weights.py tests/test_your_own.py tests/test_examples.py tests/test_agreement_torch.py
+	    tests/test_networks_torch.py tests/test_torch_files.py tests/test_weights.py tests/test_your_own.py tests/test_examples.py \
+	    tests/test_agreement_torch.py tests/test_verify.py::test_a_state_dict_of_torch
 
 torch-notebook: $(TORCH)/installed-torch
 	@$(TORCH)/bin/jupyter-execute notebooks/pytorch.ipynb

@@ -347,6 +347,21 @@ def test_what_was_changed_in_exported_files(exports, copied, capfd):
     assert "provenance" not in metadata("again.safetensors")
 
 
+def test_a_state_dict_of_torch(copied, capfd):
+    """It says so in an attribute; a weight that was changed is noticed, also where the attribute was kept."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
+    call("export", "run", "unlearned.pth")
+    assert verify(capfd, "run", "unlearned.pth") == (0, ["As the run wrote it: run (13 holds)"])
+    state = torch.load("unlearned.pth", weights_only=True)
+    state["fc.bias"] += 1
+    torch.save(state, "changed.pth")
+    torch.save(dict(state), "bare.pth")
+    code, lines = verify(capfd, "run", "changed.pth", "bare.pth")
+    assert code == 1
+    assert lines[0].startswith("DIFFERS      changed.pth: its weights were changed")
+    assert lines[1].startswith("DIFFERS      bare.pth: nothing in it says of which run it is")
+
+
 def test_an_edited_report_is_not_exported(copied, capfd):
     edit(copied / "report.json", forge)
     assert command.main(["delete-jax", "export", "run", "a.safetensors"]) == 2
