@@ -1,4 +1,4 @@
-"""Class unlearning in JAX: make a trained network forget a class, without retraining it and without the retained data."""
+"""Class unlearning in JAX: make a trained network forget a class, without retraining it and without samples of the remaining classes."""
 
 from __future__ import annotations
 

@@ -87,7 +87,9 @@ MAY_IMPORT = {
         "class_names", "columns", "earlier", "given", "identity", "job", "layout", "loop", "methods", "model", "options", "parallel", "predict",
         "rate_search", "request", "result", "unlearning",
     },
-    "models": {"class_names", "compiling", "earlier", "given", "identity", "model", "nearest", "network_check", "parallel", "writing"},
+    "models": {
+        "class_names", "compiling", "data", "earlier", "given", "identity", "model", "nearest", "network_check", "parallel", "writing",
+    },
     "metrics": {"data", "given", "nearest"},
     "checkpoint": {"given", "identity", "processes"},
     "reports": {"given", "metrics", "writing"},

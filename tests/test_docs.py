@@ -24,7 +24,7 @@ SHOWN = {
     "delete_jax.methods": {"create", "as_method", "describe", "delete", "anchored"},
     "delete_jax.metrics": {"confusion_matrix", "accuracy", "forget_remain_accuracy", "hmean_residual", "total_variation", "agreement",
                            "residual_auc", "iou", "show"},
-    "delete_jax.models": {"create", "from_linen", "from_nnx", "without_classes"},
+    "delete_jax.models": {"create", "from_linen", "from_nnx", "pretrained", "without_classes"},
     "delete_jax.testing": {"check_method", "check_network", "check_task"},
 }  # fmt: skip
 

@@ -2,12 +2,15 @@
 
 import copy
 import gc
+import itertools
 import sys
+from collections import OrderedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import delete_jax as dj
 from benchmarks.studies import parity
@@ -541,3 +544,31 @@ def test_the_page(snippet):
     expected = names["module"].eval()(xt)
     assert differ(jax.jit(names["model"].apply)(names["result"].variables, x), expected) < 1e-5
     assert differ(jax.jit(names["model"].apply)(names["variables"], x), expected) > 1e-5
+
+
+def test_the_tutorial(tmp_path, monkeypatch, capsys):
+    """What docs/guides/tutorial.md shows for a module of one's own: a report, and a file whose network answers as JAX's."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for split, class_, number in itertools.product(("train", "test"), range(K), range(3)):
+        folder = tmp_path / "photos" / split / str(class_)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(folder / f"{number}.png")
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        OrderedDict(
+            body=nn.Conv2d(3, 8, 3), pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), classifier=nn.Linear(8, K)
+        )
+    )
+    (snippet,) = snippets("tutorial", "import torch")
+    exec(
+        snippet.replace("*photos.train, forget=[3]", '*photos.train, forget=[3], method="delete", epochs=1, lr=1e-2'),
+        names := {"module": module},
+    )
+    assert (tmp_path / "runs" / "python" / "report.html").stat().st_size > 10_000
+    assert "unlearned" in capsys.readouterr().out
+    again = copy.deepcopy(module)
+    again.load_state_dict(torch.load("unlearned.pth", weights_only=True))
+    x, xt = images_of((16, 16))
+    assert differ(jax.jit(names["model"].apply)(names["result"].variables, x), again.eval()(xt)) < 1e-5
+    assert differ(jax.jit(names["model"].apply)(names["variables"], x), again(xt)) > 1e-5

@@ -1,4 +1,4 @@
-"""The rate from forget data alone: which one is taken, on what evidence, and that the run is the one with that rate."""
+"""The rate from forget samples alone: which one is taken, on what evidence, and that the run is the one with that rate."""
 
 import jax
 import numpy as np

@@ -55,13 +55,23 @@ def test_python_of_getting_started():
     model, variables = tiny.network(net)
     images, labels = tiny.samples(160)
     variables = trained(model, variables, images, labels)
-    (snippet,) = snippets("getting-started", "result.variables  # the network without class 3")
-    exec(snippet, names := {"net": net, "variables": variables, "images": images, "labels": labels})
+    (snippet,) = snippets("getting-started", "result = dj.unlearn(model, variables, images, labels, forget=[3])")
+    exec(snippet, names := {"dj": dj, "net": net, "variables": variables, "images": images, "labels": labels})
     result = names["result"]
     assert (result.method["name"], len(result.history)) == ("anchored", 120)
     answers = np.asarray(model.apply(result.variables, images)).argmax(-1)
     assert not (answers == 3).any()
     assert (answers == labels)[labels != 3].mean() > 0.95
+
+
+@pytest.mark.slow
+def test_python_of_a_network_that_comes_with_the_package():
+    """One epoch in place of those that it takes to forget; the test of its own page runs all."""
+    (snippet,) = snippets("getting-started", "result.variables  # the network without class 3")
+    exec(at_a_rate(snippet).replace("epochs=5", "epochs=1"), names := {})
+    assert names["network"].test_accuracy > 0.95
+    assert (names["threes"].labels == 3).all()
+    assert len(names["result"].history) == 1
 
 
 @pytest.mark.slow
@@ -222,3 +232,23 @@ def test_the_page_of_measures_is_made_of_their_rows():
         assert row.definition in definitions
     (row,) = re.findall(r"^\| `pruned_acc_10`, `pruned_acc_30`, `pruned_acc_50` \|.*$", table, re.MULTILINE)
     assert row.endswith(" | Accuracy without 10/30/50 % of the weights | forgotten, 10/30/50 % pruned ↓ |")
+
+
+def test_the_networks_that_the_questions_name():
+    """The table of which weights fit which name."""
+    table = re.findall(r"^\| .* \| (`\w+`.*|none.*) \|$", (ROOT / "docs" / "faq.md").read_text(), re.MULTILINE)
+    names = [name for row in table if row.startswith("`") for name in re.findall(r"`(\w+)`", row)]
+    assert set(names) <= dj.models.NETWORKS.keys()
+    assert len(names) == len(set(names)) == 16
+
+
+def test_the_guide_of_methods_is_two_clicks_behind_the_home_page():
+    """Its rules stand on the first page, with a link to it."""
+    home = (ROOT / "docs" / "index.md").read_text()
+    assert "## Which method when" in home
+    assert "(guides/choosing.md)" in home
+
+
+def test_each_task_has_a_picture_of_its_own_on_the_home_page():
+    shown = re.findall(r"!\[.*?\]\(images/(\w+)\.png\)", (ROOT / "docs" / "index.md").read_text())
+    assert sorted(shown) == sorted(f"task_{page.stem}" for page in (ROOT / "docs" / "tasks").glob("*.md"))

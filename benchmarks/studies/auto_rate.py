@@ -1,4 +1,4 @@
-"""How good is the rate that is found from forget data alone? `lr="search"` beside fixed rates.
+"""How good is the rate that is found from forget samples alone? `lr="search"` beside fixed rates.
 
     python benchmarks/studies/auto_rate.py --config=configs/digits.py:delete --classes 0 1 2 3 4 5 6 7 8 9 --out=runs/auto_digits
     python benchmarks/studies/auto_rate.py --config=configs/fashion_mnist.py --classes 1 3 6 9 --out=runs/auto_fashion

@@ -183,22 +183,41 @@ class Bench:
         Raises:
           ValueError: another one was trained, and the kept one is not there.
         """
-        path = self.out / "networks" / f"{name}.npz"
-        if path.exists():
-            with np.load(path) as stored:
-                network = network._replace(variables=unflatten_dict(dict(stored), sep="/"))
-        found = digest(network.variables)
+        if (kept := self.kept(name)) is not None:
+            return network._replace(variables=kept)
+        self._check(name, network.variables)
+        path = self._place(name)
+        path.parent.mkdir(exist_ok=True)
+        arrays = jax.tree.map(np.asarray, flatten_dict(network.variables, sep="/"))
+        with writing(path) as file:
+            np.savez_compressed(file, **arrays)
+        return network
+
+    def kept(self, name: str) -> Variables | None:
+        """Returns the variables of a network in OUT/networks, such as "seed0-teacher"; None where there is none.
+
+        Raises:
+          ValueError: it is not the one that the results are of.
+        """
+        path = self._place(name)
+        if not path.exists():
+            return None
+        with np.load(path) as stored:
+            variables = unflatten_dict(dict(stored), sep="/")
+        self._check(name, variables)
+        return variables
+
+    def _check(self, name: str, variables: Variables) -> None:
+        """Raises ValueError unless the results are of this network; where there are none, they will be."""
+        found = digest(variables)
         if (known := self.cells.get({"network": name}, lambda: {"digest": found})["digest"]) != found:
             raise ValueError(
                 f"{self.cells.path} has results for another network: {name} is {found} here, and was {known} there. Another kind of "
                 "processor or version trains other weights. Give another --out, or remove that file"
             )
-        if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            arrays = jax.tree.map(np.asarray, flatten_dict(network.variables, sep="/"))
-            with writing(path) as file:
-                np.savez_compressed(file, **arrays)
-        return network
+
+    def _place(self, name: str) -> Path:
+        return self.out / "networks" / f"{name}.npz"
 
 
 @dataclasses.dataclass(eq=False)

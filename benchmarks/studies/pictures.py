@@ -6,7 +6,7 @@ Trains what is missing in `--out` (digits in half a minute, all tasks in about s
 writes into `docs/images`:
 
 * `digits.png`: predictions before, after DELETE, and of a network that was retrained without the class;
-* `task_segmentation.png`, `task_faces.png`, `task_backdoor.png`, `task_samples.png`: small ones, one for each other task.
+* `task_classification.png`, `task_segmentation.png`, `task_faces.png`, `task_backdoor.png`, `task_samples.png`: small ones, one for each task.
 
 `--only digits` draws one of them.
 """
@@ -144,7 +144,8 @@ def segmentation(case: Case) -> Figure:
     return figure
 
 
-def faces(case: Case) -> Figure:
+def erased_images(case: Case) -> Figure:
+    """Test images of the erased class, and what each is predicted as before and after."""
     test, (erased,), names = case.bench.dataset.test, case.forget, case.bench.dataset.class_names
     rows = np.flatnonzero(test.labels == erased)[:3]
     before, after = predictions(case, test.images[rows])
@@ -195,8 +196,9 @@ def predictions(case: Case, images: np.ndarray) -> list[np.ndarray]:
 
 PICTURES = {
     "digits": ("digits.py:delete", "classification", digits),
+    "classification": ("digits.py", "classification", erased_images),
     "segmentation": ("scenes.py", "segmentation", segmentation),
-    "faces": ("faces.py", "faces", faces),
+    "faces": ("faces.py", "faces", erased_images),
     "backdoor": ("backdoor.py", "backdoor", backdoor),
     "samples": ("samples.py", "instances", samples),
 }

@@ -51,7 +51,7 @@ def _base(value: Any) -> Method:
     return method
 
 
-BASE = Allowed("a trained method that reads forget data alone, or None", _base)
+BASE = Allowed("a trained method that reads forget samples alone, or None", _base)
 
 
 @factory(

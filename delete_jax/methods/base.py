@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import chex
 
 FORGET = "forget"
-"""The stream of the samples to forget."""
+"""The stream of the forget samples."""
 REMAIN = "remain"
 """The stream of the remaining samples."""
 ANCHOR = "anchor"

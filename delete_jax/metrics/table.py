@@ -85,7 +85,7 @@ _ANSWERS = (
             "Test images of the erased classes that the network still predicts as their own class."),
     Measure("acc_f", lambda e: accuracy(e.train_confusion, e.forget), "down", "percent",
             "Accuracy, training images", "forgotten, train",
-            "The same share of the training images, which are the samples to forget."),
+            "The same share of the training images, which are the forget samples."),
     Measure("any_forgotten", lambda e: float(e.absorbed_by[list(e.gone)].sum()), "down", "percent",
             "Predicted as any erased class", "any forgotten",
             "Test images of the erased classes that the network predicts as any erased class, not only their own."),

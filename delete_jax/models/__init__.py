@@ -23,6 +23,7 @@ from delete_jax.models.inside import features, grad_cam, layer_output
 from delete_jax.models.keras_models import from_keras
 from delete_jax.models.layers import BatchNorm, Mark
 from delete_jax.models.network import ANSWERS, Network, checked_shape, shapes, with_classifier
+from delete_jax.models.pretrained import Pretrained, pretrained
 from delete_jax.models.resnet import Block, Bottleneck, ResNet
 from delete_jax.models.swin import Swin
 from delete_jax.models.torch_modules import from_torch, to_state_dict
@@ -105,6 +106,7 @@ __all__ = [
     "Mark",
     "Model",
     "Network",
+    "Pretrained",
     "ResNet",
     "Swin",
     "TorchInfo",
@@ -120,6 +122,7 @@ __all__ = [
     "layer_output",
     "load_exported",
     "load_torch",
+    "pretrained",
     "save_exported",
     "save_torch",
     "shapes",

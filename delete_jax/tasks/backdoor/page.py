@@ -95,7 +95,7 @@ def _limits(record: dict[str, Any]) -> list[Point]:
     return [
         Point("The trigger was known.", f"{assumed} Removed was exactly that; another trigger, or a wrong estimate of this "
               "one, may stay."),
-        Point("Clean samples were used.", f"{trigger['clean']} of them. This departs from unlearning with forget data alone: "
+        Point("Clean samples were used.", f"{trigger['clean']} of them. This departs from unlearning with forget samples alone: "
               "without them the target class is erased as well."),
         Point("The answers forget, the inside may not.", "This report is about what the network answers."),
         Point("One run.", "Small differences may be chance; a claim about the method needs several seeds."),
