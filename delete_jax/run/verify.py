@@ -15,6 +15,9 @@ that they must be kept. Digests are no signatures: whoever changes a file can co
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -109,7 +112,8 @@ def findings(folder: Path, files: Sequence[str] = ()) -> Iterator[Finding]:
     if config is None:
         yield Finding(UNKNOWN, f"data: {CONFIG} cannot be read: {reason}")
     else:
-        yield from _of_data(record, config)
+        with _with_names_of(record, config) as named:
+            yield from _of_data(record, named)
 
 
 def _of_config(record: Mapping[str, Any], said: Any) -> Finding:
@@ -165,6 +169,20 @@ def _of_network(
         return Finding(HOLDS, f"{what}: {where} has the digest in {REPORT}, {said}")
     other = f": that of the {names[found]} network" if found in names else ""
     return Finding(DIFFERS, f"{what}: {where} has the digest {found}{other}, and {REPORT} says {said}")
+
+
+@contextlib.contextmanager
+def _with_names_of(record: Mapping[str, Any], config: Config) -> Iterator[Config]:
+    """The config of a run with the names of images in its report, in place of the list that it was given, which need not be here."""
+    files = record["forget"].get("files")
+    if not files or getattr(config.task, "files", None) is None:
+        yield config
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        listed = Path(folder) / "names.txt"
+        listed.write_text("\n".join(files), encoding="utf-8")
+        task: Any = config.task
+        yield dataclasses.replace(config, task=dataclasses.replace(task, files=str(listed)))
 
 
 def _of_data(record: Mapping[str, Any], config: Config) -> Iterator[Finding]:
