@@ -1,5 +1,7 @@
 """Images that stay on the host, and masks that are made on the device: bit for bit what arrays on the devices give."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -243,6 +245,28 @@ def test_records(tmp_path, monkeypatch):
     assert_equal(found.variables, unlearn(images, labels, dj.methods.delete(remain=True)).variables)
 
 
+def test_a_dataset_of_grain():
+    grain = pytest.importorskip("grain", reason="Grain is not installed: make test")
+    images, labels = stored()
+    (snippet,) = snippets("devices", "import grain")
+    names = {
+        "dj": dj,
+        "np": np,
+        "paths": range(len(images)),
+        "read": lambda i: {"image": images[i], "label": labels[i]},
+    }
+    exec(snippet, names)
+    np.testing.assert_array_equal(names["labels"], labels)
+    found = unlearn(names["images"], names["labels"], dj.methods.delete(remain=True), resident=0)
+    assert_equal(found.variables, unlearn(images, labels, dj.methods.delete(remain=True)).variables)
+    source = grain.MapDataset.source(images)
+    with pytest.raises(ValueError, match="the source has no end: leave out repeat"):
+        dj.data.Records(source.repeat(), np.asarray)
+    odd = source.filter(lambda image: (image != images[1]).any())
+    with pytest.raises(ValueError, match="record 1 is None, as Grain has it for a sample that filter leaves out"):
+        dj.data.Records(odd, np.asarray)[np.array([0, 1])]
+
+
 def test_a_memory_map_as_the_guide_has_it(tmp_path, monkeypatch):
     images, labels = stored()
     model, variables = tiny.network()
@@ -260,6 +284,12 @@ def test_records_that_do_not_fit_are_refused():
         dj.data.Records([], np.asarray)
     with pytest.raises(ValueError, match=r"\[h, w, c\], got an array of shape \(2, 2\)"):
         dj.data.Records([np.zeros((2, 2))], np.asarray)
+    with pytest.raises(ValueError, match="record 0 is None"):
+        dj.data.Records([None, np.zeros((2, 2, 1))], np.asarray)
+    with pytest.raises(ValueError, match="record 1 is None"):
+        dj.data.Records([np.zeros((2, 2, 1)), None], np.asarray)[np.array([0, 1])]
+    with pytest.raises(ValueError, match="the source has no end"):
+        dj.data.Records(range(sys.maxsize), np.asarray)
     records = dj.data.Records([np.zeros((2, 2, 1), np.uint8), np.zeros((3, 2, 1), np.uint8)], np.asarray)
     with pytest.raises(ValueError, match=r"record 1 is an image of uint8 \(3, 2, 1\)"):
         records[np.array([0, 1])]

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+import orbax.checkpoint.experimental.v1 as v1
 import pytest
 from flax import nnx
 
@@ -35,6 +36,28 @@ def test_linen_from_an_orbax_checkpoint(tmp_path):
     names = ran(snippet.replace("/checkpoints", str(tmp_path)), net=net)
     with ocp.StandardCheckpointer() as checkpointer:
         saved = checkpointer.restore(tmp_path / "unlearned")
+    jax.tree.map(np.testing.assert_array_equal, saved, jax.device_get(names["result"].variables))
+    x = jnp.asarray(names["images"])
+    assert not np.array_equal(model.apply(saved, x), model.apply(variables, x))
+
+
+@pytest.mark.filterwarnings("ignore:Sharding info not provided")
+@pytest.mark.parametrize("written_by", ["v1", "StandardCheckpointer"])
+def test_linen_from_a_checkpoint_of_the_newer_interface(written_by, tmp_path):
+    """It reads what both write; the older one does not read its files, which is why the page shows both."""
+    net = tiny.Net()
+    model, variables = tiny.network(net)
+    state = {"step": 7, **variables}
+    if written_by == "v1":
+        v1.save(tmp_path / "original", state)
+        with ocp.StandardCheckpointer() as checkpointer, pytest.raises(FileNotFoundError):
+            checkpointer.restore(tmp_path / "original")
+    else:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(tmp_path / "original", state)
+    (snippet,) = snippets("your-own", "import orbax.checkpoint.experimental.v1 as ocp")
+    names = ran(snippet.replace("/checkpoints", str(tmp_path)), net=net)
+    saved = v1.load(tmp_path / "unlearned")
     jax.tree.map(np.testing.assert_array_equal, saved, jax.device_get(names["result"].variables))
     x = jnp.asarray(names["images"])
     assert not np.array_equal(model.apply(saved, x), model.apply(variables, x))
