@@ -325,8 +325,8 @@ class _Trainings:
         )
 
     def _last_stage(self) -> Any | None:
-        if self._job.method.wrap is not None:  # its parameters are not the network's
-            return None
+        if self._job.method.wrap is not None or self._job.options.trainable is not None:
+            return None  # its parameters are not the network's, or somebody has said which are trained
         job, images = self._job, self._job.images
         stored = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
         return last_stage(job.model, job.variables, jax.eval_shape(job.options.preprocess, stored))

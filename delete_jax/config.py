@@ -28,22 +28,23 @@ from delete_jax.options import (
     rate,
 )
 from delete_jax.parallel import MODES
+from delete_jax.settings import LOGGERS, Settings, TaskSettings
 from delete_jax.settings import DataConfig as DataConfig
 from delete_jax.settings import ModelConfig as ModelConfig
-from delete_jax.settings import Settings, TaskSettings
 from delete_jax.settings import TrainConfig as TrainConfig
 from delete_jax.settings import UnlearnConfig as UnlearnConfig
 from delete_jax.step import BATCH_NORM_MODES
 from delete_jax.streams import MASKS, PIXELS
 from delete_jax.tasks import TASKS, of_settings
 from delete_jax.tasks.base import OF_SOME_TASKS, Task, augmentation, choose, require
+from delete_jax.trainable import check_method, checked
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class Config(Settings):
     """A run of the command: its settings (`settings.Settings`), of which every one has a default."""
 
-    task: TaskSettings = dataclasses.field(default_factory=next(iter(TASKS.values())).settings)
+    task: TaskSettings = dataclasses.field(default_factory=next(iter(TASKS.own.values())).settings)
 
 
 def plain(config: Settings) -> dict[str, Any]:
@@ -125,6 +126,11 @@ def validate(config: Settings) -> None:
     require(0 < config.data.validation < 1, "config.data.validation", config.data.validation, "above 0 and below 1")
     require(0 <= config.seed < 2**31, "config.seed", config.seed, "at least 0 and below 2^31")
     choose(config.parallel, "config.parallel", MODES)
+    for name in config.logger:
+        require(
+            name in LOGGERS, "config.logger", config.logger, f"made of {', '.join(LOGGERS)}{nearest(name, LOGGERS)}"
+        )
+    require(len({*config.logger}) == len(config.logger), "config.logger", config.logger, "different loggers")
     require(config.data.size is None or config.data.size >= 1, "config.data.size", config.data.size, "at least 1")
     size = config.model.input_size
     require(
@@ -139,6 +145,7 @@ def validate(config: Settings) -> None:
         config.unlearn.finish,
         f"None, or one of {', '.join(FINISHES)}",
     )
+    prefixed("config.unlearn.trainable", checked, config.unlearn.trainable)
     choose(config.model.dtype, "config.model.dtype", models.DTYPES)
     require(len(config.unlearn.forget) > 0, "config.unlearn.forget", config.unlearn.forget, "at least one class")
     _check_network(config.model, task)
@@ -147,6 +154,7 @@ def validate(config: Settings) -> None:
             f"config.model.input_size is {size}: the task {task.name} has a class for each stored pixel; give config.data.size"
         )
     method = _method(config)
+    prefixed("config.unlearn.trainable", check_method, method, config.unlearn.trainable)
     if isinstance(config.unlearn.lr, str):
         prefixed("config.unlearn.lr", check_auto, method, _erased(config, task), config.unlearn.lr)
     check_needs(method, task.provides, f"the task {task.name}")
@@ -245,6 +253,8 @@ def counted(config: Settings) -> dict[str, Any]:
         found.pop("momentum", None)
     if settings["micro_batch"] is not None and method.edit is None:
         found["micro_batch"] = settings["micro_batch"]
+    if settings["trainable"] is not None and method.edit is None:
+        found["trainable"] = settings["trainable"]
     if settings["finish"] is not None:
         found["finish"] = settings["finish"]
     return found | ({"seed": config.seed} if "seed" in method.settings else {})

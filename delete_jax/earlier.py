@@ -102,7 +102,7 @@ def _named(classes: Sequence[int]) -> str:
 
 def _is_anchored(method: str | None) -> bool:
     """Whether a method trains on images of other kinds, too, so that the running statistics do not follow the forget samples alone."""
-    return method in METHODS and create(method).reorient is not None
+    return method is not None and method in METHODS and create(method).reorient is not None
 
 
 def _has_statistics(variables: Variables) -> bool:

@@ -16,6 +16,7 @@ from delete_jax.network_check import not_finite
 from delete_jax.predict import NonFiniteError
 from delete_jax.result import Result, Watch, evaluated, kept, kept_rows
 from delete_jax.step import init_state
+from delete_jax.trainable import whole
 
 
 def edit(job: Job, watch: Watch) -> Result:
@@ -73,7 +74,7 @@ def finished(result: Result, job: Job) -> Result:
     Raises:
       ValueError: the method's `unwrap` returned something else than it should.
     """
-    unwrapped = called(job.method, "unwrap", result.variables)
+    unwrapped = called(job.method, "unwrap", whole(result.variables, job.options.trainable))
     check_edited(job.method, unwrapped, job.variables, "unwrap")
     return with_finish(result._replace(variables=as_given(unwrapped, job.variables)), job)
 

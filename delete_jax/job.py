@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ from delete_jax.parallel import on_each_device, run_key
 from delete_jax.step import sgd
 from delete_jax.streams import provided
 from delete_jax.traced import functions
+from delete_jax.trainable import Part, check_method, part_of, whole
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,6 +83,15 @@ class Job:
     def frozen(self, name: str) -> Variables:
         """The frozen network of that name, which the method reads."""
         return self.variables if name == ORIGINAL else self.networks[name]
+
+    @functools.cached_property
+    def part(self) -> Part:
+        """What is trained of the network (`Options.trainable`)."""
+        return part_of(self.options.trainable, self.setup, self.images)
+
+    def unwrapped(self, variables: Variables) -> Variables:
+        """The network, of the variables that its training has: without what the method or a training of low rank added."""
+        return self.method.unwrap(whole(variables, self.options.trainable))
 
     def as_given(self, variables: Variables) -> Variables:
         """Variables with the containers and dtypes of the job's own."""
@@ -156,6 +167,8 @@ class Job:
             count["num_steps"] = self.num_steps
         if options.micro_batch is not None and method.edit is None:
             count["micro_batch"] = options.micro_batch
+        if options.trainable is not None:
+            count["trainable"] = options.trainable
         if not options.reproducible:
             count["reproducible"] = False
         others: dict[str, Any] = {"erased": list(self.erased)} if self.erased else {}
@@ -214,6 +227,7 @@ def checked_job(
     called(method, "check", num_classes, forget)
     if isinstance(job.lr, str):
         check_auto(method, forget, job.lr)
+    check_method(method, options.trainable)
     if like is not None:
         return job
     check_networks(method, job.networks)
@@ -222,6 +236,7 @@ def checked_job(
     if options.tx not in (sgd(), polyak()):
         check_optimiser(options.tx, variables)
     check_trainable(job)
+    _ = job.part  # it is there, or refused before anything is spent
     if options.finish is not None:
         overwrite(job.setup, options.finish)  # it is for this network, or refused before anything is spent
     return job

@@ -161,7 +161,7 @@ class _Course:
 
     def __init__(self, job: Job, ready: Ready, watch: Watch):
         self.job, self.ready, self.watch = job, ready, watch
-        self.state: TrainState | None = init_state(ready.start, job.options.tx)
+        self.state: TrainState | None = init_state(ready.start, job.options.tx, ready.part, job.options.seed)
         self.epoch, self.compile_seconds = 0, 0.0
         self.length = job.length(ready.streams)
         self.seconds = ready.seconds + watch.spent_seconds
@@ -205,7 +205,7 @@ class _Course:
         """Adds what the caller's `evaluate` says of the network now."""
         if self.watch.evaluate is not None:
             about = {"epoch": self.epoch, "step": self.done}
-            found = evaluated(self.watch.evaluate, self.job.as_given(self.job.method.unwrap(variables)))
+            found = evaluated(self.watch.evaluate, self.job.as_given(self.job.unwrapped(variables)))
             self.evaluations.append({**about, **found})
 
     def show(self, lane: Any, seconds: float) -> None:
@@ -315,7 +315,7 @@ def _train(courses: list[_Course], layout: Layout, last: _Kept) -> list[Result |
     ready, options, several = courses[0].ready, courses[0].job.options, layout.lanes > 1
     mode = Layout(len(courses), layout.devices[: len(courses)]) if several else options.parallel
     how = (ready.model, courses[0].job.method, options.tx, options.preprocess, ready.augment, ready.batch_norm)
-    trainer = make_trainer(*how, mode, options.num_parts, options.reproducible)
+    trainer = make_trainer(*how, mode, options.num_parts, options.reproducible, ready.part)
     on = trainer.placement
     streams = last.samples(trainer, [course.ready.streams for course in courses], options.resident)
     epochs = [course.epochs() for course in courses]

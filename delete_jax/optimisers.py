@@ -15,6 +15,24 @@ if TYPE_CHECKING:
 
 
 @functools.cache
+def sgd(
+    momentum: float = 0.9, weight_decay: float = 0.0, schedule: optax.Schedule | None = None
+) -> optax.GradientTransformation:
+    """SGD as in PyTorch (decay joins the gradient, then momentum) for a rate of 1: the step multiplies by its `lr`.
+
+    Args:
+      schedule: the rate by the number of the step, such as `cosine(steps)`; None keeps it constant.
+
+    Raises:
+      ValueError: momentum outside [0, 1) or negative decay.
+    """
+    if not 0 <= momentum < 1 or weight_decay < 0:
+        raise ValueError(f"SGD needs 0 <= momentum < 1 and weight_decay >= 0, got {momentum} and {weight_decay}")
+    rate = 1.0 if schedule is None else schedule
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(rate, momentum=momentum))
+
+
+@functools.cache
 def polyak(largest: float = 1e-2) -> optax.GradientTransformationExtraArgs:
     """Polyak's step for a loss whose minimum is 0, with a cap and without momentum: the optimiser of `lr="auto"`.
 

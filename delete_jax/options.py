@@ -17,6 +17,7 @@ from delete_jax.network_check import as_is, check_backend
 from delete_jax.optimisers import cosine, polyak, stepwise
 from delete_jax.parallel import MODES, check_batch_size
 from delete_jax.step import BATCH_NORM_MODES, sgd
+from delete_jax.trainable import checked
 
 if TYPE_CHECKING:
     import optax
@@ -61,6 +62,7 @@ class Options:
     resident: int | str = "auto"
     finish: str | None = None
     reproducible: bool = True
+    trainable: str | None = None
 
     def __post_init__(self) -> None:
         check_backend()
@@ -96,6 +98,7 @@ class Options:
             "resident": _resident(self.resident),
             "preprocess": as_is if self.preprocess is None else self.preprocess,
             "tx": own if self.tx is None else self.tx,
+            "trainable": checked(self.trainable),
         }.items():
             object.__setattr__(self, name, value)
 

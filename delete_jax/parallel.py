@@ -31,6 +31,7 @@ from delete_jax.memory import array_bytes, program_bytes
 from delete_jax.methods.base import Method
 from delete_jax.model import Model
 from delete_jax.step import Metrics, PartSteps, TrainState, make_part_steps, make_train_step
+from delete_jax.trainable import WHOLE, Part
 
 if TYPE_CHECKING:
     import chex
@@ -81,6 +82,7 @@ def make_trainer(
     mode: str | Layout = "auto",
     num_parts: int = 1,
     reproducible: bool = True,
+    part: Part = WHOLE,
 ) -> Trainer:
     """Compiles the train step (`step.make_train_step`) for the devices at hand. The same arguments give the same trainer, compiled once.
 
@@ -91,6 +93,7 @@ def make_trainer(
         there is one device, else "sharding". Of several jobs at once: a `layout.Layout`.
 
       reproducible: the same bits each time, also on a GPU, where that may be slower. `pmap` leaves it to the whole process.
+      part: what is trained.
 
     Raises:
       ValueError: unknown mode or batch_norm, or "jit" with several processes.
@@ -101,7 +104,7 @@ def make_trainer(
         raise ValueError(
             f"parallel mode 'jit' uses one device, but {jax.process_count()} processes run: use 'sharding'"
         )
-    return _trainer(model, method, tx, preprocess, augment, batch_norm, mode, num_parts, reproducible)
+    return _trainer(model, method, tx, preprocess, augment, batch_norm, mode, num_parts, reproducible, part)
 
 
 @functools.lru_cache(maxsize=16)
@@ -115,6 +118,7 @@ def _trainer(
     mode: str | Layout,
     num_parts: int,
     reproducible: bool,
+    part: Part,
 ) -> Trainer:
     on = _placement(mode, compiler_options(reproducible))
     on_cpu, num_shards = jax.default_backend() == "cpu", jax.device_count() if mode in ("pmap", "sharding") else 1
@@ -124,6 +128,7 @@ def _trainer(
         "augment": augment,
         "batch_norm": batch_norm,
         "axis_name": AXIS if mode == "pmap" else None,
+        "part": part,
     }
     if num_parts == 1:
         take_steps = compiled = _whole(on, make_train_step(model, method, tx, **settings))

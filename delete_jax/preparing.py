@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from delete_jax.columns import Rows
 from delete_jax.given import shown
@@ -17,6 +18,7 @@ from delete_jax.methods.base import ORIGINAL, answers_column
 from delete_jax.methods.contract import called, check_prepared
 from delete_jax.model import Model, Variables
 from delete_jax.predict import make_predictor
+from delete_jax.trainable import WHOLE, Part
 
 MOST_ANSWER_BYTES = 2**31
 """Of a frozen network's answers that are computed once: larger ones are computed in the step, batch by batch."""
@@ -28,7 +30,7 @@ class Ready(NamedTuple):
     model, start: the network to train, and its first variables.
     networks: the frozen networks whose answers the step still has to compute.
     streams, constants: the samples with the columns that the method added, and what all its steps may read.
-    augment, batch_norm: how the step sees the images. seconds: how long the preparation took.
+    augment, batch_norm: how the step sees the images. seconds: how long the preparation took. part: what is trained.
     """
 
     model: Model
@@ -39,6 +41,7 @@ class Ready(NamedTuple):
     augment: Callable[..., Any] | None
     batch_norm: str
     seconds: float
+    part: Part = WHOLE
 
 
 def make_ready(job: Job) -> Ready:
@@ -71,7 +74,19 @@ def make_ready(job: Job) -> Ready:
     wrapped: Any = (job.model, setup.teacher) if method.wrap is None else called(method, "wrap", setup)
     if not (isinstance(wrapped, tuple) and len(wrapped) == 2 and isinstance(wrapped[0], Model)):
         raise ValueError(f"method {method.name}: wrap must return (model, variables), got {shown(wrapped)}")
-    return Ready(*wrapped, in_step, streams, prepared.constants, augment, batch_norm, seconds)
+    _check_part(job, prepared.constants.get("update_mask"))
+    return Ready(*wrapped, in_step, streams, prepared.constants, augment, batch_norm, seconds, job.part)
+
+
+def _check_part(job: Job, mask: Any) -> None:
+    """Raises ValueError where a method that trains only some weights cannot train those of the job's part."""
+    if mask is None or job.part.chosen is None:
+        return
+    said = f"trainable={job.options.trainable!r}: {job.method.name} trains"
+    if job.part.rank is not None:
+        raise ValueError(f"{said} single weights, and updates of low rank have none: give names instead")
+    if not any(np.any(leaf) for leaf in jax.tree.leaves(job.part.of(mask))):
+        raise ValueError(f"{said} nothing of that: leave it out, or give other names")
 
 
 def _answer(streams: Mapping[str, Stream], column: str, predict: Callable[[Any], Any], num_classes: int) -> None:

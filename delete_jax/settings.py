@@ -4,6 +4,9 @@
 import dataclasses
 from typing import Any, ClassVar, Protocol
 
+LOGGERS = ("csv", "tensorboard", "wandb")
+"""What `logger` may name."""
+
 
 class TaskSettings(Protocol):
     """The settings of a task (`tasks.Task.settings`): a dataclass of which every field has a default.
@@ -100,6 +103,7 @@ class UnlearnConfig:
     batch_norm: frozen, or train (statistics follow the samples that the method reads).
     augment: random changes of the images, such as flip,crop.
     finish: overwrites the forgotten class's row of the last layer afterwards: zero or mean.
+    trainable: what is trained: last_stage, classifier, names such as layer4,fc (with wildcards), or lora:RANK; everything when None.
     """
 
     forget: tuple[int | str, ...] = (0,)
@@ -117,6 +121,7 @@ class UnlearnConfig:
     batch_norm: str = "frozen"
     augment: tuple[str, ...] = ()
     finish: str | None = None
+    trainable: str | None = None
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -130,6 +135,8 @@ class Settings:
     parallel: jit (one device), pmap or sharding (all devices), or auto.
     seed: decides initial weights, order, held-out samples and augmentation.
     reproducible: the same command gives the same bits, also on a GPU; with False, XLA may choose kernels by timing them.
+    logger: where the rows of metrics.jsonl go besides: csv, tensorboard or wandb, or several, such as csv,tensorboard.
+    keep_best: also keeps, of each training, the state that was best on held-out samples, in checkpoints/STAGE_best.
     """
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -142,6 +149,8 @@ class Settings:
     parallel: str = "auto"
     seed: int = 0
     reproducible: bool = True
+    logger: tuple[str, ...] = ()
+    keep_best: bool = False
 
     def data_arguments(self) -> dict[str, Any]:
         """What `delete_jax.data.load` takes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -17,6 +16,8 @@ from delete_jax.methods.base import ANCHOR, FORGET, ORIGINAL, Context, Method, O
 from delete_jax.methods.contract import checked_terms
 from delete_jax.model import Model, Variables, as_given, first_line
 from delete_jax.optimisers import first_state, take_update
+from delete_jax.optimisers import sgd as sgd
+from delete_jax.trainable import WHOLE, Part
 
 if TYPE_CHECKING:
     import chex
@@ -50,7 +51,7 @@ class TrainState:
         return {"params": self.params, **self.model_state}
 
 
-def init_state(variables: Variables, tx: optax.GradientTransformation) -> TrainState:
+def init_state(variables: Variables, tx: optax.GradientTransformation, part: Part = WHOLE, seed: int = 0) -> TrainState:
     """A state that starts at a *copy* of `variables`: its buffers will be donated, those of the teacher must survive. What an
     optimiser keeps of the parameters (prodigy, schedule-free, SAM) is copied too: no buffer may be donated twice.
 
@@ -59,8 +60,8 @@ def init_state(variables: Variables, tx: optax.GradientTransformation) -> TrainS
     """
     variables = jax.tree.map(_copy, dict(variables))
     params = variables.pop("params")
-    params = jax.tree.map(_float, params)
-    opt_state = jax.tree.map(_copy, first_state(tx, params))
+    params = part.start(jax.tree.map(_float, params), seed)
+    opt_state = jax.tree.map(_copy, first_state(tx, part.of(params)))
     return TrainState(step=jnp.zeros((), jnp.int32), params=params, model_state=variables, opt_state=opt_state)
 
 
@@ -80,6 +81,7 @@ def make_train_step(
     augment: Callable[..., Any] | None = None,
     batch_norm: str = "train",
     axis_name: str | None = None,
+    part: Part = WHOLE,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Builds the pure step `(state, networks, batch, lr, key, constants) -> (state, metrics)`.
 
@@ -103,11 +105,12 @@ def make_train_step(
       batch_norm: "train" (batch statistics; running averages drift, the original's default) or "frozen" (the student runs
         in evaluation mode). Parameters of the normalisation train in both.
       axis_name: the mapped axis when the step runs under `pmap`; None under `jit`, on any number of devices.
+      part: what is trained; the state was made with the same one.
 
     Raises:
       ValueError: unknown batch_norm.
     """
-    join, gradients, update = _pieces(model, method, tx, preprocess, augment, batch_norm, axis_name)
+    join, gradients, update = _pieces(model, method, tx, preprocess, augment, batch_norm, axis_name, part)
 
     def step(
         state: TrainState,
@@ -150,21 +153,22 @@ def make_part_steps(
     augment: Callable[..., Any] | None = None,
     batch_norm: str = "train",
     axis_name: str | None = None,
+    part: Part = WHOLE,
 ) -> PartSteps:
     """Builds the pure functions that make the step of `make_train_step` part by part; arguments and errors as there.
 
     Args:
       num_parts: of each batch; divides a device's share of it.
     """
-    join, gradients, update = _pieces(model, method, tx, preprocess, augment, batch_norm, axis_name)
+    join, gradients, update = _pieces(model, method, tx, preprocess, augment, batch_norm, axis_name, part)
 
-    def part(streams: Mapping[str, Stream], number: chex.Array) -> Mapping[str, Stream]:
+    def piece(streams: Mapping[str, Stream], number: chex.Array) -> Mapping[str, Stream]:
         # Of each `num_parts` neighbours one, so that each device has its share of every part.
         return jax.tree.map(lambda column: column.reshape(-1, num_parts, *column.shape[1:])[:, number], dict(streams))
 
     def begin(state: TrainState, networks, batch: Mapping[str, Stream], key, constants):
         streams, weights = join(state, batch, key)
-        arguments = state, state.model_state, networks, part(streams, jnp.uint32(0)), weights, key, constants
+        arguments = state, state.model_state, networks, piece(streams, jnp.uint32(0)), weights, key, constants
         sums = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(gradients, *arguments)[:2])
         return streams, weights, (*sums, state.model_state)
 
@@ -172,7 +176,7 @@ def make_part_steps(
         *before, model_state = sums
         part_key = jax.random.fold_in(_keys(state, key).model, number)
         *more, model_state = gradients(
-            state, model_state, networks, part(streams, number), weights, part_key, constants
+            state, model_state, networks, piece(streams, number), weights, part_key, constants
         )
         return *jax.tree.map(jnp.add, before, more), model_state
 
@@ -197,6 +201,7 @@ def _pieces(
     augment: Callable[..., Any] | None,
     batch_norm: str,
     axis_name: str | None,
+    part: Part,
 ) -> tuple[Callable, Callable, Callable]:
     """What a step is made of: the batch as the network will see it, its gradients, the update."""
     if batch_norm not in BATCH_NORM_MODES:
@@ -239,13 +244,14 @@ def _pieces(
         sizes = [len(column["image"]) for column in streams.values()]
         answers = {name: frozen_answers(name, networks, streams, x, sizes) for name in method.networks}
 
-        def loss_fn(params):
+        def loss_fn(trained):
+            params = part.network(trained, state.params)
             logits, variables = student({"params": params, **model_state}, x, key)
             parts = zip(streams, _split(_float(logits), sizes), strict=True)
             outputs = {}
-            for name, part in parts:
+            for name, own in parts:
                 read = {network: of_streams[name] for network, of_streams in answers.items()}
-                outputs[name] = Output(streams[name], part, read.get(ORIGINAL), read)
+                outputs[name] = Output(streams[name], own, read.get(ORIGINAL), read)
             frozen = jax.lax.stop_gradient(dict(variables))
             student_now = frozen | {"params": params}
             context = Context(constants, state.step, student_now, run, weights, total, model, preprocess)
@@ -260,7 +266,7 @@ def _pieces(
             metrics = {"loss": loss, **(jax.tree.map(lambda *part: sum(part), *split) if whole else {})}
             return loss, (metrics, {name: leaf for name, leaf in variables.items() if name != "params"})
 
-        grads, (metrics, model_state) = jax.grad(loss_fn, has_aux=True)(state.params)
+        grads, (metrics, model_state) = jax.grad(loss_fn, has_aux=True)(part.of(state.params))
         known = [logits for of_network in answers.values() for logits in of_network.values()]
         if known:
             are_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(logits)) for logits in known]))
@@ -280,9 +286,11 @@ def _pieces(
     def update(state: TrainState, found, lr, constants) -> tuple[TrainState, Metrics]:
         *sums, model_state = found
         grads, metrics = total(tuple(sums))
-        mask = constants.get("update_mask")
-        updates, opt_state = take_update(tx, grads, state.opt_state, state.params, metrics["loss"], mask)
-        params = jax.tree.map(lambda p, u: p + (jnp.asarray(lr, u.dtype) * u).astype(p.dtype), state.params, updates)
+        mask, before = constants.get("update_mask"), part.of(state.params)
+        mask = None if mask is None else part.of(mask)
+        updates, opt_state = take_update(tx, grads, state.opt_state, before, metrics["loss"], mask)
+        after = jax.tree.map(lambda p, u: p + (jnp.asarray(lr, u.dtype) * u).astype(p.dtype), before, updates)
+        params = part.put(after, state.params)
         metrics["grad_norm"] = optax.tree.norm(grads)
         return TrainState(state.step + 1, params, model_state, opt_state), metrics
 
@@ -298,24 +306,6 @@ def make_eval_step(
         return _float(model.apply(variables, preprocess(images)))
 
     return step
-
-
-@functools.cache
-def sgd(
-    momentum: float = 0.9, weight_decay: float = 0.0, schedule: optax.Schedule | None = None
-) -> optax.GradientTransformation:
-    """SGD as in PyTorch (decay joins the gradient, then momentum) for a rate of 1: the step multiplies by its `lr`.
-
-    Args:
-      schedule: the rate by the number of the step, such as `optimisers.cosine(steps)`; None keeps it constant.
-
-    Raises:
-      ValueError: momentum outside [0, 1) or negative decay.
-    """
-    if not 0 <= momentum < 1 or weight_decay < 0:
-        raise ValueError(f"SGD needs 0 <= momentum < 1 and weight_decay >= 0, got {momentum} and {weight_decay}")
-    rate = 1.0 if schedule is None else schedule
-    return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(rate, momentum=momentum))
 
 
 def _float(values: chex.Array) -> chex.Array:

@@ -173,6 +173,7 @@ def study(
     parallel: str = "auto",
     reproducible: bool = True,
     finish: str | None = None,
+    trainable: str | None = None,
     class_names: Sequence[str] | Mapping[Any, Any] | None = None,
     measures: Iterable[str] | None = None,
     retrained: Variables | Result | Sequence[Variables | Result] | None = None,
@@ -190,7 +191,7 @@ def study(
       seeds: how many, or which.
       lr: the rate; "auto" needs none, "search" finds one for each request and seed; None is each method's default (`unlearn`); or a
         dict with one for each method, by name.
-      epochs, steps, batch_size, micro_batch, mask, batch_norm, preprocess, augment, parallel, reproducible, finish, class_names: as for
+      epochs, steps, batch_size, micro_batch, mask, batch_norm, preprocess, augment, parallel, reproducible, finish, trainable, class_names: as for
         `unlearn`, the same for all methods.
       tx: as for `unlearn`, the same for all methods; or a dict with one for some of them, by name, such as those for which `lr` does
         not say "auto".
@@ -247,6 +248,7 @@ def study(
     shared: dict[str, Any] = {
         "epochs": epochs, "steps": steps, "batch_size": batch_size, "micro_batch": micro_batch, "batch_norm": batch_norm, "preprocess": preprocess,
         "augment": augment, "parallel": parallel, "reproducible": reproducible, "finish": finish,
+        "trainable": trainable,
     }  # fmt: skip
     samples = Samples(Rows(splits[0].images), splits[0].labels, num_classes)
     jobs: dict[tuple[str, tuple[int, ...]], Job] = {}
@@ -382,6 +384,7 @@ def _identity(
         "micro_batch": options.micro_batch,
         "mask": None if mask == "union" else mask,
         "finish": options.finish,
+        "trainable": options.trainable,
     }
     if erased:
         settings["erased"] = list(erased)

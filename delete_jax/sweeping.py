@@ -69,6 +69,7 @@ def sweep(
     class_names: Sequence[str] | None = None,
     erased: int | str | Iterable[int | str] = (),
     reproducible: bool = True,
+    trainable: str | None = None,
 ) -> list[Result | NonFiniteError | NoRateError]:
     """Answers many requests to the same network: other classes, methods, rates and seeds.
 
@@ -81,7 +82,7 @@ def sweep(
       model, variables, images, labels: as for `unlearn`.
       requests: a list of them. Each is a `Request`, a tuple or a dict of its fields, or only what to forget: a class, or a list of
         classes, in which case the rest has its defaults.
-      epochs, steps, batch_size, mask, pixels, batch_norm, preprocess, augment, tx, finish, class_names, erased, reproducible: as for
+      epochs, steps, batch_size, mask, pixels, batch_norm, preprocess, augment, tx, finish, class_names, erased, reproducible, trainable: as for
         `unlearn`, the same for all requests.
 
     Returns:
@@ -112,7 +113,7 @@ def sweep(
     """
     shared: dict[str, Any] = {
         "epochs": epochs, "steps": steps, "batch_size": batch_size, "batch_norm": batch_norm, "preprocess": preprocess, "augment": augment, "tx": tx,
-        "parallel": "jit", "finish": finish, "reproducible": reproducible,
+        "parallel": "jit", "finish": finish, "reproducible": reproducible, "trainable": trainable,
     }  # fmt: skip
     listed_requests = _as_requests(requests)
     variables, known = network_of(variables)

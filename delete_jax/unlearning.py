@@ -60,6 +60,7 @@ def unlearn(
     networks: Mapping[str, Variables] | None = None,
     erased: int | str | Iterable[int | str] = (),
     reproducible: bool = True,
+    trainable: str | None = None,
 ) -> Result:
     """Makes a trained network forget classes or single samples. Give either `forget` or `forget_indices`.
 
@@ -118,6 +119,10 @@ def unlearn(
         mask="union" they stay in the mask. Their samples are no remaining samples.
       reproducible: equal calls give the same bits, also on a GPU, where steps of small networks may be slower; with False, XLA may
         choose kernels by timing them. CPUs and TPUs give the same bits either way.
+      trainable: what of the network is trained; all of it if None. "last_stage": the classifier and the layers before it, back to the
+        first that has a kernel. "classifier": the last layer. Names of parameters or layers, with wildcards, behind commas:
+        "layer4,fc" or "layer4/*/kernel". "lora:4": to each kernel W, a product A B of rank 4 is added, and A and B are trained; the
+        result has the sum in W's place. What is not trained stays bit by bit. Batch statistics follow `batch_norm` whatever is trained.
 
     Raises:
       ValueError: an argument is invalid; raised before anything is computed.
@@ -148,7 +153,8 @@ def unlearn(
     """
     method, watch = as_method(method), checked_watch(evaluate, log, store, progress)
     options = Options(
-        epochs, steps, lr, batch_size, micro_batch, seed, batch_norm, preprocess, augment, tx, parallel, resident, finish, reproducible
+        epochs, steps, lr, batch_size, micro_batch, seed, batch_norm, preprocess, augment, tx, parallel, resident, finish, reproducible,
+        trainable,
     )  # fmt: skip
     variables, known = network_of(variables)
     samples = as_samples(model, variables, images, labels, options.preprocess)

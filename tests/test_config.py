@@ -4,12 +4,15 @@ import dataclasses
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
+from delete_jax import tasks
 from delete_jax.config import Config, TrainConfig, UnlearnConfig, counted, fields, plain, validate
 from delete_jax.run import arguments
 from delete_jax.tasks import TASKS, Faces
 from tests import tiny
+from tests.data.test_folder import write_image
 
 CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
 
@@ -48,6 +51,7 @@ WRONG = {
     "unlearn.batch_norm": ("eval", None),
     "unlearn.augment": (("rotate",),),
     "unlearn.finish": ("constant", "", 3),
+    "unlearn.trainable": ("", "fc,", "lora", "lora:0", "lora:x", 3),
     "task.measures": (("auc",), "probe", ("probe", 3), None),
     "task.files": (3, ("list.txt",)),
     "teacher": (3,),
@@ -55,6 +59,8 @@ WRONG = {
     "parallel": ("ddp", None),
     "seed": (-1, 2**31, 0.5, None),
     "reproducible": (1, None, "yes"),
+    "logger": (("excel",), ("csv", "csv"), "csv", ["csv"], (1,), None),
+    "keep_best": (1, None, "yes"),
 }
 OF_TASKS = {
     "classification": {"measures": (("auc",), None), "files": (3, ("list.txt",))},
@@ -257,3 +263,33 @@ def test_settings_of_the_command_line(tmp_path):
     config, _ = arguments.parse([*command, *falls])
     validate(config)
     assert (config.train.schedule, config.train.milestones, config.train.gamma) == ("step", (40, 80), 0.5)
+
+
+def test_own_data_inherits_no_rate(tmp_path):
+    """The config for somebody's own folder or arrays asks for the class, and for nothing that was tuned to another dataset."""
+    for part, count in (("train", 4), ("test", 2)):
+        for value, name in enumerate(("ant", "bee")):
+            for number in range(count):
+                write_image(tmp_path / part / name / f"{number}.png", size=(9, 8), value=10 * value + number)
+    images, labels = np.zeros((8, 5, 5), np.uint8), np.arange(8) % 2
+    np.savez(
+        tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images, y_test=labels, class_names=["ant", "bee"]
+    )
+    for config_name, data_name, side in (
+        ("own", f"folder:{tmp_path}", 64),
+        ("own:arrays", f"arrays:{tmp_path}/a.npz", 5),
+    ):
+        command = ["", f"--config={config_name}", f"--config.data.name={data_name}", f"--workdir={tmp_path / 'run'}"]
+        config, _ = arguments.parse(command)
+        validate(config)
+        with pytest.raises(ValueError, match="class 'CLASS' is unknown: the classes are ant, bee"):
+            tasks.load(config)
+        config, _ = arguments.parse([*command, "--config.unlearn.forget=bee"])
+        assert tasks.load(config).forget == (1,)
+        assert tasks.load(config).dataset.train.images.shape[1:3] == (side, side)
+        assert (config.unlearn.lr, config.unlearn.method, config.unlearn.batch_norm) == ("auto", "anchored", "frozen")
+        counts = counted(config)
+        assert counts["lr"] == "auto"
+        assert "momentum" not in counts
+    with pytest.raises(ValueError, match="give the path of a folder behind it, as in folder:PATH"):
+        tasks.load(arguments.parse(["", "--config=own", f"--workdir={tmp_path}"])[0])

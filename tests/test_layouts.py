@@ -58,6 +58,7 @@ OPTIONS = {
     "augmented": {"augment": augmentation(("flip", "crop"), padding=1)},
     "frozen statistics": {"batch_norm": "frozen"},
     "micro-batches": {"micro_batch": 4},
+    "low rank": {"trainable": "lora:2"},
     "images on the host": {"resident": 0},
     "both": {"micro_batch": 4, "resident": 0},
     "finish": {"finish": "zero"},

@@ -270,6 +270,10 @@ def test_headline_follows_the_numbers(change, level, words):
     assert words in judged.headline
     assert ("retrained from scratch" in judged.headline) == change.get("retrained", True)
     assert level == "good" or judged.notes
+    assert [note.split(" fell")[0] for note in judged.lost[:1]] == ["The accuracy on the other classes"] * (
+        "drop" in change
+    )
+    assert {*judged.lost} <= {*judged.notes}
 
 
 def test_headline_sees_forgotten_classes_that_stand_in_for_each_other(no_pictures, tmp_path):
@@ -290,6 +294,7 @@ def test_a_class_that_paid_is_named_and_nothing_is_rounded_away():
     judged = verdict(record)
     assert judged.level == "warning"
     assert any("“Sneaker” lost" in note for note in judged.notes)
+    assert ["“Sneaker” lost" in note for note in judged.lost] == [True]
     assert "recognised in <0.1 %" in judged.headline
 
 

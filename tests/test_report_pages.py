@@ -95,6 +95,7 @@ def test_backdoor_verdict(asr, target, inside, label, level):
     judged = backdoor.verdict(record)
     assert (judged.label, judged.level) == (label, level)
     assert any("weights still know the trigger" in note for note in judged.notes) == (label == "Hidden, not removed")
+    assert len(judged.lost) == (target < 0.9)
 
 
 @pytest.mark.parametrize("missing", ["backdoor", "notes"])

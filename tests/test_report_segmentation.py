@@ -82,3 +82,4 @@ def test_verdict(left, kept, level, label):
     assert ("Erasing is not complete" in notes) == (left > 0)
     assert ("The others lost" in notes) == (kept < 0.9)
     assert ("“bird” lost" in notes) == (kept < 0.86)
+    assert len(judged.lost) == ("The others lost" in notes) + notes.count("” lost")

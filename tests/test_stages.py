@@ -21,11 +21,14 @@ from delete_jax.data import Split
 from delete_jax.data.dataset import Dataset, pixel_statistics
 from delete_jax.identity import digest
 from delete_jax.models import Network, ResNet
+from delete_jax.reports import Verdict
 from delete_jax.run import compare, export
+from delete_jax.run.folder import Folder
 from delete_jax.run.networks import load_teacher
-from delete_jax.run.stages import run_stages
+from delete_jax.run.stages import run_stages, say_verdict
 from delete_jax.tasks import Backdoor, Classification, Faces, Segmentation
 from delete_jax.tasks.backdoor import page as backdoor_page
+from delete_jax.tasks.classification.page import verdict
 from tests import tiny
 from tests.test_report import read
 
@@ -310,6 +313,19 @@ def test_the_original_of_a_finished_run_is_found(tmp_path, capsys, monkeypatch):
     assert digest(found.variables) == digest(original.variables)
 
 
+def test_the_last_line_is_the_verdict_after_what_was_lost(tmp_path, capsys):
+    folder = Folder(tmp_path, Console(width=40, soft_wrap=True))
+    say_verdict(
+        folder, Verdict("bad", "Erased at a cost", "A [bold] class,\n it is gone.", lost=["The others\n fell."])
+    )
+    say_verdict(folder, Verdict("good", "Erased", "All is well.", ["A note of the page."]))
+    assert capsys.readouterr().out.splitlines() == [
+        "warning: The others fell.",
+        "Erased at a cost: A [bold] class, it is gone.",
+        "Erased: All is well.",
+    ]
+
+
 def test_a_run_without_a_rate(tmp_path, capsys, monkeypatch):
     """Its report has the trainings and their curve; when it was finished but for the report, nothing is trained again."""
     tiny.small_runs(monkeypatch)
@@ -331,6 +347,11 @@ def test_a_run_without_a_rate(tmp_path, capsys, monkeypatch):
     assert "Polyak" in (tmp_path / "run" / "report.html").read_text()
     for note in record["notes"]:
         assert f"note: {note}" in said
+    judged = verdict(record)
+    assert said.splitlines()[-1 - len(judged.lost) :] == [
+        *(f"warning: {lost}" for lost in judged.lost),
+        f"{judged.label}: {judged.headline}",
+    ]
     (tmp_path / "run" / "report.html").unlink()
     monkeypatch.setattr(auto, "_Trainings", None)  # it would fail
     again, _ = run(config, tmp_path / "run", capsys)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from delete_jax.data import scenes, tfds_dirs
+from delete_jax.data.arrays import read_arrays
 from delete_jax.data.dataset import Dataset, Split, hold_out, pixel_statistics
 from delete_jax.data.folder import read_folder
 from delete_jax.data.images import MAX_SIDE
@@ -21,6 +22,7 @@ from delete_jax.data.splits import check_splits
 from delete_jax.data.tiny_imagenet import read_tiny_imagenet
 from delete_jax.data.voc import read_voc
 from delete_jax.nearest import nearest
+from delete_jax.plugins import Table
 
 Found = tuple[Split, Split, tuple[str, ...]]
 """Training samples, test samples, class names."""
@@ -78,17 +80,29 @@ def _pets(name: str, where: Where) -> Found:
     return read_pets(_prepared_dir(name, where), where.size or SIZE)
 
 
-KINDS: dict[str, Kind] = {
-    "digits": Kind(_prepared, ("data_dir",), folder=_prepared_dir, answers="image"),
-    "fashion_mnist": Kind(_prepared, ("data_dir", "source"), folder=_prepared_dir, answers="image"),
-    "cifar10": Kind(_prepared, ("data_dir",), folder=_prepared_dir, answers="image"),
-    "cifar100": Kind(_prepared, ("data_dir",), folder=_prepared_dir, answers="image"),
-    "scenes": Kind(_scenes, ("data_dir", "source"), folder=_garments_dir, answers="pixel"),
-    "oxford_iiit_pet": Kind(_pets, ("data_dir", "size"), folder=_prepared_dir, answers="pixel"),
-    "folder:": Kind(lambda name, where: read_folder(name, where.size), ("size",), prefix=True, answers="image"),
-    "tiny_imagenet:": Kind(lambda name, where: read_tiny_imagenet(name), (), prefix=True, answers="image"),
-    "voc:": Kind(lambda name, where: read_voc(name, where.size or SIZE), ("size",), prefix=True, answers="pixel"),
-}
+KINDS: Table[Kind] = Table(
+    "datasets",
+    {
+        "digits": Kind(_prepared, ("data_dir",), folder=_prepared_dir, answers="image"),
+        "fashion_mnist": Kind(_prepared, ("data_dir", "source"), folder=_prepared_dir, answers="image"),
+        "cifar10": Kind(_prepared, ("data_dir",), folder=_prepared_dir, answers="image"),
+        "cifar100": Kind(_prepared, ("data_dir",), folder=_prepared_dir, answers="image"),
+        "scenes": Kind(_scenes, ("data_dir", "source"), folder=_garments_dir, answers="pixel"),
+        "oxford_iiit_pet": Kind(_pets, ("data_dir", "size"), folder=_prepared_dir, answers="pixel"),
+        "folder:": Kind(lambda name, where: read_folder(name, where.size), ("size",), prefix=True, answers="image"),
+        "arrays:": Kind(
+            lambda name, where: read_arrays(name),
+            (),
+            prefix=True,
+            folder=lambda name, where: local_path(name, "arrays"),
+            answers="image",
+        ),
+        "tiny_imagenet:": Kind(lambda name, where: read_tiny_imagenet(name), (), prefix=True, answers="image"),
+        "voc:": Kind(lambda name, where: read_voc(name, where.size or SIZE), ("size",), prefix=True, answers="pixel"),
+    },
+    lambda row: isinstance(row, Kind),
+    lambda name, row: f"{name}:" if row.prefix else name,
+)
 """Every kind of dataset that `load` knows, by its name or the prefix of its path."""
 
 
@@ -156,7 +170,8 @@ def load(
         name: "digits" (scikit-learn's, prepared on first use), "fashion_mnist" (prepared on first use from IDX files),
             "cifar10", "cifar100" (prepared by TFDS as array_record files), "tiny_imagenet:PATH" (its unpacked folder) or
             "folder:PATH" (`PATH/train/CLASS/*.png` and `PATH/test/CLASS/*.png`, also jpg, bmp and webp; if all class names are whole
-            numbers, classes are in numerical order). For segmentation: "scenes" (composed from fashion_mnist's garments),
+            numbers, classes are in numerical order) or "arrays:FILE.npz" (the arrays `x_train`, `y_train`, `x_test`, `y_test` and,
+            if classes have names, `class_names`; see `arrays.read_arrays`). For segmentation: "scenes" (composed from fashion_mnist's garments),
             "oxford_iiit_pet" (prepared by TFDS as array_record files) or "voc:PATH" (Pascal VOC 2012's folder). In all paths,
             "~" is the home folder.
         data_dir: the root of the prepared TFDS datasets. If None, the environment variable `DELETE_JAX_DATA_DIR`, or else the

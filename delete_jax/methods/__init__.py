@@ -59,39 +59,44 @@ from delete_jax.methods.trigger_distillation import trigger_distillation
 from delete_jax.methods.unsir import unsir
 from delete_jax.methods.wood_fisher import wood_fisher
 from delete_jax.nearest import nearest
+from delete_jax.plugins import Table
 
-METHODS: dict[str, Callable[..., Method]] = {
-    "delete": delete,
-    "anchored": anchored,
-    "trew": trew,
-    "to_background": to_background,
-    "trigger_distillation": trigger_distillation,
-    "random_label": random_label,
-    "gradient_ascent": gradient_ascent,
-    "boundary_shrink": boundary_shrink,
-    "boundary_expand": boundary_expand,
-    "salun": salun,
-    "bad_teacher": bad_teacher,
-    "l2ul_adv": l2ul_adv,
-    "l2ul_imp": l2ul_imp,
-    "pour": pour,
-    "pour_distill": pour_distill,
-    "mu_mis": mu_mis,
-    "esc": esc,
-    "esc_t": esc_t,
-    "source_free": source_free,
-    "bias_shift": bias_shift,
-    "redistil": redistil,
-    "finetune": finetune,
-    "negative_gradient_plus": negative_gradient_plus,
-    "scrub": scrub,
-    "unsir": unsir,
-    "fisher": fisher,
-    "wood_fisher": wood_fisher,
-    "ssd": ssd,
-    "cse": cse,
-}
-"""Every method's factory by its name."""
+METHODS: Table[Callable[..., Method]] = Table(
+    "methods",
+    {
+        "delete": delete,
+        "anchored": anchored,
+        "trew": trew,
+        "to_background": to_background,
+        "trigger_distillation": trigger_distillation,
+        "random_label": random_label,
+        "gradient_ascent": gradient_ascent,
+        "boundary_shrink": boundary_shrink,
+        "boundary_expand": boundary_expand,
+        "salun": salun,
+        "bad_teacher": bad_teacher,
+        "l2ul_adv": l2ul_adv,
+        "l2ul_imp": l2ul_imp,
+        "pour": pour,
+        "pour_distill": pour_distill,
+        "mu_mis": mu_mis,
+        "esc": esc,
+        "esc_t": esc_t,
+        "source_free": source_free,
+        "bias_shift": bias_shift,
+        "redistil": redistil,
+        "finetune": finetune,
+        "negative_gradient_plus": negative_gradient_plus,
+        "scrub": scrub,
+        "unsir": unsir,
+        "fisher": fisher,
+        "wood_fisher": wood_fisher,
+        "ssd": ssd,
+        "cse": cse,
+    },
+    callable,
+)
+"""Every method's factory by its name; those of other packages follow (`plugins.Table`)."""
 
 
 def create(name: str, /, **hyperparameters: Any) -> Method:

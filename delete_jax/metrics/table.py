@@ -18,6 +18,7 @@ from delete_jax.metrics.left import LEFT
 from delete_jax.metrics.measure import ARROWS, SHOWN, Measure, before, beside
 from delete_jax.metrics.overlap import iou, mean_iou, predicted_fraction, without_rows
 from delete_jax.nearest import nearest
+from delete_jax.plugins import Table
 
 
 def measure(evidence: Any, names: Iterable[str]) -> dict[str, Any]:
@@ -284,9 +285,13 @@ _VERIFICATION = tuple(
     )
 )  # fmt: skip
 
-MEASURES: dict[str, Measure] = {
-    row.name: row
-    for rows in (_ANSWERS, _DISTANCES, _ATTACK, LEFT, _COST, _SAMPLES, _PIXELS, _TRIGGER, _VERIFICATION)
-    for row in rows
-}
+MEASURES: Table[Measure] = Table(
+    "measures",
+    {
+        row.name: row
+        for rows in (_ANSWERS, _DISTANCES, _ATTACK, LEFT, _COST, _SAMPLES, _PIXELS, _TRIGGER, _VERIFICATION)
+        for row in rows
+    },
+    lambda row: isinstance(row, Measure),
+)
 """Every measure by its name."""

@@ -32,15 +32,20 @@ from delete_jax.models.vit import ViT
 from delete_jax.models.weights import TorchInfo, load_torch, save_torch
 from delete_jax.models.without import without_classes
 from delete_jax.nearest import nearest
+from delete_jax.plugins import Table
 
-NETWORKS: dict[str, Network] = {
-    **resnet.ROWS,
-    **vgg.ROWS,
-    **vit.ROWS,
-    **swin.ROWS,
-    **all_cnn.ROWS,
-    **deeplab.ROWS,
-}
+NETWORKS: Table[Network] = Table(
+    "networks",
+    {
+        **resnet.ROWS,
+        **vgg.ROWS,
+        **vit.ROWS,
+        **swin.ROWS,
+        **all_cnn.ROWS,
+        **deeplab.ROWS,
+    },
+    lambda row: isinstance(row, Network),
+)
 """All networks of the package, by name."""
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 """The dtypes in which `create` can compute, by name."""

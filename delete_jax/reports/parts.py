@@ -14,6 +14,7 @@ class Verdict(NamedTuple):
     """level: "good", "warning" or "bad"; label: two or three words; headline: one sentence; notes: what to know.
 
     further: one more sentence, below the headline; none when "".
+    lost: what was lost besides, where that is much: sentences that the command repeats as warnings.
     """
 
     level: str
@@ -21,6 +22,7 @@ class Verdict(NamedTuple):
     headline: str
     notes: Sequence[str] = ()
     further: str = ""
+    lost: Sequence[str] = ()
 
 
 class Card(NamedTuple):

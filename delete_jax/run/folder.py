@@ -23,6 +23,8 @@ from delete_jax.writing import is_temporary, writing
 
 NEW = ("reproducible", "erased")
 """Settings that an earlier version did not have, and whose default is what it did on a CPU."""
+ASIDE = ("logger",)
+"""Settings that change nothing in what a run makes, so that the same folder may have others."""
 
 
 class Folder(NamedTuple):
@@ -76,7 +78,7 @@ class Folder(NamedTuple):
                 found = json.loads(path.read_text())
             except (ValueError, RecursionError):
                 raise ValueError(f"{path} is damaged: restore it, or choose another --workdir") from None
-            found = _completed(found, defaults)
+            found, mine = _made_by(_completed(found, defaults)), _made_by(mine)
             if found != mine:
                 names = ", ".join(differences(found, mine, "config")[:3])
                 raise ValueError(f"{self.path} holds a run with another config ({names}): choose another --workdir")
@@ -118,6 +120,12 @@ class Stage(NamedTuple):
     def store(self) -> Identified:
         meta = {"stage": self.name, "network": self.description}
         return _Timed(_checkpoints(self.directory, json.dumps(meta)), {"stage": self.name, **self.identity})
+
+    @property
+    def best(self) -> Identified:
+        """Where the state that was best on held-out samples is kept (`best.Best`)."""
+        stage = self._replace(name=f"{self.name}_best")
+        return stage.store
 
     @property
     def log(self) -> JsonLog:
@@ -172,6 +180,11 @@ class _Timed(Identified):
 @functools.cache  # one for both who ask: each names a damaged checkpoint once
 def _checkpoints(directory: Path, meta: str) -> Checkpoints:
     return Checkpoints(directory, meta=json.loads(meta))
+
+
+def _made_by(config: Any) -> Any:
+    """The settings that count for what a run makes."""
+    return {name: value for name, value in config.items() if name not in ASIDE} if isinstance(config, dict) else config
 
 
 def _completed(found: Any, defaults: Any) -> Any:

@@ -29,10 +29,11 @@ def names_only() -> str:
 
 
 def names_in(file: str, table: str) -> list[str]:
-    """Reads the keys of a table that a file of the package writes out: `TABLE: … = {"key": …}`."""
+    """Reads the keys of a table that a file of the package writes out: `TABLE: … = Table("table", {"key": …}, …)`."""
     for node in ast.parse((PACKAGE / file).read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == table and isinstance(node.value, ast.Dict):
-            return [ast.literal_eval(key) for key in node.value.keys if key is not None]
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == table and isinstance(node.value, ast.Call):
+            rows = next(argument for argument in node.value.args if isinstance(argument, ast.Dict))
+            return [ast.literal_eval(key) for key in rows.keys if key is not None]
     raise LookupError(f"{file} writes out no table {table}")
 
 

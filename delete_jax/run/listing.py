@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from delete_jax import metrics, models, tasks
+from delete_jax import data, metrics, models, tasks
 from delete_jax.config import Config
 from delete_jax.data.loading import names
 from delete_jax.methods import METHODS, describe
 from delete_jax.nearest import nearest
+from delete_jax.plugins import Table
 from delete_jax.run.shipped import shipped
 
 
@@ -27,11 +28,11 @@ def listing(table: str | None = None) -> str:
     """
     parts = {
         "configs": ("Configs (--config=NAME, NAME:VARIANT or NAME:quick)", _configs()),
-        "tasks": ("Tasks (task=SETTINGS(…) in a config file, --config.task.…)", _tasks()),
-        "datasets": ("Datasets (--config.data.name)", iter([", ".join(names())])),
-        "networks": ("Networks (--config.model.name)", _networks()),
-        "methods": ("Methods (--config.unlearn.method)", (str(describe(name)) for name in METHODS)),
-        "measures": ("Measures", (f"{row.name}: {row.title}. {row.text}" for row in metrics.MEASURES.values())),
+        "tasks": ("Tasks (task=SETTINGS(…) in a config file, --config.task.…)", _from(tasks.TASKS, _task)),
+        "datasets": ("Datasets (--config.data.name)", _datasets()),
+        "networks": ("Networks (--config.model.name)", _from(models.NETWORKS, _network)),
+        "methods": ("Methods (--config.unlearn.method)", _from(METHODS, lambda name: str(describe(name)))),
+        "measures": ("Measures", _from(metrics.MEASURES, _measure)),
     }
     if table is not None and table not in parts:
         raise ValueError(f"--list={table}{nearest(table, parts)}: the tables are {', '.join(parts)}")
@@ -81,18 +82,44 @@ def _configs() -> Iterator[str]:
         yield f"{name}: {path.read_text().split(chr(34) * 3)[1].splitlines()[0]}"
 
 
-def _tasks() -> Iterator[str]:
-    for name, task in tasks.TASKS.items():
-        said = (inspect.getdoc(task.settings) or "").partition("\n")[0]
-        yield f"{name}, {task.settings.__name__}: {said}"
-        for field in dataclasses.fields(task.settings):
-            yield f"  --config.task.{field.name}={getattr(task.settings(), field.name)}"
+def _from(table: Table[Any], said: Callable[[str], str]) -> Iterator[str]:
+    """What is said of each row of a table; of a row of another package also where it comes from, or why there is none."""
+    for name in table:
+        try:
+            text = said(name)
+        except Exception as error:
+            if name not in table.sources:
+                raise
+            text = " ".join(f"{name}: it cannot be shown ({type(error).__name__}: {error})".split())
+        yield f"{text}\n  from the package {table.sources[name]}" if name in table.sources else text
+    yield from table.failed.values()
 
 
-def _networks() -> Iterator[str]:
-    for name, network in models.NETWORKS.items():
-        said = (inspect.getdoc(getattr(network.factory, "func", network.factory)) or "").partition("\n")[0]
-        yield f"{name} (a class per {network.answers}): {said}"
+def _datasets() -> Iterator[str]:
+    yield ", ".join(names())
+    yield from (f"{name} is from the package {package}" for name, package in data.KINDS.sources.items())
+    yield from data.KINDS.failed.values()
+
+
+def _task(name: str) -> str:
+    task = tasks.TASKS[name]
+    said = (inspect.getdoc(task.settings) or "").partition("\n")[0]
+    lines = [
+        f"  --config.task.{field.name}={getattr(task.settings(), field.name)}"
+        for field in dataclasses.fields(task.settings)
+    ]
+    return "\n".join([f"{name}, {task.settings.__name__}: {said}", *lines])
+
+
+def _network(name: str) -> str:
+    network = models.NETWORKS[name]
+    said = (inspect.getdoc(getattr(network.factory, "func", network.factory)) or "").partition("\n")[0]
+    return f"{name} (a class per {network.answers}): {said}"
+
+
+def _measure(name: str) -> str:
+    row = metrics.MEASURES[name]
+    return f"{row.name}: {row.title}. {row.text}"
 
 
 def _indented(lines: Iterator[str]) -> list[str]:
@@ -133,7 +160,7 @@ def measures_page() -> str:
 def _rows() -> Iterator[str]:
     """A row for each measure, but one for those whose texts differ in numbers alone, and none for gaps."""
     groups: dict[tuple[str, str], list[metrics.Measure]] = {}
-    for row in metrics.MEASURES.values():
+    for row in metrics.MEASURES.own.values():
         if not _is_gap(row):
             groups.setdefault((re.sub(r"\d+", "", row.text), row.definition), []).append(row)
     for rows in groups.values():
@@ -160,7 +187,7 @@ def _joined(texts: Sequence[str]) -> str:
 def _definitions() -> Iterator[str]:
     """A paragraph for each exact definition, after the names of the measures that it defines."""
     names: dict[str, list[str]] = {}
-    for row in metrics.MEASURES.values():
+    for row in metrics.MEASURES.own.values():
         if row.definition:
             names.setdefault(row.definition, []).append(f"`{row.name}`")
     for definition, defined in names.items():

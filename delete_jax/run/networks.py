@@ -23,6 +23,7 @@ from delete_jax.models.torch_files import SUFFIXES, is_weights
 from delete_jax.run.folder import has_ended, variables_of
 from delete_jax.run.paths import expanded
 from delete_jax.tasks.base import UNLEARNED
+from delete_jax.trainable import whole
 
 TEACHER, BEFORE_FINISH = "teacher", "before_finish"
 """The stage that a run, and a converted network, is known by; and the stage that a finish follows, where a run has one."""
@@ -151,8 +152,14 @@ def load_stage(directory: epath.Path, source: str) -> Loaded:
     if not has_ended(meta):
         raise CheckpointError(f"{source}: its training was interrupted; finish that run first")
     identity = meta.get("identity", {})
-    variables = _unwrapped(variables_of(tree), identity.get("method", {}))
+    variables = _unwrapped(whole(variables_of(tree), _trainable(identity)), identity.get("method", {}))
     return Loaded(variables, meta["network"], source, identity, is_earlier(tree, meta), _answered(meta, identity))
+
+
+def _trainable(identity: Mapping[str, Any]) -> str | None:
+    """What was trained of the network (`Options.trainable`)."""
+    settings = identity.get("settings")
+    return settings.get("trainable") if isinstance(settings, Mapping) else None
 
 
 def _answered(meta: Mapping[str, Any], identity: Mapping[str, Any]) -> tuple[Answered, ...]:

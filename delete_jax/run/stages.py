@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import jax
+import numpy as np
 from rich.console import Console
 
 from delete_jax import data, methods, models, tasks
 from delete_jax.config import Config, prefixed
 from delete_jax.earlier import classes_of, warnings_of
 from delete_jax.identity import short
+from delete_jax.methods import Setup
 from delete_jax.methods.base import COUNTERPARTS
 from delete_jax.network_check import check_network, check_training
 from delete_jax.options import check_batch, check_micro_batch
@@ -22,6 +25,7 @@ from delete_jax.result import Result
 from delete_jax.run.evidence import BESIDE, check_untouched, read_json
 from delete_jax.run.evidence import REPORT as REPORT_FILE
 from delete_jax.run.folder import Folder
+from delete_jax.run.loggers import check_installed
 from delete_jax.run.networks import Loaded, load_teacher
 from delete_jax.run.phases import CHECKPOINTS, CHECKS, DATA, EVALUATION, IMPORTS, REPORT, phase
 from delete_jax.run.record import make_record
@@ -29,6 +33,10 @@ from delete_jax.run.trace import check_place
 from delete_jax.run.training import streams_of, train, unlearn
 from delete_jax.tasks import Data, Run, Training
 from delete_jax.tasks.base import ORIGINAL, UNLEARNED
+from delete_jax.trainable import part_of
+
+if TYPE_CHECKING:
+    from delete_jax.reports import Verdict
 
 
 def run_stages(config: Config, workdir: Path, console: Console, command: str) -> None:
@@ -38,6 +46,7 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
       ValueError: bad input; nothing has been overwritten.
       OSError: the folder cannot be written.
     """
+    check_installed(config.logger)
     folder, task = Folder(workdir, console), tasks.of_settings(config.task)
     check_place(workdir)
     run, teacher = prepared(config)
@@ -140,7 +149,14 @@ def _run(run: Run, folder: Folder, plan: list[Training], teacher: Loaded | None,
         record = make_record(run, networks, measured, command, folder.config)
         parts = reports.write_report(record, lambda record: page.parts(record, measured.examples), folder.path, BESIDE)
     folder.say(f"{measured.summary}. Report: {folder.path / 'report.html'}")
-    folder.say(f"{parts.verdict.label}: {' '.join(parts.verdict.headline.split())}")
+    say_verdict(folder, parts.verdict)
+
+
+def say_verdict(folder: Folder, verdict: Verdict) -> None:
+    """Says the report's verdict in words, as the last line; before it, as warnings, what was lost besides."""
+    for lost in verdict.lost:
+        folder.say(f"warning: {' '.join(lost.split())}")
+    folder.say(f"{verdict.label}: {' '.join(verdict.headline.split())}")
 
 
 def _check_forgotten(run: Run, workdir: Path) -> None:
@@ -242,6 +258,10 @@ def _check_network(run: Run, teacher: Loaded | None) -> None:
                 raise ValueError(
                     f"its classifier {run.network.classifier} has no bias: leave config.unlearn.finish out"
                 )
+        if config.unlearn.trainable is not None:
+            zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), variables)
+            setup = Setup(run.model, zeros, run.preprocess, {}, answered, run.data.forget, jax.random.key(0))
+            part_of(config.unlearn.trainable, setup._replace(classifier=run.model.classifier), images)
         if answered != dataset.num_classes:
             raise ValueError(f"it answers with {answered} classes, and {dataset.name} has {dataset.num_classes}")
         if teacher is None:

@@ -41,6 +41,7 @@ from delete_jax.options import AUTO, FEW_STEPS, FOUND, SEARCH, default_rate, rat
 from delete_jax.result import Result
 from delete_jax.run.arguments import read
 from delete_jax.run.folder import Folder
+from delete_jax.run.loggers import check_installed
 from delete_jax.run.networks import Loaded
 from delete_jax.run.paths import local
 from delete_jax.run.stages import needed, note_earlier, prepared
@@ -98,6 +99,7 @@ def parse(argv: list[str]) -> Asked:
     if not re.fullmatch(r"0*[1-9][0-9]{0,5}", given.seeds):
         raise ValueError(f"--seeds={given.seeds:.60}: give how many, a whole number from 1 on")
     validate(config)
+    check_installed(config.logger)
     chosen = [_method(config, name) for name in names]
     rates = _rates(given.lr, chosen, config)
     for method in chosen:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from delete_jax import data, methods, metrics, tasks
+from delete_jax.data.dataset import take
 from delete_jax.identity import digest
 from delete_jax.loop import one
 from delete_jax.methods import Stream
 from delete_jax.model import Variables
 from delete_jax.options import few_steps
 from delete_jax.predict import make_predictor
-from delete_jax.result import Result, Row, Watch
+from delete_jax.result import Result, Row, Store, Watch
+from delete_jax.run.best import Best
 from delete_jax.run.folder import Folder, Stage
+from delete_jax.run.loggers import followed
 from delete_jax.run.networks import BEFORE_FINISH
 from delete_jax.run.phases import EVALUATION, STEPS, phase
 from delete_jax.run.progress import StageProgress
@@ -37,9 +41,25 @@ def train(run: Run, folder: Folder, training: Training, start: Result | None = N
     stage = Stage(folder, training.name, run.description, identity)
     if (done := stage.finished()) is not None:
         return done
-    with phase(STEPS), StageProgress(training.name, folder.console) as progress:
-        fitted = one(job, Watch(log=stage.log, store=stage.store, progress=progress))
+    store, evaluate = _kept(run, stage, training)
+    with (
+        phase(STEPS),
+        StageProgress(training.name, folder.console) as progress,
+        followed(stage.log, run.config) as log,
+    ):
+        fitted = one(job, Watch(evaluate, log, store, progress))
     return fitted._replace(variables=jax.device_get(fitted.variables), source=stage.source)
+
+
+def _kept(run: Run, stage: Stage, training: Training) -> tuple[Store, Callable[[Variables], Row] | None]:
+    """Where the states of a training go, and what is to be known of each; held-out samples of classes that it is not taught do not count."""
+    if not run.config.keep_best:
+        return stage.store, None
+    held_out, predict = training.dataset.validation, make_predictor(run.model, run.preprocess, classes=True)
+    if held_out.labels.ndim == 1:
+        held_out = take(held_out, np.isin(held_out.labels, training.split.labels))
+    best = Best(stage.store, stage.best, predict, held_out)
+    return best, phase(EVALUATION)(best.evaluate)
 
 
 def origin_of(run: Run, training: Training, start: Result | None = None) -> dict[str, Any]:
@@ -103,7 +123,8 @@ def unlearn(run: Run, folder: Folder, original: Result, streams: Mapping[str, St
     if finish is None:
         return _unlearn(run, folder, original, streams, UNLEARNED)
     before = _unlearn(run, folder, original, streams, BEFORE_FINISH)
-    settings = dataclasses.replace(run.config.unlearn, lr=1.0)  # it has no rate, and none is to be searched for
+    # It has no rate, and none is to be searched for; it trains nothing.
+    settings = dataclasses.replace(run.config.unlearn, lr=1.0, trainable=None)
     config = dataclasses.replace(run.config, unlearn=settings)
     run = run._replace(
         config=config, method=methods.finish(finish), data=run.data._replace(requests=tuple(map(dict, before.requests)))
@@ -114,7 +135,7 @@ def unlearn(run: Run, folder: Folder, original: Result, streams: Mapping[str, St
 
 
 def _unlearn(run: Run, folder: Folder, original: Result, streams: Mapping[str, Stream], name: str) -> Result:
-    method, dataset, forget = run.method, run.data.dataset, run.data.forget
+    dataset, forget = run.data.dataset, run.data.forget
     predict, held_out = make_predictor(run.model, run.preprocess, classes=True), dataset.validation
     if run.data.erased:  # no remaining samples
         _, held_out = data.forget_remain(held_out, run.data.erased)
@@ -132,13 +153,14 @@ def _unlearn(run: Run, folder: Folder, original: Result, streams: Mapping[str, S
     identity = {**job.identity(), **dataset.digests, "class_names": list(dataset.class_names)}
     stage = Stage(folder, name, run.description, identity)
     if (done := stage.finished()) is not None:
-        return done._replace(variables=method.unwrap(done.variables))
+        return done._replace(variables=job.unwrapped(done.variables))
     with (
         phase(STEPS),
         _noting(folder),
         StageProgress(stage.name, folder.console, ("loss", "forgetting", "retention")) as bar,
         first_steps(folder, bar) as progress,
+        followed(stage.log, run.config) as log,
     ):
-        result = unlearn_job(job, Watch(evaluate, stage.log, stage.store, progress))
+        result = unlearn_job(job, Watch(evaluate, log, stage.store, progress))
     folder.say(took(result, name))
     return result._replace(variables=jax.device_get(result.variables), source=stage.source)

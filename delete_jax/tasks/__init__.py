@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from delete_jax.data.loading import find
 from delete_jax.data.splits import missing
 from delete_jax.methods import CLASSES
+from delete_jax.plugins import Table
 from delete_jax.request import check_forget
 from delete_jax.tasks import named
 from delete_jax.tasks.backdoor.task import TASK as _BACKDOOR
@@ -25,13 +26,17 @@ from delete_jax.tasks.segmentation.task import Segmentation
 if TYPE_CHECKING:
     from delete_jax.settings import Settings
 
-TASKS: dict[str, Task] = {
-    "classification": _CLASSIFICATION,
-    "segmentation": _SEGMENTATION,
-    "backdoor": _BACKDOOR,
-    "faces": _FACES,
-    "instances": _INSTANCES,
-}
+TASKS: Table[Task] = Table(
+    "tasks",
+    {
+        "classification": _CLASSIFICATION,
+        "segmentation": _SEGMENTATION,
+        "backdoor": _BACKDOOR,
+        "faces": _FACES,
+        "instances": _INSTANCES,
+    },
+    lambda row: isinstance(row, Task),
+)
 
 
 def of_settings(settings: Any) -> Task:

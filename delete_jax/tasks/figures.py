@@ -14,7 +14,7 @@ from delete_jax.tasks.evidence import Evidence
 ANSWERS = (
     "acc_f", "acc_r", "acc_ft", "acc_erased_before", "acc_rt", "any_forgotten", "forget_mass", "hmean_residual", "hmean_drop", "aus",
     "residual_auc", "nearest_class", "nearest_loss", "acc_old_statistics", "energy_auroc", "max_logit_auroc", "cmia",
-    *(name for name in metrics.MEASURES if name.startswith("distance_to_retrained.")),
+    *(name for name in metrics.MEASURES.own if name.startswith("distance_to_retrained.")),
 )  # fmt: skip
 ALWAYS = (
     *ANSWERS, "probe_10", "probe_10_others", "class_rank", "class_rank_chance", "quantised_acc_int8", "quantised_acc_int4", "pruned_acc_10",

@@ -96,4 +96,5 @@ def _options(run: Run, finish: str | None = None) -> Options:
         parallel=run.config.parallel,
         finish=finish,
         reproducible=run.config.reproducible,
+        trainable=settings.trainable,
     )

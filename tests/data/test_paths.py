@@ -11,6 +11,7 @@ FEW = {"pretrain": 1, "people": 1, "unseen": 1, "train_images": 2, "test_images"
 
 WHERE = {
     "folder": lambda path: load(f"folder:{path}"),
+    "arrays": lambda path: load(f"arrays:{path}"),
     "voc": lambda path: load(f"voc:{path}"),
     "faces": lambda path: load_faces(path, **FEW),
     "data_dir": lambda path: load("digits", data_dir=path),

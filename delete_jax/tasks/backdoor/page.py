@@ -82,7 +82,8 @@ def verdict(record: dict[str, Any]) -> Verdict:
     said += f"({percent(before['asr'])} before); without it “{target}” is recognised in {percent(after['acc_target'])} "
     said += f"({percent(before['acc_target'])} before), the other classes in {percent(after['acc_others'])} "
     said += f"({percent(before['acc_others'])} before)."
-    return Verdict(level, label, said, notes)
+    paid = [f"Without the trigger, “{target}” is recognised in {100 * lost:.1f} points fewer."] if lost > LOST else []
+    return Verdict(level, label, said, notes, lost=paid)
 
 
 def _card(record: dict[str, Any], name: str, title: str) -> Card:

@@ -108,7 +108,8 @@ def verdict(record: dict[str, Any]) -> Verdict:
 
     paid = _classes_that_paid(record)
     broken = int(np.sum(~np.isfinite(floats(record.get("history", {}).get("loss", [])))))
-    notes = [*_returning_notes(back), *_erasing_notes(before, after, residual), *_cost_notes(record, drop, paid)]
+    lost = _cost_notes(record, drop, paid)
+    notes = [*_returning_notes(back), *_erasing_notes(before, after, residual), *lost]
     if broken:
         notes.append(f"Training diverged: the loss was not finite at {broken} of the recorded steps.")
     if "retrained" not in networks:
@@ -117,7 +118,7 @@ def verdict(record: dict[str, Any]) -> Verdict:
         )
     if level == "good" and (broken or paid):
         level, label = "warning", "Erased, see the notes"
-    return Verdict(level, label, _headline(record, what), notes, left.still_found(record))
+    return Verdict(level, label, _headline(record, what), notes, left.still_found(record), lost)
 
 
 def _headline(record: dict[str, Any], what: str) -> str:

@@ -14,7 +14,7 @@ from delete_jax.reports import Examples
 from delete_jax.tasks.evidence import Evidence
 from delete_jax.tasks.figures import ALWAYS
 
-NAMES = ALWAYS + tuple(name for name in metrics.MEASURES if name.startswith("verification."))
+NAMES = ALWAYS + tuple(name for name in metrics.MEASURES.own if name.startswith("verification."))
 
 
 class FaceExamples(NamedTuple):

@@ -92,15 +92,16 @@ def verdict(record: dict[str, Any]) -> Verdict:
                 "The answers to the forgotten samples are no nearer to the retrained network's than the original's were (total "
                 f"variation {number(apart)}, {number(apart_before)} before): as many are recognised, but the network is another."
             )
+    lost = []
     if drop > COST:
         level, label = "bad" if drop > DAMAGE else "warning", f"{label}, at a cost"
-        notes.append(f"The test accuracy is {100 * drop:.1f} points below what the samples that remain can teach.")
+        lost.append(f"The test accuracy is {100 * drop:.1f} points below what the samples that remain can teach.")
     beside = f"; {percent(retrained['acc_listed'])} retrained without them" if retrained else ""
     said = f"Of {record['forget']['what']}, {percent(after['acc_listed'])} are recognised ({percent(before['acc_listed'])} before"
     said += (
         f"{beside}); test images are recognised in {percent(after['acc_test'])} ({percent(before['acc_test'])} before)."
     )
-    return Verdict(level, label, said, notes)
+    return Verdict(level, label, said, [*notes, *lost], lost=lost)
 
 
 def _card(record: dict[str, Any], name: str, title: str) -> Card:

@@ -120,14 +120,16 @@ def verdict(record: dict[str, Any]) -> Verdict:
                      "with frozen statistics, or with anchors.")  # fmt: skip
     if left > ERASED:
         notes.append(f"Erasing is not complete: {percent(after['predicted_f'])} of all pixels are still called so.")
+    paid = []
     if lost > COST:
-        notes.append(f"The others lost {lost:.3f} of mean IoU. A smaller learning rate or fewer steps may keep it.")
+        paid.append(f"The others lost {lost:.3f} of mean IoU. A smaller learning rate or fewer steps may keep it.")
     for i, (was, now) in enumerate(zip(before["per_class"], after["per_class"], strict=True)):
         if i not in (*forgotten, *earlier) and None not in (was, now) and was - now > CLASS_COST:
-            notes.append(f"“{names[i]}” lost {was - now:.3f} of IoU, from {number(was)} to {number(now)}.")
+            paid.append(f"“{names[i]}” lost {was - now:.3f} of IoU, from {number(was)} to {number(now)}.")
+    notes += paid
     if "retrained" not in networks:
         notes.append("No retrained reference was made: what a network that never saw the class would do is not known.")
-    return Verdict(level, label, said, notes)
+    return Verdict(level, label, said, notes, lost=paid)
 
 
 def _card(record: dict[str, Any], name: str, title: str) -> reports.Card:
