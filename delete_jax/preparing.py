@@ -18,7 +18,7 @@ from delete_jax.methods.base import ORIGINAL, answers_column
 from delete_jax.methods.contract import called, check_prepared
 from delete_jax.model import Model, Variables
 from delete_jax.predict import make_predictor
-from delete_jax.trainable import WHOLE, Part
+from delete_jax.trainable import WHOLE, Part, for_wrapped
 
 MOST_ANSWER_BYTES = 2**31
 """Of a frozen network's answers that are computed once: larger ones are computed in the step, batch by batch."""
@@ -74,18 +74,19 @@ def make_ready(job: Job) -> Ready:
     wrapped: Any = (job.model, setup.teacher) if method.wrap is None else called(method, "wrap", setup)
     if not (isinstance(wrapped, tuple) and len(wrapped) == 2 and isinstance(wrapped[0], Model)):
         raise ValueError(f"method {method.name}: wrap must return (model, variables), got {shown(wrapped)}")
-    _check_part(job, prepared.constants.get("update_mask"))
-    return Ready(*wrapped, in_step, streams, prepared.constants, augment, batch_norm, seconds, job.part)
+    part = for_wrapped(job.part, setup.teacher["params"], wrapped[1]["params"])
+    _check_part(job, part, prepared.constants.get("update_mask"))
+    return Ready(*wrapped, in_step, streams, prepared.constants, augment, batch_norm, seconds, part)
 
 
-def _check_part(job: Job, mask: Any) -> None:
+def _check_part(job: Job, part: Part, mask: Any) -> None:
     """Raises ValueError where a method that trains only some weights cannot train those of the job's part."""
-    if mask is None or job.part.chosen is None:
+    if mask is None or part.chosen is None:
         return
     said = f"trainable={job.options.trainable!r}: {job.method.name} trains"
-    if job.part.rank is not None:
+    if part.rank is not None:
         raise ValueError(f"{said} single weights, and updates of low rank have none: give names instead")
-    if not any(np.any(leaf) for leaf in jax.tree.leaves(job.part.of(mask))):
+    if not any(np.any(leaf) for leaf in jax.tree.leaves(part.of(mask))):
         raise ValueError(f"{said} nothing of that: leave it out, or give other names")
 
 

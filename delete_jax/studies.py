@@ -232,10 +232,8 @@ def study(
     rates, optimisers = _rates(lr, names), _optimisers(tx, names)
     if on_cell is not None and not callable(on_cell):
         raise ValueError(f"on_cell must be a function, got {shown(on_cell)}")
-    numbers = (
-        range(integer("seeds", seeds, 1, MOST_SEEDS)) if not isinstance(seeds, Iterable) else _list(seeds, "seeds")
-    )
-    numbers = [integer("a seed", seed, 0, MOST_SEED) for seed in numbers]
+    given = seeds if isinstance(seeds, Iterable) else range(integer("seeds", seeds, 1, MOST_SEEDS))
+    numbers = [integer("a seed", seed, 0, MOST_SEED) for seed in _list(given, "seeds")]
     variables, known_before = network_of(variables)
     before = Result(variables, [], [], requests=known_before)
     splits, num_classes = given_splits(model, {ORIGINAL: before}, train, test, preprocess or as_is)
@@ -247,8 +245,7 @@ def study(
     asked = [find(name).name for name in listed(() if measures is None else measures, "measures")]
     shared: dict[str, Any] = {
         "epochs": epochs, "steps": steps, "batch_size": batch_size, "micro_batch": micro_batch, "batch_norm": batch_norm, "preprocess": preprocess,
-        "augment": augment, "parallel": parallel, "reproducible": reproducible, "finish": finish,
-        "trainable": trainable,
+        "augment": augment, "parallel": parallel, "reproducible": reproducible, "finish": finish, "trainable": trainable,
     }  # fmt: skip
     samples = Samples(Rows(splits[0].images), splits[0].labels, num_classes)
     jobs: dict[tuple[str, tuple[int, ...]], Job] = {}
@@ -390,9 +387,8 @@ def _identity(
         settings["erased"] = list(erased)
     if not options.reproducible:
         settings["reproducible"] = False
-    settings |= {
-        name: value for name, value in rarer.items() if value is not None
-    }  # an earlier version had none of them
+    # An earlier version had none of them.
+    settings |= {name: value for name, value in rarer.items() if value is not None}
     return {
         "original": digest(variables),
         "samples": [digest(split._asdict()) for split in splits],

@@ -6,7 +6,7 @@ import fnmatch
 import itertools
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,6 @@ from delete_jax.last_stage import last_stage
 from delete_jax.methods import Method, Setup
 from delete_jax.methods.classifier import find_classifier, named, names_of
 from delete_jax.model import Variables
-
-if TYPE_CHECKING:
-    pass
 
 LAST_STAGE, CLASSIFIER = "last_stage", "classifier"
 NETWORK, FACTORS = "network", "lora"
@@ -130,21 +127,29 @@ def checked(value: Any) -> str | None:
 
 
 def check_method(method: Method, trainable: str | None) -> None:
-    """Raises ValueError for a method that does not train the given network as it is."""
+    """Raises ValueError for a method that has no part to train: of the given network, as it is."""
     if trainable is None:
         return
-    why = (
-        "is computed at once"
-        if method.edit is not None
-        else "trains a network of its own"
-        if method.wrap is not None
-        else ""
-    )
-    why = "resets layers, which must be trained" if method.starts_over else why
+    why = ""
+    if method.edit is not None:
+        why = "is computed at once: leave it out"
+    elif method.starts_over:
+        why = "resets layers, which must be trained: leave it out"
+    elif method.wrap is not None and rank_of(trainable) is not None:
+        why = "trains another one in its place: give names, or leave it out"
     if why:
         raise ValueError(
-            f"trainable={trainable!r} is for methods that train the given network, and {method.name} {why}: leave it out"
+            f"trainable={trainable!r} is for methods that train the given network, and {method.name} {why}"
         )
+
+
+def for_wrapped(part: Part, params: Any, wrapped: Any) -> Part:
+    """The part of a network that a method trains in place of the given one (`Method.wrap`): of the arrays that it took over as they
+    are, those of the part; what it added is trained, too."""
+    if part.chosen is None:
+        return part
+    known = {id(leaf): chosen for leaf, chosen in zip(jax.tree.leaves(params), part.chosen, strict=True)}
+    return part._replace(chosen=tuple(known.get(id(leaf), True) for leaf in jax.tree.leaves(wrapped)))
 
 
 def part_of(trainable: str | None, setup: Setup, images: Any) -> Part:

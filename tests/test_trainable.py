@@ -180,6 +180,16 @@ def test_in_every_way_of_training():
     assert flat(result.variables["params"])["head/bias"].tobytes() == variables["params"]["head"]["bias"].tobytes()
 
 
+def test_methods_with_a_network_or_a_mask_of_their_own():
+    """A layer that a method adds is trained, too; what a method leaves alone stays, also where it is in the part."""
+    variables, *_ = given()
+    before = flat(variables["params"])
+    expanded = flat(made(trainable="head/kernel", method="boundary_expand"))
+    distilled = flat(made(trainable="bod*", method="pour_distill"))
+    for found, moved in ((expanded, {"head/kernel"}), (distilled, {"body/kernel"})):
+        assert {name for name in before if found[name].tobytes() != before[name].tobytes()} == moved
+
+
 def _job(variables, images, labels, seed, **settings):
     options = dj.options.Options(lr=0.01, seed=seed, parallel="jit", **settings)
     samples = as_samples(MODEL, variables, images, labels, options.preprocess)
@@ -194,9 +204,9 @@ WRONG = {
     "no text": ({"trainable": 3}, "must be None, 'last_stage', 'classifier', 'lora:RANK', or names .*, got 3"),
     "empty": ({"trainable": "head,"}, "got 'head,'"),
     "at once": ({"trainable": "head", "method": "pour"}, "and pour is computed at once: leave it out"),
-    "its own network": (
-        {"trainable": "head", "method": "boundary_expand"},
-        "and boundary_expand trains a network of its own",
+    "another network": (
+        {"trainable": "lora:2", "method": "boundary_expand"},
+        "and boundary_expand trains another one in its place: give names, or leave it out",
     ),
     "resets": ({"trainable": "head", "method": "redistil"}, "and redistil resets layers, which must be trained"),
     "all of it": (
