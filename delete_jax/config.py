@@ -39,6 +39,9 @@ from delete_jax.tasks import TASKS, of_settings
 from delete_jax.tasks.base import OF_SOME_TASKS, Task, augmentation, choose, require
 from delete_jax.trainable import check_method, checked
 
+OF_CLASSES = ("forget", "groups", "erased")
+"""The settings of `unlearn` that name classes."""
+
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class Config(Settings):
@@ -148,6 +151,11 @@ def validate(config: Settings) -> None:
     prefixed("config.unlearn.trainable", checked, config.unlearn.trainable)
     choose(config.model.dtype, "config.model.dtype", models.DTYPES)
     require(len(config.unlearn.forget) > 0, "config.unlearn.forget", config.unlearn.forget, "at least one class")
+    for members in config.unlearn.groups.values():
+        is_group = (
+            isinstance(members, (list, tuple)) and len(members) > 0 and all(_is_a(one, int | str) for one in members)
+        )
+        require(is_group, "config.unlearn.groups", config.unlearn.groups, "a list of classes for each name")
     _check_network(config.model, task)
     if size is not None and task.answers == "pixel":
         raise ValueError(
@@ -166,8 +174,8 @@ def validate(config: Settings) -> None:
             )
     defaults = UnlearnConfig()
     reads, rarer = (
-        {*task.reads, *(["forget", "erased"] if methods.CLASSES in task.provides else [])},
-        {"forget", "erased", *OF_SOME_TASKS},
+        {*task.reads, *(OF_CLASSES if methods.CLASSES in task.provides else [])},
+        {*OF_CLASSES, *OF_SOME_TASKS},
     )
     for field, default in dataclasses.asdict(defaults).items():
         value = getattr(config.unlearn, field)
@@ -235,7 +243,7 @@ def counted(config: Settings) -> dict[str, Any]:
     task, method = of_settings(config.task), _method(config)
     settings = dataclasses.asdict(config.unlearn)
     found = {"name": settings.pop("method"), **settings.pop("hyperparameters")}
-    del settings["forget"], settings["erased"]
+    del settings["forget"], settings["erased"], settings["groups"]
     # Which pixels count is a matter of the forget samples' weights: to all methods that look at them.
     rarer = OF_SOME_TASKS
     count = method.settings + (("pixels",) if method.settings and methods.FORGET in method.streams else ())

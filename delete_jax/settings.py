@@ -89,6 +89,7 @@ class UnlearnConfig:
     """What is forgotten, and how (see `delete_jax.unlearn`).
 
     forget: the classes to forget, by number or name, such as 3,4 or Shirt.
+    groups: names for several classes at once, which forget and erased may have, such as "{'even': [0,2,4]}"; cifar100 has its superclasses.
     erased: classes that were erased from the teacher before, as in forget; those that its run or file names need not be given.
     method: the unlearning method; `delete-jax --list` prints them.
     hyperparameters: the method's, such as "{'temperature': 2.0}".
@@ -107,6 +108,7 @@ class UnlearnConfig:
     """
 
     forget: tuple[int | str, ...] = (0,)
+    groups: dict[str, Any] = dataclasses.field(default_factory=dict)
     erased: tuple[int | str, ...] = ()
     method: str = "anchored"
     hyperparameters: dict[str, Any] = dataclasses.field(default_factory=dict)

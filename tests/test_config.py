@@ -37,6 +37,7 @@ WRONG = {
     "train.gamma": (0.5, 0.0, -0.1, 2.0, float("nan"), "0.1"),
     "train.augment": (("flop",), ("flip", "flip"), "flip", ["flip"], (1,)),
     "unlearn.forget": ((), (1.5,), (b"cat",), [3], 3, (True,)),
+    "unlearn.groups": ({"a": []}, {"a": 3}, {"a": [1.5]}, {"a": "cat"}, {1: [2]}, None),
     "unlearn.erased": ((1.5,), (b"cat",), [3], 3, (True,)),
     "unlearn.method": ("deleet", None),
     "unlearn.hyperparameters": ({"temperatur": 1.0}, {"temperature": 0}, {"temperature": "warm"}, {1: 2}, None),

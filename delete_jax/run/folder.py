@@ -21,7 +21,7 @@ from delete_jax.run.log import JsonLog
 from delete_jax.run.phases import CHECKPOINTS, phase
 from delete_jax.writing import is_temporary, writing
 
-NEW = ("reproducible", "erased")
+NEW = ("reproducible", "erased", "groups")
 """Settings that an earlier version did not have, and whose default is what it did on a CPU."""
 ASIDE = ("logger",)
 """Settings that change nothing in what a run makes, so that the same folder may have others."""

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from delete_jax import data, methods, models, tasks
 from delete_jax.config import Config, prefixed
+from delete_jax.data.groups import ungrouped
 from delete_jax.earlier import classes_of, warnings_of
 from delete_jax.identity import short
 from delete_jax.methods import Setup
@@ -107,6 +108,7 @@ def _with_requests(config: Config, found: Data, teacher: Loaded | None) -> Data:
         )
     known = () if teacher is None else teacher.requests
     try:
+        erased = ungrouped(erased, dataset, config.unlearn.groups)
         requests = known_requests(known, erased, dataset.num_classes, dataset.class_names)
         check_remaining(found.forget, classes_of(requests), dataset.num_classes)
     except ValueError as error:

@@ -35,6 +35,7 @@ from rich.console import Console
 
 from delete_jax import methods, metrics, tasks
 from delete_jax.config import Config, plain, prefixed, validate
+from delete_jax.data.groups import ungrouped
 from delete_jax.identity import digest
 from delete_jax.methods import Method
 from delete_jax.options import AUTO, FEW_STEPS, FOUND, SEARCH, default_rate, rate
@@ -55,7 +56,7 @@ from delete_jax.tasks.base import ORIGINAL, RETRAINED, augmentation
 from delete_jax.writing import write_all
 
 OF_CONFIG = "config"
-APART = ("forget", "erased", "method", "hyperparameters", "lr", "momentum", "augment", "pixels")
+APART = ("forget", "groups", "erased", "method", "hyperparameters", "lr", "momentum", "augment", "pixels")
 """Settings of unlearning that a study takes in another form, or that are for label maps; all others have the same names there."""
 LONGEST = 60
 """Letters of a request in the name of a stage; a folder's name may have 255."""
@@ -194,7 +195,8 @@ def main(argv: list[str]) -> None:
     config = _with(asked.config, method=first.name, lr=asked.rates[first.name], forget=asked.forget[0])
     run, teacher = prepared(config)
     dataset = run.data.dataset
-    requests = check_requests(asked.forget, dataset.num_classes, dataset.class_names)
+    meant = [ungrouped(request, dataset, config.unlearn.groups) for request in asked.forget]
+    requests = check_requests(meant, dataset.num_classes, dataset.class_names)
     runs = [run._replace(data=tasks.requested(run.data, request)) for request in requests]
     for method in asked.methods:
         check_method(method, asked.rates[method.name], requests, dataset.num_classes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from delete_jax.data.groups import ungrouped
 from delete_jax.data.loading import find
 from delete_jax.data.splits import missing
 from delete_jax.methods import CLASSES
@@ -66,10 +67,14 @@ def load(config: Settings) -> Data:
     _check_answers(task, name, "pixel" if dataset.has_maps else "image")
     if CLASSES not in task.provides:
         return found
+<<<<<<< ours
     if (files := getattr(config.task, "files", None)) is None:
         return requested(found, config.unlearn.forget)
     forget, names = named.classes(files, dataset)
     return requested(found._replace(files=names), forget)
+=======
+    return requested(found, ungrouped(config.unlearn.forget, dataset, config.unlearn.groups))
+>>>>>>> theirs
 
 
 def requested(found: Data, classes: Iterable[int | str]) -> Data:

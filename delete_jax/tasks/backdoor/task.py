@@ -59,6 +59,7 @@ def check(config: Settings) -> None:
 def trainings(config: Settings, found: Data) -> list[Training]:
     """Plans the trainings: the original on poisoned data; the reference was never poisoned."""
     dataset, task = found.dataset, settings_of(config, Backdoor)
+    require(len(found.forget) == 1, "config.unlearn.forget", config.unlearn.forget, "one class, the backdoor's target")
     (target,) = found.forget
     try:
         poisoned = poison(dataset.train, task.trigger, target, task.rate, config.seed)
