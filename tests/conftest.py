@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import gc
+import importlib.metadata
 import os
 import pathlib
 from typing import Any
@@ -16,11 +17,12 @@ if ON_ACCELERATOR:
 else:
     os.environ["JAX_PLATFORMS"] = "cpu"
     # XLA compiles on CPU in half the time without the fusion emitters, and in nine tenths where it does not split programs, which
-    # are small here; what it computes is the same up to rounding.
-    os.environ["XLA_FLAGS"] = (
-        "--xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false "
-        "--xla_cpu_parallel_codegen_split_count=1"
-    )
+    # are small here; what it computes is the same up to rounding. A flag that it does not know ends the process: since jaxlib 0.11
+    # the emitters cannot be left out.
+    flags = ["--xla_force_host_platform_device_count=8", "--xla_cpu_parallel_codegen_split_count=1"]
+    if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
+        flags.append("--xla_cpu_use_fusion_emitters=false")
+    os.environ["XLA_FLAGS"] = " ".join(flags)
     os.environ["NPROC"] = "32"  # several fake devices deadlock on few threads
 # For matrices as small as these, threads wait for each other: more than ten times the time.
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"

@@ -252,3 +252,11 @@ def test_the_guide_of_methods_is_two_clicks_behind_the_home_page():
 def test_each_task_has_a_picture_of_its_own_on_the_home_page():
     shown = re.findall(r"!\[.*?\]\(images/(\w+)\.png\)", (ROOT / "docs" / "index.md").read_text())
     assert sorted(shown) == sorted(f"task_{page.stem}" for page in (ROOT / "docs" / "tasks").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_one_vocabulary(page):
+    """The glossary alone has the words that other texts use for the same things."""
+    if page.stem != "glossary":
+        others = r"forget data\b|samples to forget|forget set|retain set|retained data|data that stays"
+        assert not re.search(others, page.read_text(), re.IGNORECASE)

@@ -67,14 +67,10 @@ def load(config: Settings) -> Data:
     _check_answers(task, name, "pixel" if dataset.has_maps else "image")
     if CLASSES not in task.provides:
         return found
-<<<<<<< ours
     if (files := getattr(config.task, "files", None)) is None:
-        return requested(found, config.unlearn.forget)
+        return requested(found, ungrouped(config.unlearn.forget, dataset, config.unlearn.groups))
     forget, names = named.classes(files, dataset)
     return requested(found._replace(files=names), forget)
-=======
-    return requested(found, ungrouped(config.unlearn.forget, dataset, config.unlearn.groups))
->>>>>>> theirs
 
 
 def requested(found: Data, classes: Iterable[int | str]) -> Data:
