@@ -311,7 +311,9 @@ def test_who_passes_every_audit(scripts, tmp_path, monkeypatch, capsys):
         *rows("original", [1.0, 0.9], [0.5, 0.5], [0.9, 0.9], acc_old_statistics=[None, None]),
         *rows("retrained", [0.0, 0.0], [0.8, 0.9], [0.9, 0.9], acc_old_statistics=[0.0, 0.0]),
         *rows("retrained, another seed", [0.0, 0.0], [0.9, 0.8], [0.9, 0.9], acc_old_statistics=[0.0, 0.0]),
-        *rows("near", [0.005, 0.005], [0.99, 0.7], [0.98, 0.98]),  # its statistics are the original's
+        *rows(
+            "near", [0.005, 0.005], [0.99, 0.7], [0.98, 0.98], acc_old_statistics=[None, None]
+        ),  # they are the original's
         *rows("far", [0.0, 0.0], [0.5, 0.5], [0.9, 0.9], acc_old_statistics=[0.5, 0.3]),
         *rows("costly", [0.0, 0.0], [0.8, 0.9], [0.8, 0.7], acc_old_statistics=[0.0, 0.0]),
     ]
@@ -983,6 +985,23 @@ def test_the_page_of_the_comparison_has_the_kept_results(scripts):
     assert tables.spliced(page, short) == page.read_text()
     picture = ROOT / "docs" / "images" / "compare_tradeoff.png"
     assert picture.read_bytes() == (kept / "tradeoff.png").read_bytes()
+
+
+def test_the_page_of_audits_has_the_kept_results(scripts, tmp_path, monkeypatch):
+    back, kept = scripts("comes_back"), BENCHMARKS / "results" / "audits"
+    monkeypatch.setattr(sys, "argv", ["comes_back", f"--table={kept / 'table.json'}", f"--out={tmp_path}"])
+    assert back.main() == 0
+    for name in ("comes_back.md", "comes_back.json"):
+        assert (tmp_path / name).read_text() == (kept / name).read_text()
+    assert (ROOT / "docs" / "images" / "comes_back.png").read_bytes() == (kept / "comes_back.png").read_bytes()
+    page = (ROOT / "docs" / "results" / "audits.md").read_text()
+    assert '--8<-- "benchmarks/results/audits/comes_back.md"' in page
+    differences = json.loads((kept / "comes_back.json").read_text())["differences"]
+    failed = {name: sum(not one["passed"] for one in audits.values()) for name, audits in differences.items()}
+    assert "**No method passes every audit.** The fewest failures, three of seventeen" in page
+    del failed["retrained"]
+    assert {name for name, count in failed.items() if count == min(failed.values())} == {"anchored, no rate", "pour"}
+    assert (min(failed.values()), len(differences["pour"])) == (3, 17)
 
 
 def test_short_tables(scripts, tmp_path):

@@ -24,6 +24,7 @@ from delete_jax.run.training import unlearn
 from delete_jax.step import init_state
 from delete_jax.trainable import Part, merged, part_of
 from tests import tiny
+from tests.pages import snippets
 
 SQUARE = Method("square", lambda outputs, context: {FORGET: Term((outputs[FORGET].logits ** 2).sum(-1) / 2)})
 """Its gradient is known: of x W it is the mean of x (x W)."""
@@ -195,6 +196,29 @@ def _job(variables, images, labels, seed, **settings):
     samples = as_samples(MODEL, variables, images, labels, options.preprocess)
     streams, classes = split(samples, Selection([1]), SQUARE, None)
     return dj.job.checked_job(MODEL, variables, streams, samples.num_classes, classes, SQUARE, options)
+
+
+def test_the_call_of_the_guide():
+    (snippet,) = snippets("choosing", "result = dj.unlearn(")
+
+    def answer(variables, x):
+        x = x.reshape(len(x), -1)
+        for name in ("conv1", "layer4_1", "fc"):
+            x = x @ variables["params"][name]
+        return x
+
+    model = dj.Model(answer, lambda variables, x, key: (answer(variables, x), variables))
+    variables = {"params": {name: (2 * np.eye(4)).astype(np.float32) for name in ("conv1", "layer4_1", "fc")}}
+    labels = np.arange(64) % 4
+    images = np.eye(4, dtype=np.float32)[labels].reshape(64, 2, 2, 1)
+    names = {"dj": dj, "model": model, "variables": variables, "images": images, "labels": labels}
+    exec(snippet, names)
+    result = names["result"].variables["params"]
+    assert {name for name in result if not np.array_equal(result[name], variables["params"][name])} == {
+        "layer4_1",
+        "fc",
+    }
+    assert 3 not in answer({"params": result}, images).argmax(-1)
 
 
 WRONG = {

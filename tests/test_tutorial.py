@@ -30,7 +30,7 @@ def test_the_folder(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:other predictions have moved", "ignore:the network is unsure")
 def test_its_commands(tmp_path, monkeypatch, optimised, capsys):
-    """Whole but for two epochs in place of fifteen: with the network from PyTorch it erases as well as it says."""
+    """Whole but for two epochs in place of twenty: with the network from PyTorch it erases as well as it says."""
     monkeypatch.chdir(tmp_path)
     (folder,) = snippets("tutorial", "from pathlib import Path")
     (weights,) = snippets("tutorial", "module, variables = network.module, network.variables")

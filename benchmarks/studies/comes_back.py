@@ -92,8 +92,15 @@ def values(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray | None:
     return None if None in cells else np.array(cells, float)
 
 
-def mean(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
+def statistics_kept(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray | None:
+    """The same; with the original's statistics those of the network as it is, where it has no others."""
     found = values(rows, name)
+    is_same = found is None and name == "acc_old_statistics" and name in rows[0]
+    return values(rows, "acc_ft") if is_same else found
+
+
+def mean(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    found = statistics_kept(rows, name)
     return None if found is None else float(found.mean())
 
 
@@ -111,9 +118,7 @@ def verdicts(
     """For each audit that was made: the mean `difference` to the retrained network, and whether it is `passed`."""
     found = {}
     for audit in AUDITS:
-        ours, theirs, most = values(rows, audit.name), values(retrained, audit.name), floor[audit.name]
-        if ours is None and audit.name == "acc_old_statistics":  # the statistics are the original's
-            ours = values(rows, "acc_ft")
+        ours, theirs, most = statistics_kept(rows, audit.name), values(retrained, audit.name), floor[audit.name]
         if ours is None or theirs is None or most is None:
             continue
         difference = float(np.mean(ours - theirs))
@@ -144,8 +149,12 @@ def text(found: Mapping[str, Mapping[str, Any]], floor: Mapping[str, float | Non
 
 
 def draw(back: Mapping[str, Sequence[float | None]]) -> Figure:
-    """Methods × what is done to the network: the share of the class that is recognised, from 0 to 1."""
-    names = sorted(back, key=lambda method: (method != RETRAINED, max(share or 0.0 for share in back[method])))
+    """Methods × what is done to the network: the share of the class that is recognised, from 0 to 1. Those with the least of it first."""
+
+    def place(method: str) -> tuple[int, float]:
+        return {RETRAINED: 0, ORIGINAL: 2}.get(method, 1), sum(share or 0.0 for share in back[method])
+
+    names = sorted(back, key=place)
     cells = np.array([[np.nan if share is None else share for share in back[name]] for name in names])
     measured = [j for j in range(len(BACK)) if not np.isnan(cells[:, j]).all()]
     cells, headings = cells[:, measured], [list(BACK.values())[j] for j in measured]
@@ -154,7 +163,15 @@ def draw(back: Mapping[str, Sequence[float | None]]) -> Figure:
     ax.imshow(cells, cmap="Blues", vmin=0, vmax=1.25, aspect="auto")
     for (i, j), share in np.ndenumerate(cells):
         if not np.isnan(share):
-            ax.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=7)
+            ax.text(
+                j,
+                i,
+                f"{100 * share:.0f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if share > 0.6 else "black",
+            )
     ax.set_xticks(range(len(headings)), ["\n".join(heading.rsplit(" ", 1)) for heading in headings])
     ax.set_yticks(range(len(names)), names)
     ax.tick_params(length=0)
