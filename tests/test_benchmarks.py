@@ -9,6 +9,7 @@ import json
 import math
 import pathlib
 import re
+import shlex
 import shutil
 import sys
 
@@ -1002,6 +1003,22 @@ def test_the_page_of_audits_has_the_kept_results(scripts, tmp_path, monkeypatch)
     del failed["retrained"]
     assert {name for name, count in failed.items() if count == min(failed.values())} == {"anchored, no rate", "pour"}
     assert (min(failed.values()), len(differences["pour"])) == (3, 17)
+
+
+def test_the_page_of_few_samples_has_the_kept_results(scripts, tmp_path, monkeypatch):
+    """The documented command, on a copy: nothing is left to train."""
+    few, kept = scripts("few_samples"), BENCHMARKS / "results" / "few_samples"
+    page = (ROOT / "docs" / "results" / "few-samples.md").read_text()
+    (command,) = re.findall(r"^python benchmarks/studies/few_samples.py .*$", page, re.MULTILINE)
+    shutil.copy(kept / "cells.jsonl", tmp_path)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(scripts("bench"), "one", None)
+    monkeypatch.setattr(sys, "argv", [*shlex.split(command)[1:-1], f"--out={tmp_path}"])
+    assert few.main() == 0
+    for name in ("few_samples.md", "few_samples.json"):
+        assert (tmp_path / name).read_text() == (kept / name).read_text()
+    assert (ROOT / "docs" / "images" / "few_samples.png").read_bytes() == (kept / "few_samples.png").read_bytes()
+    assert '--8<-- "benchmarks/results/few_samples/few_samples.md"' in page
 
 
 def test_short_tables(scripts, tmp_path):

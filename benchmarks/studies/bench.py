@@ -46,7 +46,7 @@ RATE_OF = {"ssd": "alpha", "esc": "share"}
 """The hyper-parameter that takes the place of a learning rate."""
 UNCOUNTED = {
     "model": ("remat",),
-    "unlearn": ("forget", "erased", "method", "hyperparameters", "lr"),
+    "unlearn": ("forget", "groups", "erased", "method", "hyperparameters", "lr"),
     "task": ("measures",),
 }
 """Settings of a config that change no result, or that a result names itself."""
