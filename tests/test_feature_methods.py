@@ -373,7 +373,9 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("kind", VARIANTS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(name, marks=() if name == "spotter" else pytest.mark.slow) for name in VARIANTS]
+)
 def test_variants_on_images_and_on_label_maps(kind):
     for module, (images, labels) in ((tiny.Net(), tiny.samples(16)), (tiny.Segmenter(), tiny.label_maps(8, (1,)))):
         model, variables = tiny.network(module)

@@ -63,6 +63,8 @@ OPTIONS = {
     "both": {"micro_batch": 4, "resident": 0},
     "finish": {"finish": "zero"},
 }
+OFTEN = ("plain", "low rank")
+"""Options that are tried on several devices in each run of the tests; the others among the slow ones."""
 
 
 class Kept:
@@ -88,9 +90,17 @@ def test_there_are_eight_devices():
     assert in_lanes(1) == ALONE
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize(
-    "layout", ["lanes of one device", pytest.param("a job a device", marks=pytest.mark.devices(3))]
+    ("layout", "options"),
+    [
+        *(("lanes of one device", name) for name in OPTIONS),
+        *(
+            pytest.param(
+                "a job a device", name, marks=[pytest.mark.devices(3), *([] if name in OFTEN else [pytest.mark.slow])]
+            )
+            for name in OPTIONS
+        ),
+    ],
 )
 def test_beside_others(layout, options, monkeypatch):
     """As lane 2 of 3 of unequal lengths, and on a device of its own: everything that follows a job follows it there too."""

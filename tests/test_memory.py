@@ -56,7 +56,14 @@ def test_parts_make_the_same_step(name):
         np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["jit", pytest.param("pmap", marks=[pytest.mark.pmap, pytest.mark.slow]), "sharding"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param("jit", marks=pytest.mark.slow),
+        pytest.param("pmap", marks=[pytest.mark.pmap, pytest.mark.slow]),
+        "sharding",
+    ],
+)
 @pytest.mark.usefixtures("full_precision")
 def test_parts_on_one_device_and_on_eight(mode):
     """Uneven weights and augmentation: each part counts by its weight, each image moves as in the whole batch."""

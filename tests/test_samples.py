@@ -185,6 +185,7 @@ def small(monkeypatch, indices=(3, 8, 9, 17, 30), **given) -> Config:
     )
 
 
+@pytest.mark.slow
 def test_a_run(tmp_path, capsys, monkeypatch):
     config = small(monkeypatch)
     validate(config)

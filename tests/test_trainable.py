@@ -134,6 +134,7 @@ def test_resumed_is_uninterrupted(trainable, tmp_path):
             made(trainable=other, epochs=4, store=Checkpoints(tmp_path / "a"))
 
 
+@pytest.mark.slow
 def test_in_every_way_of_training():
     """In parts of a batch, many requests at once on devices and in lanes, and without a rate."""
     variables, images, labels = given()

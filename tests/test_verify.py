@@ -6,7 +6,6 @@ import pathlib
 import re
 import shlex
 import shutil
-import subprocess
 
 import jax
 import numpy as np
@@ -23,6 +22,7 @@ from delete_jax.identity import digest
 from delete_jax.models import Network, ResNet
 from delete_jax.reports import export as drawing
 from delete_jax.reports.record import digest as digest_of
+from tests import processes
 from tests.pages import ROOT, blocks, snippets
 from tests.test_command import CONFIG, make_images, snapshot
 
@@ -409,11 +409,12 @@ def test_a_signature_of_the_list(place, tmp_path, monkeypatch):
     sign, check = (line for line in page.read_text().splitlines() if line.startswith("ssh-keygen -Y "))
     monkeypatch.chdir(tmp_path)
     shutil.copytree(place / "run", "runs/digits")
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "key"], check=True)
+    made = processes.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "key"], tmp_path)
+    assert made.returncode == 0, made
     pathlib.Path("allowed_signers").write_text(f"me@example.org {pathlib.Path('key.pub').read_text()}")
 
     def code(line: str) -> int:
-        return subprocess.run(line.replace("~/.ssh/id_ed25519", "key"), shell=True, capture_output=True).returncode
+        return processes.run(["sh", "-c", line.replace("~/.ssh/id_ed25519", "key")], tmp_path).returncode
 
     assert (code(sign), code(check)) == (0, 0)
     with open("runs/digits/SHA256SUMS", "a") as file:
