@@ -1005,20 +1005,22 @@ def test_the_page_of_audits_has_the_kept_results(scripts, tmp_path, monkeypatch)
     assert (min(failed.values()), len(differences["pour"])) == (3, 17)
 
 
-def test_the_page_of_few_samples_has_the_kept_results(scripts, tmp_path, monkeypatch):
-    """The documented command, on a copy: nothing is left to train."""
-    few, kept = scripts("few_samples"), BENCHMARKS / "results" / "few_samples"
-    page = (ROOT / "docs" / "results" / "few-samples.md").read_text()
-    (command,) = re.findall(r"^python benchmarks/studies/few_samples.py .*$", page, re.MULTILINE)
+@pytest.mark.parametrize(("script", "page"), {"few_samples": "few-samples", "sequential": "sequential"}.items())
+def test_pages_have_the_kept_results(script, page, scripts, tmp_path, monkeypatch):
+    """The first command of the page, on a copy: nothing is left to train."""
+    module, kept = scripts(script), BENCHMARKS / "results" / script
+    text = (ROOT / "docs" / "results" / f"{page}.md").read_text()
+    command = re.findall(rf"^python benchmarks/studies/{script}.py .*$", text, re.MULTILINE)[0]
     shutil.copy(kept / "cells.jsonl", tmp_path)
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(scripts("bench"), "one", None)
     monkeypatch.setattr(sys, "argv", [*shlex.split(command)[1:-1], f"--out={tmp_path}"])
-    assert few.main() == 0
-    for name in ("few_samples.md", "few_samples.json"):
-        assert (tmp_path / name).read_text() == (kept / name).read_text()
-    assert (ROOT / "docs" / "images" / "few_samples.png").read_bytes() == (kept / "few_samples.png").read_bytes()
-    assert '--8<-- "benchmarks/results/few_samples/few_samples.md"' in page
+    assert module.main() == 0
+    for suffix in ("md", "json"):
+        assert (tmp_path / f"{script}.{suffix}").read_text() == (kept / f"{script}.{suffix}").read_text()
+    picture = ROOT / "docs" / "images" / f"{script}.png"
+    assert picture.read_bytes() == (kept / f"{script}.png").read_bytes()
+    assert f'--8<-- "benchmarks/results/{script}/{script}.md"' in text
 
 
 def test_short_tables(scripts, tmp_path):
