@@ -232,6 +232,7 @@ def test_verdict(before, after, level, label):
         check({**record, "forget": record["forget"] | {"erased": [10]}})
 
 
+@pytest.mark.slow
 def test_runs_one_after_another(tmp_path, capsys, monkeypatch):
     """The second run starts from the first one's network, and takes from there what was erased; so do its files."""
     tiny.small_runs(monkeypatch)

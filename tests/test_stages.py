@@ -326,6 +326,7 @@ def test_the_last_line_is_the_verdict_after_what_was_lost(tmp_path, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_a_run_without_a_rate(tmp_path, capsys, monkeypatch):
     """Its report has the trainings and their curve; when it was finished but for the report, nothing is trained again."""
     tiny.small_runs(monkeypatch)

@@ -123,6 +123,7 @@ def test_its_cells_are_those_of_a_run(tmp_path, capsys):
     ).identity  # fmt: skip
 
 
+@pytest.mark.slow
 def test_without_a_rate(tmp_path, capsys):
     """By default, a method whose loss falls to 0 takes steps of its own, as many as it needs; others have the config's rate and momentum."""
     given = [
