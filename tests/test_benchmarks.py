@@ -183,7 +183,7 @@ def test_colours(scripts, grey, tmp_path, monkeypatch):
 def test_many_networks(scripts, config, tmp_path, monkeypatch):
     lira = scripts("lira")
     path = tmp_path / "samples.py"
-    path.write_text(CONFIG.replace("forget=(0,), ", "").replace("return Config(", "return Config(task=Instances(), ").replace(
+    path.write_text(CONFIG.replace("forget=(0,), ", 'method="delete", batch_norm="train", lr=1e-2, ').replace("return Config(", "return Config(task=Instances(), ").replace(
         "import *", "import *\nfrom delete_jax.tasks import Instances", 1
     ))  # fmt: skip
     argv = ["lira", f"--config={path}", f"--out={tmp_path / 'out'}", "--networks"]

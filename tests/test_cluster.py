@@ -16,7 +16,7 @@ from delete_jax import models
 from delete_jax.checkpoint import Checkpoints
 from delete_jax.identity import digest
 from tests import tiny
-from tests.processes import ROOT, finish, free_port, start, wait_until
+from tests.processes import ROOT, environment, finish, free_port, start, wait_until
 
 EPOCHS = 8
 AGAIN = "the same command resumes"
@@ -40,7 +40,8 @@ class Hosts:
             "--network=resnet_tiny", "--weights=weights.safetensors", "--forget", "3", f"--epochs={EPOCHS}", "--batch_size=4",
             f"--out={out}", f"--coordinator=localhost:{free_port()}", "--processes=2", *more,
         ]  # fmt: skip
-        return [start([*command, f"--process={i}"], self.folder) for i in range(2)]
+        quiet = environment(PYTHONWARNINGS="ignore::UserWarning")  # that these are few steps
+        return [start([*command, f"--process={i}"], self.folder, quiet) for i in range(2)]
 
     def end(self, processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
         """The exit code of each, and what it wrote to stderr."""

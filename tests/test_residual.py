@@ -22,6 +22,10 @@ def test_the_order_of_probabilities_gives_a_class_away():
     assert (p.argmax(-1) != 2).all()
     assert metrics.residual_auc(p, labels, [2]) == 1
     assert metrics.residual_auc(np.full((6, 3), 1 / 3), labels, [2]) == 0.5
+    constant = np.float32(1e-6) * (
+        1 + np.array([3, -2, 1, 0, 5, 4], np.float32) * np.finfo(np.float32).eps
+    )  # up to rounding
+    assert metrics.residual_auc(np.stack([np.ones(6) - constant, np.zeros(6), constant], -1), labels, [2]) == 0.5
     swapped = p[[4, 5, 2, 3, 0, 1]]
     assert metrics.residual_auc(swapped, labels, [2]) == pytest.approx(np.mean([0, 0, 0, 0.5, 0, 0, 0, 1]))
     assert np.isnan(metrics.residual_auc(p[:4], labels[:4], [2]))
