@@ -102,7 +102,7 @@ def test_with_augmentation_and_parts():
     )
 
 
-@pytest.mark.parametrize("lr", ["auto", "search"])
+@pytest.mark.parametrize("lr", [pytest.param("auto", marks=pytest.mark.slow), "search"])
 def test_without_a_rate(lr):
     images, labels = stored()
     here = unlearn(images, labels, lr=lr, parallel="jit", epochs=5)

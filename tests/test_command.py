@@ -930,6 +930,7 @@ def test_a_checkpoint_of_another_stage_is_refused(refused, unfinished, copied, o
     refused(unfinished, f"checkpoints/{over} holds a network that was made from something else", "stage was")
 
 
+@pytest.mark.slow
 def test_rows_are_counted(refused, unfinished):
     log = unfinished / "metrics.jsonl"
     lines = log.read_text().splitlines(keepends=True)

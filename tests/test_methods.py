@@ -50,6 +50,10 @@ SELDOM = (
     "esc_t",
     "negative_gradient_plus",
     "unsir",
+    "salun",
+    "bad_teacher",
+    "fisher",
+    "boundary_expand",
 )  # long, or like another one
 
 

@@ -55,10 +55,8 @@ def golden_weights(name: str) -> dict[str, np.ndarray]:
     return {key: drawn(key, shape) for key, shape in zip(GOLDENS[f"{name}.keys"], shapes, strict=True)}
 
 
-OFTEN = ("resnet18-imagenet-stem",)  # the others among the slow tests
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in OFTEN else pytest.mark.slow) for n in GOLDEN_NAMES])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GOLDEN_NAMES)
 def test_golden_networks(name):
     """Every key finds its place, there are as many parameters, and the logits are PyTorch's (three networks have some)."""
     row = models.NETWORKS[GOLDEN_NAMES[name]]
