@@ -61,10 +61,8 @@ def verdict(record: dict[str, Any]) -> Verdict:
     before, after = networks["original"]["metrics"], networks["unlearned"]["metrics"]
     lost = before["acc_target"] - after["acc_target"]
     target = record["dataset"]["class_names"][record["backdoor"]["target"]]
-    inside, notes = (
-        after.get("asr_old_statistics") or 0.0,
-        [f"{note[0].upper()}{note[1:]}." for note in record["notes"]],
-    )
+    inside = after.get("asr_old_statistics") or 0.0
+    notes = [f"{note[0].upper()}{note[1:]}." for note in record["notes"]]
     label, level = "Removed", "good"
     if after["asr"] > PARTLY:
         label, level = "Not removed", "bad"
