@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
     fewest = min(int((loaded.dataset.train.labels == class_).sum()) for one in options.classes for class_ in one)
     counts = (*sorted(n for n in options.samples if n < fewest), 0)
     ways = {(method, number): make_way(method, number) for method in METHODS for number in counts}
-    rates = {way.name: way.rate or way.rates[0] for way in ways.values()}
+    rates = {way.name: way.rates[0] for way in ways.values() if way.rates}
     record = study.run(ways.values(), references(options.seeds), rates=rates)
     columns = measured(NAMES)
     rows = means_first(options.classes, record["rows"], columns)
