@@ -15,6 +15,7 @@ import numpy as np
 from delete_jax.given import integer, shown
 from delete_jax.metrics import arguments
 from delete_jax.metrics.arguments import Classes
+from delete_jax.metrics.residual import auc
 
 LEAST_RETRAINED = 4
 """How many retrained networks an attack that tells them from an unlearned one wants."""
@@ -280,15 +281,11 @@ def max_logit_auroc(logits: np.ndarray, labels: np.ndarray, forget: Classes) -> 
 def _auroc_of_unfamiliar(
     score: Callable[[np.ndarray], np.ndarray], logits: np.ndarray, labels: np.ndarray, forget: Classes
 ) -> float:
-    from sklearn.metrics import roc_auc_score
-
     logits = arguments.logits(logits)
     labels = arguments.labels(labels, "labels", logits.shape[1])
     arguments.aligned(logits=logits, labels=labels)
     hit = np.isin(labels, arguments.classes(forget, logits.shape[1]))
-    if hit.all() or not hit.any():
-        return float("nan")
-    return float(roc_auc_score(hit, score(logits.astype(np.float64))))
+    return auc(hit, score(logits.astype(np.float64)))
 
 
 def class_membership(probabilities: np.ndarray, retrained: Sequence[np.ndarray], forget: Classes) -> float:

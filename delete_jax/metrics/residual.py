@@ -41,19 +41,22 @@ def residual_auc(probabilities: np.ndarray, labels: np.ndarray, forget: Classes)
       >>> metrics.residual_auc(probabilities, np.array([0, 0, 1, 1]), forget=[0])
       1.0
     """
-    from sklearn.metrics import roc_auc_score
-
     probabilities = arguments.probabilities(probabilities)
     labels = arguments.labels(labels, "labels", probabilities.shape[1])
     arguments.aligned(probabilities=probabilities, labels=labels)
     erased = arguments.classes(forget, probabilities.shape[1])
-    hit = np.isin(labels, erased)
-    if hit.all() or not hit.any():
-        return float("nan")
     left = probabilities[:, erased].astype(np.float64).sum(-1)
     # Those that a network computes as a constant differ by the rounding of float32.
     order = np.round(np.log(np.maximum(left, np.finfo(np.float64).tiny)), 5)
-    return float(roc_auc_score(hit, order))
+    return auc(np.isin(labels, erased), order)
+
+
+def auc(hit: np.ndarray, score: np.ndarray) -> float:
+    """The area under the ROC curve of a score `[n]` by which samples are taken for those of `hit`, bool `[n]`; NaN unless there are both
+    kinds."""
+    from sklearn.metrics import roc_auc_score
+
+    return float("nan") if hit.all() or not hit.any() else float(roc_auc_score(hit, score))
 
 
 def draw_few(labels: np.ndarray, per_class: int | None, *, draws: int = 5, seed: int = 0) -> list[np.ndarray]:
