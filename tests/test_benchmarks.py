@@ -463,8 +463,12 @@ def test_networks_made_safe(scripts, config, tmp_path, monkeypatch):
     monkeypatch.setattr(safe, "WAYS", (auto, (few, search), (fixed._replace(rates=(1e-2, 1e30)), None)))
     monkeypatch.setattr(scripts("safe_table"), "DEV", ("first",))
     argv = ["safe", f"--config={config}", f"--out={tmp_path}", "--networks"]
-    monkeypatch.setattr(sys, "argv", [*argv, "first", "--classes", "1", "--seeds", "1"])
+    shown = [*argv, "first", "--classes", "1", "--seeds", "1"]
     with jax.numpy_dtype_promotion("standard"):  # optax' cosine multiplies int32 by float
+        monkeypatch.setattr(sys, "argv", [*shown, "--ways", "auto"])
+        assert safe.main() == 0
+        assert {row["way"] for row in scripts("safe_table").kept(tmp_path)} == {"auto"}
+        monkeypatch.setattr(sys, "argv", shown)
         assert safe.main() == 0
     record = json.loads((tmp_path / "safe.json").read_text())
     cells = scripts("safe_table").kept(tmp_path)

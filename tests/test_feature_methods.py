@@ -229,6 +229,8 @@ def test_bias_shift(x64):
     before, after = setup.teacher["params"], dj.methods.bias_shift().edit(setup)["params"]
     np.testing.assert_array_equal(after["head"]["bias"], np.where([1, 0, 1, 0], BIAS, before["head"]["bias"]))
     np.testing.assert_array_equal(after["head"]["kernel"], before["head"]["kernel"])
+    later = dj.methods.bias_shift().edit(wide_setup(forget=(2,))._replace(erased=(0,)))["params"]
+    np.testing.assert_array_equal(later["head"]["bias"], after["head"]["bias"])
     last, params, *_ = HEADS["without a bias"]
     with pytest.raises(ValueError, match="classifier has no bias to shift: choose another method"):
         dj.methods.bias_shift().edit(setup_of(*two_layers(last, params)))

@@ -60,6 +60,8 @@ def main() -> int:
     parser.add_argument(
         "--networks", nargs="*", default=NAMES[:-1], help="none: nothing is trained, what is kept is shown"
     )
+    names = [*(way.name for way, _ in WAYS), RETRAINED]
+    parser.add_argument("--ways", nargs="+", choices=names, default=names, metavar="WAY", help="all when left out")
     parser.add_argument("--classes", type=request, nargs="+", default=[(3,), (8,), (1,)])
     parser.add_argument("--seeds", type=count, default=3)
     parser.add_argument("--out", type=Path, required=True, help="folder of results")
@@ -68,7 +70,8 @@ def main() -> int:
 
 def run(options: argparse.Namespace) -> None:
     cells = [Networked(options, network) for network in options.networks]
-    for way, rate in (*WAYS, (None, None)):  # one after the other: each is compiled once
+    known = {way.name: (way, rate) for way, rate in WAYS} | {RETRAINED: (None, None)}
+    for way, rate in (known[name] for name in options.ways):  # one after the other: each is compiled once
         for own, seed, forget in itertools.product(cells, range(options.seeds), options.classes):
             own.fill(seed, forget, way, rate)
     rows = kept(options.out)

@@ -16,7 +16,7 @@ BIAS = -1e4
 
 @factory()
 def bias_shift() -> Method:
-    """Sets the classifier's bias of the erased classes to -10 000, so that they are never predicted.
+    """Sets the classifier's bias of the erased classes to -10 000, so that they are never predicted: those of earlier requests, too.
 
     This is the baseline that every method has to beat. Only the predictions change, and restoring one number per class undoes it.
 
@@ -34,4 +34,4 @@ def _edit(setup: Setup) -> Variables:
         raise ValueError(
             "bias_shift: the network's classifier has no bias to shift: choose another method, such as pour"
         )
-    return {**setup.teacher, "params": with_entries(setup.teacher["params"], place, jnp.asarray(setup.forget), BIAS)}
+    return {**setup.teacher, "params": with_entries(setup.teacher["params"], place, jnp.asarray(setup.gone), BIAS)}
