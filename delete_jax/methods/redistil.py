@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from delete_jax import losses
+from delete_jax.compiling import quick
 from delete_jax.methods.attacks import answers
 from delete_jax.methods.base import (
     CLASSES,
@@ -29,7 +30,7 @@ from delete_jax.methods.base import (
     distill,
     in_batches,
 )
-from delete_jax.methods.classifier import Place, find_bias, names_of
+from delete_jax.methods.classifier import find_bias, names_of
 from delete_jax.methods.features import Head, beside_logits, find_head
 from delete_jax.methods.hyperparameters import NOT_NEGATIVE, POSITIVE, Allowed, factory, some_of
 from delete_jax.methods.transfer import KINDS, transfer_images
@@ -167,20 +168,35 @@ def transfer_stream(setup: Setup, head: Head, count: int, kinds: tuple[str, ...]
     shown = np.asarray(forget["image"])[np.asarray(forget["weight"]) > 0]
     pool = transfer_images(jnp.asarray(shown), image_key, POOL * count, kinds)
     both = in_batches(answers(beside_logits(setup.model, head.classifier), setup.preprocess), setup.teacher, pool)
+    erase = np.isin(np.arange(k), setup.gone)
+    stream, means = _compiled()(pool, both, erase, draw_key, count)
+    return stream | {"weight": np.ones(count, forget["weight"].dtype)}, means
+
+
+@functools.cache
+def _compiled() -> Callable[..., tuple[Stream, chex.Array]]:
+    """`_draw` in one program."""
+    return jax.jit(_draw, static_argnums=4, compiler_options=quick())
+
+
+def _draw(
+    pool: chex.Array, both: chex.Array, erase: chex.Array, key: chex.PRNGKey, count: int
+) -> tuple[Stream, chex.Array]:
+    """Draws `count` of the images of the pool by the original's logits and features beside them, `both` `[n, k + d]`; the mean feature of
+    each answer, `[k, d]`."""
+    k = len(erase)
     logits, found = both[:, :k], both[:, k:]
-    erase = jnp.zeros(k, bool).at[jnp.array(setup.gone)].set(True)
     answer = jnp.argmax(jnp.where(erase, -jnp.inf, logits), -1)
     counts = jnp.bincount(answer, length=k).astype(found.dtype)
     sums = jax.ops.segment_sum(found, answer, k)
     means = jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1)[:, None], found.mean(0))
-    share = counts / len(pool) * (k - len(setup.gone))
-    left = 1 - jax.nn.softmax(logits)[:, jnp.array(setup.gone)].sum(-1)
+    share = counts / len(pool) * (~erase).sum().astype(found.dtype)
+    left = 1 - jnp.where(erase, jax.nn.softmax(logits), 0).sum(-1)
     chance = jnp.maximum(left, 1e-6) / jnp.maximum(share, LEAST_SHARE)[answer]
-    drawn = jax.random.choice(draw_key, len(pool), (count,), p=chance / chance.sum())
+    drawn = jax.random.choice(key, len(pool), (count,), p=chance / chance.sum())
     stream: Stream = {
         "image": pool[drawn],
         "label": answer[drawn].astype(jnp.int32),
-        "weight": jnp.ones(count, forget["weight"].dtype),
         "erase": jnp.broadcast_to(erase, (count, k)),
         "teacher_logits": logits[drawn],
     }
@@ -192,7 +208,7 @@ def _plan(setup: Setup, fresh: tuple[str, ...] | None) -> tuple[Head, tuple[str,
     head, chosen = find_head(setup), fresh_layers(setup, fresh)
     own = {head.classifier.place, find_bias(setup, head.classifier)}
     mask = jax.tree_util.tree_map_with_path(
-        lambda place, leaf: jnp.asarray(names_of(place)[0] in chosen or place in own, leaf.dtype),
+        lambda place, leaf: np.asarray(names_of(place)[0] in chosen or place in own, leaf.dtype),
         setup.teacher["params"],
     )
     return head, chosen, mask
@@ -200,15 +216,24 @@ def _plan(setup: Setup, fresh: tuple[str, ...] | None) -> tuple[Head, tuple[str,
 
 def _wrap(setup: Setup, fresh: tuple[str, ...] | None) -> tuple[Model, Variables]:
     head, chosen, mask = _plan(setup, fresh)
-    paths = jax.tree_util.tree_flatten_with_path(setup.teacher["params"])[0]
-    keys = iter(jax.random.split(jax.random.fold_in(setup.key, 1), len(paths)))
-    params = jax.tree_util.tree_map_with_path(
-        lambda place, leaf, moves: _initial(place, leaf, next(keys)) if moves else leaf, setup.teacher["params"], mask
+    paths, tree = jax.tree_util.tree_flatten_with_path(setup.teacher["params"])
+    moves = jax.tree.leaves(mask)
+    wanted = [
+        (names_of(place)[-1], leaf.shape, leaf.dtype)
+        for (place, leaf), moved in zip(paths, moves, strict=True)
+        if moved
+    ]
+    keys = jax.random.split(jax.random.fold_in(setup.key, 1), len(paths))
+    made = iter(_initial()(tuple(wanted), keys))
+    params = jax.tree.unflatten(
+        tree, [next(made) if moved else leaf for (_, leaf), moved in zip(paths, moves, strict=True)]
     )
     state = {name: tree for name, tree in setup.teacher.items() if name != "params"}
     state = jax.tree_util.tree_map_with_path(
         lambda place, leaf: (
-            _initial(place, leaf, None) if names_of(place)[1:2] and names_of(place)[1] in chosen else leaf
+            np.full(leaf.shape, names_of(place)[-1] == "var", leaf.dtype)
+            if names_of(place)[1:2] and names_of(place)[1] in chosen
+            else leaf
         ),
         state,
     )
@@ -216,16 +241,22 @@ def _wrap(setup: Setup, fresh: tuple[str, ...] | None) -> tuple[Model, Variables
     return beside_logits(_with_kept(setup.model, kept), head.classifier), {**state, "params": params}
 
 
-def _initial(place: Place, leaf: chex.Array, key: Any) -> chex.Array:
-    """A layer's parameter or statistic as it is before any training."""
-    name = names_of(place)[-1]
-    if name in ("scale", "var"):
-        return jnp.ones_like(leaf)
-    if name in ("bias", "mean") or key is None:
-        return jnp.zeros_like(leaf)
-    if leaf.ndim > 1:
-        return jax.nn.initializers.he_normal()(key, leaf.shape, leaf.dtype)
-    return 0.02 * jax.random.normal(key, leaf.shape, leaf.dtype)
+@functools.cache
+def _initial() -> Callable[[tuple[tuple[str, tuple[int, ...], Any], ...], chex.Array], list[chex.Array]]:
+    """`(name, shape, dtype) of each parameter, keys -> parameters` as they are before any training, in one program."""
+
+    def one(key: chex.PRNGKey, name: str, shape: tuple[int, ...], dtype: Any) -> chex.Array:
+        if name in ("scale", "bias"):
+            return jnp.full(shape, name == "scale", dtype)
+        if len(shape) > 1:
+            return jax.nn.initializers.he_normal()(key, shape, dtype)
+        return 0.02 * jax.random.normal(key, shape, dtype)
+
+    return jax.jit(
+        lambda wanted, keys: [one(key, *each) for each, key in zip(wanted, keys, strict=False)],
+        static_argnums=0,
+        compiler_options=quick(),
+    )
 
 
 @functools.lru_cache(maxsize=16)
