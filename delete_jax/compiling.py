@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
+T = TypeVar("T")
 DETERMINISTIC = "xla_gpu_deterministic_ops"
 """XLA's setting for operations that give the same bits each time: no sums in any order, and no kernels chosen by timing them."""
 
@@ -44,6 +46,28 @@ def quick() -> dict[str, Any] | None:
     if jax.default_backend() == "cpu":
         return {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     return same_bits()
+
+
+def in_one_program(
+    options: Callable[[], dict[str, Any] | None] = same_bits, **given: Any
+) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """As `jax.jit`, for functions that a method calls now and then: leaf by leaf, a tree takes a program for each operation and shape.
+
+    Args:
+      options: asked for what XLA is told at the first call, as importing this package must not choose the devices.
+      given: of `jax.jit`, such as `static_argnums`.
+    """
+
+    def decorate(function: Callable[..., T]) -> Callable[..., T]:
+        compiled = functools.cache(lambda: jax.jit(function, compiler_options=options(), **given))
+
+        @functools.wraps(function)
+        def call(*arguments: Any) -> T:
+            return compiled()(*arguments)
+
+        return call
+
+    return decorate
 
 
 @functools.cache

@@ -1,8 +1,10 @@
 """The same bits each time: what XLA is told on which device, and where the promise cannot be kept."""
 
+import functools
 import json
 import os
 import pathlib
+from itertools import pairwise
 
 import jax
 import numpy as np
@@ -12,10 +14,12 @@ import pytest
 import delete_jax as dj
 from delete_jax import compiling, main, parallel
 from delete_jax.config import Config
+from delete_jax.methods import FORGET, METHODS, REMAIN, Setup
 from delete_jax.options import Options
 from delete_jax.run import stages
 from delete_jax.run.folder import Folder
 from delete_jax.step import init_state
+from delete_jax.streams import split_streams
 from tests import tiny
 from tests.pages import snippets
 from tests.processes import environment, run_code
@@ -115,22 +119,53 @@ def test_a_folder_of_an_earlier_version(tmp_path):
         pass
 
 
-def test_a_first_state_is_one_program():
-    """However many shapes the parameters have."""
+def programs(function) -> list[str]:
+    """The names of the programs that are compiled for a call, but for those that only change a dtype."""
     compiled = []
 
     def listen(event, seconds, **about):
         if event == "/jax/core/compile/backend_compile_duration":
-            compiled.append(about.get("fun_name"))
+            compiled.append(str(about.get("fun_name")))
 
-    variables = {"params": {str(size): np.ones((size, 3), np.float32) for size in range(2, 9)}}
     jax.clear_caches()
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        init_state(variables, optax.sgd(1.0, momentum=0.9))
+        function()
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
-    assert len([name for name in compiled if "convert_element_type" not in str(name)]) == 1, compiled
+    return [name for name in compiled if "convert_element_type" not in name]
+
+
+def test_a_first_state_is_one_program():
+    """However many shapes the parameters have."""
+    variables = {"params": {str(size): np.ones((size, 3), np.float32) for size in range(2, 9)}}
+    assert len(programs(lambda: init_state(variables, optax.sgd(1.0, momentum=0.9)))) == 1
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("fisher", "wood_fisher", "l2ul_imp")]
+
+
+@pytest.mark.parametrize("name", ["ssd", "salun", *SLOW])
+def test_what_a_method_computes_once_takes_no_program_for_each_shape(name):
+    method, (images, labels) = METHODS[name](), tiny.samples(16)
+    counted = []
+    for widths in ([4], [4, 5, 6, 7]):
+        sizes = [36, *widths, tiny.NUM_CLASSES]
+        places = [f"layer{i}" for i in range(len(sizes) - 1)]
+        params = {place: np.ones(shape, np.float32) for place, shape in zip(places, pairwise(sizes), strict=True)}
+
+        def apply(variables, x, places=places):
+            return functools.reduce(lambda h, place: h @ variables["params"][place], places, x.reshape(len(x), -1))
+
+        model = dj.Model(apply, lambda variables, x, key, apply=apply: (apply(variables, x), variables))
+        streams = split_streams(images.astype(np.float32), labels, [1], tiny.NUM_CLASSES, [FORGET, REMAIN])
+        streams = {kind: {column: np.asarray(streams[kind][column]) for column in streams[kind]} for kind in streams}
+        setup = Setup(
+            model, {"params": params}, lambda x: x, streams, tiny.NUM_CLASSES, (1,), jax.random.key(0), batch_size=3,
+            classifier=(places[-1],),
+        )  # fmt: skip
+        counted.append(len(programs(lambda setup=setup: (method.edit or method.prepare)(setup))))
+    assert counted[1] <= counted[0] < 30
 
 
 @pytest.fixture

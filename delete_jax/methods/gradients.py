@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from delete_jax.compiling import same_bits
+from delete_jax.compiling import in_one_program, same_bits
 from delete_jax.methods.base import Output, Setup, Stream, towards_labels
 from delete_jax.model import Model, Variables
 
@@ -36,32 +35,35 @@ def gradient_batches(
       value: `(logits [*b, k], batch) -> [*b]`, whose mean it is.
     """
     columns = {name: jnp.asarray(column) for name, column in setup.streams[stream].items()}
-    gradient = _gradient(setup.model, setup.preprocess, value)
-    params, rest = setup.teacher["params"], {name: leaf for name, leaf in setup.teacher.items() if name != "params"}
     size = batch_size or setup.batch_size
+    gradient = _gradient(setup.model, setup.preprocess, value, size)
+    params, rest = setup.teacher["params"], {name: leaf for name, leaf in setup.teacher.items() if name != "params"}
     n = len(columns["label"])
     for begin in range(0, n, size):
-        index = jnp.minimum(jnp.arange(begin, begin + size), n - 1)  # one shape: what is filled up weighs nothing
-        batch = {name: column[index] for name, column in columns.items()}
-        counts = (jnp.arange(begin, begin + size) < n).astype(batch["weight"].dtype)
-        weight = batch["weight"] * jnp.expand_dims(counts, tuple(range(1, batch["weight"].ndim)))
-        yield gradient(params, rest, batch | {"weight": weight}), min(size, n - begin)
+        yield gradient(params, rest, columns, begin), min(size, n - begin)
 
 
 @functools.lru_cache(maxsize=16)
-def _gradient(model: Model, preprocess: Callable, value: Callable[[chex.Array, Stream], chex.Array]) -> Callable:
-    """`(params, other variables, batch) -> gradient`, compiled once for a network."""
+def _gradient(
+    model: Model, preprocess: Callable, value: Callable[[chex.Array, Stream], chex.Array], size: int
+) -> Callable:
+    """`(params, other variables, columns, where a batch begins) -> gradient`, compiled once for a network."""
 
-    def loss(params, rest: Variables, batch: Stream) -> chex.Array:
+    def loss(params, rest: Variables, columns: Stream, begin: chex.Array) -> chex.Array:
+        places, last = begin + jnp.arange(size), len(columns["label"]) - 1
+        batch = {name: column[jnp.minimum(places, last)] for name, column in columns.items()}
+        counts = (places <= last).astype(batch["weight"].dtype)  # what is filled up weighs nothing
+        weight = batch["weight"] * jnp.expand_dims(counts, tuple(range(1, batch["weight"].ndim)))
+        batch["weight"] = weight
         logits = model.apply({**rest, "params": params}, preprocess(batch["image"]))
-        return jnp.sum(batch["weight"] * value(logits, batch)) / jnp.maximum(jnp.sum(batch["weight"]), 1)
+        return jnp.sum(weight * value(logits, batch)) / jnp.maximum(jnp.sum(weight), 1)
 
     return jax.jit(jax.grad(loss), compiler_options=same_bits())
 
 
 def mean_gradient(setup: Setup, stream: str) -> chex.ArrayTree:
     """Computes the gradient of the cross entropy's mean over all samples of the stream."""
-    return mean_over_samples(gradient_batches(setup, stream))
+    return mean_over_samples(gradient_batches(setup, stream), _same)
 
 
 def diagonal_fisher(setup: Setup, stream: str) -> chex.ArrayTree:
@@ -70,17 +72,45 @@ def diagonal_fisher(setup: Setup, stream: str) -> chex.ArrayTree:
     With gradients of mean zero, as at the end of training, this estimates the mean squared gradient of single samples
     (the empirical Fisher information's diagonal), at the cost of one pass.
     """
-    return mean_over_samples(
-        (jax.tree.map(lambda leaf, b=samples: b * jnp.square(leaf), gradient), samples)
-        for gradient, samples in gradient_batches(setup, stream)
-    )
+    return mean_over_samples(gradient_batches(setup, stream), _squared)
 
 
-def mean_over_samples(batches: Iterable[tuple[chex.ArrayTree, int]]) -> chex.ArrayTree:
-    """Averages trees, each with the number of samples that it stands for; no two of them are held at a time."""
+def _same(leaf: chex.Array, samples: chex.Array) -> chex.Array:
+    return leaf
 
-    def add(a: tuple[chex.ArrayTree, int], b: tuple[chex.ArrayTree, int]) -> tuple[chex.ArrayTree, int]:
-        return optax.tree.add(a[0], b[0]), a[1] + b[1]
 
-    total, samples = functools.reduce(add, ((optax.tree.scale(n, tree), n) for tree, n in batches))
-    return optax.tree.scale(1 / samples, total)
+def _squared(leaf: chex.Array, samples: chex.Array) -> chex.Array:
+    return samples * jnp.square(leaf)
+
+
+Value = Callable[["chex.Array", "chex.Array"], "chex.Array"]
+"""`(leaf, how many samples it stands for) -> what is averaged of it`, of the same shape and dtype."""
+
+
+def mean_over_samples(batches: Iterable[tuple[chex.ArrayTree, int]], value: Value) -> chex.ArrayTree:
+    """Averages `value` of trees, each with the number of samples that it stands for; no two of them are held at a time."""
+    total, samples = None, 0
+    for tree, n in batches:
+        total = _more(value, total, tree, n) if samples else _first(value, tree, n)
+        samples += n
+    return _times(total, 1 / samples)
+
+
+@in_one_program(static_argnums=0)
+def _first(value: Value, tree: chex.ArrayTree, samples: chex.Array) -> chex.ArrayTree:
+    return jax.tree.map(lambda leaf: _weighted(value, leaf, samples), tree)
+
+
+@in_one_program(static_argnums=0)
+def _more(value: Value, total: chex.ArrayTree, tree: chex.ArrayTree, samples: chex.Array) -> chex.ArrayTree:
+    return jax.tree.map(lambda before, leaf: before + _weighted(value, leaf, samples), total, tree)
+
+
+def _weighted(value: Value, leaf: chex.Array, samples: chex.Array) -> chex.Array:
+    n = samples.astype(leaf.dtype)
+    return n * value(leaf, n)
+
+
+@in_one_program()
+def _times(tree: chex.ArrayTree, factor: chex.Array) -> chex.ArrayTree:
+    return jax.tree.map(lambda leaf: factor.astype(leaf.dtype) * leaf, tree)

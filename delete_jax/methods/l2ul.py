@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from delete_jax.compiling import in_one_program
 from delete_jax.methods.attacks import targeted_l2_pgd
 from delete_jax.methods.base import (
     FORGET,
@@ -106,13 +107,22 @@ def _distance(params, constants) -> chex.Array:
 def importance(setup: Setup) -> chex.ArrayTree:
     """Computes the mean over forget batches of the absolute gradient of the mean norm of the logits, each tensor scaled to [0, 1]."""
     gradients = gradient_batches(setup, FORGET, value=_norm)
-    mean = mean_over_samples((jax.tree.map(jnp.abs, gradient), samples) for gradient, samples in gradients)
+    return _scaled(mean_over_samples(gradients, _size))
+
+
+def _size(leaf: chex.Array, samples: chex.Array) -> chex.Array:
+    return jnp.abs(leaf)
+
+
+@in_one_program()
+def _scaled(tree: chex.ArrayTree) -> chex.ArrayTree:
+    """Each tensor of a tree scaled to [0, 1]."""
 
     def scale(leaf: chex.Array) -> chex.Array:
         low, high = jnp.min(leaf), jnp.max(leaf)
         return jnp.where(high > low, (leaf - low) / jnp.where(high > low, high - low, 1), 0)
 
-    return jax.tree.map(scale, mean)
+    return jax.tree.map(scale, tree)
 
 
 def _norm(logits: chex.Array, _: Stream) -> chex.Array:

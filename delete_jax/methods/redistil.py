@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from delete_jax import losses
-from delete_jax.compiling import quick
+from delete_jax.compiling import in_one_program, quick
 from delete_jax.methods.attacks import answers
 from delete_jax.methods.base import (
     CLASSES,
@@ -169,16 +169,11 @@ def transfer_stream(setup: Setup, head: Head, count: int, kinds: tuple[str, ...]
     pool = transfer_images(jnp.asarray(shown), image_key, POOL * count, kinds)
     both = in_batches(answers(beside_logits(setup.model, head.classifier), setup.preprocess), setup.teacher, pool)
     erase = np.isin(np.arange(k), setup.gone)
-    stream, means = _compiled()(pool, both, erase, draw_key, count)
+    stream, means = _draw(pool, both, erase, draw_key, count)
     return stream | {"weight": np.ones(count, forget["weight"].dtype)}, means
 
 
-@functools.cache
-def _compiled() -> Callable[..., tuple[Stream, chex.Array]]:
-    """`_draw` in one program."""
-    return jax.jit(_draw, static_argnums=4, compiler_options=quick())
-
-
+@in_one_program(quick, static_argnums=4)
 def _draw(
     pool: chex.Array, both: chex.Array, erase: chex.Array, key: chex.PRNGKey, count: int
 ) -> tuple[Stream, chex.Array]:
@@ -224,7 +219,7 @@ def _wrap(setup: Setup, fresh: tuple[str, ...] | None) -> tuple[Model, Variables
         if moved
     ]
     keys = jax.random.split(jax.random.fold_in(setup.key, 1), len(paths))
-    made = iter(_initial()(tuple(wanted), keys))
+    made = iter(_initial(tuple(wanted), keys))
     params = jax.tree.unflatten(
         tree, [next(made) if moved else leaf for (_, leaf), moved in zip(paths, moves, strict=True)]
     )
@@ -241,9 +236,9 @@ def _wrap(setup: Setup, fresh: tuple[str, ...] | None) -> tuple[Model, Variables
     return beside_logits(_with_kept(setup.model, kept), head.classifier), {**state, "params": params}
 
 
-@functools.cache
-def _initial() -> Callable[[tuple[tuple[str, tuple[int, ...], Any], ...], chex.Array], list[chex.Array]]:
-    """`(name, shape, dtype) of each parameter, keys -> parameters` as they are before any training, in one program."""
+@in_one_program(quick, static_argnums=0)
+def _initial(wanted: tuple[tuple[str, tuple[int, ...], Any], ...], keys: chex.Array) -> list[chex.Array]:
+    """Parameters of these names, shapes and dtypes as they are before any training."""
 
     def one(key: chex.PRNGKey, name: str, shape: tuple[int, ...], dtype: Any) -> chex.Array:
         if name in ("scale", "bias"):
@@ -252,11 +247,7 @@ def _initial() -> Callable[[tuple[tuple[str, tuple[int, ...], Any], ...], chex.A
             return jax.nn.initializers.he_normal()(key, shape, dtype)
         return 0.02 * jax.random.normal(key, shape, dtype)
 
-    return jax.jit(
-        lambda wanted, keys: [one(key, *each) for each, key in zip(wanted, keys, strict=False)],
-        static_argnums=0,
-        compiler_options=quick(),
-    )
+    return [one(key, *each) for each, key in zip(wanted, keys, strict=False)]
 
 
 @functools.lru_cache(maxsize=16)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from delete_jax.compiling import in_one_program
 from delete_jax.methods.base import (
     FORGET,
     REMAIN,
@@ -66,23 +66,30 @@ def saliency_mask(setup: Setup, fraction: float) -> chex.ArrayTree:
 
     The gradient is the sum over batches of the batch mean's, in evaluation mode.
     """
-    leaves = jax.tree.leaves(setup.teacher["params"])
-    wide = functools.reduce(np.promote_types, (leaf.dtype for leaf in leaves), jnp.float32)
-    gradients = (optax.tree.cast(gradient, wide) for gradient, _ in gradient_batches(setup, FORGET))
-    sizes = jax.tree.leaves(functools.reduce(optax.tree.add, gradients))
-    return _as_mask(setup, largest(jnp.abs(jnp.concatenate([leaf.ravel() for leaf in sizes])), fraction))
+    total = functools.reduce(jnp.add, (_flat(gradient) for gradient, _ in gradient_batches(setup, FORGET)))
+    return _mask(setup.teacher["params"], jnp.abs(total), fraction)
 
 
 def random_mask(setup: Setup, fraction: float) -> chex.ArrayTree:
     """Draws a mask: 1 at the `fraction` of all weights, at random, else 0; like the params."""
     size = sum(leaf.size for leaf in jax.tree.leaves(setup.teacher["params"]))
     key = jax.random.fold_in(setup.key, 1)  # apart from the labels'
-    return _as_mask(setup, largest(jax.random.uniform(key, (size,)), fraction))
+    return _mask(setup.teacher["params"], jax.random.uniform(key, (size,)), fraction)
 
 
-def _as_mask(setup: Setup, chosen: chex.Array) -> chex.ArrayTree:
-    leaves, tree = jax.tree.flatten(setup.teacher["params"])
-    parts = jnp.split(chosen, np.cumsum([leaf.size for leaf in leaves])[:-1])
+@in_one_program()
+def _flat(tree: chex.ArrayTree) -> chex.Array:
+    """All numbers of a tree, in float32 or in what is wider."""
+    leaves = jax.tree.leaves(tree)
+    wide = functools.reduce(np.promote_types, (leaf.dtype for leaf in leaves), jnp.float32)
+    return jnp.concatenate([leaf.ravel().astype(wide) for leaf in leaves])
+
+
+@in_one_program(static_argnums=2)
+def _mask(params: chex.ArrayTree, values: chex.Array, fraction: float) -> chex.ArrayTree:
+    """1 at the largest values, else 0; like the params."""
+    leaves, tree = jax.tree.flatten(params)
+    parts = jnp.split(largest(values, fraction), np.cumsum([leaf.size for leaf in leaves])[:-1])
     return jax.tree.unflatten(
         tree, [part.reshape(leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, leaves, strict=True)]
     )

@@ -65,7 +65,7 @@ def train(setup: Setup, head: Head, has_bias: bool) -> tuple[chex.Array, chex.Ar
     dtype = head.classifier.rows(setup.teacher["params"]).dtype
     rows, bias = jnp.asarray(head.rows, dtype), jnp.asarray(head.bias, dtype)
     rate, rule = jnp.asarray(setup.strength, dtype), delete(remain=True)
-    erase = jnp.isin(jnp.arange(setup.num_classes), jnp.asarray(setup.gone))
+    erase = np.isin(np.arange(setup.num_classes), setup.gone)
     pool_key, batch_key = jax.random.split(setup.key)
     pool = jax.random.normal(pool_key, (POOL, len(rows)), dtype)
     is_forgotten = np.asarray(erase[jnp.argmax(pool @ rows + bias[None], -1)])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
-from delete_jax.compiling import quick
+from delete_jax.compiling import in_one_program, quick
 from delete_jax.methods.anchored import TRANSFORMATIONS, reorientation
 from delete_jax.methods.attacks import span
 
@@ -43,17 +41,11 @@ def transfer_images(images: chex.Array, key: chex.PRNGKey, count: int, kinds: tu
     padded = -(-count // CHUNK) * CHUNK
     keys = jax.random.split(key, padded).reshape(-1, CHUNK)
     numbers = jnp.resize(jnp.array([KINDS.index(kind) for kind in kinds]), (len(KINDS),))
-    draw = _compiled()
-    parts = [draw(images, part, jnp.float32(low), jnp.float32(high), numbers, len(kinds)) for part in keys]
+    parts = [_draw(images, part, jnp.float32(low), jnp.float32(high), numbers, len(kinds)) for part in keys]
     return jnp.concatenate(parts)[:count]
 
 
-@functools.cache
-def _compiled() -> Callable:
-    """`_draw`, compiled once, whatever the kinds."""
-    return jax.jit(_draw, compiler_options=quick())
-
-
+@in_one_program(quick)
 def _draw(
     images: chex.Array, keys: chex.Array, low: chex.Array, high: chex.Array, numbers: chex.Array, num_kinds: int
 ) -> chex.Array:

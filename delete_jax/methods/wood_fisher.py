@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from delete_jax.compiling import in_one_program
 from delete_jax.methods.base import FORGET, REMAIN, Method, Setup
 from delete_jax.methods.gradients import gradient_batches, mean_gradient
 from delete_jax.methods.hyperparameters import FLAG, factory
 from delete_jax.model import Variables
+
+if TYPE_CHECKING:
+    import chex
 
 SAMPLES, BYTES = 1000, 2**30
 
@@ -40,14 +45,24 @@ def wood_fisher(remain: bool = True) -> Method:
 
 
 def _edit(setup: Setup, remain: bool) -> Variables:
-    params, restore = ravel_pytree(setup.teacher["params"])
-    direction = ravel_pytree(mean_gradient(setup, FORGET))[0]
+    direction = _flat(mean_gradient(setup, FORGET))
     if remain:
         forgotten, kept = (len(setup.streams[name]["label"]) for name in (FORGET, REMAIN))
         share = forgotten / (forgotten + kept)
-        kept_direction = ravel_pytree(mean_gradient(setup, REMAIN))[0]
+        kept_direction = _flat(mean_gradient(setup, REMAIN))
         direction = inverse_fisher(setup, share * (direction - kept_direction))
-    return {**setup.teacher, "params": restore(params + setup.strength * direction)}
+    return {**setup.teacher, "params": _moved(setup.teacher["params"], direction, setup.strength)}
+
+
+@in_one_program()
+def _flat(tree: chex.ArrayTree) -> chex.Array:
+    return ravel_pytree(tree)[0]
+
+
+@in_one_program()
+def _moved(params: chex.ArrayTree, direction: chex.Array, strength: chex.Array) -> chex.ArrayTree:
+    flat, restore = ravel_pytree(params)
+    return restore(flat + strength.astype(flat.dtype) * direction)
 
 
 def inverse_fisher(setup: Setup, vector: jax.Array) -> jax.Array:
@@ -59,7 +74,12 @@ def inverse_fisher(setup: Setup, vector: jax.Array) -> jax.Array:
     n = min(SAMPLES, len(setup.streams[REMAIN]["label"]), max(BYTES // vector.nbytes, 1))
     some = {name: column[:n] for name, column in setup.streams[REMAIN].items()}
     batches = gradient_batches(setup._replace(streams={REMAIN: some}), REMAIN, batch_size=1)
-    gradients = jnp.stack([ravel_pytree(gradient)[0] for gradient, _ in batches])
+    return _solved(jnp.stack([_flat(gradient) for gradient, _ in batches]), vector)
+
+
+@in_one_program()
+def _solved(gradients: chex.Array, vector: chex.Array) -> chex.Array:
+    n = len(gradients)
     with jax.default_matmul_precision("highest"):
         inner = n * jnp.eye(n, dtype=gradients.dtype) + gradients @ gradients.T
         return vector - gradients.T @ jnp.linalg.solve(inner, gradients @ vector)
