@@ -20,6 +20,7 @@ from delete_jax.methods.boundary_expand import NETWORK, UNIT
 from delete_jax.methods.classifier import find_bias, find_classifier, named, names_of
 from delete_jax.methods.l2ul import importance
 from delete_jax.methods.pour import project
+from delete_jax.methods.rfe import FASTER, split
 from delete_jax.methods.salun import largest, random_mask, saliency_mask
 from delete_jax.methods.wood_fisher import inverse_fisher
 from delete_jax.model import Model
@@ -53,6 +54,11 @@ def setup_of(model, variables, n=32, **settings) -> Setup:
     for stream in streams.values():
         stream["weight"] = stream["weight"].astype(dtype)
     return Setup(model, variables, same, streams, K, (1,), jax.random.key(0), **{"batch_size": 8, **settings})
+
+
+def logits_of(setup, stream):
+    """The original's, `[n, k]`."""
+    return np.asarray(setup.model.apply(setup.teacher, jnp.asarray(setup.streams[stream]["image"])))
 
 
 def softmax(z):
@@ -404,6 +410,93 @@ def test_unsir_of_bytes():
     assert (found.dtype, found.shape) == (np.uint8, (8, 6, 6, 1))
     assert abs(found.mean() - remain.mean()) < remain.std()
     assert np.ptp(found) > 10
+
+
+@pytest.mark.parametrize("wasserstein", [0, 0.5])
+def test_rfe_raises_the_loss_and_repairs_along_projected_gradients(x64, wasserstein):
+    """Batches of all samples: both stages are known in closed form, the multiplier by its course, the projection by least squares."""
+    model, variables = linear_model()
+    setup = setup_of(model, variables, batch_size=32, num_steps=9, strength=0.05)
+    weight = setup.streams[REMAIN]["weight"]
+    weight[0] = 0  # does not count
+    nearest = [0, 2, 3][softmax(logits_of(setup, FORGET)[:, [0, 2, 3]]).mean(0).argmax()]
+    kept = setup.streams[REMAIN]["label"]
+    places = {"near": (kept == nearest) & (weight > 0), "remote": (kept != nearest) & (weight > 0)}
+    assert [*map(np.flatnonzero, places.values())] == [pytest.approx(found) for found in split(setup, 1)]
+    x = {name: setup.streams[REMAIN]["image"].reshape(-1, 36)[place] for name, place in places.items()}
+    y = {name: kept[place] for name, place in places.items()}
+    x["forget"], y["forget"] = setup.streams[FORGET]["image"].reshape(-1, 36), setup.streams[FORGET]["label"]
+
+    def seen(w, name, weights=lambda losses: np.full(len(losses), 1 / len(losses))):
+        """The losses, and the gradient of a sum of them with these weights."""
+        q = softmax(x[name] @ w[:36] + w[36])
+        losses = -np.log(q[np.arange(len(q)), y[name]])
+        error = weights(losses)[:, None] * (q - np.eye(K)[y[name]])
+        return losses, np.concatenate([x[name].T @ error, error.sum(0)[None]])
+
+    w = np.concatenate([np.asarray(variables["params"]["kernel"]), np.zeros((1, K))])
+    held, clip, multiplier = seen(w, "remote")[0].mean(), 2.0, 0.0
+    first, second, clipped, multipliers = np.zeros_like(w), np.zeros_like(w), 0, []
+    for step in range(1, 6):
+        losses, slope = seen(w, "remote")
+        excess = losses.mean() - held
+        losses, raised = seen(w, "forget", lambda losses: (losses < clip) / len(losses))
+        clipped += (losses >= clip).sum()
+        gradient = -raised + (multiplier + 10 * excess) * slope
+        multiplier += 10 * excess
+        multipliers.append(multiplier)
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        w = w - 0.05 * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+    assert clipped
+    assert multipliers[0] == 0
+    assert multipliers[-1] > 0.1
+    before, velocity, crossed = seen(w, "forget")[0], np.zeros_like(w), False
+    for _ in range(4):
+        now = seen(w, "forget")[0]
+        crossed |= (np.argsort(now) != np.argsort(before)).any()
+        pairs = np.sort(before)[np.argsort(np.argsort(now))]
+        away = (2 * wasserstein * (now - pairs) - (1 - wasserstein)) / len(now)
+        others = [seen(w, "forget", lambda losses, away=away: away)[1], seen(w, "remote")[1]]
+        velocity = 0.9 * velocity + seen(w, "near")[1]
+        span = np.stack([other.ravel() for other in others], 1)
+        velocity -= (span @ np.linalg.lstsq(span, velocity.ravel())[0]).reshape(w.shape)
+        w = w - FASTER * 0.05 * velocity
+    assert crossed
+    found = dj.methods.rfe(clip=clip, wasserstein=wasserstein).edit(setup)["params"]
+    np.testing.assert_allclose(found["kernel"], w[:36], rtol=1e-8)
+    np.testing.assert_allclose(found["bias"], w[36], rtol=1e-8, atol=1e-10)
+
+
+def test_gradients_are_projected_off_others():
+    """Float32, gradients of very different lengths, and others that span less than two directions."""
+    rng = np.random.default_rng(0)
+    tree, one, other = ({"a": rng.normal(size=(4, 3)), "b": rng.normal(size=5)} for _ in range(3))
+    for others, span in (
+        ((one, other), (one, other)),
+        ((jax.tree.map(lambda leaf: 1e-6 * leaf, one), other), (one, other)),
+        ((one, jax.tree.map(lambda leaf: 3 * leaf, one)), (one,)),
+        ((one, jax.tree.map(np.zeros_like, one)), (one,)),
+        ((jax.tree.map(np.zeros_like, one),), ()),
+    ):
+        trees = [jax.tree.map(jnp.float32, given) for given in (tree, *others)]
+        found = ravel_pytree(gradients.projected(*trees))[0]
+        expected = np.asarray(ravel_pytree(tree)[0])
+        if span:
+            matrix = np.stack([ravel_pytree(given)[0] for given in span], 1)
+            expected = expected - matrix @ np.linalg.lstsq(matrix, expected)[0]
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_rfe_leaves_a_class_to_hold():
+    model, variables = tiny.network()
+    images, labels = tiny.samples(16)
+    request = {"forget": [1], "method": dj.methods.rfe(adjacent=3), "batch_size": 8}
+    with pytest.raises(ValueError, match="rfe: adjacent=3 leaves none of 3 remaining classes to hold"):
+        dj.unlearn(model, variables, images, labels, **request)
+    few = labels < 3  # no sample of the fourth class
+    request["method"] = dj.methods.rfe(adjacent=2)
+    with pytest.raises(ValueError, match="rfe: adjacent=2 leaves none of 2 remaining classes to hold"):
+        dj.unlearn(model, variables, images[few], labels[few], **request)
 
 
 def test_trew_leans_towards_similar_classes(x64):
@@ -876,6 +969,7 @@ def test_pour_of_any_layout(kind):
         ("l2ul_imp", {"pull": 0}, "above 0"),
         ("wood_fisher", {"remain": "no"}, "True or False"),
         ("unsir", {"penalty": -1}, "at least 0"),
+        ("rfe", {"adjacent": 1.5}, "a whole number above 0, got 1.5"),
     ],
 )
 def test_wrong_settings_are_named(name, hyperparameters, words):

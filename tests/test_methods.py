@@ -50,6 +50,7 @@ SELDOM = (
     "esc_t",
     "negative_gradient_plus",
     "unsir",
+    "rfe",
     "salun",
     "bad_teacher",
     "fisher",
@@ -72,7 +73,7 @@ def test_the_contract_of_variants(name, hyperparameters):
     check_method(functools.partial(METHODS[name], **hyperparameters))
 
 
-@pytest.mark.parametrize("name", ["redistil", "unsir"])
+@pytest.mark.parametrize("name", ["redistil", "unsir", "rfe"])
 def test_label_maps_that_a_method_refuses(name):
     network, samples = tiny.network(tiny.Segmenter()), tiny.label_maps(8, (1,))
     with pytest.raises(ValueError, match="answer once per image: choose another method, such as delete"):

@@ -58,6 +58,7 @@ STRENGTHS = {  # where the learning rate is something else, or lies elsewhere
     "source_free": (1e-2, 3e-2, 1e-1, 3e-1, 1, 3, 10),
     "redistil": (1e-2, 3e-2, 1e-1, 3e-1, 1, 3),
     "mu_mis": (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
+    "rfe": (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
 }
 VARIANTS: dict[str, Way] = {  # methods with other settings than the default
     "redistil": Way("redistil", {"epochs": 2}),  # each of seven passes

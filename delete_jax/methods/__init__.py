@@ -49,6 +49,7 @@ from delete_jax.methods.pour import pour
 from delete_jax.methods.pour_distill import pour_distill
 from delete_jax.methods.random_label import random_label
 from delete_jax.methods.redistil import redistil
+from delete_jax.methods.rfe import rfe
 from delete_jax.methods.salun import salun
 from delete_jax.methods.scrub import scrub
 from delete_jax.methods.source_free import source_free
@@ -89,6 +90,7 @@ METHODS: Table[Callable[..., Method]] = Table(
         "negative_gradient_plus": negative_gradient_plus,
         "scrub": scrub,
         "unsir": unsir,
+        "rfe": rfe,
         "fisher": fisher,
         "wood_fisher": wood_fisher,
         "ssd": ssd,
@@ -217,6 +219,7 @@ __all__ = [
     "pour_distill",
     "random_label",
     "redistil",
+    "rfe",
     "salun",
     "scrub",
     "source_free",

@@ -16,9 +16,10 @@ BIAS = -1e4
 
 @factory()
 def bias_shift() -> Method:
-    """Sets the classifier's bias of the erased classes to -10 000, so that they are never predicted: those of earlier requests, too.
+    """Sets the classifier's bias of the erased classes to -10 000, so that they are never predicted.
 
     This is the baseline that every method has to beat. Only the predictions change, and restoring one number per class undoes it.
+    Classes of earlier requests (`erased=`) are among them.
 
     It reads no sample; noise of the images' shape is enough to find the bias. There is no training, and the learning rate has no
     effect.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from delete_jax.compiling import in_one_program, same_bits
 from delete_jax.methods.base import Output, Setup, Stream, towards_labels
@@ -15,6 +16,9 @@ from delete_jax.model import Model, Variables
 
 if TYPE_CHECKING:
     import chex
+
+NEW = 1e-5
+"""How much of a gradient's length must lie outside the span of others, to be more than rounding."""
 
 
 def cross_entropy(logits: chex.Array, batch: Stream) -> chex.Array:
@@ -114,3 +118,19 @@ def _weighted(value: Value, leaf: chex.Array, samples: chex.Array) -> chex.Array
 @in_one_program()
 def _times(tree: chex.ArrayTree, factor: chex.Array) -> chex.ArrayTree:
     return jax.tree.map(lambda leaf: factor.astype(leaf.dtype) * leaf, tree)
+
+
+def projected(tree: chex.ArrayTree, *others: chex.ArrayTree) -> chex.ArrayTree:
+    """Removes from a tree its part in the span of others of the same shapes, by Gram-Schmidt. Of one that is, up to rounding, in the span
+    of those before it, nothing more is removed."""
+    basis: list[chex.ArrayTree] = []
+    for other in others:
+        new = functools.reduce(_without, basis, other)
+        norm = optax.tree.norm(new)
+        counts = norm > NEW * optax.tree.norm(other)
+        basis.append(optax.tree.scale(jnp.where(counts, 1 / jnp.where(counts, norm, 1), 0), new))
+    return functools.reduce(_without, basis, tree)
+
+
+def _without(tree: chex.ArrayTree, unit: chex.ArrayTree) -> chex.ArrayTree:
+    return optax.tree.add_scale(tree, -optax.tree.vdot(tree, unit), unit)

@@ -72,12 +72,17 @@ def _flag(value: Any) -> bool:
     return value
 
 
-def _class_number(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError
-    if not 0 <= value < 2**31:  # labels are int32
-        raise ValueError
-    return int(value)
+def whole(words: str, least: int) -> Allowed:
+    """Allows whole numbers of at least `least` that an int32 can hold, as labels are; `words` describe them. A bool is no number here."""
+
+    def take(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError
+        if not least <= value < 2**31:
+            raise ValueError
+        return int(value)
+
+    return Allowed(words, take)
 
 
 NUMBER = number("a number")
@@ -87,7 +92,8 @@ SHARE = number("a number above 0 and at most 1", lambda value: 0 < value <= 1)
 INNER_SHARE = number("a number above 0 and below 1", lambda value: 0 < value < 1)
 PROPER_SHARE = number("a number of at least 0 and below 1", lambda value: 0 <= value < 1)
 FLAG = Allowed("True or False", _flag)
-CLASS = Allowed("a class number", _class_number)
+CLASS = whole("a class number", 0)
+COUNT = whole("a whole number above 0", 1)
 
 
 def factory(**kinds: Allowed) -> Callable[[Callable[P, Method]], Callable[P, Method]]:

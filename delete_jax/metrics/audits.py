@@ -129,8 +129,8 @@ def class_rank(
     """Measures how many of the erased classes someone names who sees the last layer alone.
 
     Classes are ranked by how far they stand out: the largest of |x - median| / m over the norm x of their row, their bias, and, with
-    the original's layer, the norm of the change of both, where m is the median of |x - median| over the classes. The attacker names
-    the first ones, as many as were erased; among equal ones, any.
+    the original's layer, the norm of the change of both, where m is the median of |x - median| over the classes. Differences below 1e-4 of
+    the rows' median norm count as none. The attacker names the first ones, as many as were erased; among equal ones, any.
 
     Args:
       kernel, bias: `[d, k]` and `[k]`.
@@ -291,9 +291,9 @@ def _auroc_of_unfamiliar(
 def class_membership(probabilities: np.ndarray, retrained: Sequence[np.ndarray], forget: Classes) -> float:
     """Attacks a network by how it spreads the samples of an erased class over the other classes: can it be told from retrained ones?
 
-    The attacker has networks that were retrained without the class, with other seeds. A support vector machine (RBF kernel, balanced
-    classes) learns to tell the network's probabilities of the other classes from theirs, on half of the samples and without one of
-    the retrained networks. It is judged on the other half of the samples, of the network and of that retrained one.
+    The attacker has networks that were retrained without the class, with other seeds. A support vector machine (RBF kernel, C = 1,
+    balanced classes) learns to tell the network's probabilities of the other classes from theirs, on every other sample and without one
+    of the retrained networks. It is judged on the other half of the samples, of the network and of that retrained one.
 
     Args:
       probabilities: float `[n, k]`, the network's on test samples of an erased class.

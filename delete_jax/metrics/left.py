@@ -99,18 +99,17 @@ def _changed(bits: int = 0, share: float = 0.0) -> Callable[[Any], Any]:
 ATTACKS = (
     Measure("residual_auc", lambda e: residual.residual_auc(e.test, e.test_labels, e.forget), "", "percent",
             "Found by the order of probabilities", "AUC of the probability left",
-            "Area under the ROC curve of the probability left on the erased classes: their test images against all others; 50 % is chance.",
-            "The score of a test image is the probability that the network gives to the erased classes together. The area under the "
-            "ROC curve, with the erased classes' images as positives, is the share of pairs of an erased and another image in which "
-            "the erased one scores higher; ties count half. Far below 50 %, the reversed order gives the class away."),
+            "Area under the ROC curve of the probability left, erased against all other test images; 50 % is chance.",
+            "[`residual_auc`][delete_jax.metrics.residual_auc] of the probability of the erased classes together. Far below 50 %, the "
+            "reversed order gives the class away."),
     Measure("acc_ft_perturbed", lambda e: e.perturbed_accuracy, "down", "percent",
             "Accuracy, perturbed test images", "forgotten, perturbed test",
-            "Slightly perturbed test images of the erased class that are still predicted as their own class.",
-            "Each test image of an erased class is perturbed three times: every pixel moves by uniform noise of up to ε = 0.03 of the "
-            "pixels' span (255 for bytes) and stays within the span. The noise is drawn from a fixed seed and is the same for every network."),
+            "Slightly perturbed erased test images still predicted as their own class.",
+            "Three times, every pixel moves by uniform noise of up to ε = 0.03 of the pixels' span (255 for bytes) and stays within it. The "
+            "noise is the same for every network, from a fixed seed."),
     Measure("probe", lambda e: e.probe, "", "percent",
             "Linear probe", "probe on features, forgotten",
-            "Test images of the erased classes that a logistic regression on the features predicts correctly; it is trained on all classes."),
+            "Erased test images that a logistic regression on the features of all classes predicts correctly."),
     Measure("nearest_mean",
             lambda e: representation.nearest_class_mean(e.train_features, e.train_labels, e.test_features, e.test_labels, e.forget),
             "", "percent", "Nearest class mean", "nearest mean",
@@ -123,11 +122,9 @@ ATTACKS = (
       for n in (1, 10, 100)
       for part, suffix, title, short, text, definition in (
           (0, "", "erased images", "forgotten",
-           "Erased test images that a logistic regression on the features predicts correctly; it is trained on so few images; mean over draws.",
-           "A linear probe (arXiv 1610.01644): multinomial logistic regression with L2 penalty, C = 1, on the standardised inputs of "
-           "the last layer. It is trained on this number of labelled training images of each class, including the erased classes, or on all "
-           "images of a class that has fewer. The value is its accuracy on the erased classes' test images, averaged over five draws from a "
-           "fixed seed; `_others` is its accuracy on all other test images."),
+           "Erased test images that a logistic regression on the features of so few images predicts correctly; mean over draws.",
+           "A linear probe (arXiv 1610.01644): [`few_label_probe`][delete_jax.metrics.few_label_probe] on the inputs of the last layer, for "
+           "five draws of training images ([`draw_few`][delete_jax.metrics.draw_few])."),
           (1, "_others", "other images", "remaining", "The same for test images of the remaining classes; worse features lower both values.", ""),
       )),
     *(Measure(f"shots_{shots or 'all'}", functools.partial(_shots, shots=shots), "", "percent",
@@ -136,19 +133,16 @@ ATTACKS = (
       for shots, words in ((1, "one image"), (5, "five images"), (None, "all images"))),
     *(Measure(name, functools.partial(lambda e, function: function(e.test_logits, e.test_labels, e.forget), function=function), "", "percent",
               f"Out of distribution, by {words}", f"AUC of {words}",
-              f"Area under the ROC curve of {words}: erased test images, taken for out of distribution, against all others; 50 % is chance.",
-              "The energy is −log Σ exp(logits), after the detector of Liu et al. (NeurIPS 2020, arXiv 2010.03759); the largest logit is "
-              "counted with its sign reversed. The value is the share of pairs of an erased and another test image in which the erased one has the "
-              "higher score; ties count half. A network that was never taught the class meets it as out of distribution, and is above 50 %, too: "
-              "near the retrained network's value is best.")
+              f"Area under the ROC curve of {words}, erased against all other test images; 50 % is chance.",
+              "[`energy_auroc`][delete_jax.metrics.energy_auroc], after Liu et al. (NeurIPS 2020, arXiv 2010.03759), and "
+              "[`max_logit_auroc`][delete_jax.metrics.max_logit_auroc]. A network never taught the class is above 50 %, too: best is near the retrained network's value.")
       for name, function, words in (("energy_auroc", audits.energy_auroc, "the energy"), ("max_logit_auroc", audits.max_logit_auroc, "the largest logit"))),
     Measure("steered_acc", before(_steered), "", "percent",
             "Accuracy after steering the features", "forgotten, steered",
             "Erased test images predicted as their own class when the original's direction of the class is added to their features.",
-            "The direction is the mean feature of the class minus the mean feature of all other classes, both in the original network, from up to "
-            "256 training images each. It is added once to the features of each erased test image, the inputs of the last layer, and the last layer "
-            "predicts. A network whose features are the original's, and whose last layer still has the class, predicts it again. Features of "
-            "a network that was trained from other initial weights have other axes, and the direction need not mean anything there."),
+            "The direction is the original's [`steering_vector`][delete_jax.metrics.steering_vector], from up to 256 training images each of "
+            "the class and of all others. It is added once to the inputs of the last layer. A network with the original's features, whose "
+            "last layer still has the class, predicts it again. With other initial weights, features have other axes, where it need not mean anything."),
 )  # fmt: skip
 
 
@@ -183,77 +177,64 @@ LEFT = (
     *(part for row in ATTACKS for part in (row, GAPS[row.name])),
     Measure("acc_old_statistics", lambda e: e.old_statistics_accuracy, "down", "percent",
             "Accuracy with the original's running statistics", "forgotten, original's statistics",
-            "Test images of the erased classes predicted as their own class when the original's running statistics are put back.",
-            "The network keeps its parameters, and every other collection of its variables (the running statistics of batch normalisation) is "
-            "replaced by the original's. The value is `acc_ft` of that network. If it is high, the class was not erased from the weights: the "
-            "running statistics hide it, and whoever estimates them again on other images brings it back. It is not measured for a network "
-            "without running statistics, or whose statistics are the original's, as after unlearning with frozen statistics."),
+            "Erased test images predicted as their own class with the original's running statistics put back.",
+            "All variables but the parameters (the running statistics of batch normalisation) are the original's. If the value is high, the "
+            "class was not erased from the weights: the statistics hide it, and whoever estimates them again on other images brings it back. "
+            "It is not measured without running statistics, or where they are the original's, as after unlearning with frozen ones."),
     Measure("residual_knowledge", beside(_knowledge_ratio), "", "times",
             "Accuracy on perturbed images, over retrained", "perturbed accuracy / retrained",
-            "Share of perturbed erased images that the network recognises, divided by the retrained network's share; not shown if that is 0.",
-            "The ratio of `acc_ft_perturbed` to the retrained network's value on the same images, after Hsu et al. (NeurIPS 2025, "
-            "arXiv 2601.22359); 1 is the value after retraining. A network that was retrained without a class hardly ever predicts it. If its "
-            "share is 0, there is no ratio: read `acc_ft_perturbed` and its gap instead."),
+            "Share of perturbed erased images still recognised, divided by the retrained network's; not shown if that is 0.",
+            "The ratio of `acc_ft_perturbed`, after Hsu et al. (NeurIPS 2025, arXiv 2601.22359); 1 is the value after retraining. A "
+            "retrained network hardly ever predicts the class: where it never does, read `acc_ft_perturbed` and its gap."),
     Measure("over_unlearning", before(lambda e, o: residual.over_unlearning(o.perturbed_logits, e.perturbed_logits, e.gone)), "", "number",
             "Over-unlearning near the erased images", "OU@0.03",
             "Total variation distance, on perturbed erased images, to the original's prediction without the erased classes; 0 to 1.",
-            "OU@ε after Ha et al. (ICML 2026, arXiv 2506.01318), with ε = 0.03: the mean of ½ Σ |p − q| over the perturbed images of "
-            "`acc_ft_perturbed`. p is the softmax of the original with the erased classes' logits at −∞, q the softmax of this network. Ha et al. "
-            "keep only perturbed images near the original's decision boundary; here all of them count. The original's own value is the mean "
-            "probability that it gives to the erased classes. DELETE trains towards 0, with `neighbours` on such perturbed images, "
-            "so a low value shows that this target was met; the retrained network's value shows whether it is the right one."),
+            "OU@ε after Ha et al. (ICML 2026, arXiv 2506.01318), with ε = 0.03: [`over_unlearning`][delete_jax.metrics.over_unlearning] on "
+            "the images of `acc_ft_perturbed`, where Ha et al. keep only those near the original's decision boundary. The original's own "
+            "value is its mean probability of the erased classes. DELETE trains towards 0, with `neighbours` on such images, so a low value "
+            "shows that this target was met; the retrained network's shows whether it is the right one."),
     Measure("nearest_class", _nearest, "up", "percent",
             "Accuracy on the nearest class", "nearest class, test",
             "Test accuracy on the remaining class that the retrained network predicts most often for the erased classes.",
-            "Damage from erasing a class shows first in the class that resembles it. The nearest class is the remaining class that the "
-            "retrained network predicts most often for the erased classes' test images, taken together. `report.json` names it under "
-            "`nearest_class`, and so does the report. Without a retrained network it is not measured."),
+            "Damage shows first in the class that resembles the erased one. It is chosen over the erased classes' test images together; the "
+            "report names it, `report.json` under `nearest_class`. Without a retrained network it is not measured."),
     Measure("relearn_steps", before(_relearn_steps), "", "count",
             "Steps to relearn half", "steps to relearn half",
-            "Steps of fine-tuning on ten images per class until half of the original's accuracy on the class is back."),
+            "Steps of fine-tuning on ten images per class until half the original's accuracy on the class is back."),
     Measure("cka_original", before(lambda e, o: representation.linear_cka(e.erased_features, o.erased_features)), "", "number",
             "CKA of features to the original", "CKA to original",
             "Similarity of the features of erased test images to the original's, up to rotation and scale; 0 to 1."),
     Measure("cka_retrained", beside(lambda e, r: representation.linear_cka(e.erased_features, r.erased_features)), "up", "number",
             "CKA of features to the retrained network", "CKA to retrained",
-            "The same similarity to the features of a network that never saw the class."),
+            "The same similarity to the retrained network's features."),
     Measure("head_norm", lambda e: _head(e, 0), "", "number", "Rank of the class's row in the last layer", "rank of row norm",
-            "Rank of the norm of the erased class's row among all classes: 0 is the smallest, 1 the largest."),
+            "Rank of the norm of the erased class's row among all classes, from 0 (smallest) to 1."),
     Measure("head_bias", lambda e: _head(e, 1), "", "number", "Rank of the class's bias", "rank of bias",
             "The same rank for its bias."),
     Measure("class_rank", before(_class_rank), "down", "percent",
             "Erased class named from the last layer", "class named from the last layer",
-            "Erased classes that someone names who sees only the weights of the last layer; over requests and seeds, how often the attack succeeds.",
-            "Classes are ranked by how far they stand out in the last layer: the largest of |x − median| / median |x − median| over the norm x of the "
-            "class's row, its bias, and the norm of its change since the original. Differences below 10⁻⁴ of the rows' median norm count as "
-            "none. The attacker names as many classes as were erased, the first in this order, and any of those that are equal. The value is the "
-            "share of the erased classes among them; `class_rank_chance` is that of guessing. Classes that an earlier request erased are not named."),
+            "Erased classes that someone names who sees only the last layer's weights; over requests and seeds, how often that succeeds.",
+            "[`class_rank`][delete_jax.metrics.class_rank] with the original's layer. Classes that an earlier request erased are not named."),
     Measure("class_rank_chance", _class_rank_chance, "", "percent", "The same by guessing", "by guessing",
-            "The number of erased classes divided by the number of classes."),
+            "The share of erased classes among all."),
     *(Measure(f"quantised_acc_int{bits}", _changed(bits=bits), "down", "percent",
               f"Accuracy with weights of {bits} bits", f"forgotten, int{bits}",
-              f"Erased test images predicted as their own class after the weights were rounded to {bits}-bit integers. High: the class comes back.",
-              "A weight w becomes s · round(w / s), where s is the largest |w| of its output channel divided by 127 (int8) or 7 (int4): symmetric, "
-              "per channel. Only weights with more than one axis are rounded; activations are not.")
+              f"Erased test images predicted as their own class again with weights rounded to {bits}-bit integers.",
+              "[`quantised`][delete_jax.metrics.quantised]; activations are not rounded.")
       for bits in (8, 4)),
     *(Measure(f"pruned_acc_{percent}", _changed(share=percent / 100), "down", "percent",
               f"Accuracy without {percent} % of the weights", f"forgotten, {percent} % pruned",
-              f"Erased test images predicted as their own class after the smallest {percent} % of the weights were set to 0. High: the class comes back.",
-              "The weights of the smallest magnitude are set to 0, a share of all weights of all layers together. Only weights with more than one axis "
-              "count. Nothing is trained afterwards.")
+              f"Erased test images predicted as their own class again with the smallest {percent} % of the weights set to 0.",
+              "[`pruned`][delete_jax.metrics.pruned]; nothing is trained afterwards.")
       for percent in (10, 30, 50)),
     Measure("cmia", lambda e: e.class_membership, "down", "percent",
             "Told from retrained networks", "told from retrained",
             "Accuracy of an attack that tells the network from retrained ones by its predictions for erased images; 50 % is chance, and best.",
-            "For each erased class, a support vector machine (RBF kernel, C = 1, balanced classes) reads the probabilities that go to the other "
-            "classes, to six decimals, on up to 300 test images of the class. It learns to tell this network's from those of networks that were retrained without "
-            "the class with other seeds, all but one, on every other image. The value is its balanced accuracy on the remaining images, of this network and of "
-            "the retrained one that was left out, averaged over the networks that are left out, both halves of the images, and the erased classes. A "
-            f"retrained network is compared with the others; its value is the floor. At least {audits.LEAST_RETRAINED} retrained networks are needed "
-            "(`retrained=` of `delete_jax.evaluate`)."),
+            "[`class_membership`][delete_jax.metrics.class_membership] on up to 300 test images of each erased class, probabilities to six "
+            "decimals; mean over the classes. The floor is a retrained network's value against the others. At least "
+            f"{audits.LEAST_RETRAINED} retrained networks are needed (`retrained=` of `delete_jax.evaluate`)."),
     Measure("nearest_loss", before(_nearest_loss), "down", "points",
             "Largest loss of a remaining class", "largest loss of a class",
-            "Test accuracy that the remaining class lost that lost most, since the original; `report.json` names it under `most_lost`.",
-            "The largest difference of the test accuracy in the original and in this network over the remaining classes. The average over all of "
-            "them hides such a loss. Below 0, every class gained. With few test images of a class, a few of them are a large loss."),
+            "Largest loss of test accuracy of a remaining class since the original; `report.json` names it under `most_lost`.",
+            "The average over the classes hides it. Below 0, every class gained. Of few test images, a few are a large loss."),
 )  # fmt: skip

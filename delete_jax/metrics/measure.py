@@ -25,7 +25,8 @@ class Measure(NamedTuple):
       title: in a report.
       short: its heading as a column of a table.
       text: one sentence that says what it is.
-      definition: the exact definition with its source, a paragraph of `docs/reference/measures.md`; "" if `text` is enough.
+      definition: its source, the function whose docstring has the formula, and what that does not say: a paragraph of
+        `docs/reference/measures.md`; "" if `text` is enough.
     """
 
     name: str

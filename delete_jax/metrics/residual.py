@@ -28,9 +28,9 @@ def residual_auc(probabilities: np.ndarray, labels: np.ndarray, forget: Classes)
       ValueError: another shape, rows that are no probabilities, such as logits, a label or an erased class that is no class.
 
     Returns:
-      The area under the ROC curve of the probability on the erased classes: their samples against all others. At 1, anyone who can
-      query probabilities finds all of them; at 0.5, the order says nothing. Probabilities that agree to five digits are equal. NaN
-      without samples of both kinds.
+      The area under the ROC curve of the probability on the erased classes, their samples against all others: the share of pairs of an
+      erased and another sample in which the erased one has more; ties count half. At 1, anyone who can query probabilities finds all of
+      them; at 0.5, the order says nothing. Probabilities that agree to five digits are equal. NaN without samples of both kinds.
 
     Examples:
       The erased class 0 is never predicted, and its small probability still ranks the images:
@@ -95,7 +95,7 @@ def few_label_probe(
 ) -> tuple[float, float]:
     """Computes the accuracy that someone reaches who has the weights and a few labelled images of each class.
 
-    The attack is a logistic regression (L2, C = 1) on standardised features; the values are means over draws of the images.
+    The attack is a multinomial logistic regression (L2, C = 1) on standardised features; the values are means over draws of the images.
 
     Args:
       train_features, train_labels: `[n, d]` and int `[n]`, of all classes, including the erased ones.

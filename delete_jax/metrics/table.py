@@ -83,41 +83,40 @@ def look_up(figures: Mapping[str, Any], name: str) -> Any:
 _ANSWERS = (
     Measure("acc_ft", lambda e: accuracy(e.confusion, e.forget), "down", "percent",
             "Accuracy, test images", "forgotten, test",
-            "Test images of the erased classes that the network still predicts as their own class."),
+            "Erased test images still predicted as their own class."),
     Measure("acc_f", lambda e: accuracy(e.train_confusion, e.forget), "down", "percent",
             "Accuracy, training images", "forgotten, train",
-            "The same share of the training images, which are the forget samples."),
+            "The same share of their training images, the forget samples."),
     Measure("any_forgotten", lambda e: float(e.absorbed_by[list(e.gone)].sum()), "down", "percent",
             "Predicted as any erased class", "any forgotten",
-            "Test images of the erased classes that the network predicts as any erased class, not only their own."),
+            "Erased test images predicted as any erased class, not only their own."),
     Measure("forget_mass", lambda e: e.forget_mass, "down", "percent",
             "Probability left", "probability left",
-            "Mean probability that the network gives to the erased classes on their test images; finer than counting predictions."),
+            "Mean probability of the erased classes on their test images; finer than counting predictions."),
     Measure("acc_erased_before", lambda e: _most(per_class(e.confusion_before), e.before), "down", "percent",
             "Accuracy on a class erased before", "erased before, test",
-            "Test images of a class that an earlier request erased predicted as that class; of several classes, the one predicted most often.",
-            "The accuracy on the test images of the classes that earlier requests erased from the network, and that this request does not erase "
-            "again: that of the class with the highest one, so that one of many that comes back is seen. No other measure reads samples of these "
-            "classes. It is not measured where there are none."),
+            "Test images of a class that an earlier request erased, predicted as it; of several, the highest share, so that none is hidden.",
+            "Classes that this request erases again do not count. No other measure reads samples of the others. Without any, it is not "
+            "measured."),
     Measure("acc_rt", lambda e: accuracy(e.confusion, e.remain), "up", "percent",
             "Accuracy, test images", "remaining, test",
-            "Test images of the remaining classes that the network predicts correctly."),
+            "Test images of the remaining classes predicted correctly."),
     Measure("acc_r", lambda e: accuracy(e.train_confusion, e.remain), "up", "percent",
             "Accuracy, training images", "remaining, train",
             "The same share of their training images."),
     Measure("hmean_residual", lambda e: hmean_residual(acc_rt=_acc(e, "remain"), acc_ft=_acc(e, "forget")), "up", "number",
             "Harmonic mean, residual", "H-Mean, residual",
-            "Harmonic mean of the accuracy on the remaining classes and one minus the accuracy on the erased classes."),
+            "Harmonic mean of the accuracy on the remaining classes and one minus that on the erased ones."),
     Measure("hmean_drop",
             before(lambda e, o: hmean_drop(acc_rt=_acc(e, "remain"), acc_ft=_acc(e, "forget"), original_acc_ft=_acc(o, "forget"))),
             "up", "number",
             "Harmonic mean, drop", "H-Mean, drop",
-            "Harmonic mean of the accuracy on the remaining classes and the drop in accuracy on the erased classes."),
+            "Harmonic mean of the accuracy on the remaining classes and its drop on the erased ones."),
     Measure("aus",
             before(lambda e, o: aus(acc_rt=_acc(e, "remain"), acc_ft=_acc(e, "forget"), original_acc_rt=_acc(o, "remain"))),
             "up", "number",
             "Adaptive unlearning score", "AUS",
-            "One minus the accuracy lost on the remaining classes, divided by one plus the accuracy left on the erased classes."),
+            "One minus the accuracy lost on the remaining classes, divided by one plus that left on the erased ones."),
 )  # fmt: skip
 
 
@@ -143,21 +142,21 @@ _DISTANCES = tuple(
     for part in ("forget", "remain")
     for key, function, direction, how, title, short, unit, text in (
         ("total_variation", total_variation, "down", "number", "Total variation", "TV to", "",
-         "Probability that would have to move between classes to make both predictions the same; 0 to 1."),
+         "Probability that must move between classes to make both predictions the same; 0 to 1."),
         ("jensen_shannon", jensen_shannon, "down", "nats", "Jensen-Shannon", "JS to", " (nats)",
-         "Jensen-Shannon divergence of the predictions of both networks, in nats; 0 to 0.693."),
+         "Jensen-Shannon divergence of both predictions, in nats; 0 to 0.693."),
         ("agreement", agreement, "up", "percent", "Same prediction", "same prediction as", "",
-         "Test images for which both networks predict the same class."),
+         "Test images for which both networks predict the same."),
     )
 )  # fmt: skip
 
 _ATTACK = (
     Measure("mia", lambda e: e.attack.called_members, "down", "percent",
             "Predicted as members", "predicted as members",
-            "Training images of the erased classes that an attack on the confidence predicts as members of the training data."),
+            "Erased training images that an attack on the confidence predicts as members of the training data."),
     Measure("mia_accuracy", lambda e: e.attack.accuracy, "", "percent",
             "Accuracy of that attack", "attack accuracy",
-            "Accuracy of this attack on images that were not to be forgotten; near 50 %, its result means nothing."),
+            "Accuracy of this attack on images not to be forgotten; near 50 %, it means nothing."),
 )  # fmt: skip
 
 
@@ -166,7 +165,7 @@ _COST = (
             "Wall clock of preparation and steps, without compilation, evaluation and saving."),
     Measure("speedup", beside(lambda e, r: r.seconds / e.seconds if e.seconds and r.seconds else None), "up", "times",
             "Faster than retraining", "× faster than retraining",
-            "Time of retraining divided by the time of unlearning."),
+            "Time of retraining divided by that of unlearning."),
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------- single samples
@@ -174,16 +173,16 @@ _COST = (
 _SAMPLES = (
     Measure("acc_listed", lambda e: e.right(e.listed), "", "percent",
             "Accuracy, forgotten samples", "forgotten samples",
-            "Training images to forget that the network predicts correctly; a network that never saw them recognises most of them."),
+            "Training images to forget predicted correctly; a network that never saw them recognises most."),
     Measure("acc_listed_old_statistics", lambda e: e.old_statistics_accuracy, "", "percent",
             "Accuracy, forgotten samples, with the original's running statistics", "forgotten samples, original's statistics",
-            "The same accuracy when the original's running statistics are put back beside the network's parameters; see `acc_old_statistics`."),
+            "The same accuracy with the original's running statistics put back."),
     Measure("acc_unlisted", lambda e: e.right(~e.listed), "up", "percent",
             "Accuracy, remaining samples", "remaining samples",
-            "The other training images that the network predicts correctly."),
+            "The other training images predicted correctly."),
     Measure("acc_test", lambda e: accuracy(e.confusion, e.remain), "up", "percent",
             "Accuracy, test images", "test",
-            "Test images of all classes that the network predicts correctly."),
+            "Test images of all classes predicted correctly."),
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------- a class per pixel
@@ -191,35 +190,35 @@ _SAMPLES = (
 _PIXELS = (
     Measure("iou_f", lambda e: mean_iou(e.confusion, e.forget), "down", "number",
             "IoU", "IoU, erased",
-            "Intersection over union of the erased class's pixels and the pixels predicted as it; mean over the erased classes."),
+            "Intersection over union of the erased class's pixels and those predicted as it; mean over classes."),
     Measure("iou_old_statistics", lambda e: e.old_statistics_iou, "down", "number",
             "IoU with the original's running statistics", "IoU, erased, original's statistics",
-            "The same IoU when the original's running statistics are put back beside the network's parameters; see `acc_old_statistics`."),
+            "The same IoU with the original's running statistics put back."),
     Measure("iou_erased_before", lambda e: _most(iou(e.confusion).tolist(), e.before), "down", "number",
             "IoU of a class erased before", "IoU, erased before",
-            "IoU of a class that an earlier request erased; of several classes, the highest one."),
+            "IoU of a class that an earlier request erased; of several, the highest."),
     Measure("predicted_f", lambda e: predicted_fraction(e.confusion, e.forget), "down", "percent",
             "Pixels predicted as erased", "pixels predicted as erased",
-            "Fraction of all test pixels that the network predicts as an erased class."),
+            "Fraction of all test pixels predicted as an erased class."),
     Measure("miou_r", lambda e: mean_iou(without_rows(e.confusion, e.gone), e.others), "up", "number",
             "mIoU", "mIoU, remaining",
-            "Mean IoU of the remaining classes, without background; pixels of the erased class are left out."),
+            "Mean IoU of the remaining classes, without background and pixels of the erased class."),
     Measure("miou_r_counted", lambda e: mean_iou(e.confusion, e.others), "up", "number",
             "mIoU, erased pixels counted", "mIoU, remaining, erased pixels counted",
-            "The same mean, with pixels of the erased class counted against the classes that they become."),
+            "The same mean, with pixels of the erased class counted against the classes they become."),
     Measure("iou_background",
             lambda e: None if e.background is None else float(iou(without_rows(e.confusion, e.gone))[e.background]),
             "up", "number", "IoU of the background", "IoU, background",
-            "IoU of the background; pixels of the erased class are left out."),
+            "IoU of the background, without pixels of the erased class."),
     Measure("pixel_accuracy", lambda e: _diagonal(without_rows(e.confusion, e.gone)), "up", "percent",
             "Pixel accuracy", "pixel accuracy",
-            "Fraction of the pixels that the network predicts correctly; pixels of the erased class are left out."),
+            "Fraction of the pixels predicted correctly, without those of the erased class."),
     Measure("to_background", lambda e: None if e.background is None else float(e.absorbed_by[e.background]), "", "percent",
             "Erased pixels predicted as background", "erased pixels that become background",
-            "Test pixels of the erased class that the network predicts as background."),
+            "Erased test pixels predicted as background."),
     Measure("same_as_retrained", beside(lambda e, r: e.agreement(r)), "up", "percent",
             "Erased pixels predicted as by the retrained network", "erased pixels predicted as by the retrained (ignored)",
-            "Test pixels of the erased class for which the network predicts the same as the one retrained with these pixels ignored."),
+            "Erased test pixels predicted as by the network retrained with these pixels ignored."),
 )  # fmt: skip
 
 
@@ -244,19 +243,18 @@ def _trigger(
 
 _TRIGGER = (
     _trigger("asr", "stamped", "others", "target", "down", "Attack success", "attack success",
-             "Test images of other classes, with the trigger, that the network predicts as the target. The floor is the value "
-             "of a network that was never poisoned: it also predicts the target now and then."),
+             "Test images of other classes, with the trigger, predicted as the target. The floor, a network never poisoned, also predicts it now and then."),
     Measure("asr_old_statistics", lambda e: e.old_success, "down", "percent",
             "Attack success with the original's running statistics", "attack success, original's statistics",
-            "The same attack success when the original's running statistics are put back beside the network's parameters; see `acc_old_statistics`."),
+            "The same attack success with the original's running statistics put back."),
     _trigger("acc_stamped", "stamped", "others", "own", "up", "Accuracy with the trigger", "accuracy with the trigger",
              "The same images, predicted as their true class."),
     _trigger("acc", "clean", "all", "own", "up", "All classes", "all classes, clean",
-             "Clean test images that the network predicts correctly."),
+             "Clean test images predicted correctly."),
     _trigger("acc_target", "clean", "targets", "own", "up", "The target class", "target, clean",
-             "Clean test images of the target that the network predicts correctly; a careless defence erases these."),
+             "Clean test images of the target predicted correctly; a careless defence erases these."),
     _trigger("acc_others", "clean", "others", "own", "up", "The other classes", "other classes, clean",
-             "Clean test images of all other classes that the network predicts correctly."),
+             "Clean test images of all other classes predicted correctly."),
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------- two images, one person?
@@ -277,9 +275,9 @@ _VERIFICATION = tuple(
         ("genuine", "", "number", "Cosine, same person", "genuine", "Mean cosine of two images of one person."),
         ("impostor", "", "number", "Cosine, different people", "impostor", "Mean cosine of images of two people."),
         ("eer", "", "percent", "Equal error rate", "EER",
-         "Error rate at the threshold where false acceptance of different people equals false rejection of the same person."),
+         "Error rate where false acceptance of different people equals false rejection of the same person."),
         ("tar", "", "percent", "Accepted at 1 % false", "TAR at 1 %",
-         "Pairs of one person that are accepted at the threshold that accepts 1 % of the pairs of different people."),
+         "Pairs of one person accepted at the threshold that accepts 1 % of the pairs of different people."),
         ("rank_one", "", "percent", "Nearest is the same person", "rank one",
          "Images whose nearest other image shows the same person."),
     )

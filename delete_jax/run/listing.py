@@ -134,20 +134,19 @@ def measures_page() -> str:
     lines = [
         "# Measures",
         "",
-        "Every number in a report or a table is a row of `delete_jax.metrics.MEASURES`. This page is generated from these rows by",
-        "`python -m delete_jax.run.listing > docs/reference/measures.md`. Reports show each value next to those of the original network and of the",
-        "network retrained without the class. Names with dots are nested in `report.json`. Measures that differ in a word or a number share a row, with",
-        "a slash between what differs.",
+        "Every number in a report or a table is a row of `delete_jax.metrics.MEASURES`, of which `python -m delete_jax.run.listing >",
+        "docs/reference/measures.md` makes this page. Reports show each value next to the original's and the retrained network's. Names with dots are",
+        "nested in `report.json`. Where measures share a row, a slash is between what differs.",
         "",
-        f"A measure marked {GAP} also has a gap, `NAME{SUFFIX}`: the value minus the retrained network's. The retrained network never saw the class",
-        "and still gives something away, so the gap is what counts. A gap below 0 is another trace of the class, not a better result. Reports and",
-        f'tables name it as the measure, followed by "{OF_GAP}", and tables add an arrow to 0.',
+        f"A measure marked {GAP} also has a gap, `NAME{SUFFIX}`: the value minus that of the retrained network, which never saw the class and still",
+        "gives something away. So the gap is what counts; below 0, it is another trace, not a better result. Reports and tables add",
+        f'"{OF_GAP}" to the name, and tables an arrow to 0.',
         "",
-        "The floor is how far two retrained networks differ by their seed alone. Benchmarks show it in the row of another seed's retrained network. Over",
-        "seeds, the gaps of that row average to 0 by construction, so read their standard deviation.",
+        "The floor is how far two retrained networks differ by their seed alone: in benchmarks, the row of another seed's. Over seeds, its gaps average",
+        "to 0 by construction, so read their standard deviation.",
         "",
-        "| name | what it is | in a report | in a table |",
-        "|---|---|---|---|",
+        "name | what it is | in a report<br>in a table",
+        "---|---|---",
     ]
     folded = [
         '<details markdown="1"><summary>Exact definitions and their sources</summary>',
@@ -166,8 +165,8 @@ def _rows() -> Iterator[str]:
     for rows in groups.values():
         marks = [f" {GAP}" if row.name + SUFFIX in metrics.MEASURES else "" for row in rows]
         names = ", ".join(f"`{row.name}`{mark}" for row, mark in zip(rows, marks, strict=True))
-        shown = [_joined([getattr(row, part) for row in rows]) for part in ("text", "title", "heading")]
-        yield f"| {' | '.join([names, *shown])} |"
+        text, title, heading = (_joined([getattr(row, part) for row in rows]) for part in ("text", "title", "heading"))
+        yield f"{names} | {text} | {title}<br>{heading}"
 
 
 def _is_gap(row: metrics.Measure) -> bool:
