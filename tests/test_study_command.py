@@ -106,6 +106,7 @@ def test_a_study_that_was_interrupted(tmp_path, capsys, monkeypatch):
     assert added[("bias_shift", "2 3", "0")]["acc_ft"] == "0.0"
 
 
+@pytest.mark.slow
 def test_its_cells_are_those_of_a_run(tmp_path, capsys):
     """The same original, method, rate and seed; the retrained network is trained alike, too."""
     assert studied(tmp_path / "study", "--methods=delete", "--lr=config", "--seeds=1", "--forget=1;2") == 0

@@ -417,7 +417,12 @@ def plainly(run, networks):
     return TASK.measure(run._replace(config=Config()), networks)
 
 
-@pytest.mark.parametrize("name", BROKEN_TASKS)
+WHOLE_RUNS = {"a measure that needs a reference", "a page that is not there"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in WHOLE_RUNS else name for name in BROKEN_TASKS]
+)
 def test_a_broken_task(name):
     make, words = BROKEN_TASKS[name]
     tables = [dict(table) for table in (TASKS, models.NETWORKS)]

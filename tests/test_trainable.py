@@ -213,7 +213,8 @@ def test_the_call_of_the_guide():
     labels = np.arange(64) % 4
     images = np.eye(4, dtype=np.float32)[labels].reshape(64, 2, 2, 1)
     names = {"dj": dj, "model": model, "variables": variables, "images": images, "labels": labels}
-    exec(snippet, names)
+    assert "forget=[3]" in snippet
+    exec(snippet.replace("forget=[3]", "forget=[3], lr=0.3, epochs=20"), names)  # without a rate: tests/test_auto.py
     result = names["result"].variables["params"]
     assert {name for name in result if not np.array_equal(result[name], variables["params"][name])} == {
         "layer4_1",
