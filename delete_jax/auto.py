@@ -332,6 +332,9 @@ class _Trainings:
         return last_stage(job.model, job.variables, jax.eval_shape(job.options.preprocess, stored))
 
 
+# Not `trainable="last_stage"`, whose steps are others: the cap of Polyak's step is a share of the norm of what is trained. With a mask that
+# is all of the network, as in the measured trainings. With that cap, the parameters are the same up to rounding; but it would be a constant of
+# the step, which would be compiled anew for each network.
 def _masked(method: Any, mask: Any) -> Any:
     """The method, which trains only the parameters where the mask is one."""
 

@@ -25,7 +25,8 @@ from delete_jax.network_check import as_is, check_answers, check_network
 from delete_jax.parallel import outside_meshes
 from delete_jax.reports import Examples, write_report
 from delete_jax.reports.made_with import device, now, versions
-from delete_jax.reports.record import sealed
+from delete_jax.reports.page import PAGE
+from delete_jax.reports.record import IN_PYTHON, sealed
 from delete_jax.request import as_images, check_forget, check_remaining, check_samples, known_requests
 from delete_jax.result import Result
 from delete_jax.tables import aligned, markdown
@@ -36,8 +37,6 @@ from delete_jax.tasks.figures import ALWAYS, ANSWERS, choose_examples, measure, 
 
 if TYPE_CHECKING:
     import chex
-
-PAGE = ("report.html", "report.png", "report.json")
 
 
 class Evaluation(Mapping[str, dict[str, Any]]):
@@ -219,8 +218,8 @@ def flat(figures: Mapping[str, Any]) -> dict[str, float]:
 
 
 def report(evaluation: Evaluation, path: str | os.PathLike) -> None:
-    """Writes the page of an evaluation: the verdict, what is left, each class, samples and limits. `report.json` and `report.png` lie
-    beside it.
+    """Writes the page of an evaluation: the verdict, what is left, each class, samples and limits. `report.json`, `report.png` and
+    `SHA256SUMS`, which `delete-jax verify FOLDER` checks, lie beside it.
 
     Args:
       evaluation: of `evaluate`, with a network called "unlearned".
@@ -241,8 +240,8 @@ def report(evaluation: Evaluation, path: str | os.PathLike) -> None:
             f"a report is about a network called {UNLEARNED!r}: this evaluation has {', '.join(evaluation)}"
         )
     path = as_path("path", path)
-    if path.suffix and path.name != PAGE[0]:
-        raise ValueError(f"{path}: the page is called {PAGE[0]}; give FOLDER/{PAGE[0]}, or the folder")
+    if path.suffix and path.name != PAGE:
+        raise ValueError(f"{path}: the page is called {PAGE}; give FOLDER/{PAGE}, or the folder")
     page = importlib.import_module(next(iter(TASKS.values())).page)
     write_report(
         evaluation.record, lambda record: page.parts(record, evaluation.examples), path.parent if path.suffix else path
@@ -321,7 +320,7 @@ def _record(data: Data, results: Mapping[str, Result], figures: Mapping[str, dic
     return {
         "format": 1,
         "created": now(),
-        "command": "delete_jax.evaluate",
+        "command": IN_PYTHON,
         "versions": versions(),
         "device": device(),
         "dataset": {

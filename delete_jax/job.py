@@ -29,7 +29,7 @@ from delete_jax.parallel import on_each_device, run_key
 from delete_jax.step import sgd
 from delete_jax.streams import provided
 from delete_jax.traced import functions
-from delete_jax.trainable import Part, check_method, part_of, whole
+from delete_jax.trainable import WHOLE, Part, check_method, part_of, whole
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,7 +87,8 @@ class Job:
     @functools.cached_property
     def part(self) -> Part:
         """What is trained of the network (`Options.trainable`)."""
-        return part_of(self.options.trainable, self.setup, self.images)
+        trainable = self.options.trainable
+        return WHOLE if trainable is None else part_of(trainable, self.setup, self.images)
 
     def unwrapped(self, variables: Variables) -> Variables:
         """The network, of the variables that its training has: without what the method or a training of low rank added."""

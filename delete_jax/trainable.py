@@ -152,19 +152,17 @@ def for_wrapped(part: Part, params: Any, wrapped: Any) -> Part:
     return part._replace(chosen=tuple(known.get(id(leaf), True) for leaf in jax.tree.leaves(wrapped)))
 
 
-def part_of(trainable: str | None, setup: Setup, images: Any) -> Part:
+def part_of(trainable: str, setup: Setup, images: Any) -> Part:
     """Finds the parameters that are trained.
 
     Args:
-      trainable: as `checked` returns it.
+      trainable: as `checked` returns it where there is something.
       setup: with the network; its samples are looked at where nobody says which layer is the classifier.
       images: of which shape and dtype count, as they are stored.
 
     Raises:
       ValueError: there are none, or the network has no such part.
     """
-    if trainable is None:
-        return WHOLE
     params = setup.teacher["params"]
     places, leaves = zip(*jax.tree_util.tree_flatten_with_path(params)[0], strict=True)
     names = [tuple(itertools.chain.from_iterable(name.split(".") for name in names_of(place))) for place in places]

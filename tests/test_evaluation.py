@@ -123,7 +123,12 @@ def test_a_page(kind, tmp_path):
     assert found.record["method"] == {"name": "delete", **dj.methods.delete().hyperparameters, "lr": 0.05}
     assert "probe_10" in found["unlearned"]
     dj.report(found, tmp_path / "report.html")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json", "report.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "SHA256SUMS",
+        "report.html",
+        "report.json",
+        "report.png",
+    ]
     page = (tmp_path / "report.html").read_text()
     assert "What is left" in page
     assert "given samples" in page

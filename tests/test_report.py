@@ -178,7 +178,12 @@ CASES = {
 def test_writes_three_sound_files(tmp_path, case):
     record = sample_record(**CASES[case])
     write(record, sample_examples(record, channels=3 if case == "hundred" else 1), tmp_path / "new")
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["report.html", "report.json", "report.png"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
+        "SHA256SUMS",
+        "report.html",
+        "report.json",
+        "report.png",
+    ]
     source, page = read(tmp_path / "new")
     assert not re.search(r"https?:|//[a-z]", re.sub(r"base64,[^\"]*", "", source))
     assert "script" not in page.tags

@@ -37,7 +37,12 @@ def backdoor_record(asr=0.01, target=0.9, retrained=True):
 
 def write(page, record, examples, directory):
     reports.write_report(record, lambda plain: page.parts(plain, examples), directory)
-    assert sorted(path.name for path in directory.iterdir()) == ["report.html", "report.json", "report.png"]
+    assert sorted(path.name for path in directory.iterdir()) == [
+        "SHA256SUMS",
+        "report.html",
+        "report.json",
+        "report.png",
+    ]
     assert json.loads((directory / "report.json").read_text()) == sealed(record)
     assert (directory / "report.png").read_bytes().startswith(b"\x89PNG")
     source, page = read(directory)

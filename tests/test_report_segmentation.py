@@ -41,7 +41,12 @@ def make(left=0.0, kept=0.9, references=True):
 def test_writes_three_sound_files(tmp_path, references):
     record, examples = make(references=references)
     reports.write_report(record, lambda plain: parts(plain, examples), tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json", "report.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "SHA256SUMS",
+        "report.html",
+        "report.json",
+        "report.png",
+    ]
     written = json.loads((tmp_path / "report.json").read_text())
     assert written["networks"]["unlearned"]["metrics"]["iou_f"] == 0
     source, page = read(tmp_path)

@@ -106,6 +106,16 @@ def test_a_study_that_was_interrupted(tmp_path, capsys, monkeypatch):
     assert added[("bias_shift", "2 3", "0")]["acc_ft"] == "0.0"
 
 
+def test_what_failed_is_said_below_the_table():
+    good, bad = {"metrics": {"acc_ft": 0.0}}, {"metrics": {}, "failed": "it diverged"}
+    found = [
+        {"method": name, "forget": [1], "seed": 0, **cell} for name, cell in (("a", good), ("b", bad), ("b", good))
+    ]
+    table = studies.Study(found, [{"method": "original", "forget": [1], "seed": 0, **good}], ["acc_ft"])
+    assert list(study.failures(table)) == ["b: 1 of 2 trainings failed, and its row has no figures: it diverged"]
+    assert "–" in str(table).splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_its_cells_are_those_of_a_run(tmp_path, capsys):
     """The same original, method, rate and seed; the retrained network is trained alike, too."""

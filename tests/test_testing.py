@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import itertools
 import re
+import sys
+import types
 
 import flax.linen as nn
 import jax
@@ -20,6 +22,7 @@ from delete_jax.methods import FORGET, METHODS, REMAIN, TRAINED, Method, Prepare
 from delete_jax.methods.hyperparameters import POSITIVE, factory
 from delete_jax.model import Model
 from delete_jax.tasks import TASKS, Measured, Task, Training
+from delete_jax.tasks.classification import page
 from delete_jax.testing import check_method, check_network, check_task
 from delete_jax.testing.demands import Subject, difference
 from delete_jax.testing.task import check_measured
@@ -429,6 +432,15 @@ def test_a_broken_task(name):
     text = said(check_task, make())
     assert re.search(words, text), text
     assert [dict(table) for table in (TASKS, models.NETWORKS)] == tables
+
+
+@pytest.mark.slow
+def test_a_page_with_two_verdicts(monkeypatch):
+    """The run says that of its parts, and the same run again the other one."""
+    module = types.ModuleType("two_verdicts")
+    module.parts, module.verdict = page.parts, lambda record: page.verdict(record)._replace(label="Another")
+    monkeypatch.setitem(sys.modules, "two_verdicts", module)
+    assert "verdict(record) of its page says 'Another: Class" in said(check_task, own(page="two_verdicts"))
 
 
 @pytest.mark.parametrize(

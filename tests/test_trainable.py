@@ -7,6 +7,7 @@ from etils import epath
 from rich.console import Console
 
 import delete_jax as dj
+from delete_jax import auto
 from delete_jax.checkpoint import Checkpoints
 from delete_jax.config import Config, UnlearnConfig
 from delete_jax.identity import IdentityError, digest
@@ -140,33 +141,9 @@ def test_in_every_way_of_training():
     variables, images, labels = given()
     images, labels = np.tile(images, (4, 1, 1, 1)), np.tile(labels, 4)
     settings = {"trainable": "lora:2", "epochs": 2, "batch_size": 4}
-    alone = [
-        dj.unlearn(
-            MODEL,
-            variables,
-            images,
-            labels,
-            forget=1,
-            method=SQUARE,
-            lr=0.01,
-            seed=seed,
-            parallel="jit",
-            **settings,
-        )
-        for seed in (0, 1)
-    ]
-    parts = dj.unlearn(
-        MODEL,
-        variables,
-        images,
-        labels,
-        forget=1,
-        method=SQUARE,
-        lr=0.01,
-        micro_batch=2,
-        parallel="jit",
-        **settings,
-    )
+    one = {"forget": 1, "method": SQUARE, "lr": 0.01, "parallel": "jit", **settings}
+    alone = [dj.unlearn(MODEL, variables, images, labels, seed=seed, **one) for seed in (0, 1)]
+    parts = dj.unlearn(MODEL, variables, images, labels, micro_batch=2, **one)
     swept = dj.sweep(
         MODEL, variables, images, labels, [dj.Request(1, SQUARE, 0.01, seed) for seed in (0, 1)], **settings
     )
@@ -199,7 +176,8 @@ def _job(variables, images, labels, seed, **settings):
     return dj.job.checked_job(MODEL, variables, streams, samples.num_classes, classes, SQUARE, options)
 
 
-def test_the_call_of_the_guide():
+def test_the_call_of_the_guide(monkeypatch):
+    monkeypatch.setattr(auto, "is_alarming", lambda row: False)  # one training is enough
     (snippet,) = snippets("choosing", "result = dj.unlearn(")
 
     def answer(variables, x):

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+import delete_jax as dj
 from delete_jax import data, models
 from delete_jax import main as command
 from delete_jax.checkpoint import Checkpoints
@@ -22,9 +23,12 @@ from delete_jax.identity import digest
 from delete_jax.models import Network, ResNet
 from delete_jax.reports import export as drawing
 from delete_jax.reports.record import digest as digest_of
+from delete_jax.run import provenance
+from delete_jax.tasks.classification.page import verdict
 from tests import processes
 from tests.pages import ROOT, blocks, snippets
 from tests.test_command import CONFIG, make_images, snapshot
+from tests.test_evaluation import evaluated, plain
 
 SMALL = ResNet(3, stages=(1,), features=(4,))
 RUN = ["--config=tiny.py", "--workdir=run", "--config.parallel=jit"]
@@ -82,7 +86,7 @@ def test_a_run_is_as_it_was_written(place, capfd, tmp_path, monkeypatch):
     """In its place with everything checked; as a copy elsewhere without its data."""
     monkeypatch.chdir(place)
     code, (last,) = verify(capfd, "run")
-    assert (code, last) == (0, "As the run wrote it: run (12 holds)")
+    assert (code, last) == (0, "As it was written: run (12 holds)")
     shutil.copytree("run", tmp_path / "elsewhere")
     shutil.rmtree(tmp_path / "elsewhere" / "checkpoints" / "retrained")
     monkeypatch.chdir(tmp_path)
@@ -92,7 +96,7 @@ def test_a_run_is_as_it_was_written(place, capfd, tmp_path, monkeypatch):
     assert retrained == "not checked  retrained network: there is no checkpoints/retrained"
     assert re.match(r"not checked  data: folder:images is not here, or not whole \(images/train: no such folder", data)
     assert samples == "not checked  forget samples: they are part of folder:images"
-    assert last == "As the run wrote it: elsewhere (9 holds, 3 not checked)"
+    assert last == "As it was written: elsewhere (9 holds, 3 not checked)"
     text = (place / "run" / "report.json").read_text() + (place / "run" / "report.html").read_text()
     assert str(place) not in text
     assert (
@@ -119,7 +123,7 @@ def test_what_was_edited_is_named(copied, capfd):
         r"DIFFERS      unlearned network: checkpoints/unlearned has the digest \w+: that of the original network, .*",
         r"DIFFERS      data: folder:images has the digest \w+, and report.json says \w+",
         r"DIFFERS      forget samples: they have the digest \w+, .*",
-        r"NOT as the run wrote it: run \(6 DIFFERS, \d holds\)",
+        r"NOT as it was written: run \(6 DIFFERS, \d holds\)",
     ):
         assert sum(bool(re.fullmatch(words, line)) for line in lines) == 1, (words, lines)
     assert len(lines) == 7
@@ -143,7 +147,11 @@ def test_what_was_edited_is_named(copied, capfd):
 def test_a_run_that_was_edited_is_not_done(copied, capfd):
     """The same command says so, and writes nothing."""
     assert command.main(["delete-jax", *RUN]) == 0
-    assert capfd.readouterr().out == "already done: run/report.html\n"
+    first, *warned, last = capfd.readouterr().out.splitlines()
+    assert first == "already done: run/report.html"
+    judged = verdict(json.loads((copied / "report.json").read_text()))
+    assert warned == [f"warning: {lost}" for lost in judged.lost]
+    assert last == f"{judged.label}: {judged.headline}"
     edits = [
         (
             "report.json",
@@ -163,7 +171,7 @@ def test_a_run_that_was_edited_is_not_done(copied, capfd):
 
 
 def test_a_report_of_an_earlier_version(copied, capfd):
-    """It has no digest of itself: nothing is known of it, and the run is still done."""
+    """It has no digest of itself: nothing is known of it, and the run is still done, without a verdict."""
     edit(copied / "report.json", lambda record: (record.pop("digest"), record.pop("run")))
     (copied / "SHA256SUMS").unlink()
     code, lines = verify(capfd, "run")
@@ -173,6 +181,26 @@ def test_a_report_of_an_earlier_version(copied, capfd):
         == "DIFFERS      report.json: it has no digest of itself: it was edited, or an earlier version wrote it"
     )
     assert command.main(["delete-jax", *RUN]) == 0
+    assert capfd.readouterr().out == "already done: run/report.html\n"
+
+
+def test_a_report_of_the_library(tmp_path, monkeypatch, capfd):
+    """It has the list of its files, and nothing says where its networks and its data are."""
+    monkeypatch.setattr(drawing, "svg", lambda panel, name: drawing.Drawing("0 0 1 1", ""))
+    monkeypatch.setattr(drawing, "png", lambda parts: b"")
+    monkeypatch.chdir(tmp_path)
+    model, variables = plain()
+    dj.report(evaluated(model, {"original": variables, "unlearned": variables}), "mine")
+    pathlib.Path("a.safetensors").touch()
+    code, (networks, file, last) = verify(capfd, "mine", "a.safetensors")
+    assert code == 0
+    assert networks.startswith("not checked  networks and data: delete_jax.evaluate was given them")
+    assert file == "not checked  a.safetensors: no run is reported here that it could be of"
+    assert last == "As it was written: mine (4 holds, 2 not checked)"
+    edit(pathlib.Path("mine/report.json"), forge)
+    code, lines = verify(capfd, "mine")
+    assert code == 1
+    assert lines[0].startswith("DIFFERS      report.json: it was edited: its SHA-256 is")
 
 
 @pytest.mark.parametrize(
@@ -293,10 +321,15 @@ def test_exported_files_say_which_run_they_are_of(exports, capfd, monkeypatch):
     np.testing.assert_array_equal(alone.call(images), function.call(images))
     assert models.load_torch(SMALL, "original.safetensors")[1].provenance["request"] is None
 
-    code, lines = verify(capfd, "run", "unlearned.safetensors", "retrained.safetensors", "unlearned.jax")
-    assert (code, lines) == (0, ["As the run wrote it: run (15 holds)"])
+    loaded, load = [], provenance.load_stage
+    monkeypatch.setattr(provenance, "load_stage", lambda *given: loaded.append(given[1]) or load(*given))
+    code, lines = verify(
+        capfd, "run", "unlearned.safetensors", "retrained.safetensors", "unlearned.jax", "unlearned.jax"
+    )
+    assert (code, lines) == (0, ["As it was written: run (16 holds)"])
+    assert sorted(loaded) == ["checkpoints/retrained", "checkpoints/teacher", "checkpoints/unlearned"]  # each once
     code, lines = verify(capfd, "second", "second.safetensors")  # its original is a file
-    assert (code, lines) == (0, ["As the run wrote it: second (12 holds)"])
+    assert (code, lines) == (0, ["As it was written: second (12 holds)"])
     code, lines = verify(capfd, "run", "second.safetensors")
     assert code == 1
     words = r"DIFFERS      second.safetensors: it is not of this run: the report has no network with the digest that it says, \w+; "
@@ -356,7 +389,7 @@ def test_a_state_dict_of_torch(copied, capfd):
     """It says so in an attribute; a weight that was changed is noticed, also where the attribute was kept."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
     call("export", "run", "unlearned.pth")
-    assert verify(capfd, "run", "unlearned.pth") == (0, ["As the run wrote it: run (13 holds)"])
+    assert verify(capfd, "run", "unlearned.pth") == (0, ["As it was written: run (13 holds)"])
     state = torch.load("unlearned.pth", weights_only=True)
     state["fc.bias"] += 1
     torch.save(state, "changed.pth")
@@ -402,21 +435,26 @@ def test_the_list_is_one_that_sha256sum_reads(place):
     assert lines == {name: hashlib.sha256((place / "run" / name).read_bytes()).hexdigest() for name in files}
 
 
-@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
-def test_a_signature_of_the_list(place, tmp_path, monkeypatch):
-    """By the documentation's commands; it does not fit an edited list."""
+ASKS = {"ssh-keygen -t ed25519": "ssh-keygen -q -t ed25519 -N '' -f key", "minisign -G": "minisign -G -W -s key"}
+"""What asks for a password, and the same without one, in this folder."""
+
+
+@pytest.mark.parametrize("program", ["ssh-keygen", "minisign"])
+def test_a_signature_of_the_list(program, place, tmp_path, monkeypatch):
+    """By the documentation's commands, one after the other; it does not fit an edited list."""
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
     (page,) = (ROOT / "docs").rglob("report.md")
-    sign, check = (line for line in page.read_text().splitlines() if line.startswith("ssh-keygen -Y "))
+    (block,) = (block for block in blocks("", page) if block.startswith(program))
     monkeypatch.chdir(tmp_path)
     shutil.copytree(place / "run", "runs/digits")
-    made = processes.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "key"], tmp_path)
-    assert made.returncode == 0, made
-    pathlib.Path("allowed_signers").write_text(f"me@example.org {pathlib.Path('key.pub').read_text()}")
 
     def code(line: str) -> int:
-        return processes.run(["sh", "-c", line.replace("~/.ssh/id_ed25519", "key")], tmp_path).returncode
+        line = ASKS.get(line, line).replace("~/.ssh/id_ed25519", "key").replace("minisign -S", "minisign -s key -S")
+        return processes.run(["sh", "-c", line], tmp_path).returncode
 
-    assert (code(sign), code(check)) == (0, 0)
+    *_, check = lines = block.splitlines()
+    assert [code(line) for line in lines] == [0] * len(lines)
     with open("runs/digits/SHA256SUMS", "a") as file:
         file.write("\n")
     assert code(check) != 0
@@ -443,4 +481,4 @@ def test_the_course_of_a_request(place, tmp_path, monkeypatch, capfd):
     assert [request["forget"] for request in info.erased] == [[1], [2]]
     out = capfd.readouterr().out
     assert "holds        network.safetensors: the unlearned network of this run" in out
-    assert out.count("As the run wrote it: runs/request") == 3
+    assert out.count("As it was written: runs/request") == 3

@@ -1,4 +1,4 @@
-"""A report as three files: the page, one file of HTML; the same pictures as a PNG; the record as JSON.
+"""A report as files: the page, one file of HTML; the same pictures as a PNG; the record as JSON; and the list of their digests.
 
 The page is meant for two readers: a data protection officer, who asks what was erased, from what and how that is known,
 and a reviewer, who asks for every figure beside the same figure of the original and of the retrained network. It has no
@@ -28,20 +28,21 @@ if TYPE_CHECKING:
     import jinja2
 
 
-SUMS = "SHA256SUMS"
-"""The file that lists the digests of a run's files, as `sha256sum` writes it."""
+PAGE, PICTURE, RECORD, SUMS = "report.html", "report.png", "report.json", "SHA256SUMS"
+"""The files of a report; the last lists the digests of the others, and of what lies beside them, as `sha256sum` writes it."""
 
 
 def write_report(
     record: dict[str, Any],
     make_parts: Callable[[dict[str, Any]], Parts],
     directory: Path | str,
-    beside: Sequence[str] | None = None,
+    beside: Sequence[str] = (),
 ) -> Parts:
-    """Writes `report.html`, `report.png` and `report.json` (the record itself, in its order, with its digest) into `directory`.
+    """Writes `report.html`, `report.png`, `report.json` (the record itself, in its order, with its digest) and `SHA256SUMS`, which lists
+    the digests of these files, into `directory`.
 
     Everything is made before anything is written, and each file is renamed into place, the JSON last: a run that fails
-    or is killed leaves the older files whole, and a `report.json` means that the other two are there.
+    or is killed leaves the older files whole, and a `report.json` means that the others are there.
 
     A number that is not finite becomes null ("–" on the page), and the page says that training diverged if it was in
     the history: methods that blow up, as gradient ascent does, deserve a report too. NumPy and JAX values are
@@ -51,7 +52,7 @@ def write_report(
       record: the figures of the run, as `delete_jax.reports.record` describes them.
       make_parts: gets the record as plain JSON, checked, and says what the page shows.
       directory: made if it is missing.
-      beside: files that `SHA256SUMS` shall list beside these three, those of them that are there; when None, no such file is written.
+      beside: files of the directory that `SHA256SUMS` shall list, too, those of them that are there.
 
     Returns:
       What the page shows.
@@ -70,12 +71,11 @@ def write_report(
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    content = {"report.html": page, "report.png": sheet, "report.json": text.encode()}
-    if beside is not None:
-        there = {name: (directory / name).read_bytes() for name in beside if (directory / name).is_file()}
-        lines = [f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted({**there, **content}.items())]
-        content = {SUMS: "".join(lines).encode(), **content}  # the JSON last
-    write_all({directory / name: data for name, data in content.items()})
+    content = {PAGE: page, PICTURE: sheet, RECORD: text.encode()}
+    there = {name: (directory / name).read_bytes() for name in beside if (directory / name).is_file()}
+    lines = [f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted({**there, **content}.items())]
+    files = {SUMS: "".join(lines).encode(), **content}  # the JSON last
+    write_all({directory / name: data for name, data in files.items()})
     return parts
 
 

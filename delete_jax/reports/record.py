@@ -36,6 +36,8 @@ from delete_jax.given import shown
 from delete_jax.metrics import MEASURES, look_up
 from delete_jax.reports.form import COUNT, NUMBER, SETTING, STRING, TRUTH, Maybe, check_form
 
+IN_PYTHON = "delete_jax.evaluate"
+"""The `command` of a report that no run made."""
 ORIGINAL, RETRAINED, UNLEARNED = "original", "retrained", "unlearned"
 BY_NAME: Mapping[str, str] = MappingProxyType({})  # titles of networks: they are called by their names
 NETWORK = {"metrics": {...: SETTING}, "source?": Maybe(STRING), "digest?": STRING}

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from delete_jax import models
-from delete_jax.config import Config
 from delete_jax.identity import digest, short
 from delete_jax.models import exported, torch_files, torch_info
 from delete_jax.models.state_dicts import arrays
-from delete_jax.run.evidence import DIFFERS, HOLDS, UNKNOWN, Finding
 from delete_jax.run.export import WRITERS, served
+from delete_jax.run.integrity import DIFFERS, HOLDS, UNKNOWN, Finding
 from delete_jax.run.networks import Loaded
 from delete_jax.run.paths import expanded
-from delete_jax.run.provenance import load_network, made
+from delete_jax.run.provenance import Found, made
 from delete_jax.tasks.base import UNLEARNED
 
 
@@ -31,11 +30,11 @@ def check_kind(name: str) -> Path:
     return path
 
 
-def of_exported(name: str, folder: Path, record: Mapping[str, Any], config: Config | None) -> Finding:
+def of_exported(name: str, record: Mapping[str, Any], networks: Callable[[str], Found]) -> Finding:
     """Compares an exported file with a run.
 
     Args:
-      name: of the file. folder, record, config: of the run.
+      name: of the file. record: the report of the run. networks: loads its networks (`provenance.networks_of`).
     """
     path = check_kind(name)
     if path.suffix == ".pth" and importlib.util.find_spec("torch") is None:
@@ -44,7 +43,7 @@ def of_exported(name: str, folder: Path, record: Mapping[str, Any], config: Conf
         return Finding(UNKNOWN, f"{name}: the network {network!r} is none of this package: give --config=FILE")
     check = _of_function if path.suffix == exported.SUFFIX else _of_tensors
     try:
-        return Finding(*check(path, Context(name, folder, record, config)))
+        return Finding(*check(path, Context(name, record, networks)))
     except ValueError as error:
         return Finding(DIFFERS, f"{name}: {error}")
 
@@ -53,9 +52,8 @@ class Context(NamedTuple):
     """A file and the run that it shall be of (`of_exported`)."""
 
     name: str
-    folder: Path
     record: Mapping[str, Any]
-    config: Config | None
+    networks: Callable[[str], Found]
 
     def called(self, said: Mapping[str, Any]) -> str:
         """Finds which network of the run a file says that it is.
@@ -79,10 +77,10 @@ class Context(NamedTuple):
     def load(self, called: str) -> Loaded | None:
         """Loads that network of the run; None where it is not there, or another one is, which is a finding of its own."""
         try:
-            loaded = load_network(self.folder, self.record, called, self.config)[0]
+            found = self.networks(called)
         except ValueError:
             return None
-        return loaded if digest(loaded.variables) == self.record["networks"][called]["digest"] else None
+        return found.loaded if found.digest == self.record["networks"][called]["digest"] else None
 
 
 def _of_tensors(path: Path, context: Context) -> tuple[str, str]:

@@ -16,9 +16,11 @@ from delete_jax.metrics import MEASURES
 from delete_jax.models import NETWORKS
 from delete_jax.options import AUTO
 from delete_jax.reports.form import STRING, check_form
+from delete_jax.reports.page import RECORD
 from delete_jax.reports.record import check
 from delete_jax.reports.record import plain as as_json
-from delete_jax.run.evidence import check_untouched
+from delete_jax.run.folder import CONFIG
+from delete_jax.run.integrity import check_untouched
 from delete_jax.run.networks import Loaded, load_stage, load_teacher
 from delete_jax.run.paths import expanded
 from delete_jax.settings import measures
@@ -65,7 +67,7 @@ class Finished(NamedTuple):
             loaded = load_stage(epath.Path(self.where) / "checkpoints" / stage, f"{self.where}, stage {stage}")
         if digest(loaded.variables) != described["digest"]:
             raise CheckpointError(
-                f"{self.where}: its {name} network is not the one that report.json is about: name a run whose files belong together"
+                f"{self.where}: its {name} network is not the one that {RECORD} is about: name a run whose files belong together"
             )
         return loaded
 
@@ -79,18 +81,18 @@ def read_finished(where: str) -> Finished:
     path = expanded(where)
     if not path.is_dir():
         raise ValueError(f"{where}: no such folder; name the folder of a finished run")
-    for name in ("config.json", "report.json"):
+    for name in (CONFIG, RECORD):
         if not (path / name).is_file():
             raise ValueError(f"{where} is not a finished run (it has no {name}): name the folder of a finished run")
     found = {}
-    for name in ("config.json", "report.json"):
+    for name in (CONFIG, RECORD):
         try:
             found[name] = json.loads((path / name).read_text(encoding="utf-8"))
         except (ValueError, RecursionError):
             raise ValueError(f"{path / name} is damaged: restore it, or name another run") from None
     try:
-        config = from_plain(found["config.json"])
-        record = as_json(found["report.json"])
+        config = from_plain(found[CONFIG])
+        record = as_json(found[RECORD])
         check(record)
         check_form(record, FORM, "record")
         own = _from_outside(config)
@@ -103,7 +105,7 @@ def read_finished(where: str) -> Finished:
         raise ValueError(
             f"{where}: its {own} is none of this package: give the config file that brings it, --config=FILE"
         )
-    check_untouched(path)
+    check_untouched(path, found[RECORD])
     return Finished(str(path), record, config)
 
 

@@ -15,12 +15,14 @@ from delete_jax.checkpoint import CheckpointError, Checkpoints
 from delete_jax.config import Config, plain
 from delete_jax.identity import Identified, differences
 from delete_jax.model import Variables
+from delete_jax.reports.page import PAGE, RECORD
 from delete_jax.result import Result
 from delete_jax.run.lock import locked
 from delete_jax.run.log import JsonLog
 from delete_jax.run.phases import CHECKPOINTS, phase
 from delete_jax.writing import is_temporary, writing
 
+CONFIG, LOG = "config.json", "metrics.jsonl"
 NEW = ("reproducible", "erased", "groups")
 """Settings that an earlier version did not have, and whose default is what it did on a CPU."""
 ASIDE = ("logger",)
@@ -35,12 +37,12 @@ class Folder(NamedTuple):
 
     @property
     def is_finished(self) -> bool:
-        return all(_has_content(self.path / name) for name in ("report.json", "report.html"))
+        return all(_has_content(self.path / name) for name in (RECORD, PAGE))
 
     @property
     def config(self) -> dict[str, Any]:
         """What the folder says of its run: its `config.json`."""
-        return json.loads((self.path / "config.json").read_text())
+        return json.loads((self.path / CONFIG).read_text())
 
     def say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False)
@@ -72,7 +74,7 @@ class Folder(NamedTuple):
                 raise
 
     def _claim(self, mine: dict[str, Any], defaults: dict[str, Any]) -> None:
-        path = self.path / "config.json"
+        path = self.path / CONFIG
         if path.exists():
             try:
                 found = json.loads(path.read_text())
@@ -84,7 +86,7 @@ class Folder(NamedTuple):
                 raise ValueError(f"{self.path} holds a run with another config ({names}): choose another --workdir")
             return
         if not all(is_temporary(entry, path) for entry in self.path.iterdir()):  # left of a run that was killed before
-            raise ValueError(f"{self.path} is not empty and holds no config.json of a run: choose another --workdir")
+            raise ValueError(f"{self.path} is not empty and holds no {CONFIG} of a run: choose another --workdir")
         try:
             with writing(path) as file:
                 file.write((json.dumps(mine, indent=2) + "\n").encode())
@@ -129,7 +131,7 @@ class Stage(NamedTuple):
 
     @property
     def log(self) -> JsonLog:
-        return JsonLog(self.folder.path / "metrics.jsonl", self.name)
+        return JsonLog(self.folder.path / LOG, self.name)
 
     def finished(self) -> Result | None:
         """Returns the network if the stage ran to its end.

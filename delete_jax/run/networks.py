@@ -20,7 +20,7 @@ from delete_jax.methods import METHODS
 from delete_jax.model import Variables
 from delete_jax.models import torch_names
 from delete_jax.models.torch_files import SUFFIXES, is_weights
-from delete_jax.run.folder import has_ended, variables_of
+from delete_jax.run.folder import CONFIG, has_ended, variables_of
 from delete_jax.run.paths import expanded
 from delete_jax.tasks.base import UNLEARNED
 from delete_jax.trainable import whole
@@ -97,7 +97,7 @@ def _load_given(run: epath.Path, name: str) -> Loaded:
     stage = run / "checkpoints" / UNLEARNED
     instead = f"to go on from its unlearned network, name {stage}" if stage.is_dir() else "name another network"
     try:
-        source = json.loads((run / "config.json").read_text())["teacher"]
+        source = json.loads((run / CONFIG).read_text())["teacher"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         raise CheckpointError(f"{run}: nothing there says where its original network is; {instead}") from None
     if source is None:

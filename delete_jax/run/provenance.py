@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
 from delete_jax.checkpoint import CheckpointError
 from delete_jax.config import Config
 from delete_jax.identity import digest
+from delete_jax.reports.page import RECORD
 from delete_jax.reports.record import check
 from delete_jax.reports.record import digest as digest_of
-from delete_jax.run.evidence import REPORT, check_untouched, read_json
+from delete_jax.run.integrity import check_untouched, read_json
 from delete_jax.run.networks import TEACHER, Loaded, load_stage, load_teacher, stage_names, storage_path
 from delete_jax.tasks.base import ORIGINAL, UNLEARNED
 
@@ -33,13 +35,28 @@ def stage_of(name: str, network: Mapping[str, Any], there: list[str]) -> str:
     return UNLEARNED if name == UNLEARNED else Path(network.get("source") or name).name
 
 
-def load_network(folder: Path, record: Mapping[str, Any], name: str, config: Config | None) -> tuple[Loaded, str]:
-    """Loads a network of a run's report; returns it, and where it was.
+class Found(NamedTuple):
+    """A network of a run. where: it was. digest: of its variables."""
 
-    Raises:
-      AbsentError: it is not there, or nothing says where it is.
-      CheckpointError: it is damaged.
-    """
+    loaded: Loaded
+    where: str
+    digest: str
+
+
+def networks_of(folder: Path, record: Mapping[str, Any], config: Config | None) -> Callable[[str], Found]:
+    """Returns what loads a network of a run's report, by its name there: each once. It raises `AbsentError` where there is none, or
+    nothing says where it is, and `CheckpointError` where it is damaged."""
+
+    @functools.cache
+    def network(name: str) -> Found:
+        loaded, where = _load(folder, record, name, config)
+        return Found(loaded, where, digest(loaded.variables))
+
+    return network
+
+
+def _load(folder: Path, record: Mapping[str, Any], name: str, config: Config | None) -> tuple[Loaded, str]:
+    """A network of a report, and where it was; errors as in `networks_of`."""
     stage = stage_of(name, record["networks"][name], stage_names(epath.Path(folder)))
     if stage:
         where = f"checkpoints/{stage}"
@@ -84,19 +101,19 @@ def provenance_of(run: str, stage: str, loaded: Loaded) -> dict[str, Any] | None
       ValueError: the report is not as the run wrote it, or is about another network.
     """
     folder = storage_path(run)
-    if not (folder / REPORT).is_file():
+    if not (folder / RECORD).is_file():
         return None
-    check_untouched(folder)
-    record = read_json(folder / REPORT)
+    record = read_json(folder / RECORD)
+    check_untouched(folder, record)
     try:
         check(record)
     except ValueError as error:
-        raise ValueError(f"{run}: {REPORT} is no report of a run: {error}") from None
+        raise ValueError(f"{run}: {RECORD} is no report of a run: {error}") from None
     found, there = digest(loaded.variables), stage_names(folder)
     for name, network in record["networks"].items():
         if stage_of(name, network, there) == stage and network.get("digest", found) != found:
             raise CheckpointError(
-                f"{run}: its {name} network is not the one that {REPORT} is about: restore it, or delete {REPORT} and the same "
+                f"{run}: its {name} network is not the one that {RECORD} is about: restore it, or delete {RECORD} and the same "
                 "command measures the networks again"
             )
     return made(record, stage, found)

@@ -21,11 +21,11 @@ from delete_jax.network_check import check_network, check_training
 from delete_jax.options import check_batch, check_micro_batch
 from delete_jax.parallel import on_each_device
 from delete_jax.predict import input_shape
+from delete_jax.reports.page import PAGE, RECORD
 from delete_jax.request import check_remaining, known_requests
 from delete_jax.result import Result
-from delete_jax.run.evidence import BESIDE, check_untouched, read_json
-from delete_jax.run.evidence import REPORT as REPORT_FILE
 from delete_jax.run.folder import Folder
+from delete_jax.run.integrity import BESIDE, check_untouched, read_json
 from delete_jax.run.loggers import check_installed
 from delete_jax.run.networks import Loaded, load_teacher
 from delete_jax.run.phases import CHECKPOINTS, CHECKS, DATA, EVALUATION, IMPORTS, REPORT, phase
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 def run_stages(config: Config, workdir: Path, console: Console, command: str) -> None:
-    """Runs what is left to do of a validated config in its folder, and says where the report is.
+    """Runs what is left to do of a validated config in its folder, and says where the report is, and its verdict.
 
     Raises:
       ValueError: bad input; nothing has been overwritten.
@@ -57,9 +57,12 @@ def run_stages(config: Config, workdir: Path, console: Console, command: str) ->
     plan = needed(task.trainings(config, run.data), config.retrain, teacher is not None)
     with folder.claimed(config):
         if folder.is_finished:
-            check_untouched(workdir)
-            _check_forgotten(run, workdir)
-            folder.say(f"already done: {workdir / 'report.html'}")
+            record = read_json(workdir / RECORD)
+            check_untouched(workdir, record)
+            _check_forgotten(run, workdir, record)
+            folder.say(f"already done: {workdir / PAGE}")
+            if "run" in record:  # an earlier version may have measured something else
+                say_verdict(folder, _page(task).verdict(record))
         else:
             note_earlier(folder, teacher)
             for said in earlier_warnings(run, teacher):
@@ -146,12 +149,16 @@ def _run(run: Run, folder: Folder, plan: list[Training], teacher: Loaded | None,
     with phase(IMPORTS):
         from delete_jax import reports  # here, because drawing takes long to import
 
-        page = importlib.import_module(task.page)
+        page = _page(task)
     with phase(REPORT):
         record = make_record(run, networks, measured, command, folder.config)
         parts = reports.write_report(record, lambda record: page.parts(record, measured.examples), folder.path, BESIDE)
-    folder.say(f"{measured.summary}. Report: {folder.path / 'report.html'}")
+    folder.say(f"{measured.summary}. Report: {folder.path / PAGE}")
     say_verdict(folder, parts.verdict)
+
+
+def _page(task: tasks.Task) -> Any:
+    return importlib.import_module(task.page)
 
 
 def say_verdict(folder: Folder, verdict: Verdict) -> None:
@@ -161,10 +168,9 @@ def say_verdict(folder: Folder, verdict: Verdict) -> None:
     folder.say(f"{verdict.label}: {' '.join(verdict.headline.split())}")
 
 
-def _check_forgotten(run: Run, workdir: Path) -> None:
+def _check_forgotten(run: Run, workdir: Path, record: Any) -> None:
     """Raises ValueError where a finished run forgot other samples than this one would: its data, or a list of names, has changed."""
-    task, record = tasks.of_settings(run.config.task), read_json(workdir / REPORT_FILE)
-    said = record.get("forget", {}).get("digest") if isinstance(record, dict) else None
+    task, said = tasks.of_settings(run.config.task), record.get("forget", {}).get("digest")
     if said is not None and task.forgotten is not None and data.split_digest(task.forgotten(run)) != said:
         raise ValueError(
             f"{workdir} holds a run that forgot other samples: the data, or the list of names, has changed since: choose another --workdir"

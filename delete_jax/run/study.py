@@ -26,7 +26,7 @@ import dataclasses
 import itertools
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -217,7 +217,17 @@ def main(argv: list[str]) -> None:
         files = {folder.path / f"table.{kind}": f"{text.rstrip()}\n".encode() for kind, text in written.items()}
         write_all(files)
     folder.say(f"\n{table}\n")
+    for line in failures(table):
+        folder.say(f"warning: {line}")
     folder.say(f"written: {', '.join(map(str, files))}")
+
+
+def failures(table: Study) -> Iterator[str]:
+    """Says of each method with trainings that came to nothing why its row has no figures."""
+    for method in table.methods:
+        own = [cell for cell in table.cells if cell["method"] == method]
+        if failed := [cell["failed"] for cell in own if "failed" in cell]:
+            yield f"{method}: {len(failed)} of {len(own)} trainings failed, and its row has no figures: {failed[0]}"
 
 
 def _labels(data: tasks.Data) -> dict[str, dict[str, np.ndarray]]:

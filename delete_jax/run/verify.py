@@ -2,7 +2,7 @@
 
 delete-jax verify RUN [EXPORTED_FILE ...] [--config=FILE]
 
-RUN                         the folder of a finished run, or a copy of it, also on another machine
+RUN                         the folder of a finished run, or a copy of it, also on another machine; or of a report by dj.report
 EXPORTED_FILE               what delete-jax export made of it: whether it is a network of this run
 --config=FILE               the config file that brings the network, the task or the data, where they are none of this package
 --help                      this text
@@ -19,7 +19,7 @@ import contextlib
 import dataclasses
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,26 +29,16 @@ from delete_jax import tasks
 from delete_jax.checkpoint import CheckpointError, Checkpoints
 from delete_jax.config import Config, from_plain, validate
 from delete_jax.data import split_digest
-from delete_jax.identity import digest
-from delete_jax.reports.record import check
+from delete_jax.reports.page import RECORD
+from delete_jax.reports.record import IN_PYTHON, check
 from delete_jax.reports.record import digest as digest_of
 from delete_jax.run.arguments import load_config
 from delete_jax.run.delivered import check_kind, of_exported
-from delete_jax.run.evidence import (
-    CONFIG,
-    DIFFERS,
-    HOLDS,
-    MISSING,
-    REPORT,
-    UNKNOWN,
-    Finding,
-    of_files,
-    of_report,
-    read_json,
-)
+from delete_jax.run.folder import CONFIG
+from delete_jax.run.integrity import DIFFERS, HOLDS, MISSING, UNKNOWN, Finding, of_files, of_report, read_json
 from delete_jax.run.networks import stage_names
 from delete_jax.run.paths import expanded
-from delete_jax.run.provenance import AbsentError, load_network, stage_of
+from delete_jax.run.provenance import AbsentError, Found, networks_of, stage_of
 from delete_jax.run.record import run_id
 from delete_jax.run.stages import describe
 from delete_jax.run.subcommand import Parser
@@ -73,8 +63,8 @@ def main(argv: list[str]) -> int:
     folder = expanded(given.run)
     if not folder.is_dir():
         raise ValueError(f"{given.run}: no such folder; name the folder of a finished run")
-    if not (folder / REPORT).is_file():
-        raise ValueError(f"{given.run} is not a finished run (it has no {REPORT}): name the folder of a finished run")
+    if not (folder / RECORD).is_file():
+        raise ValueError(f"{given.run} is not a finished run (it has no {RECORD}): name the folder of a finished run")
     if given.config:
         load_config(given.config)  # which puts its rows into the tables
     for name in given.files:
@@ -85,20 +75,26 @@ def main(argv: list[str]) -> int:
         print(f"{finding.state:<11}  {finding.what}", flush=True)
     unsound = states[DIFFERS] + states[MISSING]
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
-    print(f"{'NOT as the run wrote it' if unsound else 'As the run wrote it'}: {given.run} ({counts})")
+    print(f"{'NOT as it was written' if unsound else 'As it was written'}: {given.run} ({counts})")
     return 1 if unsound else 0
 
 
 def findings(folder: Path, files: Sequence[str] = ()) -> Iterator[Finding]:
     """Checks a finished run and files that were exported of it, one thing after the other."""
-    record, said = (read_json(folder / name) for name in (REPORT, CONFIG))
+    record = read_json(folder / RECORD)
     yield of_report(record)
     yield from of_files(folder)
     try:
         check(record)
     except ValueError as error:
-        yield Finding(DIFFERS, f"{REPORT}: it is no report of a run, so that nothing else can be checked: {error}")
+        yield Finding(DIFFERS, f"{RECORD}: it is no report of a run, so that nothing else can be checked: {error}")
         return
+    if record["command"] == IN_PYTHON:
+        where = f"{IN_PYTHON} was given them, and nothing says where they are: compare digests of your own with those in {RECORD}"
+        yield Finding(UNKNOWN, f"networks and data: {where}")
+        yield from (Finding(UNKNOWN, f"{name}: no run is reported here that it could be of") for name in files)
+        return
+    said = read_json(folder / CONFIG)
     yield _of_config(record, said)
     config, reason = None, ""
     try:
@@ -106,9 +102,10 @@ def findings(folder: Path, files: Sequence[str] = ()) -> Iterator[Finding]:
         validate(config)
     except (ValueError, RecursionError) as error:
         config, reason = None, str(error)
-    yield from _of_networks(folder, record, config)
+    networks = networks_of(folder, record, config)
+    yield from _of_networks(folder, record, networks)
     for name in files:
-        yield of_exported(name, folder, record, config)
+        yield of_exported(name, record, networks)
     if config is None:
         yield Finding(UNKNOWN, f"data: {CONFIG} cannot be read: {reason}")
     else:
@@ -120,7 +117,7 @@ def _of_config(record: Mapping[str, Any], said: Any) -> Finding:
     """The settings and the id, which join the report to its config and to its networks."""
     run, networks = record.get("run"), {name: network.get("digest") for name, network in record["networks"].items()}
     if run is None:
-        return Finding(UNKNOWN, f"run: {REPORT} does not say of which config it is, as earlier versions wrote it")
+        return Finding(UNKNOWN, f"run: {RECORD} does not say of which config it is, as earlier versions wrote it")
     if said is None:
         return Finding(UNKNOWN, f"run: {CONFIG} cannot be read")
     if (found := digest_of(said)) != run["config"]:
@@ -132,14 +129,14 @@ def _of_config(record: Mapping[str, Any], said: Any) -> Finding:
     return Finding(HOLDS, f"run: its id {run['id']} is that of its config and its networks")
 
 
-def _of_networks(folder: Path, record: Mapping[str, Any], config: Config | None) -> Iterator[Finding]:
+def _of_networks(folder: Path, record: Mapping[str, Any], networks: Callable[[str], Found]) -> Iterator[Finding]:
     """Each network of the report, then what else the run trained."""
     names = {network.get("digest"): name for name, network in record["networks"].items()}
     left = stage_names(epath.Path(folder))
     for name, network in record["networks"].items():
         stage = stage_of(name, network, left)
         left = [other for other in left if other != stage]
-        yield _of_network(folder, record, name, names, config)
+        yield _of_network(record, name, names, networks)
     for stage in left:
         try:
             whole = Checkpoints(folder / "checkpoints" / stage).restore() is not None
@@ -154,21 +151,21 @@ def _of_networks(folder: Path, record: Mapping[str, Any], config: Config | None)
 
 
 def _of_network(
-    folder: Path, record: Mapping[str, Any], name: str, names: Mapping[str | None, str], config: Config | None
+    record: Mapping[str, Any], name: str, names: Mapping[str | None, str], networks: Callable[[str], Found]
 ) -> Finding:
     what, said = f"{name} network", record["networks"][name].get("digest")
     if said is None:
-        return Finding(UNKNOWN, f"{what}: {REPORT} says no digest of it")
+        return Finding(UNKNOWN, f"{what}: {RECORD} says no digest of it")
     try:
-        loaded, where = load_network(folder, record, name, config)
+        _, where, found = networks(name)
     except AbsentError as error:
         return Finding(UNKNOWN, f"{what}: {error}")
     except CheckpointError as error:
         return Finding(DIFFERS, f"{what}: {error}")
-    if (found := digest(loaded.variables)) == said:
-        return Finding(HOLDS, f"{what}: {where} has the digest in {REPORT}, {said}")
+    if found == said:
+        return Finding(HOLDS, f"{what}: {where} has the digest in {RECORD}, {said}")
     other = f": that of the {names[found]} network" if found in names else ""
-    return Finding(DIFFERS, f"{what}: {where} has the digest {found}{other}, and {REPORT} says {said}")
+    return Finding(DIFFERS, f"{what}: {where} has the digest {found}{other}, and {RECORD} says {said}")
 
 
 @contextlib.contextmanager
@@ -195,9 +192,9 @@ def _of_data(record: Mapping[str, Any], config: Config) -> Iterator[Finding]:
         yield Finding(UNKNOWN, f"forget samples: they are part of {name}")
         return
     if (its := found.dataset.digest) == said:
-        yield Finding(HOLDS, f"data: {name} has the digest in {REPORT}, {said}")
+        yield Finding(HOLDS, f"data: {name} has the digest in {RECORD}, {said}")
     else:
-        yield Finding(DIFFERS, f"data: {name} has the digest {its}, and {REPORT} says {said}")
+        yield Finding(DIFFERS, f"data: {name} has the digest {its}, and {RECORD} says {said}")
     samples = tasks.of_settings(config.task).forgotten
     if samples is None:
         yield Finding(UNKNOWN, "forget samples: its task does not say which they are")
@@ -208,6 +205,6 @@ def _of_data(record: Mapping[str, Any], config: Config) -> Iterator[Finding]:
         yield Finding(UNKNOWN, f"forget samples: {error}")
         return
     if its == forget:
-        yield Finding(HOLDS, f"forget samples: {record['forget']['num_samples']} with the digest in {REPORT}, {forget}")
+        yield Finding(HOLDS, f"forget samples: {record['forget']['num_samples']} with the digest in {RECORD}, {forget}")
     else:
-        yield Finding(DIFFERS, f"forget samples: they have the digest {its}, and {REPORT} says {forget}")
+        yield Finding(DIFFERS, f"forget samples: they have the digest {its}, and {RECORD} says {forget}")

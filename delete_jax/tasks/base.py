@@ -131,7 +131,8 @@ class Task(NamedTuple):
     streams: `(run, method, the original's variables) -> {stream: columns}`: what the method reads. For a method that needs no
       counterparts, they are made before the original is trained, and the variables are `{}`.
     measure: `(run, {name: Result}) -> Measured`.
-    page: the module whose `parts(record, examples)` makes the report's page; imported when the report is written.
+    page: the module whose `parts(record, examples)` makes the report's page, and whose `verdict(record)` is the verdict on it, of the
+      record alone; imported when the report is written, or its verdict said again.
     answers: what has a class: an "image" or a "pixel".
     reads: which of `unlearn`'s settings count that do not count everywhere: of "mask", "pixels", "augment" and "finish".
     provides: what its forget samples come with (`Method.needs`); with `CLASSES`, its request is that of `unlearn.forget`, or, where

@@ -261,10 +261,15 @@ def _check_runs(subject: Subject, config: Config) -> None:
     with tempfile.TemporaryDirectory() as folder:
         first, second = Path(folder) / "first", Path(folder) / "second"
         with subject.during("a run"):
-            _run(config, first)
+            *_, verdict = _run(config, first).splitlines()
         with subject.during("the same run again"):
             said = _run(config, first)
         subject.demand("already done" in said, f"the same run again computes something: {said.splitlines()[0]:.80}")
+        *_, again = said.splitlines()
+        subject.demand(
+            again == verdict,
+            f"verdict(record) of its page says {again!r:.80}, and parts(record, examples) {verdict!r:.80}: use one in the other",
+        )
         config.retrain, config.teacher = False, str(first)
         with subject.during("a run without references"):
             _run(config, second)

@@ -1,4 +1,4 @@
-"""What vouches for the files of a run: the digest in its report, and the list of digests beside it."""
+"""Whether the files of a run are as it wrote them: by the digest in its report, and by the list of digests beside it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from delete_jax.reports.page import SUMS
+from delete_jax.reports.page import RECORD, SUMS
 from delete_jax.reports.record import digest
+from delete_jax.run.folder import CONFIG, LOG
 
-REPORT, CONFIG = "report.json", "config.json"
-BESIDE = (CONFIG, "metrics.jsonl")
+BESIDE = (CONFIG, LOG)
 """Files of a run that its report does not hold, and that `SHA256SUMS` lists with it."""
 HOLDS, DIFFERS, MISSING, UNKNOWN = "holds", "DIFFERS", "MISSING", "not checked"
 
@@ -36,14 +36,14 @@ def read_json(path: epath.PathLike) -> Any:
 def of_report(record: Any) -> Finding:
     """Compares a report with the digest that it holds of itself."""
     if not isinstance(record, dict):
-        return Finding(DIFFERS, f"{REPORT}: it is damaged, no JSON can be read there")
+        return Finding(DIFFERS, f"{RECORD}: it is damaged, no JSON can be read there")
     said = record.get("digest")
     if not isinstance(said, str):
-        return Finding(DIFFERS, f"{REPORT}: it has no digest of itself: it was edited, or an earlier version wrote it")
+        return Finding(DIFFERS, f"{RECORD}: it has no digest of itself: it was edited, or an earlier version wrote it")
     found = digest(record)
     if found != said:
-        return Finding(DIFFERS, f"{REPORT}: it was edited: its digest is {found}, and it says {said}")
-    return Finding(HOLDS, f"{REPORT}: its content has the digest that it says, {said}")
+        return Finding(DIFFERS, f"{RECORD}: it was edited: its digest is {found}, and it says {said}")
+    return Finding(HOLDS, f"{RECORD}: its content has the digest that it says, {said}")
 
 
 def of_files(where: epath.PathLike) -> list[Finding]:
@@ -66,24 +66,26 @@ def of_files(where: epath.PathLike) -> list[Finding]:
             found.append(Finding(DIFFERS, f"{name}: it was edited: its SHA-256 is {its}, and {SUMS} says {said}"))
         else:
             found.append(Finding(HOLDS, f"{name}: its bytes have the SHA-256 in {SUMS}, {said}"))
-    if not any(finding.what.startswith(f"{REPORT}:") for finding in found):
-        found.append(Finding(DIFFERS, f"{SUMS}: it does not list {REPORT}"))
+    if not any(finding.what.startswith(f"{RECORD}:") for finding in found):
+        found.append(Finding(DIFFERS, f"{SUMS}: it does not list {RECORD}"))
     return found
 
 
-def check_untouched(where: epath.PathLike) -> None:
+def check_untouched(where: epath.PathLike, record: Any) -> None:
     """Checks a finished run before it is taken as it is. Files that are gone do not matter, and of a run of an earlier version, which
     kept no digests, nothing is known.
+
+    Args:
+      where: the folder of the run. record: what its report says (`read_json`).
 
     Raises:
       ValueError: a file is not as the run wrote it.
     """
     folder = epath.Path(where)
-    record = read_json(folder / REPORT)
     if isinstance(record, dict) and "digest" not in record and not (folder / SUMS).is_file():
         return
     for finding in [of_report(record), *of_files(folder)]:
         if finding.state == DIFFERS:
             raise ValueError(
-                f"{folder}: {finding.what}; restore the file, or delete {REPORT} and the same command measures the networks again"
+                f"{folder}: {finding.what}; restore the file, or delete {RECORD} and the same command measures the networks again"
             )
