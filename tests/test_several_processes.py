@@ -57,21 +57,13 @@ def run(count: int, folder: pathlib.Path, *parts: str) -> list[subprocess.Comple
 def two(tmp_path_factory) -> tuple[pathlib.Path, list[subprocess.CompletedProcess]]:
     """Two processes, which are started once for all parts -> their folder, and what they said."""
     folder = tmp_path_factory.mktemp("two")
-    return folder, run(2, folder, "shards", "steps", "agree")
+    return folder, run(2, folder, "steps", "agree")
 
 
 @pytest.mark.slow
-def test_the_network_of_four_processes(tmp_path):
-    run(4, tmp_path, "shards")
-    check_the_network_of_one_process(4, tmp_path)
-
-
-@pytest.mark.slow
-def test_the_network_of_two_processes(two):
-    check_the_network_of_one_process(2, two[0])
-
-
-def check_the_network_of_one_process(processes: int, folder: pathlib.Path) -> None:
+@pytest.mark.parametrize("processes", [2, 4])
+def test_the_network_of_one_process(processes, tmp_path):
+    run(processes, tmp_path, "shards")
     forgotten = np.flatnonzero(given()[-1] == 1)
     alone = {
         name: jax.device_get(unlearn(*given(), parallel="jit", epochs=epochs).variables)
@@ -79,19 +71,19 @@ def check_the_network_of_one_process(processes: int, folder: pathlib.Path) -> No
     }
     for mode in ("pmap", "sharding"):
         for name, expected in alone.items():
-            saved = [np.load(folder / mode / f"{name}{i}.npz") for i in range(processes)]
+            saved = [np.load(tmp_path / mode / f"{name}{i}.npz") for i in range(processes)]
             leaves = [[file[f"arr_{j}"] for j in range(len(file.files))] for file in saved]
             assert_same(leaves[0], expected)
             for others in leaves[1:]:
                 assert all(np.array_equal(a, b) for a, b in zip(others, leaves[0], strict=True))
         # One epoch, resumed: of the images to forget each process reads its share, and all of them together read all.
-        read = [json.loads((folder / mode / f"read-{i}.json").read_text()) for i in range(processes)]
+        read = [json.loads((tmp_path / mode / f"read-{i}.json").read_text()) for i in range(processes)]
         assert [len(part["steps"]) for part in read] == [FORGET // processes] * processes
         assert sorted(i for part in read for i in part["steps"]) == forgotten.tolist()
         assert set(forgotten) <= set(read[0]["before"])  # for the identity of what is saved
         assert all(len(part["before"]) < FORGET / 2 for part in read[1:])  # a few, to check the network
-        assert sorted(path.name for path in (folder / mode / "states").iterdir()) == ["2", "3"]
-    written = {path.name: path.read_text() for path in folder.glob("written-*")}
+        assert sorted(path.name for path in (tmp_path / mode / "states").iterdir()) == ["2", "3"]
+    written = {path.name: path.read_text() for path in tmp_path.glob("written-*")}
     assert written == {"written-0.txt": "1 2 3 1 2 3 "}
 
 
