@@ -56,6 +56,7 @@ AUDITS = (
     Audit("energy_auroc", "energy", 0),
     Audit("max_logit_auroc", "largest logit", 0),
     Audit("class_rank", "named by weights", 1),
+    Audit("cmia", "told from retrained", 1),
     Audit("mia", "membership", 0),
     Audit("acc_rt", "remaining classes", -1),
 )
