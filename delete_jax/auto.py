@@ -35,7 +35,7 @@ ALL, LAST = "all", "last stage"
 """What is trained: all parameters, or `last_stage`."""
 MOST_DZ, LEAST_AGREEMENT, LEAST_CONFIDENCE = 0.25, 0.8, 0.5
 """Above which mean `dz`, and below which `agreement`, other predictions are in danger (`drift.Drift`); below which mean probability of
-its own predictions, on reoriented images, nothing here can tell whether they are."""
+its own predictions, on reoriented images, a network is unsure: half as much `dz` is a danger then."""
 BELOW = -1e-2
 """A loss below this has no minimum at 0."""
 CURVE_SAMPLES = 256
@@ -111,26 +111,26 @@ def having_steps(job: Job, steps: int) -> Job:
 
 def taken_warnings(search: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a user must know of the training that was taken (`Result.search` of `unlearn_auto`): a line each."""
-    return [said for row in search if row.get("taken") for said in (_unsure(row["confidence"]), _moved(row)) if said]
+    return [said for row in search if row.get("taken") and (said := _moved(row)) is not None]
 
 
 def _unsure(confidence: float) -> str | None:
-    """What nothing here can mend, known before anything is trained."""
+    """What is known before anything is trained, and says nothing about its outcome."""
     if confidence >= LEAST_CONFIDENCE:
         return None
     return (
-        f"the network is unsure of its own predictions (mean probability {confidence:.0%} on reoriented forget images): what it predicts "
-        "for the remaining classes cannot be protected; check them on samples"
+        f"the network is unsure of its own predictions (mean probability {confidence:.0%} on reoriented forget images): they protect the "
+        "remaining classes less, and what moves them is judged more strictly; check that `preprocess` is that of its training"
     )
 
 
 def _moved(row: Mapping[str, Any]) -> str | None:
-    if not is_alarming(row):
+    if not is_warned(row):
         return None
     return (
         f"other predictions have moved, too: on images made of held-out forget samples, the logits of the remaining classes by "
-        f"{row['dz']:.2f} of their spread (at most {MOST_DZ} is safe), and {row['agreement']:.0%} of the predictions are those of "
-        f"the masked original (at least {LEAST_AGREEMENT:.0%} is safe); check the classes that stay"
+        f"{row['dz']:.2f} of their spread (at most {_most_dz(row['confidence'])} is safe), and {row['agreement']:.0%} of the predictions are "
+        f"those of the masked original (at least {LEAST_AGREEMENT:.0%} is safe); check the classes that stay"
     )
 
 
@@ -140,8 +140,17 @@ def _warn(said: str | None) -> None:
 
 
 def is_alarming(row: Mapping[str, Any]) -> bool:
-    """Whether a training moved other predictions, as far as images of forget samples show it."""
+    """Whether a training moved other predictions so far that a more careful one is worth its time."""
     return row["dz"] > MOST_DZ or row["agreement"] < LEAST_AGREEMENT
+
+
+def is_warned(row: Mapping[str, Any]) -> bool:
+    """Whether a training moved other predictions, as far as images of forget samples show it."""
+    return is_alarming(row) or row["dz"] > _most_dz(row["confidence"])
+
+
+def _most_dz(confidence: float) -> float:
+    return MOST_DZ if confidence >= LEAST_CONFIDENCE else MOST_DZ / 2
 
 
 def _restored(job: Job, meta: Mapping[str, Any], watch: Watch) -> Result:

@@ -344,7 +344,11 @@ def test_taken_warnings():
     (said,) = taken_warnings([row_of(dz=0.31, agreement=0.777)])
     assert "by 0.31 of their spread" in said
     assert "78% of the predictions" in said
-    assert len(taken_warnings([row_of(dz=0.31, confidence=0.3)])) == 2
+    unsure = row_of(dz=0.13, confidence=0.49)
+    assert not is_alarming(unsure)  # no further training
+    (said,) = taken_warnings([unsure])
+    assert "by 0.13 of their spread (at most 0.125 is safe)" in said
+    assert taken_warnings([unsure | {"dz": 0.125}]) == taken_warnings([unsure | {"confidence": 0.5}]) == []
 
 
 def test_what_the_report_shows():

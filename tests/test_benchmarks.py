@@ -370,20 +370,69 @@ def test_anchors_counts_the_classes_that_a_rate_serves(scripts):
 
 
 def test_imagenet_shows_seeds_that_failed(scripts):
+    imagenet = scripts("imagenet")
     one = {
-        "lr": 1e-4,
-        "recognised": 0.0,
-        "probability": 0.01,
-        "unchanged": 0.5,
-        "unchanged_sure": 0.75,
-        "crops": 9,
-        "sure": 4,
-    }
-    lines = scripts("imagenet").text({"a": [one, {**one, "recognised": 0.02}], "b": [one, {"failed": "no rate"}]})
-    assert lines[2] == "| a | 0.0001 | 1.0 ± 1.4 | 1.0 ± 0.0 | 50.0 ± 0.0 | 75.0 ± 0.0 |"
-    assert lines[3] == "| b (1 of 2 fail) | 0.0001 | 0.0 | 1.0 | 50.0 | 75.0 |"
-    assert lines[5:] == ["Percent; 4 sure ones of 9 crops of other photographs.", "", "no rate"]
-    assert scripts("imagenet").text({"b": [{"failed": "no rate"}]})[2] == "| b (1 of 1 fail) |  |  |  |  |  |"
+        "lr": 1e-4, "steps": 120, "warned": [], "recognised": 0.0, "probability": 0.01, "unchanged": 0.5, "unchanged_sure": 0.75,
+        "crops": 9, "sure": 4,
+    }  # fmt: skip
+    failed = {"failed": "no rate"}
+    ways = {"a": [one, {**one, "recognised": 0.02, "warned": ["moved"]}], "b": [one, failed], "c": [failed]}
+    lines = imagenet.text({"ways": ways, "sizes": {}, "costs": {}})
+    assert lines[2] == "| a | 2 | 0.0001 | 120 | 1.0 ± 1.4 | 1.0 ± 0.0 | 50.0 ± 0.0 | 75.0 ± 0.0 | 1 |"
+    assert lines[3] == "| b (1 of 2 fail) | 2 | 0.0001 | 120 | 0.0 | 1.0 | 50.0 | 75.0 | 0 |"
+    assert lines[4] == "| c (1 of 1 fail) | 1 |  |  |  |  |  |  |  |"
+    assert lines[6:] == ["Percent; 4 sure ones of 9 crops of other photographs.", "\nno rate", ""]
+    sizes = {"trained": 4652008, "gradients": 18608032, "momentum": 18608032}
+    cost = {"step": 5e7, "operations": 3e9, "seconds": [1.0, 2.0, 9.0]}
+    sizes = {"all layers": sizes, "low rank": sizes}
+    lines = imagenet.text({"ways": {}, "sizes": sizes, "costs": {"all layers": cost}})
+    assert lines[-2:] == [
+        "| all layers | not given | 4 652 008 | 18.6 | 18.6 | 50.0 | 3.0 | 2.0 |",
+        "| low rank | `lora:8` | 4 652 008 | 18.6 | 18.6 |  |  |  |",
+    ]
+    assert imagenet.costs_text(sizes, {})[2] == "| all layers | not given | 4 652 008 | 18.6 | 18.6 |"
+
+
+def test_the_guide_has_the_kept_results_of_imagenet(scripts, tmp_path, monkeypatch):
+    """`--ways` without a way, on a copy: without the packages of the example, nothing can be computed."""
+    imagenet, kept = scripts("imagenet"), BENCHMARKS / "results" / "imagenet"
+    shutil.copy(kept / "cells.jsonl", tmp_path)
+    monkeypatch.setattr(imagenet, "loaded", None)
+    monkeypatch.setattr(sys, "argv", ["imagenet", "--ways", "--sizes", "--costs", f"--out={tmp_path}"])
+    assert imagenet.main() == 0
+    for name in ("imagenet.md", "imagenet.json"):
+        assert (tmp_path / name).read_text() == (kept / name).read_text()
+    assert (
+        '--8<-- "benchmarks/results/imagenet/imagenet.md"' in (ROOT / "docs" / "guides" / "from-torch.md").read_text()
+    )
+
+
+def test_rates_that_nobody_chose(scripts):
+    """The original stands first; a loss is from its accuracy on the same class; what says nothing of itself is left out."""
+    auto_rate = scripts("auto_rate")
+
+    def row(forget, method, left, others, **more):
+        own = {"lr": [None], "kept": [None], "warned": [None]} | more
+        return {"forget": forget, "method": method, "acc_ft": [left], "acc_rt": [others], **own}
+
+    rows = [
+        row("a", "original", 1.0, 0.9),
+        row("b", "original", 0.8, 0.8),
+        row("a", "retrained", 0.0, 0.9),
+        row("b", "retrained", 0.0, 0.8),
+    ]
+    rows += [
+        row("a", "auto", 0.0, 0.9, lr=[1.0], kept=[0.9], warned=[False]),
+        row("b", "auto", 0.0, 0.75, lr=[0.3], kept=[0.7], warned=[True]),
+    ]
+    rows.append({"forget": "a", "method": "failing", "failed": "no rate"})
+    lines = auto_rate.text({"rows": rows}, ("acc_ft", "acc_rt"), ["auto", "failing"], 1)
+    assert lines[2:6] == [
+        "| original | 90.0 | 85.0 | +0.0 (+0.0) | 0 |  |  |  |",
+        "| retrained | 0.0 | 85.0 | +0.0 (+0.0) | 2 |  |  |  |",
+        "| auto | 0.0 | 82.5 | -2.5 (-5.0) | 1 | 0.3 – 1 | 80 | 1 of 2 |",
+        "| failing | fails |  |  |  |  |  |  |",
+    ]
 
 
 class Toy:
@@ -522,7 +571,7 @@ def test_what_is_safe(scripts, monkeypatch):
         row("b", -0.04, 0.2),  # unwarned
         row("b", 0.0, 0.3),  # a false alarm
         row("b", -0.04, 0.2, agreement=0.7),
-        row("weak_c", -0.2, 0.1, confidence=0.4),
+        row("weak_c", -0.2, 0.2, confidence=0.4),
         row("weak_c", 0.0, 0.1, left=0.01),
         row("weak_c", 0.0, 0.1, old=0.01),  # erased in its statistics alone
         {"of": "weak_c", "way": "auto", "is_final": True, "failed": "no rate"},
@@ -557,6 +606,39 @@ def test_what_is_safe(scripts, monkeypatch):
         "least reoriented dz": -0.04, "least dz": -0.01, "no alarm first, then least reoriented dz": -0.01,
         "the first": -0.04, "the best on test data": -0.01,
     }  # fmt: skip
+
+
+def test_the_page_of_safety_has_the_kept_results(scripts):
+    """Else: `python benchmarks/studies/safe.py --networks --out=benchmarks/results/safe`, and the picture copied to docs/images."""
+    safe, kept = scripts("safe_table"), BENCHMARKS / "results" / "safe"
+    lines = safe.text(safe.about(safe.kept(kept)))
+    assert (kept / "safe.md").read_text() == "\n".join([*lines, ""])
+    assert (ROOT / "docs" / "images" / "safe.png").read_bytes() == (kept / "safe.png").read_bytes()
+    page = (ROOT / "docs" / "results" / "safe.md").read_text()
+    ways, warnings = (
+        page[page.index(head) :].split("\n\n")[0].splitlines()
+        for head in ("| networks | way |", "| half | warned if |")
+    )
+    assert (len(ways) > 10, len(warnings)) == (True, 6)
+    assert {*ways, *warnings} <= set(lines)
+    false = re.search(r"false alarms in (\d+ of \d+) cells", "\n".join(lines))
+    assert f"| false alarms in at most 15 % of cells | {false[1]}, " in page
+
+
+def test_the_page_of_safety_has_the_kept_results_of_faces(scripts):
+    auto_rate, kept = scripts("auto_rate"), BENCHMARKS / "results" / "auto_faces"
+    record = json.loads((kept / "auto_rate.json").read_text())
+    lines = auto_rate.text(record, ("acc_ft", "acc_rt"), list(record["rates"]), 1)
+    assert (kept / "auto_rate.md").read_text() == "\n".join([*lines, ""])
+    cells = [json.loads(line) for line in (kept / "cells.jsonl").read_text().splitlines()[1:]]
+    found = {
+        (cell["of"].get("way") or cell["of"]["network"], *cell["cell"].values())
+        for cell in cells
+        if "study" in cell["of"]
+    }
+    names = ("acc_ft", "acc_rt", "lr", "kept", "warned")
+    assert found == {(row["method"], *(row[name][0] for name in names)) for row in record["rows"]}
+    assert '--8<-- "benchmarks/results/auto_faces/auto_rate.md"' in (ROOT / "docs" / "results" / "safe.md").read_text()
 
 
 @pytest.mark.slow

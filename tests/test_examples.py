@@ -3,9 +3,12 @@
 import importlib
 import json
 import pathlib
+import re
 import sys
 
 import pytest
+
+from delete_jax import auto, drift
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 NEEDED = "the extra imagenet is not installed: make torch"
@@ -13,12 +16,16 @@ for package in ("torch", "torchax", "timm", "skimage", "efficientnet_lite_pytorc
     pytest.importorskip(package, reason=NEEDED)
 
 
+@pytest.mark.filterwarnings("ignore:other predictions have moved")
 def test_imagenet_class(monkeypatch, tmp_path, capsys):
+    """The default call, with few steps."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     example = importlib.import_module("imagenet_class")
     for name, value in {"SIZE": 96, "FORGET": 8, "HELD_OUT": 8, "EACH": 1, "SHOWN_CROPS": 1}.items():
         monkeypatch.setattr(example, name, value)
-    monkeypatch.setattr(example, "SETTINGS", {**example.SETTINGS, "epochs": 4, "batch_size": 8, "lr": 1e-3})
+    monkeypatch.setattr(example, "SETTINGS", {**example.SETTINGS, "steps": 10, "batch_size": 8})
+    monkeypatch.setattr(auto, "CAREFUL_STEPS", 10)
+    monkeypatch.setattr(drift, "IMAGES", 16)
     monkeypatch.setattr(sys, "argv", ["imagenet_class.py", f"--out={tmp_path}"])
     assert example.main() == 0
     found = json.loads((tmp_path / "report.json").read_text())["found"]
@@ -30,4 +37,4 @@ def test_imagenet_class(monkeypatch, tmp_path, capsys):
     page = (tmp_path / "report.html").read_text()
     assert page.count("Egyptian cat") > 1
     assert page.count("data:image/png") == 16
-    assert capsys.readouterr().out.startswith("rate 0.001: 0.0 % of 8 held-out crops")
+    assert re.match(r"\d0 steps: 0\.0 % of 8 held-out crops", capsys.readouterr().out)

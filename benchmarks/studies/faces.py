@@ -20,12 +20,16 @@ from study import Study
 
 import delete_jax as dj
 from delete_jax import data, metrics
+from delete_jax.options import AUTO
 from delete_jax.predict import make_predictor
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 from delete_jax.tasks.faces.measures import FaceEvidence
 
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-WAYS = [Way(name, {"method": name}, rates=RATES) for name in ("delete", "anchored", "random_label")]
+WAYS = (
+    *(Way(name, {"method": name}, rates=RATES) for name in ("delete", "anchored", "random_label")),
+    Way("anchored, no rate", {"method": "anchored", "epochs": None, "steps": None}, rate=AUTO),
+)
 VERIFIED = (f"verification.{group}.{key}" for group in metrics.VERIFIED for key in ("eer", "tar"))
 NAMES = ("acc_f", "acc_ft", "acc_r", "acc_rt", *VERIFIED, "seconds")
 

@@ -1,93 +1,232 @@
-"""Ways to forget an ImageNet class: what is left of it, and how many predictions for other photographs change.
+"""Ways to forget an ImageNet class: what is left of it, how many predictions for other photographs change, and what a step costs.
 
-    python benchmarks/studies/imagenet.py --out=runs/imagenet_ways
+    python benchmarks/studies/imagenet.py --out=benchmarks/results/imagenet                # trains what is missing
+    python benchmarks/studies/imagenet.py --ways --sizes --costs --out=benchmarks/results/imagenet # only shows what is kept
 
 The network, the photographs and the metrics are those of examples/imagenet_class.py; a seed decides the crops and the order of
-batches. `imagenet.md` and `imagenet.json` are written to OUT; the same command again continues. Needs the extra `imagenet`.
+batches. Costs are those of one step of the example's training, by what of the network is trained; seconds are of the processor, which
+other work on the machine hardly changes. `imagenet.md` and `imagenet.json` are about all cells that OUT has; the same command again
+continues. Computing needs the extra `imagenet`; showing what is kept does not.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import importlib
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from script import count, markdown, run_script, write
 
+import delete_jax as dj
 from delete_jax.cells import Cells
+from delete_jax.compiling import compiler_options
+from delete_jax.job import Job, checked_job
+from delete_jax.memory import array_bytes, program_bytes
+from delete_jax.optimisers import first_state, polyak, sgd
+from delete_jax.options import Options
+from delete_jax.parallel import run_key
+from delete_jax.preparing import make_ready
 from delete_jax.reports import plain
+from delete_jax.result import Row
+from delete_jax.step import init_state, make_train_step
+from delete_jax.streams import split_streams
+from delete_jax.unlearning import cautions
 
-sys.path.append(str(Path(__file__).parents[2] / "examples"))
+ROOT = Path(__file__).parents[2]
+sys.path += [str(ROOT / "examples"), str(ROOT / "benchmarks" / "speed")]
 
-ALL, LAST, SEARCH = ("",), ("_conv_head", "_bn1", "_fc"), {"lr": "search"}  # every parameter's name begins with ""
-WAYS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "delete, search, last layers": (LAST, SEARCH),
-    "delete, search, classifier": (("_fc",), SEARCH),
-    "anchored, search, last layers": (LAST, SEARCH | {"method": "anchored"}),
-    "delete, search, all layers": (ALL, SEARCH),
-    "delete, 3e-6, all layers": (ALL, {"lr": 3e-6}),
-    "delete, 1e-5, all layers": (ALL, {"lr": 1e-5}),
-    "anchored, search, all layers": (ALL, SEARCH | {"method": "anchored"}),
-    "anchored, 3e-4, all layers": (ALL, {"lr": 3e-4, "method": "anchored"}),
-    "delete, search, all layers, train-mode statistics": (ALL, SEARCH | {"batch_norm": "train"}),
+PARTS: dict[str, str | None] = {
+    "the classifier": "classifier",
+    "the last stage": "last_stage",
+    "the last stage and a block": "_blocks.15,_conv_head,_bn1,_fc",
+    "low rank": "lora:8",
+    "all layers": None,
 }
-"""What is trained (how the names of its parameters begin), and settings in place of the example's: frozen statistics."""
+"""What is trained, and how `trainable=` says it."""
+BEFORE = {"epochs": 5, "batch_size": 16}
+"""How long the example trained when it searched a rate; it had 80 crops (`--crops=80`)."""
+DELETE, SEARCH, ALL = {"method": "delete"}, {"lr": "search"}, {"trainable": None}
+WAYS: dict[str, dict[str, Any]] = {
+    **{f"no rate, {part}": {"trainable": trainable} for part, trainable in PARTS.items()},
+    "delete, no rate, the last stage": DELETE,
+    "delete, no rate, all layers": DELETE | ALL,
+    "delete, search, the last stage": BEFORE | DELETE | SEARCH,
+    "delete, search, the classifier": BEFORE | DELETE | SEARCH | {"trainable": "classifier"},
+    "anchored, search, the last stage": BEFORE | SEARCH,
+    "delete, search, all layers": BEFORE | DELETE | SEARCH | ALL,
+    "delete, 3e-6, all layers": BEFORE | DELETE | ALL | {"lr": 3e-6},
+    "delete, 1e-5, all layers": BEFORE | DELETE | ALL | {"lr": 1e-5},
+    "anchored, 3e-4, all layers": BEFORE | ALL | {"lr": 3e-4},
+}
+"""Settings in place of the example's: the default call, which trains the last stage."""
 COLUMNS = {"recognised": "recognised", "probability": "probability", "unchanged": "unchanged, all", "unchanged_sure": "unchanged, sure"}  # fmt: skip
+MOST_SEEDS = 10
+TIMED = 4
+MEGABYTES = {"gradients": "gradients, MB", "momentum": "momentum of SGD, MB"}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of results")
-    parser.add_argument("--seeds", type=count, default=3)
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--seeds", type=count, default=1)
+    parser.add_argument("--crops", type=count, default=24, help="how many images of the class are forgotten")
+    parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS), help="none: what is kept is shown")
+    parser.add_argument(
+        "--sizes", nargs="*", choices=PARTS, default=list(PARTS), help="of which parts numbers are counted"
+    )
+    parser.add_argument("--costs", nargs="*", choices=PARTS, default=list(PARTS), help="of which parts a step is timed")
     return run_script(parser, run)
 
 
 def run(options: argparse.Namespace) -> None:
-    import imagenet_class as example
-
-    networks = functools.cache(example.load_network)  # one of each, so that each is compiled once
-
-    def measured(way: str, seed: int) -> dict[str, Any]:
-        trained, settings = WAYS[way]
-        images, (model, variables) = example.load_images(seed), networks(trained)
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                result = example.unlearn(model, variables, images, seed, **settings)
-        except ValueError as error:  # no rate erases, or it diverged
-            return {"failed": str(error)}
-        found = example.measure(model, variables, result.variables, images)
-        return {"lr": result.lr, "search": list(result.search), **plain(found)}
-
-    def cell(way: str, seed: int) -> dict[str, Any]:
-        trained, settings = WAYS[way]
-        about = {"way": way, "seed": seed, "trained": trained, "settings": settings}
-        return kept.get(about, functools.partial(measured, way, seed))
-
     kept = Cells(options.out, lambda: {"benchmark": "imagenet"})
-    cells = {way: [cell(way, seed) for seed in range(options.seeds)] for way in options.ways}
-    write(options.out, "imagenet", text(cells), cells)
+    for way in options.ways:
+        for seed in range(options.seeds):
+            kept.get(about(way, seed, options.crops), functools.partial(measured, way, seed, options.crops))
+    for what, parts, make in (("sizes", options.sizes, sizes), ("cost", options.costs, cost)):
+        for part in parts:
+            kept.get(priced(what, part), functools.partial(make, PARTS[part]))
+
+    def found(of: Row) -> list[Row]:
+        return [kept.get(of, dict)] if of in kept else []
+
+    cells = {
+        way: [cell for seed in range(MOST_SEEDS) for cell in found(about(way, seed, options.crops))] for way in WAYS
+    }
+    record = {
+        "ways": {way: seeds for way, seeds in cells.items() if seeds},
+        "sizes": {part: cell for part in PARTS for cell in found(priced("sizes", part))},
+        "costs": {part: cell for part in PARTS for cell in found(priced("cost", part))},
+    }
+    write(options.out, "imagenet", text(record), record)
 
 
-def text(cells: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """A line for each way: mean ± std over seeds, in percent; failed ones apart."""
-    lines, counts = [], set()
-    for way, seeds in cells.items():
+def about(way: str, seed: int, crops: int) -> Row:
+    return {"way": way, "seed": seed, "crops": crops, "settings": WAYS[way]}
+
+
+def priced(what: str, part: str) -> Row:
+    return {what: part, "trainable": PARTS[part]}
+
+
+@functools.cache
+def loaded() -> tuple[Any, dj.Model, dj.Variables]:
+    """The example, and its network: one, so that each of its programs is compiled once."""
+    example: Any = importlib.import_module("imagenet_class")
+    return example, *example.load_network()
+
+
+def measured(way: str, seed: int, crops: int) -> Row:
+    """The metrics of a way's network, and how it was made; or why it failed."""
+    example, model, variables = loaded()
+    images = example.load_images(seed, crops)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what they say is kept
+            result = example.unlearn(model, variables, images, seed, **WAYS[way])
+    except ValueError as error:  # nothing erases, or it diverged
+        return {"failed": str(error)}
+    made = {"lr": result.lr, "steps": len(result.history), "seconds": result.seconds, "search": list(result.search)}
+    return {
+        **made,
+        "warned": cautions(result.search),
+        **plain(example.measure(model, variables, result.variables, images)),
+    }
+
+
+def job(trainable: str | None) -> Job:
+    """The example's training with another part of the network."""
+    example, model, variables = loaded()
+    images, k = example.load_images().forget, len(example.class_names())
+    streams = split_streams(images, np.full(len(images), example.CLASS), [example.CLASS], k, ["forget"])
+    options = Options(
+        batch_size=example.SETTINGS["batch_size"], preprocess=example.PREPROCESS, batch_norm="frozen", parallel="jit", trainable=trainable,
+    )  # fmt: skip
+    return checked_job(model, variables, streams, k, (example.CLASS,), dj.methods.anchored(), options)
+
+
+def sizes(trainable: str | None) -> Row:
+    """How many numbers are trained, of all; the bytes of their gradients, and of the momentum that SGD would keep: Polyak's rule has none."""
+    made = job(trainable)
+    trained = made.part.of(init_state(made.variables, polyak(), made.part).params)
+    count, whole = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (trained, made.variables["params"]))
+    momentum = array_bytes(first_state(sgd(), trained))
+    return {"trained": count, "parameters": whole, "gradients": array_bytes(trained), "momentum": momentum}
+
+
+def cost(trainable: str | None) -> Row:
+    """What one step takes: bytes of the compiled program (`memory.program_bytes`), floating-point operations, and the processor seconds of
+    each of `TIMED` steps."""
+    from operations import operations
+
+    made = job(trainable)
+    ready, batch = make_ready(made), made.options.batch_size
+    step = make_train_step(
+        ready.model,
+        made.method,
+        polyak(),
+        preprocess=made.options.preprocess,
+        batch_norm=ready.batch_norm,
+        part=ready.part,
+    )
+    state = init_state(ready.start, polyak(), ready.part)
+    first = jax.tree.map(lambda column: jnp.asarray(column[:batch]), ready.streams)
+    given = (ready.networks, first, jnp.float32(1), run_key(0), dict(ready.constants))
+    compiled = jax.jit(step, donate_argnums=0, compiler_options=compiler_options(True)).lower(state, *given).compile()
+    found = {"step": program_bytes(compiled), "operations": operations(step, state, *given)}
+    seconds = []
+    for _ in range(TIMED + 1):  # the first one warms up
+        started = time.process_time()
+        state, _ = jax.block_until_ready(compiled(state, *given))
+        seconds.append(time.process_time() - started)
+    return {**found, "seconds": seconds[1:]}
+
+
+def text(record: Row) -> list[str]:
+    """A line for each way: mean ± std over seeds, in percent, failed ones apart; and one for each part of the network."""
+    lines, sizes = [], set()
+    for way, seeds in record["ways"].items():
         done = [found for found in seeds if "failed" not in found]
-        counts |= {(found["crops"], found["sure"]) for found in done}
+        sizes |= {(found["crops"], found["sure"]) for found in done}
         name = way if len(done) == len(seeds) else f"{way} ({len(seeds) - len(done)} of {len(seeds)} fail)"
-        rates = sorted({found["lr"] for found in done})
-        values = [np.array([found[column] for found in done]) for column in COLUMNS] if done else []
+        if not done:
+            lines.append([name, str(len(seeds)), *[""] * (3 + len(COLUMNS))])
+            continue
+        values = [np.array([found[column] for found in done]) for column in COLUMNS]
         spread = [f" ± {100 * value.std(ddof=1):.1f}" if len(done) > 1 else "" for value in values]
         shown = [f"{100 * value.mean():.1f}{more}" for value, more in zip(values, spread, strict=True)]
-        lines.append([name, ", ".join(f"{rate:g}" for rate in rates), *(shown or [""] * len(COLUMNS))])
-    failed = {found["failed"] for seeds in cells.values() for found in seeds if "failed" in found}
-    sizes = "; ".join(f"{sure} sure ones of {crops} crops of other photographs" for crops, sure in sorted(counts))
-    return [*markdown(["way", "rates", *COLUMNS.values()], lines), "", f"Percent; {sizes}.", "", *sorted(failed)]
+        rates = ", ".join(f"{rate:g}" for rate in sorted({found["lr"] for found in done}))
+        steps = f"{np.mean([found['steps'] for found in done]):.0f}"
+        lines.append([name, str(len(seeds)), rates, steps, *shown, f"{sum(bool(found['warned']) for found in done)}"])
+    said = "; ".join(f"{sure} sure ones of {crops} crops of other photographs" for crops, sure in sorted(sizes))
+    failed = {found["failed"] for seeds in record["ways"].values() for found in seeds if "failed" in found}
+    table = markdown(["way", "seeds", "rate", "steps", *COLUMNS.values(), "warns"], lines)
+    reasons = [f"\n{reason}" for reason in sorted(failed)]
+    ways = [*table, "", f"Percent; {said}.", *reasons, ""] if lines else []
+    return [*ways, *costs_text(record["sizes"], record["costs"])]
+
+
+def costs_text(sizes: dict[str, Row], costs: dict[str, Row]) -> list[str]:
+    lines = []
+    for part, row in sizes.items():
+        told = "not given" if PARTS[part] is None else f"`{PARTS[part]}`"
+        lines.append(
+            [part, told, f"{row['trained']:,}".replace(",", " "), *(f"{row[name] / 1e6:.1f}" for name in MEGABYTES)]
+        )
+        if costs:
+            own = costs.get(part)
+            taken = [own["step"] / 1e6, own["operations"] / 1e9, np.median(own["seconds"])] if own else []
+            lines[-1] += [f"{number:.1f}" for number in taken] or [""] * 3
+    heads = ["trained", "`trainable`", "numbers", *MEGABYTES.values()]
+    return markdown(heads + (["a step, MB", "GFLOP", "processor seconds"] if costs else []), lines) if lines else []
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Is `lr="auto"` safe? Networks x classes x seeds, erased without a rate, at the best fixed rate, by search, and retrained.
 
     python benchmarks/studies/safe.py --out=runs/safe
-    python benchmarks/studies/safe.py --networks fashion --classes 1 --seeds 1 --out=runs/safe
+    python benchmarks/studies/safe.py --networks fashion --classes 1 --seeds 1 --ways auto search retrained --out=runs/safe
 
 Of each cell: what is left of the class on test data, also with the original's running statistics; the change of the accuracy of the
 remaining classes; what the result says of itself (`dz`, agreement, confidence, whether it warns), and what it took. All ways are
@@ -28,7 +28,7 @@ import matplotlib
 import numpy as np
 from bench import Bench, Case, Rate, Way
 from safe_networks import NAMES
-from safe_table import FEW, FIXED, OURS, SEARCHED, STUDY, about, draw, kept, text
+from safe_table import FEW, FIXED, OURS, SEARCHED, SHOWN, STUDY, about, draw, kept, text
 from script import Request, count, request, run_script, write
 from study import FINAL, Study, every
 
@@ -60,10 +60,11 @@ def main() -> int:
     parser.add_argument(
         "--networks", nargs="*", default=NAMES[:-1], help="none: nothing is trained, what is kept is shown"
     )
-    names = [*(way.name for way, _ in WAYS), RETRAINED]
-    parser.add_argument("--ways", nargs="+", choices=names, default=names, metavar="WAY", help="all when left out")
     parser.add_argument("--classes", type=request, nargs="+", default=[(3,), (8,), (1,)])
     parser.add_argument("--seeds", type=count, default=3)
+    parser.add_argument(
+        "--ways", nargs="+", choices=SHOWN, default=list(SHOWN), help="which rows of the table are computed"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of results")
     return run_script(parser, run)
 

@@ -73,8 +73,8 @@ def is_erased(row: Row) -> bool:
 
 
 def is_warned(row: Row) -> bool:
-    """Whether `lr="auto"` warns of such a network, or before it trains one."""
-    return auto.is_alarming(row) or row["confidence"] < auto.LEAST_CONFIDENCE
+    """Whether `lr="auto"` warns of such a network, whatever it says of the original before."""
+    return auto.is_warned(row)
 
 
 def finals(rows: Iterable[Row], way: str) -> list[Row]:
@@ -238,7 +238,7 @@ def text(record: Row) -> list[str]:
     heads = ["networks", "way", "erased", "most left", "remaining (worst cell)", "worst class, mean", "within a point"]
     goal = record["goals"]
     warning = [
-        [row["half"], f"dz > {row['dz']:.3f}" + (" alone" if row["alone"] else ", or agreement, or confidence"),
+        [row["half"], f"dz > {row['dz']:.3f}" + (" alone" if row["alone"] else f", or {auto.MOST_DZ / 2:g} if unsure, or agreement"),
          warned(row["harmed"]), warned(row["lost"]), warned(row["safe"]), warned(row["trained_safe"])]
         for row in record["warning"]
     ]  # fmt: skip
