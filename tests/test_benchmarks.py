@@ -1115,6 +1115,21 @@ def test_pages_have_the_kept_results(script, page, scripts, tmp_path, monkeypatc
     assert f'--8<-- "benchmarks/results/{script}/{script}.md"' in text
 
 
+def test_the_page_of_requests_in_a_row_has_the_kept_results_of_fashion_mnist(scripts):
+    sequential, kept = scripts("sequential"), BENCHMARKS / "results" / "sequential_fashion"
+    record = json.loads((kept / "sequential.json").read_text())
+    assert (kept / "sequential.md").read_text() == "\n".join([*sequential.text(record["rows"], record["rate"]), ""])
+    cells = [json.loads(line) for line in (kept / "cells.jsonl").read_text().splitlines()]
+    seeds = [cell["cell"] for cell in cells if cell.get("of", {}).get("study") == "sequential"]
+    assert [row["never asked for"] for row in record["rows"]] == [
+        [row["never asked for"] for row in same] for same in zip(*seeds, strict=True)
+    ]
+    text = (ROOT / "docs" / "results" / "sequential.md").read_text()
+    assert '--8<-- "benchmarks/results/sequential_fashion/sequential.md"' in text
+    picture = ROOT / "docs" / "images" / "sequential_fashion.png"
+    assert picture.read_bytes() == (kept / "sequential.png").read_bytes()
+
+
 def test_short_tables(scripts, tmp_path):
     """A row a method, means alone, the floor with its deviation; no column that no method has, and no table without a column."""
     compare, tables = scripts("compare"), scripts("compare_tables")

@@ -94,13 +94,18 @@ def run(options: argparse.Namespace) -> None:
         {**{name: same[0][name] for name in ("way", "after")}, **{name: [row[name] for row in same] for name in names}}
         for same in zip(*seeds, strict=True)
     ]
-    columns = [Column(name, f"{name} ↑" if name == OTHERS else f"{name}, recognised") for name in names]
-    below = f"Rate {rate:g}, percent of test samples, mean ± std over {options.seeds} seeds."
-    lines = [*table(("way", "after"), columns, rows), "", below]
-    write(options.out, study, lines, {"rate": rate, "rows": rows})
+    write(options.out, study, text(rows, rate), {"rate": rate, "rows": rows})
     if not options.orders:
         with matplotlib.rc_context(STYLE):
             draw(rows, options.ways, names).savefig(options.out / "sequential.png", dpi=150)
+
+
+def text(rows: Sequence[dict[str, Any]], rate: float) -> list[str]:
+    """A line for each row, mean ± std."""
+    names = [name for name in rows[0] if name not in ("way", "after")]
+    columns = [Column(name, f"{name} ↑" if name == OTHERS else f"{name}, recognised") for name in names]
+    below = f"Rate {rate:g}, percent of test samples, mean ± std over {len(rows[0][OTHERS])} seeds."
+    return [*table(("way", "after"), columns, rows), "", below]
 
 
 def follow(
@@ -177,7 +182,7 @@ def draw(rows: list[dict[str, Any]], ways: Sequence[str], columns: list[str]) ->
         ax.set_ylim(-3, 103)
         ax.grid(axis="y")
     figure.axes[0].set_ylabel("recognised, percent of test samples")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=len(columns))
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(columns), len(ways)))
     return figure
 
 
