@@ -27,6 +27,7 @@ from script import count, markdown, run_script, write
 
 import delete_jax as dj
 from delete_jax.cells import Cells
+from delete_jax.columns import is_lazy
 from delete_jax.compiling import compiler_options
 from delete_jax.job import Job, checked_job
 from delete_jax.memory import array_bytes, program_bytes
@@ -70,7 +71,6 @@ WAYS: dict[str, dict[str, Any]] = {
 COLUMNS = {"recognised": "recognised", "probability": "probability", "unchanged": "unchanged, all", "unchanged_sure": "unchanged, sure"}  # fmt: skip
 MOST_SEEDS = 10
 TIMED = 4
-MEGABYTES = {"gradients": "gradients, MB", "momentum": "momentum of SGD, MB"}
 
 
 def main() -> int:
@@ -153,41 +153,52 @@ def job(trainable: str | None) -> Job:
     return checked_job(model, variables, streams, k, (example.CLASS,), dj.methods.anchored(), options)
 
 
+class Step:
+    """A step of the example's training with another part of the network, and what it is called with."""
+
+    def __init__(self, trainable: str | None):
+        self.job = job(trainable)
+        self.ready, batch = make_ready(self.job), self.job.options.batch_size
+        self.take = make_train_step(
+            self.ready.model, self.job.method, polyak(), preprocess=self.job.options.preprocess, batch_norm=self.ready.batch_norm,
+            part=self.ready.part,
+        )  # fmt: skip
+        self.state = init_state(self.ready.start, polyak(), self.ready.part)
+        first = jax.tree.map(lambda column: jnp.asarray(column[:batch]), self.ready.streams, is_leaf=is_lazy)
+        self.given = (self.ready.networks, first, jnp.float32(1), run_key(0), dict(self.ready.constants))
+
+
 def sizes(trainable: str | None) -> Row:
-    """How many numbers are trained, of all; the bytes of their gradients, and of the momentum that SGD would keep: Polyak's rule has none."""
-    made = job(trainable)
-    trained = made.part.of(init_state(made.variables, polyak(), made.part).params)
-    count, whole = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (trained, made.variables["params"]))
+    """How many numbers are trained, of all; the bytes of their gradients, and of the momentum that SGD would keep: Polyak's rule has none;
+    the floating-point operations of a step."""
+    from operations import operations
+
+    step = Step(trainable)
+    trained = step.ready.part.of(step.state.params)
+    count, whole = (
+        sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (trained, step.job.variables["params"])
+    )
+    taken = operations(step.take, step.state, *step.given)
     momentum = array_bytes(first_state(sgd(), trained))
-    return {"trained": count, "parameters": whole, "gradients": array_bytes(trained), "momentum": momentum}
+    return {
+        "trained": count,
+        "parameters": whole,
+        "gradients": array_bytes(trained),
+        "momentum": momentum,
+        "operations": taken,
+    }
 
 
 def cost(trainable: str | None) -> Row:
-    """What one step takes: bytes of the compiled program (`memory.program_bytes`), floating-point operations, and the processor seconds of
-    each of `TIMED` steps."""
-    from operations import operations
-
-    made = job(trainable)
-    ready, batch = make_ready(made), made.options.batch_size
-    step = make_train_step(
-        ready.model,
-        made.method,
-        polyak(),
-        preprocess=made.options.preprocess,
-        batch_norm=ready.batch_norm,
-        part=ready.part,
-    )
-    state = init_state(ready.start, polyak(), ready.part)
-    first = jax.tree.map(lambda column: jnp.asarray(column[:batch]), ready.streams)
-    given = (ready.networks, first, jnp.float32(1), run_key(0), dict(ready.constants))
-    compiled = jax.jit(step, donate_argnums=0, compiler_options=compiler_options(True)).lower(state, *given).compile()
-    found = {"step": program_bytes(compiled), "operations": operations(step, state, *given)}
-    seconds = []
+    """What one step takes: bytes of the compiled program (`memory.program_bytes`), and the processor seconds of each of `TIMED` steps."""
+    step, seconds = Step(trainable), []
+    jitted = jax.jit(step.take, donate_argnums=0, compiler_options=compiler_options(True))
+    state, compiled = step.state, jitted.lower(step.state, *step.given).compile()
     for _ in range(TIMED + 1):  # the first one warms up
         started = time.process_time()
-        state, _ = jax.block_until_ready(compiled(state, *given))
+        state, _ = jax.block_until_ready(compiled(state, *step.given))
         seconds.append(time.process_time() - started)
-    return {**found, "seconds": seconds[1:]}
+    return {"step": program_bytes(compiled), "seconds": seconds[1:]}
 
 
 def text(record: Row) -> list[str]:
@@ -218,15 +229,13 @@ def costs_text(sizes: dict[str, Row], costs: dict[str, Row]) -> list[str]:
     lines = []
     for part, row in sizes.items():
         told = "not given" if PARTS[part] is None else f"`{PARTS[part]}`"
-        lines.append(
-            [part, told, f"{row['trained']:,}".replace(",", " "), *(f"{row[name] / 1e6:.1f}" for name in MEGABYTES)]
-        )
+        sizes_of = [row["gradients"] / 1e6, row["momentum"] / 1e6, row["operations"] / 1e9]
+        lines.append([part, told, f"{row['trained']:,}".replace(",", " "), *(f"{number:.1f}" for number in sizes_of)])
         if costs:
             own = costs.get(part)
-            taken = [own["step"] / 1e6, own["operations"] / 1e9, np.median(own["seconds"])] if own else []
-            lines[-1] += [f"{number:.1f}" for number in taken] or [""] * 3
-    heads = ["trained", "`trainable`", "numbers", *MEGABYTES.values()]
-    return markdown(heads + (["a step, MB", "GFLOP", "processor seconds"] if costs else []), lines) if lines else []
+            lines[-1] += [f"{own['step'] / 1e6:.1f}", f"{np.median(own['seconds']):.1f}"] if own else ["", ""]
+    heads = ["trained", "`trainable`", "numbers", "gradients, MB", "momentum of SGD, MB", "a step, GFLOP"]
+    return markdown(heads + (["a step, MB", "processor seconds"] if costs else []), lines) if lines else []
 
 
 if __name__ == "__main__":
