@@ -75,12 +75,10 @@ VARIANTS: dict[str, Way] = {  # methods with other settings than the default
     "delete, remaining labels": Way("delete", {"hyperparameters": {"remain": "labels"}}),
     "trew, remaining": Way("trew", {"hyperparameters": {"remain": True}}),
 }
-SELDOM = ("delete, remaining labels", "trew, remaining")
-"""Variants that are compared where they are named, or with `--methods all`."""
 DEFAULT_METHODS = (
     "delete", "anchored", "pour", "bias_shift", "source_free", "cse", "esc", "esc_t", "pour_distill", "mu_mis",
     "random_label", "gradient_ascent", "boundary_shrink", "boundary_expand", "salun", "bad_teacher", "l2ul_adv",
-    "negative_gradient_plus", "scrub", "ssd", *(name for name in VARIANTS if name not in SELDOM),
+    "negative_gradient_plus", "scrub", "ssd", "unsir", *VARIANTS,
 )  # fmt: skip
 AUDITS = "What the weights and the predictions give away, and whether the class comes back"
 TABLES = {
