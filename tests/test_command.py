@@ -830,6 +830,7 @@ def test_killed_at_random_instants(process, whole):
     assert not [name for name in names if "tmp" in name or "damaged" in name]
 
 
+@pytest.mark.slow
 def test_a_diverging_run_says_so_and_harms_nothing(process, whole):
     """Its teacher is an earlier run's, which serves a better rate afterwards and ends where that run ended."""
     before = snapshot(process.folder / "whole")

@@ -53,13 +53,6 @@ def run(count: int, folder: pathlib.Path, *parts: str) -> list[subprocess.Comple
     return ended
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory) -> tuple[pathlib.Path, list[subprocess.CompletedProcess]]:
-    """Two processes, which are started once for all parts -> their folder, and what they said."""
-    folder = tmp_path_factory.mktemp("two")
-    return folder, run(2, folder, "steps", "agree")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
 def test_the_network_of_one_process(processes, tmp_path):
@@ -87,16 +80,18 @@ def test_the_network_of_one_process(processes, tmp_path):
     assert written == {"written-0.txt": "1 2 3 1 2 3 "}
 
 
-def test_five_steps(two):
+def test_five_steps(tmp_path):
+    run(2, tmp_path, "steps")
     expected = five_steps("jit")
     for mode in ("pmap", "sharding"):
-        saved = np.load(two[0] / mode / "steps.npz")
+        saved = np.load(tmp_path / mode / "steps.npz")
         assert_same([saved[f"arr_{i}"] for i in range(len(saved.files))], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the smallest rate that erases")
-def test_processes_agree(two):
-    _, ended = two
+def test_processes_agree(tmp_path):
+    ended = run(2, tmp_path, "agree")
     said = "not every process was given the same: process 1 something else than process 0"
     rate = unlearn(*given(), lr="search", parallel="jit").lr
     autos = set()

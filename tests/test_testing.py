@@ -420,7 +420,7 @@ def plainly(run, networks):
     return TASK.measure(run._replace(config=Config()), networks)
 
 
-WHOLE_RUNS = {"a measure that needs a reference", "a page that is not there"}
+WHOLE_RUNS = {"a measure that needs a reference", "a page that is not there", "a measure that fails"}
 
 
 @pytest.mark.parametrize(
