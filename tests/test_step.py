@@ -124,7 +124,7 @@ def test_a_state_is_a_copy_that_needs_no_program(compiled, kind):
     half = kind(np.ones(109, jnp.bfloat16))
     compiled.clear()
     state = init_state({"params": arrays | {"half": half}}, optax.identity())
-    assert len(compiled) <= 2, compiled  # the half's cast, the step's 0
+    assert len(compiled) <= 3, compiled  # the half's cast, the step's 0, the optimiser's: none a shape
     assert state.params["half"].dtype == jnp.float32
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
     jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)(state)
