@@ -7,7 +7,6 @@ from etils import epath
 from rich.console import Console
 
 import delete_jax as dj
-from delete_jax import auto
 from delete_jax.checkpoint import Checkpoints
 from delete_jax.config import Config, UnlearnConfig
 from delete_jax.identity import IdentityError, digest
@@ -176,8 +175,7 @@ def _job(variables, images, labels, seed, **settings):
     return dj.job.checked_job(MODEL, variables, streams, samples.num_classes, classes, SQUARE, options)
 
 
-def test_the_call_of_the_guide(monkeypatch):
-    monkeypatch.setattr(auto, "is_alarming", lambda row: False)  # one training is enough
+def test_the_call_of_the_guide():
     (snippet,) = snippets("choosing", "result = dj.unlearn(")
 
     def answer(variables, x):

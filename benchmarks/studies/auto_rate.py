@@ -52,10 +52,13 @@ def ways() -> dict[str, tuple[Way, Rate | None]]:
     return {way.name: (way, rate) for way, rate in found}
 
 
+WAYS = ways()
+
+
 def main() -> int:
     parser = make_parser(__doc__, classes=[])
     parser.add_argument(
-        "--ways", nargs="+", choices=ways(), default=list(ways()), help="beside the original and the retrained network"
+        "--ways", nargs="+", choices=WAYS, default=list(WAYS), help="beside the original and the retrained network"
     )
     return run_script(parser, run)
 
@@ -70,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
         name="auto_rate", bench=loaded, requests=options.classes, seeds=options.seeds, names=(*names, "lr", "kept", "warned"), more=found,
         **more,
     )  # fmt: skip
-    chosen = {name: ways()[name] for name in options.ways}
+    chosen = {name: WAYS[name] for name in options.ways}
     rates = {name: rate for name, (_, rate) in chosen.items() if rate is not None}
     record = study.run([way for way, _ in chosen.values()], {name: name for name in (ORIGINAL, RETRAINED)}, rates=rates)
     write(options.out, "auto_rate", text(record, names, list(chosen), options.seeds), record)

@@ -72,11 +72,6 @@ def is_erased(row: Row) -> bool:
     return "failed" not in row and max(row["left"], row["old"]) <= ERASED
 
 
-def is_warned(row: Row) -> bool:
-    """Whether `lr="auto"` warns of such a network, whatever it says of the original before."""
-    return auto.is_warned(row)
-
-
 def finals(rows: Iterable[Row], way: str) -> list[Row]:
     return [row for row in rows if row["is_final"] and row["way"] == way]
 
@@ -134,7 +129,7 @@ def rates(rows: Sequence[Row], most_dz: float | None = None) -> Row:
     """How often a network that erases is warned of, by what the remaining classes lose."""
 
     def share(which: Sequence[Row]) -> float | None:
-        said = [is_warned(row) if most_dz is None else row["dz"] > most_dz for row in which]
+        said = [auto.is_warned(row) if most_dz is None else row["dz"] > most_dz for row in which]
         return float(np.mean(said)) if said else None
 
     found = [row for row in rows if is_erased(row) and "dz" in row]
@@ -205,9 +200,9 @@ def goals(rows: Sequence[Row]) -> Row:
     return {
         "cells": len(all_of_them), "failed": len(all_of_them) - len(done), "erased": sum(map(is_erased, done)),
         "trained": len(whole), "within": sum(row["change"] >= -POINT for row in whole),
-        "harmed": len(harmed), "unwarned": sum(not is_warned(row) for row in harmed),
-        "safe": len(safe), "false": sum(map(is_warned, safe)),
-        "trained_safe": len(trained(safe)), "trained_false": sum(map(is_warned, trained(safe))),
+        "harmed": len(harmed), "unwarned": sum(not auto.is_warned(row) for row in harmed),
+        "safe": len(safe), "false": sum(map(auto.is_warned, safe)),
+        "trained_safe": len(trained(safe)), "trained_false": sum(map(auto.is_warned, trained(safe))),
     }  # fmt: skip
 
 
