@@ -11,7 +11,7 @@ import numpy as np
 
 from delete_jax.columns import select
 from delete_jax.methods import Stream
-from delete_jax.methods.anchored import compiled_reorientation
+from delete_jax.methods.anchored import reorient
 from delete_jax.methods.attacks import span
 from delete_jax.methods.transfer import transfer_images
 from delete_jax.model import Variables
@@ -107,7 +107,7 @@ def made_images(images: Any, seed: int, count: int) -> Mapping[str, np.ndarray]:
     chosen = np.asarray(select(images, rows))
     low, high = span(chosen)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 0), count + 1)
-    reoriented = np.asarray(compiled_reorientation()(jnp.asarray(chosen), keys[1:])).astype(chosen.dtype)
+    reoriented = np.asarray(reorient(jnp.asarray(chosen), keys[1:])).astype(chosen.dtype)
     noise = rng.uniform(low, high, chosen.shape)
     made = {
         "reoriented": reoriented,

@@ -16,7 +16,7 @@ from delete_jax.job import Job
 from delete_jax.layout import ALONE, Layout, in_lanes
 from delete_jax.loop import fit
 from delete_jax.methods import FORGET, Stream
-from delete_jax.methods.anchored import compiled_reorientation
+from delete_jax.methods.anchored import reorient
 from delete_jax.model import Variables
 from delete_jax.options import SEARCH
 from delete_jax.predict import NonFiniteError, make_predictor
@@ -256,4 +256,4 @@ def _answers(
 
 def _reoriented(images: np.ndarray, seed: int, draw: int) -> np.ndarray:
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), draw), len(images))
-    return np.asarray(compiled_reorientation()(jnp.asarray(images), keys))
+    return np.asarray(reorient(jnp.asarray(images), keys))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delete_jax.compiling import quick
+from delete_jax.compiling import in_one_program, quick
 from delete_jax.methods.attacks import answers, towards
 from delete_jax.methods.base import (
     ANCHOR,
@@ -143,10 +143,10 @@ def reorientation(transformations: tuple[str, ...]) -> ReorientFn:
     return jax.vmap(one)
 
 
-@functools.cache
-def compiled_reorientation() -> ReorientFn:
-    """Returns `reorientation` by all transformations, compiled: for images that are made a few times, not in each step."""
-    return jax.jit(reorientation(TRANSFORMATIONS), compiler_options=quick())
+@in_one_program(quick)
+def reorient(images: chex.Array, keys: chex.PRNGKey) -> chex.Array:
+    """`reorientation` by all transformations, compiled: for images that are made a few times, not in each step."""
+    return reorientation(TRANSFORMATIONS)(images, keys)
 
 
 def adversarial(setup: Setup) -> chex.Array:
