@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from delete_jax.methods import METHODS, Method, create
-
-if TYPE_CHECKING:
-    from delete_jax.model import Variables
+from delete_jax.model import Variables, without_params
 
 Answered = dict[str, Any]
 """A request that a network has answered: `forget`, the numbers of the erased classes; `method`, its name; and `batch_norm`, "train" if
@@ -107,5 +105,5 @@ def _is_anchored(method: str | None) -> bool:
 
 def _has_statistics(variables: Variables) -> bool:
     """Whether a network has anything but parameters that a training updates, such as running statistics."""
-    leaves = jax.tree.leaves({name: tree for name, tree in variables.items() if name != "params"})
+    leaves = jax.tree.leaves(without_params(variables))
     return any(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves)

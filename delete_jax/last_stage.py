@@ -11,7 +11,7 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 
 from delete_jax.methods.classifier import names_of
-from delete_jax.model import Model, Variables
+from delete_jax.model import Model, Variables, without_params
 
 
 def last_stage(model: Model, variables: Variables, image: Any) -> Any | None:
@@ -44,7 +44,7 @@ def last_stage(model: Model, variables: Variables, image: Any) -> Any | None:
     """
     params = variables["params"]
     places, leaves = zip(*jax.tree_util.tree_flatten_with_path(params)[0], strict=True)
-    rest = {name: tree for name, tree in variables.items() if name != "params"}
+    rest = without_params(variables)
     tree = jax.tree.structure(params)
 
     def answer(*given: Any) -> Any:

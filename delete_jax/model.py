@@ -55,6 +55,11 @@ def as_given(tree: Any, like: Any) -> Any:
     return jax.tree.map(cast, contained_as(tree, like), like)
 
 
+def without_params(variables: Variables) -> Variables:
+    """Returns all collections of a network but its parameters: its running statistics, say."""
+    return {name: tree for name, tree in variables.items() if name != "params"}
+
+
 def with_statistics(variables: Variables, of: Variables) -> Variables | None:
     """Puts the running statistics of another network, which are all collections but `params`, beside these parameters.
 
@@ -65,7 +70,7 @@ def with_statistics(variables: Variables, of: Variables) -> Variables | None:
       The parameters of `variables` with the other collections of `of`. None where the network has no other collections, or both
       networks have the same values there.
     """
-    own = {name: tree for name, tree in variables.items() if name != "params"}
+    own = without_params(variables)
     theirs = {name: contained_as(of[name], tree) for name, tree in own.items()}
     return None if have_same_values(own, theirs) else {**variables, **theirs}
 

@@ -15,7 +15,7 @@ import optax
 
 from delete_jax.collectives import check_synchronised
 from delete_jax.given import is_masked, is_tensor
-from delete_jax.model import Model, Variables, first_line, leaf_name
+from delete_jax.model import Model, Variables, first_line, leaf_name, without_params
 from delete_jax.parallel import run_key
 from delete_jax.predict import make_predictor
 from delete_jax.step import init_state
@@ -286,12 +286,7 @@ def _check_fit(logits: tuple[int, ...], labels: np.ndarray) -> None:
 def _check_state(given: Variables, updated: Variables) -> None:
     """The step hands on what it was given: the same leaves of the same shapes; floats are cast to the dtype given."""
     before, after = (
-        {
-            leaf_name(path): leaf
-            for name in sorted(tree)
-            if name != "params"
-            for path, leaf in jax.tree_util.tree_flatten_with_path({name: tree[name]})[0]
-        }
+        {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(without_params(tree))[0]}
         for tree in (given, updated)
     )
     for name in [*before, *after]:

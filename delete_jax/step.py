@@ -14,7 +14,7 @@ import optax
 
 from delete_jax.methods.base import ANCHOR, FORGET, ORIGINAL, Context, Method, Output, Stream, answers_column
 from delete_jax.methods.contract import checked_terms
-from delete_jax.model import Model, Variables, as_given, first_line
+from delete_jax.model import Model, Variables, as_given, first_line, without_params
 from delete_jax.optimisers import first_state, take_update
 from delete_jax.optimisers import sgd as sgd
 from delete_jax.trainable import WHOLE, Part
@@ -264,7 +264,7 @@ def _pieces(
             split = [term.parts._asdict() for term in means if term.parts is not None]
             whole = len(split) == len(means)  # else they would not add up to the loss
             metrics = {"loss": loss, **(jax.tree.map(lambda *part: sum(part), *split) if whole else {})}
-            return loss, (metrics, {name: leaf for name, leaf in variables.items() if name != "params"})
+            return loss, (metrics, without_params(variables))
 
         grads, (metrics, model_state) = jax.grad(loss_fn, has_aux=True)(part.of(state.params))
         known = [logits for of_network in answers.values() for logits in of_network.values()]

@@ -12,7 +12,7 @@ import optax
 
 from delete_jax.compiling import in_one_program, same_bits
 from delete_jax.methods.base import Output, Setup, Stream, towards_labels
-from delete_jax.model import Model, Variables
+from delete_jax.model import Model, Variables, without_params
 
 if TYPE_CHECKING:
     import chex
@@ -41,7 +41,7 @@ def gradient_batches(
     columns = {name: jnp.asarray(column) for name, column in setup.streams[stream].items()}
     size = batch_size or setup.batch_size
     gradient = _gradient(setup.model, setup.preprocess, value, size)
-    params, rest = setup.teacher["params"], {name: leaf for name, leaf in setup.teacher.items() if name != "params"}
+    params, rest = setup.teacher["params"], without_params(setup.teacher)
     n = len(columns["label"])
     for begin in range(0, n, size):
         yield gradient(params, rest, columns, begin), min(size, n - begin)

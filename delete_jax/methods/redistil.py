@@ -34,7 +34,7 @@ from delete_jax.methods.classifier import find_bias, names_of
 from delete_jax.methods.features import Head, beside_logits, find_head
 from delete_jax.methods.hyperparameters import NOT_NEGATIVE, POSITIVE, Allowed, factory, some_of
 from delete_jax.methods.transfer import KINDS, transfer_images
-from delete_jax.model import Model, Variables
+from delete_jax.model import Model, Variables, without_params
 
 if TYPE_CHECKING:
     import chex
@@ -223,7 +223,7 @@ def _wrap(setup: Setup, fresh: tuple[str, ...] | None) -> tuple[Model, Variables
     params = jax.tree.unflatten(
         tree, [next(made) if moved else leaf for (_, leaf), moved in zip(paths, moves, strict=True)]
     )
-    state = {name: tree for name, tree in setup.teacher.items() if name != "params"}
+    state = without_params(setup.teacher)
     state = jax.tree_util.tree_map_with_path(
         lambda place, leaf: (
             np.full(leaf.shape, names_of(place)[-1] == "var", leaf.dtype)

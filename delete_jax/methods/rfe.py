@@ -16,7 +16,7 @@ from delete_jax.methods.attacks import answers
 from delete_jax.methods.base import FORGET, REMAIN, Method, Setup, in_batches
 from delete_jax.methods.gradients import projected
 from delete_jax.methods.hyperparameters import COUNT, POSITIVE, PROPER_SHARE, factory
-from delete_jax.model import Model, Variables
+from delete_jax.model import Model, Variables, without_params
 
 ADAM, MOMENTUM, FASTER = optax.adam(1.0), 0.9, 8.0
 """The first stage's Adam, for a rate of 1; the second's momentum, and its rate in multiples of the first's."""
@@ -55,7 +55,7 @@ def rfe(penalty: float = 10.0, clip: float = 10.0, wasserstein: float = 0.5, adj
         near, remote = split(setup, adjacent)
         erased = np.flatnonzero(np.asarray(forget["weight"]) > 0)
         kept, own = ((stream["image"], np.asarray(stream["label"])) for stream in (setup.streams[REMAIN], forget))
-        params, rest = setup.teacher["params"], {name: tree for name, tree in setup.teacher.items() if name != "params"}
+        params, rest = setup.teacher["params"], without_params(setup.teacher)
         held = jnp.mean(in_batches(losses, setup.teacher, *kept)[remote])
         rate = jnp.asarray(setup.strength, held.dtype)
         rng = np.random.default_rng(np.asarray(jax.random.key_data(setup.key)))

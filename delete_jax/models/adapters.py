@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from delete_jax.model import Model, Variables, as_given
+from delete_jax.model import Model, Variables, as_given, without_params
 
 if TYPE_CHECKING:
     import chex
@@ -86,7 +86,7 @@ def _from_linen(given: nn.Module | _Itself, classifier: str | None, streams: tup
             try:
                 logits, updated = train(mutable=_read(apply, variables, x))
             except flax.errors.ModifyScopeVariableError:  # one that is of use in training alone
-                logits, updated = train(mutable=[name for name in variables if name != "params"])
+                logits, updated = train(mutable=list(without_params(variables)))
         except flax.errors.InvalidRngError as error:
             raise ValueError(
                 f"{str(error).split(' (https')[0]}, and from_linen was told of {', '.join(streams) or 'none'}: name each random "
@@ -113,7 +113,7 @@ def _read(apply: Callable, variables: Variables, x: chex.Array) -> list[str]:
             return False
         return True
 
-    others = [name for name in variables if name != "params"]
+    others = list(without_params(variables))
     if not others or answers_without(*others):
         return []
     return others if len(others) == 1 else [name for name in others if not answers_without(name)]

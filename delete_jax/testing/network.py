@@ -14,7 +14,7 @@ from delete_jax import network_check
 from delete_jax.given import integer
 from delete_jax.methods import FORGET, Setup
 from delete_jax.methods.classifier import find_classifier
-from delete_jax.model import Model, Variables, leaf_name
+from delete_jax.model import Model, Variables, leaf_name, without_params
 from delete_jax.network_check import as_is
 from delete_jax.parallel import run_key
 from delete_jax.testing.demands import Subject, copied, difference, form, is_finite
@@ -134,7 +134,7 @@ def _check_training(
         difference(updated["params"], jax.tree.map(jnp.asarray, variables["params"])) == 0,
         "apply_train returns other parameters: return those given, which the training updates by their gradient",
     )
-    state = [{name: tree for name, tree in one.items() if name != "params"} for one in (variables, updated)]
+    state = [without_params(one) for one in (variables, updated)]
     subject.demand(
         _apart(np.asarray(others[0]), np.asarray(answer[0])) <= SAME or _changed(*state),
         "apply_train's answer to an image depends on the others in the batch, and no running statistics follow: return the updated "
