@@ -2,10 +2,12 @@
 
 import json
 import pathlib
+import runpy
 
 import pytest
 
-NOTEBOOKS = sorted((pathlib.Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+ROOT = pathlib.Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def test_there_are_notebooks():
@@ -25,3 +27,17 @@ def test_stored_outputs(path):
     assert not [place for place in ("/tmp/", "/home/", "/root/") if place in text]
     said = "".join(line for output in outputs for line in output.get("text", ()))
     assert any("3:   0.0%" in line or "3: 0.0%" in line for line in said.splitlines())  # it is forgotten
+
+
+@pytest.mark.parametrize("page", ["index.md", "getting-started.md"])
+def test_links_to_colab_where_the_repository_is_known(page):
+    on_page = runpy.run_path(str(ROOT / "docs" / "colab.py"))["on_page_markdown"]
+    text = (ROOT / "docs" / page).read_text()
+    assert on_page(text, config={"extra": {"repository": ""}}, page=None, files=None) == text
+    linked = on_page(text, config={"extra": {"repository": "owner/name"}}, page=None, files=None)
+    for path in NOTEBOOKS:
+        place = f"notebooks/{path.name}"
+        assert (
+            f"`{place}` ([open in Colab](https://colab.research.google.com/github/owner/name/blob/main/{place}))"
+            in linked
+        )
