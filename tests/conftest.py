@@ -146,6 +146,20 @@ def optimised():
 
 
 @pytest.fixture
+def compiled():
+    """The names of the programs that are compiled meanwhile."""
+    names: list[str] = []
+
+    def listen(event: str, seconds: float, **about: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(str(about.get("fun_name")))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture
 def full_precision():
     """Products of float32 have all digits of float32, for tests that compare with numbers which have them. A GPU or TPU rounds their
     factors otherwise, as users' programs do, and as the other tests do there."""

@@ -103,20 +103,6 @@ def test_the_network_is_traced_once_for_logits_and_classes():
     assert len(traced) == 1
 
 
-@pytest.fixture
-def compiled():
-    """The names of what is compiled meanwhile."""
-    names = []
-
-    def listen(event: str, duration_secs: float, **about) -> None:
-        if event.endswith("backend_compile_duration"):
-            names.append(about["fun_name"])
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield names
-    jax.monitoring.unregister_event_duration_listener(listen)
-
-
 @pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
 def test_a_state_is_a_copy_that_needs_no_program(compiled, kind):
     """Of weights on the host or on a device, whatever their shapes; donating it leaves them alone."""
