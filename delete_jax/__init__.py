@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from delete_jax.evaluation import evaluate as evaluate
     from delete_jax.evaluation import report as report
     from delete_jax.model import Model as Model
-    from delete_jax.predict import NonFiniteError as NonFiniteError
+    from delete_jax.non_finite import NonFiniteError as NonFiniteError
     from delete_jax.result import Log as Log
     from delete_jax.result import Progress as Progress
     from delete_jax.result import Result as Result
@@ -37,7 +37,7 @@ _PLACES = {
     "Evaluation": "evaluation",
     "Log": "result",
     "Model": "model",
-    "NonFiniteError": "predict",
+    "NonFiniteError": "non_finite",
     "Progress": "result",
     "Request": "sweeping",
     "Result": "result",

@@ -21,8 +21,9 @@ from delete_jax.last_stage import last_stage
 from delete_jax.loop import fit, one
 from delete_jax.methods import FORGET, Prepared, Setup, Stream
 from delete_jax.model import Variables
+from delete_jax.non_finite import NonFiniteError
 from delete_jax.options import AUTO, SEARCH
-from delete_jax.predict import NonFiniteError, make_predictor
+from delete_jax.predict import make_predictor
 from delete_jax.processes import from_first
 from delete_jax.rate_search import LEFT, NoRateError, hold_out, make_judge
 from delete_jax.result import Progress, Result, Row, Watch, kept

@@ -13,7 +13,7 @@ from delete_jax.methods.contract import called, check_edited
 from delete_jax.methods.finish import overwrite
 from delete_jax.model import as_given, as_saved, from_saved
 from delete_jax.network_check import not_finite
-from delete_jax.predict import NonFiniteError
+from delete_jax.non_finite import NonFiniteError
 from delete_jax.result import Result, Watch, evaluated, kept, kept_rows
 from delete_jax.step import init_state
 from delete_jax.trainable import whole

@@ -24,8 +24,8 @@ from delete_jax.layout import ALONE, HostRows, Layout, Placement, Streams
 from delete_jax.memory import devices_have_memory, free_bytes, peak_bytes
 from delete_jax.methods.base import Method, answers_column
 from delete_jax.model import Variables, as_saved, from_saved
+from delete_jax.non_finite import NonFiniteError
 from delete_jax.parallel import Trainer, make_trainer, scalars
-from delete_jax.predict import NonFiniteError
 from delete_jax.preparing import Ready, make_ready
 from delete_jax.result import Result, Watch, check_finite, epoch_rows, evaluated, kept, kept_rows
 from delete_jax.step import TrainState, init_state

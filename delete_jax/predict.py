@@ -12,15 +12,12 @@ import numpy as np
 
 from delete_jax.compiling import compiler_options
 from delete_jax.model import Model, Variables
+from delete_jax.non_finite import NonFiniteError
 from delete_jax.parallel import outside_meshes
 from delete_jax.step import make_eval_step
 
 if TYPE_CHECKING:
     import chex
-
-
-class NonFiniteError(ValueError):
-    """Raised when a number becomes NaN or infinite. The message says where, and what to try."""
 
 
 def input_shape(preprocess: Callable[[chex.Array], chex.Array], images: np.ndarray) -> tuple[int, ...]:

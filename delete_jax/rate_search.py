@@ -18,8 +18,9 @@ from delete_jax.loop import fit
 from delete_jax.methods import FORGET, Stream
 from delete_jax.methods.anchored import reorient
 from delete_jax.model import Variables
+from delete_jax.non_finite import NonFiniteError
 from delete_jax.options import SEARCH
-from delete_jax.predict import NonFiniteError, make_predictor
+from delete_jax.predict import make_predictor
 from delete_jax.processes import from_first
 from delete_jax.result import Progress, Result, Row, Watch
 

@@ -14,7 +14,7 @@ import numpy as np
 from delete_jax.earlier import classes_of
 from delete_jax.given import function, shown
 from delete_jax.model import Variables
-from delete_jax.predict import NonFiniteError
+from delete_jax.non_finite import NonFiniteError
 
 Row = dict[str, Any]
 """One line of a history: `step`, `epoch` and the step's metrics, or the evaluation after an epoch."""

@@ -25,9 +25,9 @@ from delete_jax.metrics.measure import SHOWN, Measure
 from delete_jax.metrics.table import find
 from delete_jax.model import Model, Variables
 from delete_jax.network_check import as_is
+from delete_jax.non_finite import NonFiniteError
 from delete_jax.options import FOUND, Options, check_auto, rate
 from delete_jax.parallel import outside_meshes
-from delete_jax.predict import NonFiniteError
 from delete_jax.rate_search import NoRateError
 from delete_jax.request import Samples, Selection, check_forget, check_remaining, known_requests, split
 from delete_jax.result import Result, network_of
@@ -295,9 +295,10 @@ def study(
                 def make(job=job) -> dict[str, Any]:
                     try:
                         result = unlearn_job(job)
+                        measured = flat(evidence.beside(result, asked))
                     except (NonFiniteError, NoRateError) as error:
                         return {"metrics": {}, "failed": str(error)}
-                    return {"metrics": flat(evidence.beside(result, asked)), "lr": result.lr, SECONDS: result.seconds}
+                    return {"metrics": measured, "lr": result.lr, SECONDS: result.seconds}
 
                 found.append(about | cells.get(key, make))
                 if on_cell is not None:

@@ -20,9 +20,9 @@ from delete_jax.layout import Layout, a_job_a_device
 from delete_jax.loop import fit
 from delete_jax.methods import Method, as_method
 from delete_jax.model import Model, Variables
+from delete_jax.non_finite import NonFiniteError
 from delete_jax.options import Options
 from delete_jax.parallel import outside_meshes
-from delete_jax.predict import NonFiniteError
 from delete_jax.rate_search import NoRateError
 from delete_jax.request import Selection, as_samples, check_forget, known_requests, split
 from delete_jax.result import Result, network_of

@@ -10,8 +10,8 @@ from delete_jax.job import checked_job
 from delete_jax.layout import ALONE, in_lanes
 from delete_jax.methods import FORGET
 from delete_jax.model import Model
+from delete_jax.non_finite import NonFiniteError
 from delete_jax.options import Options
-from delete_jax.predict import NonFiniteError
 from delete_jax.rate_search import RATES, find_rate, hold_out, make_judge, search_rate, warning
 from delete_jax.result import Result
 from delete_jax.run.log import JsonLog

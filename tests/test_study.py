@@ -228,6 +228,20 @@ def test_what_fails_is_shown():
     assert set(row.split("|")[2:-1]) == {" – "}
 
 
+def test_a_network_that_answers_nan_has_failed():
+    """Its weights are finite, and so are its answers to the samples that it was trained on."""
+    large = Method(
+        "large", edit=lambda setup: {"params": {"w": jnp.float32(1e30) * setup.teacher["params"]["w"]}}, settings=()
+    )
+    images, labels = tiny.samples(64, 1)
+    images[0] *= 1e10
+    table = studied(methods=[large, "anchored"], test=(images, labels), seeds=1, lr=0.1, epochs=1)
+    failed = {cell["method"]: cell.get("failed", "") for cell in table.cells}
+    assert "the network answers NaN or infinity to some of images 0 to" in failed["large"]
+    assert failed["anchored"] == ""
+    assert table.values("large", "acc_ft") == []
+
+
 WRONG = {
     "no list of methods": ({"methods": "delete"}, "methods must be a list, got 'delete'"),
     "no method": ({"methods": []}, "methods is empty"),

@@ -18,6 +18,7 @@ from delete_jax.metrics.left import LEFT
 from delete_jax.metrics.measure import ARROWS, SHOWN, Measure, before, beside
 from delete_jax.metrics.overlap import iou, mean_iou, predicted_fraction, without_rows
 from delete_jax.nearest import nearest
+from delete_jax.non_finite import NonFiniteError
 from delete_jax.plugins import Table
 
 
@@ -30,6 +31,7 @@ def measure(evidence: Any, names: Iterable[str]) -> dict[str, Any]:
 
     Raises:
       ValueError: an unknown name; a measure whose function fails on this evidence, or that returns no number. Names the measure.
+      NonFiniteError: the network answers NaN or infinity.
     """
     found: dict[str, Any] = {}
     for name in listed(names, "names"):
@@ -61,7 +63,7 @@ def _value(row: Measure, evidence: Any) -> Any:
     """What a row's function returns for the evidence: a number, or None."""
     try:
         value = scalar(row.function(evidence))
-    except (OSError, MemoryError, jax.errors.JaxRuntimeError):  # not its fault
+    except (OSError, MemoryError, jax.errors.JaxRuntimeError, NonFiniteError):  # not its fault
         raise
     except Exception as error:
         raise ValueError(f"measure {row.name}: {type(error).__name__}: {' '.join(str(error).split())}") from error

@@ -21,9 +21,10 @@ from delete_jax.methods.classifier import Classifier
 from delete_jax.methods.features import beside_logits, find_head
 from delete_jax.metrics.audits import LEAST_RETRAINED
 from delete_jax.model import Model, Variables, have_same_values, with_statistics
+from delete_jax.non_finite import NonFiniteError
 from delete_jax.options import Options
 from delete_jax.parallel import run_key
-from delete_jax.predict import NonFiniteError, input_shape, make_predictor
+from delete_jax.predict import input_shape, make_predictor
 from delete_jax.result import Result, Watch
 from delete_jax.streams import split_streams
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, UNLEARNED, Data, Run
