@@ -150,7 +150,7 @@ def compiled():
     """The names of the programs that are compiled meanwhile."""
     names: list[str] = []
 
-    def listen(event: str, seconds: float, **about: Any) -> None:
+    def listen(event: str, duration_secs: float, **about: Any) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
             names.append(str(about.get("fun_name")))
 
