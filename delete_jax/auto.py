@@ -325,7 +325,10 @@ class _Trainings:
             return self._best
         measured = [row for row in self.rows if "above" in row]
         if not measured:
-            raise self._errors[0]
+            raise NonFiniteError(
+                f"lr={AUTO!r}: all of {len(self.rows)} trainings diverged: check that images and `preprocess` are those of the network's "
+                "training, or give a number"
+            ) from self._errors[0]
         nearest = min(measured, key=lambda row: (row["above"], row["probability"]))
         advice = "batch_norm='frozen', " if self._job.options.batch_norm != "frozen" else ""
         raise NoRateError(

@@ -22,9 +22,9 @@ delete-jax verify           a run, and what was exported of it -> what of it is 
 Examples:
 
 delete-jax --config=digits --workdir=runs/digits
-delete-jax --config=digits --config.unlearn.method=anchored --config.unlearn.forget=7 --workdir=runs/seven
 delete-jax --config=digits --config.teacher=runs/digits --config.unlearn.forget=4,5 --workdir=runs/two
-delete-jax compare runs/digits runs/anchored --out=comparison.html
+delete-jax --config=digits --config.teacher=runs/digits --config.unlearn.method=delete --workdir=runs/delete
+delete-jax compare runs/digits runs/delete --out=comparison.html
 """
 
 # What takes long to import is imported inside, so that Ctrl-C finds somebody who answers.

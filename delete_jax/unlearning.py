@@ -74,13 +74,13 @@ def unlearn(
       images: `[n, h, w, c]`: uint8 (pass `preprocess` too), or float and ready for the network. Memory maps and sources such
         as `data.Records` need not fit into memory.
       labels: int `[n]`, or `[n, h, w]` for segmentation, where pixels of 255 do not count. Samples of a class in `forget`, or
-        those at `forget_indices`, are the forget set. Only methods that declare to read remaining data see the other samples.
-      forget: classes to erase: numbers, or names if `class_names` are given (see `request.check_forget`).
+        those at `forget_indices`, are the forget samples. Only methods that declare to read remaining data see the other samples.
+      forget: classes to erase: numbers, or names if `class_names` are given; one, or a list, set or array of them, but no mask.
       forget_indices: positions in `images` of the samples to forget. Their classes stay; other samples of these classes are
         remaining samples. At each listed sample, its own label is masked, and `mask` has no effect.
       method: from `delete_jax.methods`, or its name to use the defaults; `anchored` if None, which erases classes: to forget single
         samples, name a method.
-      epochs: passes over the forget set, or over the remaining samples for a method that reads only these.
+      epochs: passes over the forget samples, or over the remaining samples for a method that reads only these.
       steps: in place of `epochs`, how many steps; the last pass is cut short where they are no multiple of it. Without either, 5
         epochs; for a method that trains on forget samples alone towards a target (`Method.settles`), at least 120 steps, in whole
         epochs. Fewer steps cost such a method accuracy of the remaining classes, which recover after the class is gone. With `lr="auto"`,
@@ -99,20 +99,25 @@ def unlearn(
         code does; it fails when forgotten classes resemble each other.
       pixels: in segmentation, train at "all" pixels of the forget images, or only at those of a "forget" class.
       batch_norm: "frozen" statistics, those of the original, or "train": they follow the samples that the method reads, as in DELETE's
-        paper (see `step.make_train_step`). A method with a mode of its own keeps it.
+        paper. A method with a mode of its own keeps it.
       preprocess: maps stored images `[b, h, w, c]` to the network's input, on the device. Pass the same function each time;
         a new one compiles the step again.
-      augment: maps stored images and one key per sample to stored images (in segmentation with the label maps, see
-        `step.make_train_step`). Without it, the teacher's logits are computed once, unless they take more than 2 GiB.
+      augment: maps stored images and one key per sample to stored images, such as `data.augmentation(["flip"])`; in segmentation
+        together with the label maps, such as `data.paired_augmentation(["flip"])`. Without it, the teacher's logits are computed once,
+        unless they take more than 2 GiB.
       tx: optimiser, built for a rate of 1; SGD with momentum 0.9 if None. `lr="auto"` has its own (`optimisers.polyak`).
-      parallel: "auto", "jit", "pmap" or "sharding" (see `parallel.make_trainer`).
+      parallel: "jit" uses one device, "sharding" and "pmap" all of them; "auto" is "jit" if there is one, else "sharding".
       resident: bytes of images that may lie on each device; "auto" allows half of its free memory. Other images stay on the
         host and are read ahead of the step.
       finish: afterwards overwrite the erased classes' part of the classifier, also of those that were erased before, with "zero" or the
         "mean" of the remaining ones (`methods.finish`). This hides what is left in the predictions and forgets nothing. `evaluate`, `log` and `store`
         see the network before this step.
-      evaluate, log, store, progress: see `result.Watch`. A store with states of another request, other samples or another
-        network is refused. If the store has a method `wait`, it is called before returning.
+      evaluate: variables -> a dict of numbers, called before training and after each epoch, for `Result.evaluations`. Its time does
+        not count.
+      log, progress: are told of each step (`Log`, `Progress`).
+      store: keeps the state after each epoch, such as `Checkpoints("FOLDER")`; the same call resumes from there (`Store`). With
+        `lr="auto"`, it keeps the result alone, and an interrupted call starts over. A store with states of another request, other samples
+        or another network is refused. If it has a method `wait`, it is called before returning.
       class_names: the name of class i at position i.
       networks: further frozen networks that the method reads (`Method.networks`): variables of the same model, by name.
       erased: classes that were erased from the network before, as `forget` takes them, where a `Result` does not say so. With
@@ -120,7 +125,7 @@ def unlearn(
       reproducible: equal calls give the same bits, also on a GPU, where steps of small networks may be slower; with False, XLA may
         choose kernels by timing them. CPUs and TPUs give the same bits either way.
       trainable: what of the network is trained; all of it if None. "last_stage": the classifier and the layers before it, back to the
-        first that has a kernel. "classifier": the last layer. Names of parameters or layers, with wildcards, behind commas:
+        first that has a kernel. "classifier": the last layer. Names of parameters or layers, with wildcards, separated by commas:
         "layer4,fc" or "layer4/*/kernel". "lora:4": to each kernel W, a product A B of rank 4 is added, and A and B are trained; the
         result has the sum in W's place. What is not trained stays bit by bit. Batch statistics follow `batch_norm` whatever is trained.
 

@@ -1018,8 +1018,14 @@ def test_help(capsys):
     assert [task.name for task in TASKS.values()] == list(TASKS)
     examples = [line.split() for line in lines if line.startswith("delete-jax --config=digits ")]
     assert len(examples) == 3
+    made: dict[str, Config] = {}
     for example in examples:
-        validate(parse(example)[0])
+        config, workdir = parse(example)
+        validate(config)
+        assert config.teacher in (None, *made)
+        made[str(workdir)] = config
+    (compared,) = (line.split()[2:-1] for line in lines if line.startswith("delete-jax compare runs/"))
+    assert len({made[run].unlearn.forget for run in compared}) == 1  # else they would be refused
 
 
 @pytest.mark.parametrize(
@@ -1080,6 +1086,10 @@ def test_one_table(capsys):
     names = ("configs", "tasks", "datasets", "networks", "methods", "measures")
     assert [printed(capsys, f"--list={name}").rstrip() for name in names] == tables
     assert all(table.lower().startswith(name) for name, table in zip(names, tables, strict=True))
+
+
+def test_datasets_of_one_task(capsys):
+    assert "\n  faces:… is for the task faces alone\n" in printed(capsys, "--list=datasets")
 
 
 def test_a_table_with_rows_from_outside(capsys, tmp_path, monkeypatch):

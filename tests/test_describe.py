@@ -8,7 +8,7 @@ import re
 import pytest
 
 import delete_jax as dj
-from delete_jax.methods import FORGET, MAPS, METHODS, REMAIN, TRAINED
+from delete_jax.methods import CLASSES, FORGET, MAPS, METHODS, REMAIN, TRAINED
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -50,6 +50,23 @@ def test_tables_of_methods_mark_the_experimental_ones():
     assert (
         set(re.findall(r"^::: delete_jax\.methods\.(\w+)$", part.partition("\n## ")[0], re.MULTILINE)) == experimental
     )
+
+
+def test_the_pages_say_what_methods_read_and_need():
+    """Three methods take samples for their shape alone; `unsir` reads no image that is forgotten."""
+    rows = re.findall(
+        r"^\| (`[`\w, ]+`)(?: †)? \| ([\w ()]+) \|", (ROOT / "docs/guides/choosing.md").read_text(), re.MULTILINE
+    )
+    found = {name: reads for names, reads in rows for name in re.findall(r"\w+", names) if name in METHODS}
+    expected = {}
+    for name in METHODS:
+        described = dj.methods.describe(name)
+        is_open = any(parameter.name == "remain" for parameter in described.hyperparameters)
+        expected[name] = "both" if len(described.reads) > 1 else described.reads[0] + " (remain)" * is_open
+    apart = dict.fromkeys(("pour", "source_free", "bias_shift"), "none") | {"unsir": "remain"}
+    assert found == expected | apart
+    (refused,) = re.findall(r"^\| (.*) \| Refused\.", (ROOT / "docs/tasks/samples.md").read_text(), re.MULTILINE)
+    assert set(re.findall(r"\w+", refused)) == {name for name in METHODS if CLASSES in dj.methods.describe(name).needs}
 
 
 def test_what_it_says():

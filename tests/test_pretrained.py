@@ -72,6 +72,18 @@ def test_what_there_is_not():
         pretrained(None)
 
 
+def test_an_exported_network_in_python(tmp_path, monkeypatch):
+    """As docs/guides/your-own.md shows it."""
+    monkeypatch.chdir(tmp_path)
+    network = pretrained("digits/resnet_tiny")
+    dj.models.save_torch(network.module, network.variables, "unlearned.safetensors", like=network.info)
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+    (snippet,) = snippets("your-own", "preprocess = dj.data.normalize(info.mean, info.std)")
+    exec(snippet, names := {"images": images})
+    expected = network.model.apply(network.variables, network.preprocess(images))
+    np.testing.assert_array_equal(names["logits"], expected)
+
+
 @pytest.mark.slow
 def test_snippet(optimised, capsys):
     (snippet,) = snippets("pretrained", "model, preprocess = network.model, network.preprocess")

@@ -1,5 +1,6 @@
 """What README and docs show works: its Python runs, commands name files, fields and flags that exist, links lead somewhere."""
 
+import ast
 import importlib
 import pathlib
 import re
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 
 import delete_jax as dj
-from delete_jax import metrics
+from delete_jax import metrics, watchdog
 from delete_jax.config import validate
-from delete_jax.main import COMMANDS, main
+from delete_jax.main import COMMANDS, INTERRUPTED, TERMINATED, UNREAD, main
 from delete_jax.run import arguments
 from delete_jax.run.listing import measures_page
 from tests import tiny
@@ -72,6 +73,15 @@ def test_python_of_a_network_that_comes_with_the_package():
     assert names["network"].test_accuracy > 0.95
     assert (names["threes"].labels == 3).all()
     assert len(names["result"].history) == 1
+
+
+def test_the_config_of_getting_started(tmp_path):
+    """It is that of the command there."""
+    (snippet,) = snippets("getting-started", "        train=TrainConfig(epochs=15, batch_size=64),")
+    (tmp_path / "mine.py").write_text(snippet)
+    config = arguments.load_config(f"{tmp_path}/mine.py")
+    validate(config)
+    assert config == arguments.load_config("digits") == arguments.load_config(f"{tmp_path}/mine.py:again")
 
 
 @pytest.mark.slow
@@ -248,6 +258,46 @@ def test_the_guide_of_methods_is_two_clicks_behind_the_home_page():
     home = (ROOT / "docs" / "index.md").read_text()
     assert "## Which method when" in home
     assert "(guides/choosing.md)" in home
+
+
+def verdicts(module: str) -> set[str]:
+    """The labels that a task's page may give its verdict: what its function `verdict` assigns to `label`."""
+    body = ast.parse(pathlib.Path(importlib.import_module(module).__file__).read_text()).body
+    (function,) = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == "verdict"]
+    found = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign):
+            sides = [getattr(side, "elts", [side]) for side in (node.targets[0], node.value)]
+            pairs = zip(*sides, strict=True) if len(sides[0]) == len(sides[1]) else ()
+            found |= {
+                ast.literal_eval(value)
+                for name, value in pairs
+                if ast.unparse(name) == "label" and isinstance(value, ast.Constant)
+            }
+    return found
+
+
+@pytest.mark.parametrize("name", dj.tasks.TASKS.own)
+def test_each_verdict_is_explained(name):
+    """In the table of the task's page, or of the page on reports."""
+    pages = [
+        ROOT / "docs" / page for page in ("guides/report.md", f"tasks/{'samples' if name == 'instances' else name}.md")
+    ]
+    explained = {
+        label
+        for page in pages
+        for row in re.findall(r"^\| (\*.*?) \|", page.read_text(), re.MULTILINE)
+        for label in re.findall(r"\*(.+?)\*", row)
+    }
+    found = verdicts(dj.tasks.TASKS[name].page)
+    assert found or name == "faces"  # which has that of classes
+    assert found <= explained
+
+
+def test_exit_codes():
+    page = (ROOT / "docs" / "reliability.md").read_text().partition("## Exit codes")[2].partition("## ")[0]
+    codes = [int(code) for row in re.findall(r"^\| ([\d, ]+) \|", page, re.MULTILINE) for code in row.split(",")]
+    assert codes == [0, 1, 2, watchdog.AGAIN, INTERRUPTED, TERMINATED, UNREAD]
 
 
 def test_each_task_has_a_picture_of_its_own_on_the_home_page():

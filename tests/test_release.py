@@ -35,6 +35,14 @@ def test_each_python_that_is_claimed_is_tested():
         assert job["strategy"]["matrix"]["python-version"] == claimed
 
 
+def test_the_versions_of_jax_that_the_readme_names():
+    (needed,) = (text for text in PROJECT["project"]["dependencies"] if re.match(r"jax\b", text))
+    first, beyond = re.fullmatch(r"jax>=0\.(\d+),<0\.(\d+)", needed).groups()
+    said = f"Python {PROJECT['project']['requires-python'].removeprefix('>=')} or newer, JAX 0.{first} to 0.{int(beyond) - 1}\n"
+    assert said in (ROOT / "README.md").read_text()
+    assert said.replace(", JAX", " and JAX").replace("\n", ".") in (ROOT / "docs" / "faq.md").read_text()
+
+
 def test_a_release_is_checked_before_it_is_published():
     """By a tag alone, which is the version; with no secret; and what is installed is the wheel, away from the checkout."""
     jobs = workflow("release")

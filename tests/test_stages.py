@@ -22,11 +22,11 @@ from delete_jax.data.dataset import Dataset, pixel_statistics
 from delete_jax.identity import digest
 from delete_jax.models import Network, ResNet
 from delete_jax.reports import Verdict
-from delete_jax.run import compare, export
+from delete_jax.run import compare, export, stages
 from delete_jax.run.folder import Folder
-from delete_jax.run.networks import load_teacher
+from delete_jax.run.networks import Loaded, load_teacher
 from delete_jax.run.stages import run_stages, say_verdict
-from delete_jax.tasks import Backdoor, Classification, Faces, Segmentation
+from delete_jax.tasks import Backdoor, Classification, Data, Faces, Segmentation
 from delete_jax.tasks.backdoor import page as backdoor_page
 from delete_jax.tasks.classification.page import verdict
 from tests import tiny
@@ -64,6 +64,18 @@ def maps(n: int, seed: int) -> Split:
             if class_ == 2:
                 image[top : top + 8 : 2, column : column + 7] = 60
     return Split(images, labels)
+
+
+def test_a_teacher_of_other_training_samples_is_refused():
+    """With another seed it knows samples that are held out; with fewer images, some are gone."""
+    split = Split(*tiny.samples(8))
+    dataset = Dataset(
+        "corners", split, split, split, tuple("abcd"), *pixel_statistics(np.zeros((1, 2, 2, 1), np.uint8))
+    )
+    known = {"test": dataset.digests["test"]}
+    stages._check_held_out(Data(dataset), Loaded({}, {}, "runs/first", {**known, "train": dataset.digests["train"]}))
+    with pytest.raises(ValueError, match=r"runs/first: its training samples are not .*: give --config.seed and"):
+        stages._check_held_out(Data(dataset), Loaded({}, {}, "runs/first", {**known, "train": "another"}))
 
 
 @pytest.mark.slow

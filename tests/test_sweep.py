@@ -108,6 +108,19 @@ def test_one_that_diverges_harms_no_other():
         assert_same(found[number], alone(network, samples, requests[number]))
 
 
+def test_the_choice_of_a_rate_in_the_guide(capsys):
+    (snippet,) = snippets("choosing", "results = dj.sweep(model, variables, images, labels, requests)")
+    images, labels = tiny.samples(20)
+    model, variables = tiny.network()
+    names = {"model": model, "variables": variables, "images": images, "labels": labels}
+    names |= {"held_out_images": images, "held_out_labels": labels}
+    assert "rates = [3e-4, 1e-3, 3e-3, 1e-2]" in snippet
+    snippet = snippet.replace("[3e-4, 1e-3, 3e-3, 1e-2]", "[1e30, 1e-3]").replace("requests)\n", "requests, steps=2)\n")
+    exec(snippet, names)
+    (said,) = capsys.readouterr().out.splitlines()  # the first diverged
+    assert said.startswith("0.001 {'acc_f': ")
+
+
 def test_as_the_page_has_it():
     (snippet,) = snippets("performance", "results = dj.sweep(model, variables, images, labels, requests)")
     images, labels = tiny.samples(20)

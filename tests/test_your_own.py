@@ -6,6 +6,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import orbax.checkpoint.experimental.v1 as v1
 import pytest
+from flax import linen as nn
 from flax import nnx
 
 from tests import tiny
@@ -39,6 +40,24 @@ def test_linen_from_an_orbax_checkpoint(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, saved, jax.device_get(names["result"].variables))
     x = jnp.asarray(names["images"])
     assert not np.array_equal(model.apply(saved, x), model.apply(variables, x))
+
+
+class Otherwise(nn.Module):
+    """A network whose argument for training has another name and meaning."""
+
+    @nn.compact
+    def __call__(self, x, deterministic):
+        x = nn.BatchNorm(deterministic)(nn.Conv(4, (3, 3))(x))
+        return nn.Dense(tiny.NUM_CLASSES)(nn.Dropout(0.2)(x.mean((1, 2)), deterministic))
+
+
+def test_linen_whose_argument_has_another_name():
+    net = Otherwise()
+    variables = net.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), deterministic=True)
+    (snippet,) = snippets("your-own", "    return net.apply(variables, x, deterministic=True)")
+    found = ran(snippet, net=net, variables=variables)["result"].variables
+    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), found, dict(variables))
+    assert all(jax.tree.leaves(moved))  # running statistics, too
 
 
 @pytest.mark.filterwarnings("ignore:Sharding info not provided")

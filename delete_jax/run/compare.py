@@ -5,7 +5,7 @@ delete-jax compare RUN [RUN ...] [--out=comparison.html --config=FILE]
 RUN                         the folder of a finished run. All runs must have the same task, data, request, network and training of the
                             original; runs that differ by their seed alone make one row, with mean and standard deviation
 --out=comparison.html       the page; an earlier comparison there is replaced, no other file is
---config=FILE               the config file that brings the network, the task or a measure, where it is none of this package
+--config=FILE               the config file that brings the network, the task or a measure, if it is not part of this package
 --help                      this text
 """
 

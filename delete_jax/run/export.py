@@ -13,7 +13,7 @@ Each says in its metadata which run it is of: the digests of the network and of 
 delete-jax verify RUN OUT compares it with the run.
 
 --stage=unlearned           which network: a folder of RUN/checkpoints, such as teacher or retrained
---config=FILE               the config file that brings the network, where it is none of this package
+--config=FILE               the config file that brings the network, if it is not part of this package
 --help                      this text
 """
 

@@ -97,6 +97,7 @@ def _from(table: Table[Any], said: Callable[[str], str]) -> Iterator[str]:
 
 def _datasets() -> Iterator[str]:
     yield ", ".join(names())
+    yield from (f"{task.prefix}… is for the task {name} alone" for name, task in tasks.TASKS.items() if task.prefix)
     yield from (f"{name} is from the package {package}" for name, package in data.KINDS.sources.items())
     yield from data.KINDS.failed.values()
 

@@ -281,12 +281,12 @@ def _check_network(run: Run, teacher: Loaded | None) -> None:
 
 
 def _check_held_out(found: Data, teacher: Loaded) -> None:
-    """Raises ValueError where the teacher was trained on samples that this run holds out."""
+    """Raises ValueError where the teacher was trained on other samples than this run's: it may know those that are held out here."""
     ours, theirs = found.dataset.digests, teacher.identity
     if theirs.get("test") == ours["test"] and theirs.get("train", ours["train"]) != ours["train"]:
         raise ValueError(
-            f"--config.teacher={teacher.source}: it was trained on samples that this run holds out: give --config.seed and "
-            "--config.data.validation of its run"
+            f"--config.teacher={teacher.source}: its training samples are not those of this run, which may hold out some of them: give "
+            "--config.seed and --config.data.validation of its run, and the data as it was"
         )
 
 

@@ -4,7 +4,7 @@ delete-jax verify RUN [EXPORTED_FILE ...] [--config=FILE]
 
 RUN                         the folder of a finished run, or a copy of it, also on another machine; or of a report by dj.report
 EXPORTED_FILE               what delete-jax export made of it: whether it is a network of this run
---config=FILE               the config file that brings the network, the task or the data, where they are none of this package
+--config=FILE               the config file that brings the network, the task or the data, if they are not part of this package
 --help                      this text
 
 A line for each thing: "holds", "DIFFERS", "MISSING" or "not checked", such as data that is not on this machine. The exit code is 1
