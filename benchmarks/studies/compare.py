@@ -78,7 +78,7 @@ VARIANTS: dict[str, Way] = {  # methods with other settings than the default
 DEFAULT_METHODS = (
     "delete", "anchored", "pour", "bias_shift", "source_free", "cse", "esc", "esc_t", "pour_distill", "mu_mis",
     "random_label", "gradient_ascent", "boundary_shrink", "boundary_expand", "salun", "bad_teacher", "l2ul_adv",
-    "negative_gradient_plus", "scrub", "ssd", "unsir", *VARIANTS,
+    "negative_gradient_plus", "scrub", "ssd", "unsir", "rfe", *VARIANTS,
 )  # fmt: skip
 AUDITS = "What the weights and the predictions give away, and whether the class comes back"
 TABLES = {
@@ -105,7 +105,8 @@ SEVERAL_SEEDS = ("cmia",)
 """Measures that want more networks than three seeds have (`metrics.audits.LEAST_RETRAINED`)."""
 NAMES = tuple(name for names in TABLES.values() for name in names if name not in ADDED)
 # A network that was trained costs what the retrained one does.
-UNTIMED = {"original": ("seconds", "speedup"), "retrained": ("speedup",), ANOTHER: ("seconds", "speedup")}
+TIMES = ("seconds", "speedup")
+UNTIMED = {"original": TIMES, "retrained": ("speedup",), ANOTHER: TIMES}
 
 
 def main() -> int:
@@ -147,12 +148,26 @@ def compare(options: argparse.Namespace) -> None:
         again=options.again,
     )
     record = study.run(ways, references(options.seeds), search)
-    rows = [{k: v for k, v in row.items() if k not in UNTIMED.get(row["method"], ())} for row in record["rows"]]
+    rows = timed([{k: v for k, v in row.items() if k not in UNTIMED.get(row["method"], ())} for row in record["rows"]])
     if len(options.classes) > 1:
         rows += means(rows, measured([*NAMES, *added], PERCENT))
     record |= {"rows": rows, "versions": versions(), "device": jax.devices()[0].device_kind}
     write_all(options, ways, record)
     explore.write_pages(study, ways, rows, record["rates"])
+
+
+def timed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leaves out a method's times of seeds whose cells lack them: those that were measured beside other work are taken out of the cells."""
+
+    def known(name: str, method: str) -> list[int]:
+        series = [row[name] for row in rows if row["method"] == method and name in row]
+        return [seed for seed, values in enumerate(zip(*series, strict=True)) if None not in values]
+
+    kept = []
+    for row in rows:
+        times = {name: [row[name][seed] for seed in known(name, row["method"])] for name in TIMES if name in row}
+        kept.append({name: values for name, values in {**row, **times}.items() if values or name not in times})
+    return kept
 
 
 def write_all(options: argparse.Namespace, ways: Sequence[Way], record: dict[str, Any]) -> None:
