@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -81,6 +81,21 @@ def _failing_quietly() -> Iterator[None]:
         raise
     finally:
         sys.unraisablehook = hook
+
+
+def _renamed(tree: Any, change: Callable[[str], str]) -> Any:
+    """A nested dict with other keys. Orbax joins those on the way to an array by dots: two arrays would be one where a key has a dot."""
+    if not isinstance(tree, dict):
+        return tree
+    return {change(key) if isinstance(key, str) else key: _renamed(part, change) for key, part in tree.items()}
+
+
+def _without_dots(key: str) -> str:
+    return key.replace("%", "%25").replace(".", "%2E")
+
+
+def _with_dots(key: str) -> str:
+    return key.replace("%2E", ".").replace("%25", "%")
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:
@@ -173,7 +188,9 @@ class Checkpoints:
         self._set_aside(epoch)
         meta = json.loads(json.dumps({**self._meta, **meta}))
         meta["digest"] = seal(tree, meta, epoch)
-        items = ocp.args.Composite(tree=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
+        items = ocp.args.Composite(
+            tree=ocp.args.StandardSave(_renamed(tree, _without_dots)), meta=ocp.args.JsonSave(meta)
+        )
         options = ocp.CheckpointManagerOptions(
             max_to_keep=self._keep,
             create=False,
@@ -238,7 +255,7 @@ class Checkpoints:
         try:
             with _failing_quietly():
                 saved = manager.restore(epoch, args=items)
-            tree, meta = saved["tree"], saved["meta"]
+            tree, meta = _renamed(saved["tree"], _with_dots), saved["meta"]
             if is_earlier(tree, meta) or meta["digest"] == seal(tree, meta, epoch):
                 return tree, meta
             return "its content does not match its digest"

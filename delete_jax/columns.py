@@ -82,7 +82,8 @@ class Rows:
                 f"the source of images gave {found.dtype} {list(found.shape)} where it said {self.dtype} {list(wanted)}: it must "
                 "give the images asked for, as its shape and dtype say"
             )
-        return found.astype(self.dtype, copy=False)
+        # Somebody's own source may read each time into the same memory, which batches that wait for their step still need.
+        return found.astype(self.dtype, copy=not isinstance(self.source, np.ndarray))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or self.dtype, copy=False)

@@ -28,7 +28,7 @@ from delete_jax.reports.made_with import device, now, versions
 from delete_jax.reports.page import PAGE
 from delete_jax.reports.record import IN_PYTHON, sealed
 from delete_jax.request import as_images, check_forget, check_remaining, check_samples, known_requests
-from delete_jax.result import Result
+from delete_jax.result import Result, as_result
 from delete_jax.tables import aligned, markdown
 from delete_jax.tasks import TASKS
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, UNLEARNED, Data
@@ -240,11 +240,12 @@ def report(evaluation: Evaluation, path: str | os.PathLike) -> None:
             f"a report is about a network called {UNLEARNED!r}: this evaluation has {', '.join(evaluation)}"
         )
     path = as_path("path", path)
-    if path.suffix and path.name != PAGE:
+    is_page = path.name == PAGE
+    if path.suffix and not is_page and not path.is_dir():
         raise ValueError(f"{path}: the page is called {PAGE}; give FOLDER/{PAGE}, or the folder")
     page = importlib.import_module(next(iter(TASKS.values())).page)
     write_report(
-        evaluation.record, lambda record: page.parts(record, evaluation.examples), path.parent if path.suffix else path
+        evaluation.record, lambda record: page.parts(record, evaluation.examples), path.parent if is_page else path
     )
 
 
@@ -256,7 +257,7 @@ def _as_results(networks: Any) -> dict[str, Result]:
             f"networks needs {ORIGINAL!r}, the network before, and at least another one, such as {UNLEARNED!r}; got "
             f"{', '.join(networks) or 'none'}"
         )
-    found = {name: value if isinstance(value, Result) else Result(value, [], []) for name, value in networks.items()}
+    found = {name: as_result(value) for name, value in networks.items()}
     order = [ORIGINAL, *(name for name in found if name != ORIGINAL)]
     return {name: found[name] for name in order}
 
@@ -273,7 +274,7 @@ def _seeds(retrained: Any) -> list[Result]:
             f"retrained must be a list of at least {LEAST_RETRAINED} networks, trained without the classes with other seeds, got {number}; a "
             f"single one is networks[{RETRAINED!r}]"
         )
-    return [value if isinstance(value, Result) else Result(value, [], []) for value in retrained]
+    return [as_result(value) for value in retrained]
 
 
 def given_splits(
@@ -288,7 +289,13 @@ def given_splits(
         images, labels = as_images(given[0]), array(given[1], f"labels of {what}")
         for name, result in results.items():
             try:
-                num_classes = check_network(model, result.variables, images, preprocess, labels)
+                found = check_network(model, result.variables, images, preprocess, labels)
+                num_classes = num_classes or found
+                if found != num_classes:
+                    raise ValueError(
+                        f"it answers with {found} classes, and {next(iter(results))!r} with {num_classes}: a network that was trained without "
+                        "a class keeps its number"
+                    )
             except ValueError as error:
                 raise ValueError(f"{what}, network {name!r}: {error}") from error
         if labels.ndim != 1:

@@ -235,6 +235,17 @@ def class_numbers(classes: Any, num_classes: int | None = None, name: str = "for
     return numbers
 
 
+def hashable(name: str, value: Any) -> None:
+    """Raises ValueError unless a function, or an object that is called as one, can be hashed: what is compiled for it is kept by it."""
+    try:
+        hash(value)
+    except TypeError:
+        raise ValueError(
+            f"{name} must be a function, or an object that can be hashed, got {shown(value)}: make its class a frozen dataclass, or give a "
+            "method of it, such as its __call__"
+        ) from None
+
+
 def function(name: str, value: Any, *methods: str) -> None:
     """Raises ValueError unless a value is a function, or an object with these methods, or None."""
     is_right = all(hasattr(value, method) for method in methods) if methods else callable(value)

@@ -20,7 +20,7 @@ from delete_jax.methods import Method, Setup, Stream
 from delete_jax.methods.base import ORIGINAL, check_needs
 from delete_jax.methods.contract import called, check_networks
 from delete_jax.methods.finish import overwrite
-from delete_jax.model import Model, Variables, as_given
+from delete_jax.model import Model, Variables, as_given, on_one_device
 from delete_jax.network_check import check_answers, check_network, check_training
 from delete_jax.optimiser_check import check_optimiser
 from delete_jax.optimisers import polyak
@@ -222,7 +222,8 @@ def checked_job(
     networks = {} if networks is None else networks
     if not isinstance(networks, Mapping):
         raise ValueError(f"networks must be a dict of variables by name, got {shown(networks)}")
-    job = Job(model, variables, streams, num_classes, forget, method, options, dict(networks), earlier)
+    networks = {name: on_one_device(tree) for name, tree in networks.items()}
+    job = Job(model, variables, streams, num_classes, forget, method, options, networks, earlier)
     options = job.options
     check_needs(method, provided(streams, forget), "these samples")
     called(method, "check", num_classes, forget)
@@ -234,10 +235,10 @@ def checked_job(
     check_networks(method, job.networks)
     for name, frozen in job.networks.items():
         _check_frozen(name, frozen, job)
-    if options.tx not in (sgd(), polyak()):
-        check_optimiser(options.tx, variables)
     check_trainable(job)
-    _ = job.part  # it is there, or refused before anything is spent
+    part = job.part  # it is there, or refused before anything is spent
+    if options.tx not in (sgd(), polyak()):
+        check_optimiser(options.tx, variables, part if method.wrap is None else WHOLE)
     if options.finish is not None:
         overwrite(job.setup, options.finish)  # it is for this network, or refused before anything is spent
     return job

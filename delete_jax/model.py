@@ -39,8 +39,8 @@ def contained_as(tree: Any, like: Any) -> Any:
     Raises:
       KeyError: a leaf of `like` is not there.
     """
-    values = {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
-    return jax.tree_util.tree_map_with_path(lambda path, _: values[leaf_name(path)], like)
+    values = by_names(tree)
+    return jax.tree_util.tree_map_with_path(lambda path, _: values[names_on(path)], like)
 
 
 def as_given(tree: Any, like: Any) -> Any:
@@ -53,6 +53,21 @@ def as_given(tree: Any, like: Any) -> Any:
         return jnp.asarray(value).astype(jax.dtypes.canonicalize_dtype(leaf.dtype))
 
     return jax.tree.map(cast, contained_as(tree, like), like)
+
+
+def on_one_device(variables: Any) -> Any:
+    """Moves arrays that lie elsewhere, or in parts on several devices, to this process' first device; those of all processes stay. What
+    is compiled takes arrays that lie together, and it is the layout that spreads them."""
+
+    def moved(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array) or not leaf.is_fully_addressable:
+            return leaf
+        first = jax.sharding.SingleDeviceSharding(
+            jax.local_devices()[0]
+        )  # a device alone would keep the axes of an explicit mesh
+        return leaf if leaf.sharding == first else jax.device_put(leaf, first)
+
+    return jax.tree.map(moved, variables)
 
 
 def without_params(variables: Variables) -> Variables:
@@ -91,7 +106,7 @@ def as_saved(tree: Any) -> dict[str, Any]:
     """Converts any pytree, whatever its containers are, to what a store takes: nested dicts of its leaves by name."""
     nested: dict[str, Any] = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        *outer, last = (jax.tree_util.keystr((key,), simple=True) for key in path)
+        *outer, last = names_on(path)
         here = nested
         for name in outer:
             here = here.setdefault(name, {})
@@ -105,23 +120,35 @@ def from_saved(saved: Any, like: Any) -> Any:
     Raises:
       ValueError: a leaf is missing, or has another shape.
     """
-    values = {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(saved)[0]}
+    values = by_names(saved)
 
     def take(path: tuple[Any, ...], leaf: Any) -> Any:
-        value = values.get(name := leaf_name(path))
+        value = values.get(names_on(path))
         if value is not None and jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
             return jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(leaf))
         if value is None or jnp.shape(value) != jnp.shape(leaf):
             found = "nothing" if value is None else f"an array {list(jnp.shape(value))}"
-            raise ValueError(f"what was saved is of another network: {found} for {name} {list(jnp.shape(leaf))}")
+            raise ValueError(
+                f"what was saved is of another network: {found} for {leaf_name(path)} {list(jnp.shape(leaf))}"
+            )
         return value
 
     return jax.tree_util.tree_map_with_path(take, like)
 
 
+def names_on(path: tuple[Any, ...]) -> tuple[str, ...]:
+    """Returns the names on a leaf's path in a tree, whatever the containers are: ("params", "fc", "kernel")."""
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+
+def by_names(tree: Any) -> dict[tuple[str, ...], Any]:
+    """Returns the leaves of a tree by the names on their paths. Joined to one text, two of them may be the same: a name may hold a "/"."""
+    return {names_on(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
 def leaf_name(path: tuple[Any, ...]) -> str:
     """Formats a leaf's path in a tree for a message: "params/fc/kernel"."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    return "/".join(names_on(path))
 
 
 def first_line(error: BaseException) -> str:

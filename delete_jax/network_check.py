@@ -14,13 +14,16 @@ import numpy as np
 import optax
 
 from delete_jax.collectives import check_synchronised
-from delete_jax.given import is_masked, is_tensor
-from delete_jax.model import Model, Variables, first_line, leaf_name, without_params
+from delete_jax.given import hashable, is_masked, is_tensor
+from delete_jax.model import Model, Variables, by_names, first_line, leaf_name, without_params
 from delete_jax.parallel import run_key
 from delete_jax.predict import make_predictor
 from delete_jax.step import init_state
 
 BATCH, IMAGES = 2, 8
+SAME = 1e-2
+"""How far an answer may be off by rounding, relative to the largest logit, beside other images in a batch of the same size: bfloat16 has
+three digits. The statistics of a batch that is filled up with one image move it by far more."""
 HOW = "Model(apply=lambda variables, x: …, apply_train=lambda variables, x, key: (logits, variables))"
 
 
@@ -94,6 +97,8 @@ def check_evaluation(
             "model must be models.from_linen(net), the first of what models.from_nnx(net), from_torch(net) or from_keras(net) "
             f"returns, or {HOW}; got {type(model).__name__}"
         )
+    for name, function in (("preprocess", preprocess), ("apply", model.apply), ("apply_train", model.apply_train)):
+        hashable(name, function)
     x = _input(preprocess, images, BATCH)
     try:
         answer = jax.eval_shape(model.apply, variables, x)
@@ -163,13 +168,23 @@ def check_training(
 
 
 def check_answers(model: Model, variables: Variables, images: np.ndarray, preprocess: Callable) -> None:
-    """Runs the network on the first few images.
+    """Runs the network on the first few images, twice, in batches that differ by other images.
 
     Raises:
-      ValueError: it answers with probabilities in place of logits.
+      ValueError: it answers with probabilities in place of logits, with another number of them than in `check_evaluation`, or otherwise
+        beside other images: which images share a batch is no part of a request.
       NonFiniteError: it answers with NaN or infinity.
     """
-    check_logits(make_predictor(model, preprocess)(variables, np.asarray(images[:IMAGES])))
+    predict, few = make_predictor(model, preprocess), np.asarray(images[:IMAGES])
+    logits = predict(variables, few)
+    _check_logits("apply", jax.ShapeDtypeStruct(logits.shape, logits.dtype), len(few))
+    check_logits(logits)
+    others = predict(variables, few[::-1])[::-1]  # the batch is filled up with another image
+    if (apart := float(np.abs(others - logits).max() / max(np.abs(logits).max(), 1e-6))) > SAME:
+        raise ValueError(
+            f"the network's prediction for an image depends on the other images in the batch, or on chance (by {apart:.1%} of its largest logit): use "
+            "running statistics in evaluation, draw nothing in apply, and preprocess each image alone"
+        )
 
 
 def check_logits(logits: np.ndarray) -> None:
@@ -285,10 +300,7 @@ def _check_fit(logits: tuple[int, ...], labels: np.ndarray) -> None:
 
 def _check_state(given: Variables, updated: Variables) -> None:
     """The step hands on what it was given: the same leaves of the same shapes; floats are cast to the dtype given."""
-    before, after = (
-        {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(without_params(tree))[0]}
-        for tree in (given, updated)
-    )
+    before, after = (by_names(without_params(tree)) for tree in (given, updated))
     for name in [*before, *after]:
         if name not in after:
             what = "is missing"
@@ -300,7 +312,9 @@ def _check_state(given: Variables, updated: Variables) -> None:
             what = f"is {after[name].dtype}, not {before[name].dtype}"
         else:
             continue
-        raise ValueError(f"apply_train must return the variables that it was given, with new values: {name} {what}")
+        raise ValueError(
+            f"apply_train must return the variables that it was given, with new values: {'/'.join(name)} {what}"
+        )
 
 
 def _shown(value: Any) -> str:

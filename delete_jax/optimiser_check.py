@@ -11,10 +11,11 @@ import optax
 from delete_jax.model import Variables, first_line
 from delete_jax.optimisers import take_update
 from delete_jax.step import init_state
+from delete_jax.trainable import WHOLE, Part
 
 
-def check_optimiser(tx: optax.GradientTransformation, variables: Variables) -> None:
-    """Traces an optimiser's first state and one update of the network's parameters.
+def check_optimiser(tx: optax.GradientTransformation, variables: Variables, part: Part = WHOLE) -> None:
+    """Traces an optimiser's first state and one update of what is trained of the network's parameters.
 
     Raises:
       ValueError: it needs something that a training step does not have, or returns something else than an update for each weight
@@ -22,9 +23,10 @@ def check_optimiser(tx: optax.GradientTransformation, variables: Variables) -> N
     """
 
     def one_step(given: Variables) -> tuple[Any, Any, Any, Any]:
-        state = init_state(given, tx)
-        updates, after = take_update(tx, state.params, state.opt_state, state.params, jnp.float32(0))
-        return state.params, updates, state.opt_state, after
+        state = init_state(given, tx, part)
+        trained = part.of(state.params)
+        updates, after = take_update(tx, trained, state.opt_state, trained, jnp.float32(0))
+        return trained, updates, state.opt_state, after
 
     try:
         params, updates, before, after = jax.eval_shape(one_step, dict(variables))

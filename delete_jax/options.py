@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from delete_jax.compiling import DETERMINISTIC, is_gpu, whole_process_is_reproducible
-from delete_jax.given import choice, function, integer, scalar, shown
+from delete_jax.given import choice, function, hashable, integer, scalar, shown
 from delete_jax.methods import Method
 from delete_jax.methods.finish import FINISHES
 from delete_jax.network_check import as_is, check_backend
@@ -78,6 +78,7 @@ class Options:
         check_micro_batch(micro_batch, batch_size, self.parallel)
         for name, methods in {"preprocess": (), "augment": (), "tx": ("init", "update")}.items():
             function(name, getattr(self, name), *methods)
+            hashable(name, getattr(self, name))
         check_reproducible(self.reproducible, self.parallel)
         if self.epochs is not None and self.steps is not None:
             raise ValueError(f"give epochs or steps, got epochs={shown(self.epochs)} and steps={shown(self.steps)}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 
 from delete_jax.compiling import compiler_options
 from delete_jax.model import Model, Variables
@@ -64,7 +65,7 @@ def make_predictor(
     def predict(variables: Variables, images: np.ndarray) -> np.ndarray:
         size = EVAL_BATCH if len(images) >= EVAL_BATCH else 64
         size = size if np.prod(input_shape(preprocess, images)) <= EVAL_PIXELS else 16
-        variables = jax.device_put(jax.tree.map(_here, variables), jax.local_devices()[0])
+        variables = jax.device_put(jax.tree.map(_here, variables), SingleDeviceSharding(jax.local_devices()[0]))
         if not len(images):
             like, _ = jax.eval_shape(answer, variables, np.zeros((1, *images.shape[1:]), images.dtype))
             return np.zeros((0, *like.shape[1:]), like.dtype)

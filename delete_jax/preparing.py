@@ -18,7 +18,7 @@ from delete_jax.methods.base import ORIGINAL, answers_column
 from delete_jax.methods.contract import called, check_prepared
 from delete_jax.model import Model, Variables
 from delete_jax.predict import make_predictor
-from delete_jax.trainable import WHOLE, Part, for_wrapped
+from delete_jax.trainable import WHOLE, Part, distinct, for_wrapped
 
 MOST_ANSWER_BYTES = 2**31
 """Of a frozen network's answers that are computed once: larger ones are computed in the step, batch by batch."""
@@ -51,6 +51,8 @@ def make_ready(job: Job) -> Ready:
       ValueError: the method's own functions fail, or return something else than they should.
     """
     method, options, setup = job.method, job.options, job.setup
+    if method.wrap is not None and options.trainable is not None:
+        setup = setup._replace(teacher={**setup.teacher, "params": distinct(setup.teacher["params"])})
     started = time.perf_counter()
     prepared = called(method, "prepare", setup)
     check_prepared(method, prepared, job.streams)

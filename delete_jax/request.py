@@ -130,8 +130,9 @@ def check_samples(images: np.ndarray, labels: np.ndarray, num_classes: int) -> N
     if labels.ndim > 1:
         wrong &= labels != IGNORE
     if wrong.any():
+        ignored = f", and {IGNORE} for pixels that do not count" if labels.ndim > 1 else ""
         raise ValueError(
-            f"label {labels[wrong].flat[0]} is outside the network's {num_classes} classes (0 to {num_classes - 1})"
+            f"label {labels[wrong].flat[0]} is outside the network's {num_classes} classes (0 to {num_classes - 1}{ignored})"
         )
     if images.dtype != np.uint8 and not all(_is_finite(part) for part in chunks(images)):
         raise ValueError("images hold NaN or infinite values, or values beyond float32: clean or remove them")

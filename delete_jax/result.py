@@ -13,7 +13,7 @@ import numpy as np
 
 from delete_jax.earlier import classes_of
 from delete_jax.given import function, shown
-from delete_jax.model import Variables
+from delete_jax.model import Variables, on_one_device
 from delete_jax.non_finite import NonFiniteError
 
 Row = dict[str, Any]
@@ -113,8 +113,15 @@ class Result(NamedTuple):
 
 
 def network_of(given: Variables | Result) -> tuple[Variables, Sequence[Mapping[str, Any]]]:
-    """The variables of a network that a caller gave, and the requests that it has answered, which a result knows."""
-    return (given.variables, given.requests) if isinstance(given, Result) else (given, ())
+    """The variables of a network that a caller gave, on one device, and the requests that it has answered, which a result knows."""
+    result = as_result(given)
+    return result.variables, result.requests
+
+
+def as_result(given: Variables | Result) -> Result:
+    """A network that a caller gave, as a result, with its variables on one device."""
+    result = given if isinstance(given, Result) else Result(given, [], [])
+    return result._replace(variables=on_one_device(result.variables))
 
 
 class Watch(NamedTuple):
@@ -149,18 +156,24 @@ def checked_watch(
 
 
 def evaluated(evaluate: Callable[[Variables], Row], variables: Variables) -> Row:
-    """What a caller's `evaluate` says of a network.
+    """What a caller's `evaluate` says of a network. It is given arrays and dicts of its own, which it may keep and change: the next step
+    reuses the memory of the training's.
 
     Raises:
       ValueError: it is no dict of numbers by name.
     """
-    found = evaluate(variables)
+    found = evaluate(jax.tree.map(_copied, variables))
     names = ("epoch", "step")
     if not isinstance(found, Mapping) or not all(isinstance(name, str) and name not in names for name in found):
         raise ValueError(
             f"evaluate must return a dict of numbers by name, other than {' and '.join(names)}, got {shown(found)}"
         )
     return dict(found)
+
+
+def _copied(leaf: Any) -> Any:
+    is_here = isinstance(leaf, jax.Array) and leaf.is_fully_addressable
+    return jax.device_put(leaf, may_alias=False) if is_here else leaf
 
 
 def kept(history: Sequence[Row], evaluations: Sequence[Row]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from delete_jax.cells import Cells
 from delete_jax.columns import Rows
 from delete_jax.earlier import classes_of
 from delete_jax.evaluation import evidence_of, flat, given_splits
-from delete_jax.given import MOST_SEED, integer, listed, shown
+from delete_jax.given import MOST_SEED, function, integer, listed, shown
 from delete_jax.identity import describe_method, digest
 from delete_jax.job import Job, checked_job
 from delete_jax.methods import CLASSES, Method, as_method, check_needs
@@ -30,7 +30,7 @@ from delete_jax.options import FOUND, Options, check_auto, rate
 from delete_jax.parallel import outside_meshes
 from delete_jax.rate_search import NoRateError
 from delete_jax.request import Samples, Selection, check_forget, check_remaining, known_requests, split
-from delete_jax.result import Result, network_of
+from delete_jax.result import Result, as_result, network_of
 from delete_jax.tables import aligned, markdown
 from delete_jax.tasks.base import ORIGINAL, RETRAINED
 from delete_jax.tasks.figures import ALWAYS
@@ -227,21 +227,25 @@ def study(
     """
     chosen = [as_method(method) for method in _list(methods, "methods")]
     names = [method.name for method in chosen]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"methods has {twice[0]} several times: give each a name of its own, method._replace(name=…)")
+    if twice := [name for name in names if [ORIGINAL, RETRAINED, *names].count(name) > 1]:
+        raise ValueError(f"methods has {twice[0]} several times, or as a network: name each, method._replace(name=…)")
     rates, optimisers = _rates(lr, names), _optimisers(tx, names)
-    if on_cell is not None and not callable(on_cell):
-        raise ValueError(f"on_cell must be a function, got {shown(on_cell)}")
+    function("on_cell", on_cell)
     given = seeds if isinstance(seeds, Iterable) else range(integer("seeds", seeds, 1, MOST_SEEDS))
     numbers = [integer("a seed", seed, 0, MOST_SEED) for seed in _list(given, "seeds")]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"seeds has a number several times: give each once, got {shown(numbers)}")
     variables, known_before = network_of(variables)
     before = Result(variables, [], [], requests=known_before)
-    splits, num_classes = given_splits(model, {ORIGINAL: before}, train, test, preprocess or as_is)
-    requests = check_requests(_list(forget, "forget"), num_classes, class_names)
+    asked_for = _list(forget, "forget")
+    references = _references(retrained, len(asked_for))
+    checked = {ORIGINAL: before} | {f"retrained[{i}]": one for i, one in enumerate(references) if one is not None}
+    splits, num_classes = given_splits(model, checked, train, test, preprocess or as_is)
+    requests = check_requests(asked_for, num_classes, class_names)
     earlier = known_requests(before.requests, erased, num_classes, class_names)
+    gone = classes_of(earlier)
     for request in requests:
-        check_remaining(request, classes_of(earlier), num_classes)
-    references = _references(retrained, requests)
+        check_remaining(request, gone, num_classes)
     asked = [find(name).name for name in listed(() if measures is None else measures, "measures")]
     shared: dict[str, Any] = {
         "epochs": epochs, "steps": steps, "batch_size": batch_size, "micro_batch": micro_batch, "batch_norm": batch_norm, "preprocess": preprocess,
@@ -255,7 +259,7 @@ def study(
         like: Job | None = None
         for request in requests:
             options = Options(**shared, lr=rates[method.name], tx=optimisers[method.name])
-            streams, _ = split(samples, Selection(request, mask=mask, erased=classes_of(earlier)), method, augment)
+            streams, _ = split(samples, Selection(request, mask=mask, erased=gone), method, augment)
             like = checked_job(
                 model, variables, streams, num_classes, request, method, options, earlier=earlier, like=like
             )
@@ -265,19 +269,16 @@ def study(
     warn_beforehand([(f"{name}: ", job) for (name, _), job in jobs.items()])
     has_own = isinstance(tx, Mapping)
     like_all = Options(**shared, lr=1.0, tx=None if has_own else tx)  # methods, rates and own optimisers may be added
-    cells = Cells(
-        store, lambda: _identity(model, variables, splits, references, like_all, mask, asked, classes_of(earlier))
-    )
-    found: list[dict[str, Any]] = []
-    known: list[dict[str, Any]] = []
+    cells = Cells(store, lambda: _identity(model, variables, splits, references, like_all, mask, asked, gone))
+    found, known = list[dict[str, Any]](), list[dict[str, Any]]()
     for request, reference in zip(requests, references, strict=True):
         networks = {ORIGINAL: before} | ({} if reference is None else {RETRAINED: reference})
         evidence = evidence_of(model, networks, splits, num_classes, request, preprocess or as_is, class_names, earlier)
         for name, network in networks.items():
 
             def make_reference(name=name, network=network) -> dict[str, Any]:
-                took = {SECONDS: network.seconds} if network.seconds else {}
-                return {"metrics": flat(evidence.measured(name, asked)), **took}
+                values = flat(evidence.measured(name, asked))
+                return {"metrics": values} | ({SECONDS: network.seconds} if network.seconds else {})
 
             about = {"method": name, "forget": list(request), "seed": 0}
             known.append(about | cells.get(about, make_reference))
@@ -295,10 +296,10 @@ def study(
                 def make(job=job) -> dict[str, Any]:
                     try:
                         result = unlearn_job(job)
-                        measured = flat(evidence.beside(result, asked))
+                        values = flat(evidence.beside(result, asked))
+                        return {"metrics": values, "lr": result.lr, SECONDS: result.seconds}
                     except (NonFiniteError, NoRateError) as error:
                         return {"metrics": {}, "failed": str(error)}
-                    return {"metrics": measured, "lr": result.lr, SECONDS: result.seconds}
 
                 found.append(about | cells.get(key, make))
                 if on_cell is not None:
@@ -352,16 +353,16 @@ def check_method(method: Method, lr: float | str | None, requests: Sequence[tupl
             check_auto(method, request, lr)
 
 
-def _references(retrained: Any, requests: Sequence[tuple[int, ...]]) -> list[Result | None]:
+def _references(retrained: Any, requests: int) -> list[Result | None]:
     if retrained is None:
-        return [None] * len(requests)
+        return [None] * requests
     given: list[Any] = [retrained] if isinstance(retrained, (Mapping, Result)) else _list(retrained, "retrained")
-    if len(given) != len(requests):
+    if len(given) != requests:
         raise ValueError(
-            f"retrained must have a network for each request: {len(given)} for {len(requests)} request(s); a network that was trained "
+            f"retrained must have a network for each request: {len(given)} for {requests} request(s); a network that was trained "
             "without one class is no reference for another"
         )
-    return [network if isinstance(network, Result) else Result(network, [], []) for network in given]
+    return [as_result(network) for network in given]
 
 
 def _identity(
@@ -375,7 +376,6 @@ def _identity(
     erased: tuple[int, ...],
 ) -> dict[str, Any]:
     """What the cells of a store are of, as JSON has it."""
-    given = functions(model, variables, as_method(None), splits[0].images, options)
     settings = {name: getattr(options, name) for name in ("epochs", "batch_size", "batch_norm")}
     rarer = {
         "steps": options.steps,
@@ -396,5 +396,5 @@ def _identity(
         "retrained": [None if reference is None else digest(reference.variables) for reference in references],
         "settings": settings,
         "measures": [*ALWAYS, *asked],
-        "functions": given,
+        "functions": functions(model, variables, as_method(None), splits[0].images, options),
     }

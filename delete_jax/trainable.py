@@ -16,7 +16,7 @@ import optax
 from delete_jax.given import shown
 from delete_jax.last_stage import last_stage
 from delete_jax.methods import Method, Setup
-from delete_jax.methods.classifier import find_classifier, named, names_of
+from delete_jax.methods.classifier import find_bias, find_classifier, named, names_of
 from delete_jax.model import Variables
 
 LAST_STAGE, CLASSIFIER = "last_stage", "classifier"
@@ -143,6 +143,20 @@ def check_method(method: Method, trainable: str | None) -> None:
         )
 
 
+def distinct(params: Any) -> Any:
+    """The parameters with an array of its own at each place, also where somebody has one array, such as zeros, at several: by these
+    `for_wrapped` knows them."""
+    seen: set[int] = set()
+
+    def own(leaf: Any) -> Any:
+        if id(leaf) in seen:
+            return np.array(leaf)
+        seen.add(id(leaf))
+        return leaf
+
+    return jax.tree.map(own, params)
+
+
 def for_wrapped(part: Part, params: Any, wrapped: Any) -> Part:
     """The part of a network that a method trains in place of the given one (`Method.wrap`): of the arrays that it took over as they
     are, those of the part; what it added is trained, too."""
@@ -179,18 +193,22 @@ def part_of(trainable: str, setup: Setup, images: Any) -> Part:
         chosen = [bool(np.all(leaf)) for leaf in jax.tree.leaves(mask)]
     elif trainable == CLASSIFIER:
         known = setup.classifier
-        place = find_classifier(setup).place if known is None else named(params, setup.num_classes, known)[0].place
-        own = names[places.index(place)]
-        chosen = [name == own or (len(own) > 1 and name[:-1] == own[:-1]) for name in names]
+        found = find_classifier(setup) if known is None else named(params, setup.num_classes, known)[0]
+        own = names[places.index(found.place)]
+        if len(own) > 1:
+            chosen = [name[:-1] == own[:-1] for name in names]
+        else:  # no name says what else is of this layer
+            layer = (found.place, find_bias(setup, found))
+            chosen = [place in layer for place in places]
     else:
         patterns = trainable.split(",")
-        found = [[_matches(name, pattern) for name in names] for pattern in patterns]
-        for pattern, hits in zip(patterns, found, strict=True):
+        matching = [[_matches(name, pattern) for name in names] for pattern in patterns]
+        for pattern, hits in zip(patterns, matching, strict=True):
             if not any(hits):
                 raise ValueError(
                     f"trainable={trainable!r}: no parameter is called {pattern!r}: there are {_some(names)}"
                 )
-        chosen = [any(hits) for hits in zip(*found, strict=True)]
+        chosen = [any(hits) for hits in zip(*matching, strict=True)]
     if not any(chosen):
         raise ValueError(
             f"trainable={trainable!r}: this network has no parameter of two or more axes: give names instead"

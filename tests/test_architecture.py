@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "identity": {"columns", "methods", "result"},
     "collectives": {"model"},
     "network_check": {"collectives", "given", "model", "parallel", "predict", "step"},
-    "optimiser_check": {"model", "optimisers", "step"},
+    "optimiser_check": {"model", "optimisers", "step", "trainable"},
     "options": {"compiling", "given", "methods", "network_check", "optimisers", "parallel", "step", "trainable"},
     "traced": {"identity", "methods", "model", "optimisers", "options", "parallel", "step"},
     "earlier": {"methods", "model"},

@@ -101,6 +101,19 @@ def test_round_trip_keeps_the_newest(tmp_path):
     assert sorted(path.name for path in store.directory.iterdir()) == ["2", "3"]
 
 
+def test_names_with_dots_and_slashes(tmp_path):
+    """Orbax has one file name for `a.b` and for `b` in `a`."""
+    names = {
+        "a.b": np.float32(1),
+        "a/b": np.float32(2),
+        "a": {"b": np.float32(3)},
+        "a%2Eb": np.float32(4),
+        ".": {"%25": np.float32(5)},
+    }
+    Checkpoints(tmp_path).save(1, names, {})
+    assert_equal(Checkpoints(tmp_path).restore()[0], names)
+
+
 def test_restoring_changes_nothing_on_disk(tmp_path):
     """Another run's folder may be in use: what it is just writing has to stay."""
     store = Checkpoints(tmp_path)

@@ -73,6 +73,38 @@ def test_a_network_whose_measures_are_known():
         found["retrained"]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("samples", ["no test", "no training", "no other training"])
+def test_what_no_sample_shows_is_not_measured(samples):
+    """It is neither the best value nor the worst; and nothing else is left out."""
+    model, original = plain()
+    given = {"train": tiny.samples(96), "test": tiny.samples(64, 1)}
+    where = "test" if samples == "no test" else "train"
+    images, labels = given[where]
+    chosen = (labels == 1) == (samples == "no other training")
+    found = evaluated(
+        model, {"original": original, "unlearned": original}, **given | {where: (images[chosen], labels[chosen])}
+    )["unlearned"]
+    of_class = {
+        "acc_ft": 1.0,
+        "acc_f": 1.0,
+        "any_forgotten": 1.0,
+        "hmean_drop": 0.0,
+        "probe_10": 1.0,
+        "forget_mass": 0.93,
+    }
+    others = {"acc_rt": 1.0, "acc_r": 1.0, "probe_10_others": 1.0}
+    unknown = {
+        "no test": set(of_class) - {"acc_f"}, "no training": {"acc_f", "probe_10"}, "no other training": {"acc_r", "probe_10", "probe_10_others"},
+    }[samples]  # fmt: skip
+    for name, value in (of_class | others).items():
+        if name in unknown:
+            assert found[name] is None or np.isnan(found[name]), name
+        else:
+            assert found[name] == pytest.approx(value, abs=0.1), name
+    assert np.isnan(found["absorbed_by"]).all() == (samples == "no test")
+
+
 def test_beside_the_retrained_network():
     """The retrained network is its own yardstick; what equals it has no distance and no gap."""
     model, original = plain()
@@ -191,6 +223,7 @@ WRONG = {
     "no original": (wrong(networks={"a": plain()[1], "b": plain()[1]}), "networks needs 'original', the network before"),
     "a list": (wrong(networks=[plain()[1]]), "networks must be a dict"),
     "another network": (wrong(networks={"original": plain()[1], "unlearned": {"params": {"w": np.zeros((9, 4), np.float32)}}}), "train, network 'unlearned': the network cannot take"),
+    "other classes": (wrong(networks={"original": plain()[1], "retrained": {"params": {"w": np.zeros((36, 6), np.float32)}}}), "train, network 'retrained': it answers with 6 classes, and 'original' with 4: a network that"),
     "images alone": (wrong(train=images), r"train must be \(images, labels\), got"),
     "labels of other classes": (wrong(test=(images, labels + 1)), "test: label 4 is outside the network's 4 classes"),
     "a mask": (wrong(forget=np.arange(4) == 1), "forget must hold numbers, got a mask"),
@@ -222,3 +255,6 @@ def test_what_cannot_be_reported(tmp_path):
     with pytest.raises(ValueError, match=r"the page is called report\.html"):
         dj.report(found, tmp_path / "mine.pdf")
     assert not list(tmp_path.iterdir())
+    (tmp_path / "run.2").mkdir()
+    dj.report(found, tmp_path / "run.2")  # a folder, whatever its name looks like
+    assert (tmp_path / "run.2" / "report.html").exists()

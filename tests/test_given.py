@@ -255,6 +255,15 @@ def test_sources():
         found = Rows(source)[2:4]
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, images[2:4])
+    memory = np.zeros((4, *images.shape[1:]), np.float32)
+
+    def into_the_same(found):
+        memory[: len(found)] = found
+        return memory[: len(found)]
+
+    source = Rows(Source(images, into_the_same))
+    first, second = source[:4], source[4:8]
+    np.testing.assert_array_equal(np.concatenate([first, second]), images)
     for give, words in (
         (lambda found: found[:1], r"gave float32 \[1, 6, 6, 1\] where it said float32 \[2, 6, 6, 1\]"),
         (lambda found: found.astype(np.int32).astype(complex), "gave complex128"),

@@ -2,6 +2,7 @@
 
 import textwrap
 
+import jax
 import numpy as np
 import pytest
 
@@ -65,3 +66,23 @@ def test_the_example_of_a_log(tmp_path):
     )  # fmt: skip
     assert [writer.written["loss", row["step"]] for row in result.history] == [row["loss"] for row in result.history]
     assert [writer.written["five", row["step"]] for row in result.evaluations] == [5.0] * 3
+
+
+@pytest.mark.parametrize("settings", [{"parallel": "jit"}, {"parallel": "sharding"}, {"method": "ssd"}], ids=str)
+def test_evaluate_may_keep_and_change_what_it_is_given(settings):
+    """The next step reuses the memory of the network's arrays, and a method that is computed at once has the original's dicts."""
+    model, variables = tiny.network()
+    kept = []
+
+    def evaluate(variables):
+        kept.append(dict(variables["params"]))
+        variables["params"].clear()
+        return {}
+
+    given = {"forget": [1], "epochs": 2, "batch_size": 8, **tiny.PAPER, **settings}
+    found, expected = (
+        dj.unlearn(model, variables, *tiny.samples(32), **given, evaluate=function).variables
+        for function in (evaluate, None)
+    )
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    jax.tree.map(np.testing.assert_array_equal, [kept[0], kept[-1]], [variables["params"], found["params"]])

@@ -1,5 +1,6 @@
 """What metrics are given: one table of what each argument is, and the same mistakes in all of them."""
 
+import functools
 import inspect
 
 import jax.numpy as jnp
@@ -264,7 +265,7 @@ def test_nothing_has_no_distance():
     assert np.isnan(
         [metrics.total_variation(none, none), metrics.jensen_shannon(none, none), metrics.agreement(none, none)]
     ).all()
-    assert metrics.absorbed_by(CONFUSION, ()).tolist() == [0] * K
+    assert np.isnan(metrics.absorbed_by(CONFUSION, ())).tolist() == [True] * K
 
 
 def test_255_is_ignored_in_maps_alone():
@@ -332,6 +333,23 @@ def test_nothing_to_measure_with_is_refused(name):
     with pytest.raises(ValueError, match=words) as caught:
         measure()
     assert "\n" not in str(caught.value)
+
+
+def test_a_class_that_nobody_was_taught_is_not_measured():
+    """That an attacker does not recognise it would say that nothing is left of it. Beside one that was taught, that one counts."""
+    taught = LABELS != 3
+    known = (FEATURES[taught], LABELS[taught], FEATURES, LABELS)
+    draws = metrics.draw_few(LABELS[taught], 2)
+    for attack in (
+        metrics.linear_probe,
+        metrics.nearest_class_mean,
+        functools.partial(metrics.centred_prototypes, shots=None),
+        lambda *given: metrics.few_label_probe(*given, draws)[0],
+    ):
+        assert np.isnan(attack(*known, [3]))
+        assert attack(*known, [2, 3]) == attack(*known, [2]) >= 0
+    erased, others = metrics.few_label_probe(*known, [2], draws)
+    assert (erased, others) == metrics.few_label_probe(*known[:2], FEATURES[taught], LABELS[taught], [2], draws)
 
 
 @pytest.mark.filterwarnings("error")

@@ -32,6 +32,10 @@ def test_scores():
     assert metrics.hmean_residual(acc_rt=0.8, acc_ft=1.0) == 0
     assert metrics.hmean_drop(acc_rt=0.8, acc_ft=0.1, original_acc_ft=0.9) == pytest.approx(0.8)
     assert metrics.hmean_drop(acc_rt=0.8, acc_ft=0.9, original_acc_ft=0.9) == 0
+    nothing = float("nan")  # what no sample says is not the worst value
+    for acc_rt, acc_ft in ((nothing, 0.0), (0.8, nothing), (0.0, nothing)):
+        assert np.isnan(metrics.hmean_residual(acc_rt=acc_rt, acc_ft=acc_ft))
+        assert np.isnan(metrics.hmean_drop(acc_rt=acc_rt, acc_ft=acc_ft, original_acc_ft=0.9))
     assert metrics.aus(acc_rt=0.9, acc_ft=0.0, original_acc_rt=0.9) == 1
     assert metrics.aus(acc_rt=0.8, acc_ft=1.0, original_acc_rt=0.9) == pytest.approx(0.45)
 

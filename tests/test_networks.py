@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from flax.core import FrozenDict, freeze
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 import delete_jax as dj
 from delete_jax import testing
@@ -18,10 +19,12 @@ from delete_jax.checkpoint import Checkpoints
 from delete_jax.identity import digest
 from delete_jax.methods import METHODS
 from delete_jax.methods.base import COUNTERPARTS, MAPS
+from delete_jax.methods.contract import check_edited
 from delete_jax.model import Model, as_given, as_saved, from_saved
 from delete_jax.models import from_linen, from_nnx
 from delete_jax.network_check import as_is, check_answers, check_network, check_training
 from delete_jax.parallel import make_trainer
+from delete_jax.result import as_result
 from delete_jax.step import init_state, sgd
 from tests import tiny
 
@@ -355,6 +358,17 @@ def test_as_given_goes_by_names():
     assert (float(found["a"][0]), found["a"].dtype, float(found["b"][0])) == (2, jnp.bfloat16, 1)
 
 
+def test_names_with_a_slash_are_no_paths():
+    """`a/b` and `b` in `a` are two arrays, whose names in a message are the same."""
+    tree = {"params": {"a/b": np.float32([1, 2]), "a": {"b": np.float32([3, 4])}}}
+    for found in (as_given(tree, FrozenDict(tree)), from_saved(as_saved(tree), tree)):
+        assert found["params"]["a/b"].tolist() == [1, 2]
+        assert found["params"]["a"]["b"].tolist() == [3, 4]
+    shorter = {"params": {**tree["params"], "a/b": np.zeros(1, np.float32)}}
+    with pytest.raises(ValueError, match=r"a/b has the shape \[1\]"):
+        check_edited(METHODS["pour"](), shorter, tree)
+
+
 # --------------------------------------------------------------------------------------------------- narrow parameters
 
 
@@ -427,6 +441,23 @@ def pixels(variables, x):
     return x * variables["params"]["w"][None, None, :1]
 
 
+def standardised(variables, x):
+    z = logits(variables, x)
+    return (z - z.mean(0, keepdims=True)) / z.std(0, keepdims=True)
+
+
+@dataclasses.dataclass
+class Called:
+    """A function that cannot be hashed: it is equal to those with the same fields, and these may change."""
+
+    scale: float
+
+    def __call__(self, *given):
+        return self.scale * given[-1] if len(given) == 1 else logits(*given)
+
+    init = update = __call__
+
+
 def half(variables, x):
     return pixels(variables, x)[:, ::2, ::2]
 
@@ -457,6 +488,8 @@ WRONG = {
     "another kind": (training(lambda v, x, key: (logits(v, x), {**v, "s": {"m": jnp.zeros(3, complex)}})), "s/m is complex64"),
     "probabilities": (kept(lambda v, x: jax.nn.softmax(9 * logits(v, x))), "probabilities .*logarithm of what it answers"),
     "NaN": (kept(lambda v, x: logits(v, x) / 0 * 0), "NaN or infinity"),
+    "batch statistics": (kept(standardised), "depends on the other images in the batch, or on chance .*: use running statistics in evaluation"),
+    "unhashable": (Model(Called(1.0), None), r"apply must be a function, or an object that can be hashed, got Called\(scale=1.0\)"),
     "a framework's error": (kept(lambda v, x: x @ v["params"]["w"]), r"cannot take images of shape \(6, 6, 1\)"),
 }  # fmt: skip
 
@@ -467,6 +500,20 @@ def test_wrong_networks(case):
     with pytest.raises(ValueError, match=words) as error:
         unlearn(model, VARIABLES, evaluate=lambda variables: pytest.fail("something was computed"))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.devices(2)
+def test_weights_that_lie_on_several_devices():
+    """A method that is computed at once takes them as it takes those on one device; so does whoever else is given a network."""
+    one, other = jax.devices()[:2]
+    parts = NamedSharding(jax.make_mesh((2,), ("x",), (AxisType.Explicit,), devices=(one, other)), PartitionSpec("x"))
+    params = {"a": np.eye(36, dtype=np.float32), **VARIABLES["params"]}
+    model = kept(lambda v, x: x.reshape(len(x), -1) @ v["params"]["a"] @ v["params"]["w"])
+    expected = unlearn(model, {"params": params}, method="ssd").variables
+    for place in (one, parts):
+        given = {"params": {"a": jax.device_put(params["a"], place), "w": jax.device_put(params["w"], other)}}
+        jax.tree.map(np.testing.assert_array_equal, unlearn(model, given, method="ssd").variables, expected)
+        assert {leaf.sharding for leaf in jax.tree.leaves(as_result(given).variables)} == {SingleDeviceSharding(one)}
 
 
 def test_maps_and_answers_must_fit():
@@ -510,6 +557,14 @@ def test_wrong_preprocessing():
     ):
         with pytest.raises(ValueError, match=words):
             unlearn(kept(logits), VARIABLES, preprocess=preprocess)
+
+
+def test_functions_that_cannot_be_hashed():
+    """They are refused by name; a method of theirs is a function like any other."""
+    for name, value in (("preprocess", Called(0.5)), ("augment", Called(1.0)), ("tx", Called(1.0))):
+        with pytest.raises(ValueError, match=f"{name} must be a function, or an object that can be hashed, got Called"):
+            unlearn(kept(logits), VARIABLES, **{name: value})
+    unlearn(kept(logits), VARIABLES, preprocess=Called(0.5).__call__, method="ssd")
 
 
 def test_checks_need_neither_labels_nor_training():

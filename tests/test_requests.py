@@ -93,6 +93,10 @@ def test_labels_of_maps_leave_room_for_the_ignored():
     with pytest.raises(ValueError, match="pixels to ignore with 255: a network of 256 classes"):
         check_samples(images, maps, 256)
     check_samples(images, np.array([255, 0]), 256)  # one label per image: 255 is a class
+    with pytest.raises(
+        ValueError, match=r"label -100 is outside .* 4 classes \(0 to 3, and 255 for pixels that do not count\)"
+    ):
+        check_samples(images, np.where(np.arange(4) == 1, -100, maps), 4)  # as PyTorch marks them
 
 
 @pytest.fixture

@@ -255,7 +255,7 @@ BROKEN_NETWORKS = {
     "a tuple": (RIGHT._replace(apply=lambda v, x: (RIGHT.apply(v, x),)), "a check of dj.unlearn fails: the network's apply must answer with"),
     "a wide batch": (RIGHT._replace(apply=lambda v, x: RIGHT.apply(v, x)[:2]), "for 2 images|must answer|shape"),
     "probabilities": (RIGHT._replace(apply=lambda v, x: jax.nn.softmax(RIGHT.apply(v, x))), "answers with probabilities"),
-    "another answer each time": (RIGHT._replace(apply=noisy), "other answers the second time: draw nothing in it"),
+    "another answer each time": (RIGHT._replace(apply=noisy), "depends on the other images in the batch, or on chance .*, draw nothing in apply"),
     "changed variables": (RIGHT._replace(apply=kept_count), "apply changes the variables that it is given"),
     "another shape in training": (
         RIGHT._replace(apply_train=lambda v, x, key: (RIGHT.apply(v, x)[:, :3], v)), r"apply_train answers with \[4, 3\], and apply with \[4, 4\]",
@@ -264,7 +264,7 @@ BROKEN_NETWORKS = {
     "other parameters": (RIGHT._replace(apply_train=scaled_params), "apply_train returns other parameters: return those given"),
     "a classifier that is not there": (RIGHT._replace(classifier=("top",)), "finding its classifier fails: the classifier must be one kernel"),
     "a gradient of another sign": (RIGHT._replace(apply=against_its_gradient), "four steps do not lower DELETE's loss"),
-    "batch statistics in evaluation": (None, "depends on the others in the batch .*: use running statistics in evaluation"),
+    "batch statistics in evaluation": (None, "depends on the other images in the batch, or on chance .*: use running statistics in evaluation"),
     "statistics that do not follow": (None, "and no running statistics follow"),
     "the size of the batch": (None, "alone is another than in a batch"),
     "an unused parameter": (None, "no gradient reaches params/unused: use it, or keep it in another collection"),

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
 from etils import epath
 from rich.console import Console
@@ -168,6 +169,55 @@ def test_methods_with_a_network_or_a_mask_of_their_own():
         assert {name for name in before if found[name].tobytes() != before[name].tobytes()} == moved
 
 
+@pytest.mark.parametrize("classifier", [None, ("w2",)])
+def test_the_classifier_of_a_flat_dict_has_its_bias(classifier):
+    """No name says which bias is the last layer's; what it does to the logits says it."""
+    variables, images, labels = given()
+    layers = variables["params"]
+    params = {
+        "w1": layers["body"]["kernel"],
+        "b1": np.ones(3, np.float32),
+        "w2": layers["head"]["kernel"],
+        "b2": layers["head"]["bias"],
+    }
+
+    def answer(variables, x):
+        p = variables["params"]
+        return (x.reshape(len(x), -1) @ p["w1"] + p["b1"][None]) @ p["w2"] + p["b2"][None]
+
+    model = dj.Model(answer, lambda variables, x, key: (answer(variables, x), variables), classifier)
+    settings = {"method": SQUARE, "trainable": "classifier", "epochs": 1, "batch_size": 3, "lr": 0.1, "parallel": "jit"}
+    found = dj.unlearn(model, {"params": params}, images, labels, forget=1, **settings).variables["params"]
+    assert {name for name in params if not np.array_equal(found[name], params[name])} == {"w2", "b2"}
+
+
+def test_one_array_at_two_places_is_two_parameters():
+    """Such as the zeros of all biases: also in a network that a method trains in place of the given one."""
+    rng = np.random.default_rng(0)
+    zeros, kernel = np.zeros(3, np.float32), rng.normal(size=(4, 3)).astype(np.float32)
+    variables, images, labels = given()
+
+    def answer(variables, x):
+        first, second = (variables["params"][name] for name in ("first", "second"))
+        out = x.reshape(len(x), -1) @ kernel + first["bias"][None]
+        return out @ second["kernel"] + second["bias"][None]
+
+    model = dj.Model(answer, lambda variables, x, key: (answer(variables, x), variables))
+    params = {"first": {"bias": zeros}, "second": {"kernel": variables["params"]["head"]["kernel"], "bias": zeros}}
+    wrapped = SQUARE._replace(name="wrapped", wrap=lambda setup: (setup.model, setup.teacher))
+    for trainable in ("first", "second"):
+        settings = {
+            "method": wrapped,
+            "trainable": trainable,
+            "epochs": 1,
+            "batch_size": 3,
+            "lr": 0.1,
+            "parallel": "jit",
+        }
+        found = dj.unlearn(model, {"params": params}, images, labels, forget=1, **settings).variables["params"]
+        assert {name for name in params if not np.array_equal(found[name]["bias"], zeros)} == {trainable}
+
+
 def _job(variables, images, labels, seed, **settings):
     options = dj.options.Options(lr=0.01, seed=seed, parallel="jit", **settings)
     samples = as_samples(MODEL, variables, images, labels, options.preprocess)
@@ -214,6 +264,10 @@ WRONG = {
     "all of it": (
         {"trainable": "last_stage"},
         "the last stage of this network is all of it: give 'classifier' or names",
+    ),
+    "an optimiser of other parameters": (
+        {"trainable": "lora:2", "tx": optax.masked(optax.sgd(1.0), {"body": True, "head": True})},
+        "tx: the optimiser masked cannot be used: ",
     ),
     "what the method leaves alone": (
         {"trainable": "classifier", "method": "pour_distill"},

@@ -12,6 +12,7 @@ import numpy as np
 from delete_jax.compiling import same_bits
 from delete_jax.methods.attacks import answers
 from delete_jax.methods.base import Setup
+from delete_jax.model import names_on
 from delete_jax.precision import in_full_precision
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def names_of(place: Place) -> tuple[str, ...]:
     """Returns a path in a tree of parameters as names: all but the last are those of the layer."""
     # nnx keeps each array in a variable, as its attribute `value`
     boxed = bool(place) and isinstance(place[-1], jax.tree_util.GetAttrKey) and place[-1].name == "value"
-    return tuple(jax.tree_util.keystr((key,), simple=True) for key in (place[:-1] if boxed else place))
+    return names_on(place[:-1] if boxed else place)
 
 
 def _some(paths: Iterable[tuple[str, ...]]) -> str:

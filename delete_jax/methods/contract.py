@@ -24,7 +24,7 @@ from delete_jax.methods.base import (
     Stream,
     Term,
 )
-from delete_jax.model import Variables, first_line, leaf_name
+from delete_jax.model import Variables, by_names, first_line
 from delete_jax.precision import in_full_precision
 
 
@@ -177,13 +177,11 @@ def check_prepared(method: Method, prepared: Any, streams: Mapping[str, Stream])
 def check_edited(method: Method, edited: Any, original: Variables, name: str = "edit") -> None:
     """Raises ValueError unless a method's `edit`, or its `unwrap`, returned variables like the original's."""
 
-    def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-        return {leaf_name(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
-
-    found, wanted = shapes(edited), shapes(original)
-    if wrong := [leaf for leaf in {**wanted, **found} if found.get(leaf) != wanted.get(leaf)]:
-        leaf = wrong[0]
-        what = f"{leaf} is missing" if leaf not in found else f"{leaf} has the shape {list(found[leaf])}"
+    found, wanted = ({names: jnp.shape(leaf) for names, leaf in by_names(tree).items()} for tree in (edited, original))
+    if wrong := [names for names in {**wanted, **found} if found.get(names) != wanted.get(names)]:
+        names = wrong[0]
+        what = "is missing" if names not in found else f"has the shape {list(found[names])}"
+        what = f"{'/'.join(names)} {what}"
         raise ValueError(f"method {method.name}: {name} must return variables like the original's: {what}")
     leaves = zip(*(jax.tree.leaves(tree) for tree in (edited, original)), strict=True)
     if any(jnp.iscomplexobj(one) and not jnp.iscomplexobj(other) for one, other in leaves):

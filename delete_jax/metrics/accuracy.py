@@ -69,10 +69,10 @@ def per_class(confusion: np.ndarray) -> list[float | None]:
 
 def absorbed_by(confusion: np.ndarray, forget: Classes) -> np.ndarray:
     """Computes the fraction of the forgotten classes' samples predicted as each class, float64 `[k]`:
-    the sum of their rows in the confusion matrix."""
+    the sum of their rows in the confusion matrix. NaN if there are no such samples."""
     confusion = arguments.confusion(confusion)
     row = confusion[arguments.classes(forget, len(confusion))].sum(0)
-    return row / max(row.sum(), 1)
+    return row / (row.sum() or np.nan)
 
 
 def nearest_class(confusion: np.ndarray, forget: Classes) -> int | None:
@@ -116,7 +116,7 @@ def forget_remain_accuracy(answers: np.ndarray, labels: np.ndarray, forget: Clas
 
 
 def hmean_residual(*, acc_rt: float, acc_ft: float) -> float:
-    """Computes `2 acc_rt (1 - acc_ft) / (acc_rt + 1 - acc_ft)`, of fractions: higher is better.
+    """Computes `2 acc_rt (1 - acc_ft) / (acc_rt + 1 - acc_ft)`, of fractions: higher is better. NaN if one of them is.
 
     Examples:
       >>> from delete_jax import metrics
@@ -128,7 +128,7 @@ def hmean_residual(*, acc_rt: float, acc_ft: float) -> float:
 
 
 def hmean_drop(*, acc_rt: float, acc_ft: float, original_acc_ft: float) -> float:
-    """Computes `2 acc_rt d / (acc_rt + d)` with `d = acc_ft(original) - acc_ft`, of fractions: higher is better."""
+    """Computes `2 acc_rt d / (acc_rt + d)` with `d = acc_ft(original) - acc_ft`, of fractions: higher is better. NaN if one is."""
     acc_rt, acc_ft, original_acc_ft = _fractions(acc_rt=acc_rt, acc_ft=acc_ft, original_acc_ft=original_acc_ft)
     return _hmean(acc_rt, original_acc_ft - acc_ft)
 
@@ -145,4 +145,6 @@ def _fractions(**values: Any) -> list[float]:
 
 
 def _hmean(a: float, b: float) -> float:
+    if np.isnan(a) or np.isnan(b):
+        return float("nan")
     return 2 * a * b / (a + b) if a > 0 and b > 0 else 0.0

@@ -248,6 +248,13 @@ def predicted(predict: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> 
     return predict(rows.astype(np.float64)) if len(rows) else np.zeros(0, np.int64)
 
 
+def accuracy_of_taught(answers: np.ndarray, labels: np.ndarray, counted: np.ndarray, taught: np.ndarray) -> float:
+    """Computes how many of the `counted` samples (bool `[m]`) are right, of classes that are among the labels `taught`; NaN without any:
+    that a class is not recognised which nobody was taught says nothing of the features."""
+    counted = counted & np.isin(labels, taught)
+    return mean(answers[counted] == labels[counted])
+
+
 def mean(values: np.ndarray) -> float:
     """Computes the mean; NaN of nothing."""
     return float(np.mean(values)) if len(values) else float("nan")

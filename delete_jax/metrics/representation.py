@@ -26,7 +26,7 @@ def linear_probe(
     Args:
       train_features, train_labels: `[n, d]` and int `[n]`: training samples of all classes, including the forgotten ones.
       test_features, test_labels: `[m, d]` and int `[m]`.
-      classes: those whose test samples count. NaN if there are none.
+      classes: those whose test samples count, where there are training samples of their class. NaN if there are none.
 
     Raises:
       ValueError: another shape, a feature that is not finite, labels that are no integers, or a mask over classes.
@@ -40,7 +40,8 @@ def linear_probe(
     counted = arguments.classes(classes, name="classes")
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     probe.fit(train_features.astype(np.float64), train_labels)
-    return _accuracy(arguments.predicted(probe.predict, test_features), test_labels, counted)
+    answers = arguments.predicted(probe.predict, test_features)
+    return arguments.accuracy_of_taught(answers, test_labels, np.isin(test_labels, counted), train_labels)
 
 
 def nearest_class_mean(
@@ -61,7 +62,7 @@ def nearest_class_mean(
     known = np.unique(train_labels)
     means = np.stack([train_features[train_labels == class_].mean(0, dtype=np.float64) for class_ in known])
     nearest = arguments.predicted(lambda rows: pairwise_distances_argmin(rows, means), test_features)
-    return _accuracy(known[nearest], test_labels, counted)
+    return arguments.accuracy_of_taught(known[nearest], test_labels, np.isin(test_labels, counted), train_labels)
 
 
 def prototype_attack(
@@ -101,7 +102,8 @@ def prototype_attack(
     norm = np.linalg.norm(kernel[:, others], axis=0).mean()
     kernel[:, class_] = prototype * norm / max(np.linalg.norm(prototype), 1e-30)
     bias[class_] = bias[others].mean()
-    return _accuracy((test_features @ kernel + bias).argmax(-1), test_labels, [class_])
+    own = test_labels == class_
+    return arguments.mean((test_features[own] @ kernel + bias).argmax(-1) == class_)
 
 
 def linear_cka(a: np.ndarray, b: np.ndarray) -> float:
@@ -134,8 +136,3 @@ def relearn_steps(accuracies: Sequence[float], steps: Sequence[int], original: f
     arguments.aligned(accuracies=values, steps=at)
     enough = at[values >= arguments.fraction(original, "original") / 2]
     return int(enough[0]) if len(enough) else None
-
-
-def _accuracy(predictions: np.ndarray, labels: np.ndarray, classes: list[int]) -> float:
-    counted = np.isin(labels, classes)
-    return arguments.mean(predictions[counted] == labels[counted])

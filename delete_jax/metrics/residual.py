@@ -104,7 +104,8 @@ def few_label_probe(
       draws: the training samples of each probe (`draw_few`).
 
     Returns:
-      Accuracy on test samples of the erased classes and of the remaining classes. Worse features lower both. NaN without samples.
+      Accuracy on test samples of the erased classes and of the remaining classes. Worse features lower both. Samples of a class of which
+      a draw has none do not count in it; NaN without samples.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -119,8 +120,10 @@ def few_label_probe(
             raise ValueError("draws: a draw has samples of fewer than two classes: draw some of each, as draw_few does")
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         probe.fit(train_features[some].astype(np.float64), train_labels[some])
-        right = arguments.predicted(probe.predict, test_features) == test_labels
-        found.append([right[part].mean() if part.any() else float("nan") for part in (hit, ~hit)])
+        answers = arguments.predicted(probe.predict, test_features)
+        found.append(
+            [arguments.accuracy_of_taught(answers, test_labels, part, train_labels[some]) for part in (hit, ~hit)]
+        )
     erased, others = np.mean(found, axis=0)
     return float(erased), float(others)
 
@@ -166,6 +169,9 @@ def centred_prototypes(
       test_features, test_labels: `[m, d]` and int `[m]`.
       forget: the erased classes.
       shots: number of images of each erased class, the first ones in the data; all if None.
+
+    Returns:
+      The accuracy on test samples of those of the erased classes that have training samples; NaN if there are none.
     """
     known_to = arguments.training_and_test(train_features, train_labels, test_features, test_labels)
     train_features, train_labels, test_features, test_labels = known_to
@@ -183,8 +189,7 @@ def centred_prototypes(
 
     prototypes = np.stack([_unit(prototype(class_)) for class_ in known])
     answers = known[(_unit(test_features.astype(np.float64) - centre) @ prototypes.T).argmax(-1)]
-    counted = np.isin(test_labels, forgotten)
-    return arguments.mean(answers[counted] == test_labels[counted])
+    return arguments.accuracy_of_taught(answers, test_labels, np.isin(test_labels, forgotten), known)
 
 
 def head_trace(kernel: np.ndarray, bias: np.ndarray, forget: Classes) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from delete_jax.given import class_numbers
 from delete_jax.model import Model, Variables
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ LEFT = 1e-6
 """The probability of each class that nothing is said about."""
 
 
-def without_classes(model: Model, classes: Iterable[int]) -> Model:
+def without_classes(model: Model, classes: int | Iterable[int]) -> Model:
     """Gives each of `classes` a constant probability of 1e-6, whatever the image.
 
     The logits become log-probabilities: `log q_u = log 1e-6` for `classes`, and `log_softmax` over the other classes plus
@@ -36,7 +37,7 @@ def without_classes(model: Model, classes: Iterable[int]) -> Model:
 
     Args:
       model: with logits `[*b, k]`.
-      classes: class numbers from 0 to k - 1; not all of them.
+      classes: a class number from 0 to k - 1, or several; not all of them.
 
     Returns:
       A model for the same variables. Equal arguments return the same model.
@@ -54,9 +55,9 @@ def without_classes(model: Model, classes: Iterable[int]) -> Model:
       >>> jax.nn.softmax(served.apply({}, jnp.array([[5.0, 1.0, 1.0]]))).round(3).tolist()
       [[0.0, 0.5, 0.5]]
     """
-    chosen = tuple(sorted(set(classes)))
-    if not chosen or not all(isinstance(c, int) and not isinstance(c, bool) and c >= 0 for c in chosen):
-        raise ValueError(f"classes must be class numbers, at least one, such as [3]; got {chosen}")
+    chosen = tuple(sorted(set(class_numbers(classes, name="classes"))))
+    if not chosen:
+        raise ValueError("classes is empty: give at least one class number, such as [3]")
     return _without(model, chosen)
 
 

@@ -46,10 +46,8 @@ def without_classes(dataset: Dataset, classes: list[int]) -> Dataset:
     """A dataset without the samples of some classes, which keep their numbers."""
     if not classes:
         return dataset
-    train, validation, test = (
-        forget_remain(split, classes)[1] for split in (dataset.train, dataset.validation, dataset.test)
-    )
-    return dataclasses.replace(dataset, train=train, validation=validation, test=test)
+    parts = ("train", "validation", "test")
+    return dataclasses.replace(dataset, **{part: forget_remain(getattr(dataset, part), classes)[1] for part in parts})
 
 
 class Subject(NamedTuple):
@@ -196,7 +194,7 @@ class Evidence:
     @property
     def forget_mass(self) -> float:
         """Mean probability on the erased classes over their test samples."""
-        return float(self.test[self.erased_test][:, self.gone].sum(-1).mean())
+        return metrics.arguments.mean(self.test[self.erased_test][:, self.gone].sum(-1))
 
     @functools.cached_property
     def perturbed_logits(self) -> np.ndarray:
@@ -297,7 +295,9 @@ class Evidence:
         return metrics.linear_probe(features, labels, self.test_features, self.test_labels, self.forget)
 
     def few_labels(self, per_class: int) -> tuple[float, float]:
-        """Measures the accuracy on erased and on other test samples of probes taught on so many training samples of each class."""
+        """Measures the accuracy on erased and on other test samples of probes taught on so many of each class; NaN if there is only one."""
+        if len(np.unique(self.train_labels)) < 2:
+            return np.nan, np.nan
         if per_class not in self._few_labels:
             draws = metrics.draw_few(self.train_labels, per_class)
             drawn = np.unique(np.concatenate(draws))  # nothing else is computed
