@@ -46,8 +46,8 @@ def without_classes(dataset: Dataset, classes: list[int]) -> Dataset:
     """A dataset without the samples of some classes, which keep their numbers."""
     if not classes:
         return dataset
-    parts = ("train", "validation", "test")
-    return dataclasses.replace(dataset, **{part: forget_remain(getattr(dataset, part), classes)[1] for part in parts})
+    kept = [forget_remain(split, classes)[1] for split in (dataset.train, dataset.validation, dataset.test)]
+    return dataclasses.replace(dataset, train=kept[0], validation=kept[1], test=kept[2])
 
 
 class Subject(NamedTuple):
