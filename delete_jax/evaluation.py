@@ -33,7 +33,7 @@ from delete_jax.tables import aligned, markdown
 from delete_jax.tasks import TASKS
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, UNLEARNED, Data
 from delete_jax.tasks.evidence import Evidence, Subject, side_by_side
-from delete_jax.tasks.figures import ALWAYS, ANSWERS, choose_examples, measure, most_lost, nearest_class
+from delete_jax.tasks.figures import ALWAYS, ANSWERS, choose_examples, measure, most_lost, nearest_class, notes_of
 
 if TYPE_CHECKING:
     import chex
@@ -159,7 +159,8 @@ def evaluate(
     examples = choose_examples(before.dataset, classes, before.test, after.test)
     record = _record(evidence.subject.data, results, figures) | nearest_class(after) | most_lost(after)
     shown_images = examples._replace(images=_as_bytes(examples.images))
-    return Evaluation(record, shown_images, metrics.with_gaps((*evidence.always, *asked)), evidence.notes)
+    notes = [*evidence.notes, *notes_of(after)]
+    return Evaluation(record, shown_images, metrics.with_gaps((*evidence.always, *asked)), notes)
 
 
 class Beside(NamedTuple):

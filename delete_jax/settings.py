@@ -2,7 +2,8 @@
 
 # No `from __future__ import annotations` here: config_flags reads the fields' types, not their names.
 import dataclasses
-from typing import Any, ClassVar, Protocol
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, Self
 
 LOGGERS = ("csv", "tensorboard", "wandb")
 """What `logger` may name."""
@@ -38,6 +39,16 @@ class DataConfig:
     source: str | None = None
     validation: float = 0.1
     size: int | None = None
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class LackingConfig(DataConfig):
+    """The same for data from which samples have been deleted: no setting, but what is known of a network (`Settings.lacking`).
+
+    erased: the classes that may have no samples, by number.
+    """
+
+    erased: dict[int, str]
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -153,6 +164,13 @@ class Settings:
     reproducible: bool = True
     logger: tuple[str, ...] = ()
     keep_best: bool = False
+
+    def lacking(self, erased: Mapping[int, str]) -> Self:
+        """The same settings for data in which these classes, which a network has forgotten, may have no samples; by number."""
+        if not erased:
+            return self
+        data = LackingConfig(**{**dataclasses.asdict(self.data), "erased": dict(erased)})
+        return dataclasses.replace(self, data=data)
 
     def data_arguments(self) -> dict[str, Any]:
         """What `delete_jax.data.load` takes."""

@@ -19,10 +19,10 @@ from delete_jax.methods import FORGET, REMAIN
 from delete_jax.metrics import look_up
 from delete_jax.options import FEW_STEPS
 from delete_jax.reports import percent
-from delete_jax.reports.record import check
+from delete_jax.reports.record import check, plain
 from delete_jax.run import convert, export
-from delete_jax.run.networks import load_teacher
-from delete_jax.run.stages import earlier_warnings, prepared, run_stages
+from delete_jax.run.networks import Loaded, load_teacher
+from delete_jax.run.stages import _forgotten_by, earlier_warnings, prepared, run_stages
 from delete_jax.streams import split_streams
 from delete_jax.tasks import TASKS, Data, Segmentation
 from delete_jax.tasks.classification.page import verdict
@@ -232,6 +232,49 @@ def test_verdict(before, after, level, label):
         check({**record, "forget": record["forget"] | {"erased": [10]}})
 
 
+@pytest.mark.parametrize(
+    ("erased", "requests", "names", "found"),
+    [
+        ((), [1], "abcd", {1: "b"}),
+        (("d", 0), [1], "abcd", {1: "b", 3: "d", 0: "a"}),
+        (("ends",), [], "abcd", {0: "a", 3: "d"}),
+        (("e", 9), [], "abcd", {}),  # refused when the data is there
+        ((2,), [1], [None, "b", None, None], {1: "b"}),  # without a name, no folder can be told to be gone
+    ],
+)
+def test_whose_samples_may_be_gone(erased, requests, names, found):
+    config = Config(unlearn=UnlearnConfig(erased=erased, groups={"ends": ["a", 3]}))
+    teacher = Loaded({}, {"class_names": list(names)}, "there", {}, requests=earlier.of_classes(requests))
+    assert _forgotten_by(teacher, config) == found
+    assert _forgotten_by(None, config) == {}
+
+
+def test_a_class_without_test_images_is_not_measured():
+    """Of two classes that were erased before, one has test images left; then none has. Nothing is called 0 %, and nothing is NaN."""
+    model, variables = normalised()
+    labels = np.arange(16) % 4
+    images = np.eye(4, dtype=np.float32)[labels].reshape(16, 2, 2, 1)
+    given = {"forget": [1], "class_names": list("abcd"), "erased": ["c", "d"]}
+    for gone, said in (([3], "“d”, erased before, is not measured: no test images of it are left"),
+                       ([2, 3], "“c” and “d”, erased before, are not measured: no test images of them are left")):  # fmt: skip
+        left = images[~np.isin(labels, gone)], labels[~np.isin(labels, gone)]
+        networks = {"original": variables, "unlearned": variables, "retrained": variables}
+        found = dj.evaluate(model, networks, train=left, test=left, **given)
+        assert found.notes[-1] == said
+        figures = found["unlearned"]
+        assert figures["per_class"] == [1.0, 1.0, 1.0 if gone == [3] else None, None]
+        assert look_up(figures, "acc_erased_before") == (1.0 if gone == [3] else None)
+        assert "NaN" not in json.dumps(plain(found.record))
+        judged = verdict(found.record)
+        assert f"; {said}." in judged.headline
+        assert ("“c”, erased before: 100.0 % → 100.0 %" in judged.headline) == (gone == [3])
+        assert any(note.startswith(f"{said}. This report does not show") for note in judged.notes)
+    assert not any(
+        "left" in note
+        for note in dj.evaluate(model, networks, train=(images, labels), test=(images, labels), **given).notes
+    )
+
+
 @pytest.mark.slow
 def test_runs_one_after_another(tmp_path, capsys, monkeypatch):
     """The second run starts from the first one's network, and takes from there what was erased; so do its files."""
@@ -314,6 +357,9 @@ def test_verdict_on_pixels(after, level, label):
     assert (judged.level, judged.label) == (level, label)
     assert f"erased before: IoU of at most 0.000 → {after:.3f}." in judged.headline
     assert any("brought back" in note for note in judged.notes) == (label == BACK)
+    for network in record["networks"].values():
+        network["metrics"].pop("iou_erased_before", None)
+    assert "erased before, is not measured: no test images of it are left." in verdict_on_pixels(record).headline
 
 
 @pytest.mark.slow

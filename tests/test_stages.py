@@ -1,5 +1,6 @@
 """Whole runs of the tasks beside classification, in this process and on tiny data: what is written, what is said."""
 
+import dataclasses
 import functools
 import json
 
@@ -9,7 +10,7 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
-from delete_jax import auto, data, models
+from delete_jax import auto, data, earlier, models
 from delete_jax.config import (
     Config,
     DataConfig,
@@ -29,6 +30,7 @@ from delete_jax.run.stages import run_stages, say_verdict
 from delete_jax.tasks import Backdoor, Classification, Data, Faces, Segmentation
 from delete_jax.tasks.backdoor import page as backdoor_page
 from delete_jax.tasks.classification.page import verdict
+from delete_jax.tasks.evidence import without_classes
 from tests import tiny
 from tests.test_report import read
 
@@ -76,6 +78,19 @@ def test_a_teacher_of_other_training_samples_is_refused():
     stages._check_held_out(Data(dataset), Loaded({}, {}, "runs/first", {**known, "train": dataset.digests["train"]}))
     with pytest.raises(ValueError, match=r"runs/first: its training samples are not .*: give --config.seed and"):
         stages._check_held_out(Data(dataset), Loaded({}, {}, "runs/first", {**known, "train": "another"}))
+    # Samples of a class that the teacher has forgotten are gone: what counts is those of the others.
+    left = without_classes(dataset, [1])
+    whole = dict.fromkeys(("train", "test"), "with all classes")
+    forgotten = Loaded({}, {}, "runs/first", whole, requests=earlier.of_classes([1]), remaining=left.digests)
+    for its in (
+        left,
+        dataset,
+        dataclasses.replace(dataset, train=left.train),
+    ):  # with its test images, it can be measured
+        stages._check_held_out(Data(its), forgotten)
+    others = dataclasses.replace(left, train=left.test._replace(images=left.test.images + 1))
+    with pytest.raises(ValueError, match="its training samples are not those of this run"):
+        stages._check_held_out(Data(others), forgotten)
 
 
 @pytest.mark.slow

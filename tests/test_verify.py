@@ -23,7 +23,9 @@ from delete_jax.identity import digest
 from delete_jax.models import Network, ResNet
 from delete_jax.reports import export as drawing
 from delete_jax.reports.record import digest as digest_of
-from delete_jax.run import provenance
+from delete_jax.run import arguments, provenance, stages
+from delete_jax.run.compare import Views
+from delete_jax.run.finished import read_finished
 from delete_jax.tasks.classification.page import verdict
 from tests import processes
 from tests.pages import ROOT, blocks, snippets
@@ -227,6 +229,84 @@ def test_a_report_that_is_no_report(copied, capfd):
     assert lines[0] == "DIFFERS      report.json: it is damaged, no JSON can be read there"
     assert "so that nothing else can be checked" in lines[-2]
     assert Checkpoints(copied / "checkpoints" / "unlearned").restore() is not None
+
+
+def test_a_second_request_after_the_samples_of_the_first_were_deleted(copied, monkeypatch, capfd):
+    """The class keeps its number and is not measured, neither as 0 % nor as erased; what else changed in the data is refused."""
+    second = ["delete-jax", "--config=tiny.py", "--workdir=second", RUN[2]]
+    second += ["--config.teacher=run/checkpoints/unlearned"]
+
+    def refused(*more: str, forget: str = "cat") -> str:
+        capfd.readouterr()
+        assert command.main([*second, f"--config.unlearn.forget={forget}", *more]) == 2
+        assert not pathlib.Path("second").exists()
+        (line,) = capfd.readouterr().err.splitlines()
+        return line
+
+    parsed = arguments.parse([*second, "--config.unlearn.forget=cat"])[0]
+    shutil.rmtree("images/train/bee")
+    run, teacher = stages.prepared(parsed)  # its test images are still there
+    assert set(run.data.dataset.test.labels) == {0, 1, 2}
+    assert not any("nothing says" in said for said in stages.earlier_warnings(run, teacher))
+    nothing_known = teacher._replace(remaining={})  # an earlier version's
+    with pytest.raises(ValueError, match="its training samples are not those of this run"):
+        stages._check_held_out(run.data, nothing_known)
+    shutil.rmtree("images/test/bee")
+    run, _ = stages.prepared(parsed)
+    stages._check_held_out(run.data, nothing_known)
+    said = stages.earlier_warnings(run, nothing_known)[-1]
+    assert said.startswith(
+        "nothing says that run/checkpoints/unlearned was trained on this run's training samples of the"
+    )
+    assert "has 3 classes, this run 2" in refused("--config.teacher=run")  # its original, which has forgotten nothing
+    other_split = refused("--config.seed=5")
+    assert "run/checkpoints/unlearned: its training samples are not those of this run" in other_split
+    shutil.copytree("images/train/ant", "images/train/aunt")
+    shutil.copytree("images/test/ant", "images/test/aunt")
+    assert "class 1 of the network that forgot it is 'bee', and here that is 'aunt'" in refused()
+    for split in ("train", "test"):
+        pathlib.Path(f"images/{split}/aunt").rename(f"images/{split}/dog")
+    assert "has 3 classes, this run 4" in refused()
+    for split in ("train", "test"):
+        pathlib.Path(f"images/{split}/dog").rename(f"images/{split}/cat.old")
+        pathlib.Path(f"images/{split}/cat").rename(f"images/{split}/.cat")
+    assert "class_names ['ant', 'bee', 'cat'], this run ['ant', 'bee', 'cat.old']" in refused(forget="ant")
+    for split in ("train", "test"):
+        shutil.rmtree(f"images/{split}/cat.old")
+        pathlib.Path(f"images/{split}/.cat").rename(f"images/{split}/cat")
+
+    assert command.main([*second, "--config.unlearn.forget=cat"]) == 0
+    said = capfd.readouterr().out
+    not_measured = "“bee”, erased before, is not measured: no test images of it are left"
+    assert f"note: {not_measured}" in said
+    assert "nothing says" not in said
+    written = pathlib.Path("second/report.json").read_text()
+    assert "NaN" not in written
+    record = json.loads(written)
+    assert record["dataset"]["class_names"] == ["ant", "bee", "cat"]
+    assert (record["forget"]["names"], record["forget"]["erased"]) == (["cat"], [1])
+    for network in record["networks"].values():
+        assert network["metrics"]["per_class"][1] is None
+        assert network["metrics"].get("acc_erased_before") is None
+    found = verdict(record)
+    assert f"; {not_measured}." in found.headline
+    assert "the other class is recognised in" in found.headline
+    assert f"{not_measured}. This report does not show whether this request brought back" in " ".join(found.notes)
+    page = pathlib.Path("second/report.html").read_text()
+    assert not_measured in page
+    row = re.search(r"<tr>(?:(?!</tr>).)*✕ bee.*?</tr>", page, re.DOTALL)[0]
+    assert (row.count("not measured"), "%" in row) == (3, False)
+    retrained = Checkpoints(pathlib.Path("second/checkpoints/retrained")).restore()[1]["identity"]
+    ants, _ = data.forget_remain(data.load("folder:images", validation=0.25, erased={1: "bee"}).train, [0])
+    assert retrained["split"] == data.split_digest(ants)
+    assert verify(capfd, "second") == (0, ["As it was written: second (12 holds)"])
+    finished = read_finished("second")
+    answers, _ = Views([finished])._look(finished, "original")  # made with more samples than this run has
+    assert len(answers) == 4
+    shutil.rmtree("run")  # the data is found without the teacher
+    code, lines = verify(capfd, "second")
+    assert (code, lines[-1]) == (0, "As it was written: second (11 holds, 1 not checked)")
+    assert lines[0].startswith("not checked  original network: it was given to the run, and is not here")
 
 
 def test_a_run_of_named_samples(place, monkeypatch, capfd):

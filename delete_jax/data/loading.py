@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,11 +29,13 @@ Found = tuple[Split, Split, tuple[str, ...]]
 
 
 class Where(NamedTuple):
-    """Where a dataset lies, and how large its images shall be (see `load`); None where nothing was said."""
+    """Where a dataset lies, how large its images shall be (None where nothing was said), and the names of the classes that may have no
+    samples (see `load`)."""
 
     data_dir: str | os.PathLike | None = None
     source: str | os.PathLike | None = None
     size: int | None = None
+    erased: tuple[str, ...] = ()
 
 
 class Kind(NamedTuple):
@@ -41,8 +43,9 @@ class Kind(NamedTuple):
 
     Attributes:
       read: `(name, where) -> (training samples, test samples, class names)`, two `Split` and a tuple. The name is without the prefix;
-        `where` has the arguments `data_dir`, `source` and `size` of `load`. It raises ValueError for data that cannot be read.
-      takes: which of these arguments it reads.
+        `where` has the arguments `data_dir`, `source` and `size` of `load`, and the names in `erased`, which a reader that takes
+        class names from samples adds to them. It raises ValueError for data that cannot be read.
+      takes: which of `data_dir`, `source` and `size` it reads.
       prefix: whether the row's key, which then ends in ":", is followed by a path, as in "folder:PATH".
       folder: `(name, where) ->` the folder that it lies in.
       answers: what has a class: an "image" or a "pixel"; "" where only reading it tells.
@@ -89,7 +92,9 @@ KINDS: Table[Kind] = Table(
         "cifar100": Kind(_prepared, ("data_dir",), folder=_prepared_dir, answers="image"),
         "scenes": Kind(_scenes, ("data_dir", "source"), folder=_garments_dir, answers="pixel"),
         "oxford_iiit_pet": Kind(_pets, ("data_dir", "size"), folder=_prepared_dir, answers="pixel"),
-        "folder:": Kind(lambda name, where: read_folder(name, where.size), ("size",), prefix=True, answers="image"),
+        "folder:": Kind(
+            lambda name, where: read_folder(name, where.size, where.erased), ("size",), prefix=True, answers="image"
+        ),
         "arrays:": Kind(
             lambda name, where: read_arrays(name),
             (),
@@ -163,6 +168,7 @@ def load(
     validation: float = 0.1,
     size: int | None = None,
     seed: int = 0,
+    erased: Mapping[int, str] | None = None,
 ) -> Dataset:
     """Loads a dataset into host memory.
 
@@ -184,14 +190,17 @@ def load(
             cropped; if None, all images must have the same size. For "voc" and "oxford_iiit_pet", the longer side is scaled to
             it; 256 if None.
         seed: decides which samples are held out; an integer from 0.
+        erased: classes that a network was made to forget and whose samples may have been deleted since, by their numbers in that network,
+            such as `{3: "cat"}`. They keep number and name. Of "folder", their folders may be missing; of "arrays", `class_names`
+            names them still.
 
     Returns:
         The dataset, with its samples in a fixed order. No split is empty, except validation if nothing is held out. Each class
-        of images has training samples; in label maps, a class may not occur (see `missing`).
+        of images but those of `erased` has training samples; in label maps, a class may not occur (see `missing`).
 
     Raises:
         ValueError: an argument is not allowed or has no effect, or the data is missing, damaged, too large, or too small to
-            train on. The message is one line that says what to do.
+            train on; or an erased class has another number in it. The message is one line that says what to do.
 
     Examples:
         >>> from delete_jax import data
@@ -201,9 +210,30 @@ def load(
     """
     check_numbers(validation, seed, size)
     kind, rest = find(name)
-    where = Where(data_dir, source, size)
-    check_options(name, kind.takes, **where._asdict())
-    train, test, class_names = kind.read(rest, where)
+    erased = {} if erased is None else _numbered(erased)
+    check_options(name, kind.takes, data_dir=data_dir, source=source, size=size)
+    train, test, class_names = kind.read(rest, Where(data_dir, source, size, tuple(erased.values())))
+    _check_numbers_of(erased, class_names, name)
     train, held_out = hold_out(train, validation, seed)
     mean, std = pixel_statistics(train.images)
-    return check_splits(Dataset(name, train, held_out, test, class_names, mean, std), validation)
+    return check_splits(Dataset(name, train, held_out, test, class_names, mean, std), validation, erased)
+
+
+def _numbered(erased: Any) -> dict[int, str]:
+    """Raises ValueError unless these are names of classes by number."""
+    for number, called in erased.items() if isinstance(erased, Mapping) else [(None, erased)]:
+        if not isinstance(number, int | np.integer) or not isinstance(called, str):
+            raise ValueError(f"erased={erased!r:.80}: give the names of classes by number, such as {{3: 'cat'}}")
+    return {int(number): called for number, called in erased.items()}
+
+
+def _check_numbers_of(erased: Mapping[int, str], names: Sequence[str], dataset: str) -> None:
+    """Raises ValueError where an erased class would have another number than in the network that forgot it: others have come or gone."""
+    for number, called in erased.items():
+        found = names[number] if 0 <= number < len(names) else None
+        if found != called:
+            here = f"there are {len(names)} classes" if found is None else f"that is {found!r}"
+            raise ValueError(
+                f"{dataset}: class {number} of the network that forgot it is {called!r}, and here {here}: all other classes must be as "
+                "they were (of arrays, class_names must name all)"
+            )

@@ -28,15 +28,16 @@ def missing(dataset: Dataset, classes: int | Iterable[int]) -> list[tuple[str, i
     return [(name, c) for name, split in splits.items() for c in numbers if not np.any(split.labels == c)]
 
 
-def check_splits(dataset: Dataset, validation: float) -> Dataset:
+def check_splits(dataset: Dataset, validation: float, erased: Iterable[int] = ()) -> Dataset:
     """Returns the dataset if it can be trained on and measured with.
 
     Args:
         dataset: as it was split.
         validation: the fraction that was to be held out.
+        erased: classes that may have no samples.
 
     Raises:
-        ValueError: a split is empty, or, where labels are `[n]`, a label is no class or a class has no training sample.
+        ValueError: a split is empty, or, where labels are `[n]`, a label is no class or another class has no training sample.
     """
     name, names = dataset.name, dataset.class_names
     for split, samples in (("training", dataset.train), ("test", dataset.test)):
@@ -52,7 +53,7 @@ def check_splits(dataset: Dataset, validation: float) -> Dataset:
             "for each class at least one to train on and one to hold out"
         )
     if not dataset.has_maps and (
-        absent := sorted(set(range(len(names))) - set(np.unique(dataset.train.labels).tolist()))
+        absent := sorted(set(range(len(names))) - set(np.unique(dataset.train.labels).tolist()) - set(erased))
     ):
         raise ValueError(
             f"{name}: class {absent[0]} ({names[absent[0]]}) has no training sample: add some, or leave the class out"

@@ -68,7 +68,7 @@ from delete_jax.reports.parts import (
 )
 from delete_jax.reports.record import check_images, check_metrics, floats, metric, plain, present
 from delete_jax.reports.style import COLORS, STYLE, network_colors
-from delete_jax.reports.words import number, percent, quoted, seconds, short, word
+from delete_jax.reports.words import number, percent, quoted, seconds, short, unmeasured, word
 
 __all__ = [
     "COLORS",
@@ -130,6 +130,7 @@ __all__ = [
     "seconds",
     "short",
     "time_card",
+    "unmeasured",
     "word",
     "write_report",
 ]

@@ -29,7 +29,17 @@ from delete_jax.reports.parts import (
     Table,
     Text,
 )
-from delete_jax.reports.record import BY_NAME, ORIGINAL, RETRAINED, UNLEARNED, check_images, floats, metric, present
+from delete_jax.reports.record import (
+    BY_NAME,
+    ORIGINAL,
+    RETRAINED,
+    UNLEARNED,
+    check_images,
+    erased_before,
+    floats,
+    metric,
+    present,
+)
 from delete_jax.reports.search import search_blocks
 from delete_jax.reports.style import network_colors
 from delete_jax.reports.words import faster, percent, quoted, seconds, setting, thousands
@@ -247,11 +257,12 @@ def class_table(record: dict[str, Any], label: str, counts: np.ndarray, titles: 
     Args:
       counts: the number of test images of each class.
     """
-    networks, forgotten = present(record, titles), record["forget"]["classes"]
+    networks, erased = present(record, titles), {*record["forget"]["classes"], *erased_before(record)}
     rows = []
     for c, name in enumerate(record["dataset"]["class_names"]):
-        values = [percent(record["networks"][network]["metrics"]["per_class"][c]) for network in networks]
-        rows.append(Row(mark(name, c in forgotten), [f"{counts[c]:.0f}", *values]))
+        accuracies = [record["networks"][network]["metrics"]["per_class"][c] for network in networks]
+        values = ["not measured" if accuracy is None else percent(accuracy) for accuracy in accuracies]
+        rows.append(Row(mark(name, c in erased), [f"{counts[c]:.0f}", *values]))
     columns = [Column("Images"), *(Column(called, network == UNLEARNED) for network, called in networks.items())]
     return Details("The same as numbers", [Table(label, "Class", columns, [Group("", rows)])], len(rows) <= MAX_BARS)
 

@@ -190,6 +190,12 @@ def check_images(images: Any, labels: Any) -> None:
         raise ValueError(f"examples.images is {found[0]} {found[1]}: give uint8 [{m}, h, w, c]")
 
 
+def erased_before(record: Mapping[str, Any]) -> dict[int, str]:
+    """The names of the classes that earlier requests erased, by number."""
+    names = record["dataset"]["class_names"]
+    return {class_: names[class_] for class_ in record["forget"].get("erased", [])}
+
+
 def floats(values: Any) -> np.ndarray:
     """Numbers of the record as an array; None becomes NaN."""
     return np.array(values, dtype=float)

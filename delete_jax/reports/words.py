@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from delete_jax.metrics import show
@@ -48,10 +49,21 @@ def quoted(record: dict[str, Any]) -> str:
     forgotten, where it is no class."""
     if not record["forget"]["classes"]:
         return record["forget"]["what"]
-    names = [f"“{record['dataset']['class_names'][c]}”" for c in record["forget"]["classes"]]
-    if len(names) > 4:
-        names[3:] = [f"{word(len(names) - 3)} more"]
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return listed([record["dataset"]["class_names"][c] for c in record["forget"]["classes"]])
+
+
+def listed(names: Sequence[str]) -> str:
+    """Formats names in quotes; the first three and how many more of them where there are many."""
+    shown = [f"“{name}”" for name in names]
+    if len(shown) > 4:
+        shown[3:] = [f"{word(len(shown) - 3)} more"]
+    return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
+
+
+def unmeasured(names: Sequence[str]) -> str:
+    """Says that classes that were erased before are not measured, for want of test images."""
+    are, them = ("is", "it") if len(names) == 1 else ("are", "them")
+    return f"{listed(names)}, erased before, {are} not measured: no test images of {them} are left"
 
 
 def short(name: str, length: int = 16) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,12 +102,14 @@ class Stage(NamedTuple):
 
     name: of the stage. description: of the network.
     identity: what it is made from; states that were made from something else are refused.
+    said: what else its states say of it, which is not compared.
     """
 
     folder: Folder
     name: str
     description: dict[str, Any]
     identity: dict[str, Any]
+    said: Mapping[str, Any] = {}
 
     @property
     def directory(self) -> Path:
@@ -120,7 +122,7 @@ class Stage(NamedTuple):
 
     @property
     def store(self) -> Identified:
-        meta = {"stage": self.name, "network": self.description}
+        meta = {**self.said, "stage": self.name, "network": self.description}
         return _Timed(_checkpoints(self.directory, json.dumps(meta)), {"stage": self.name, **self.identity})
 
     @property

@@ -39,6 +39,7 @@ class Loaded(NamedTuple):
     identity: what it was made from; empty where nobody knows.
     is_earlier: an earlier version wrote it, whose digest covers the variables alone.
     requests: those that the network has answered (`earlier.Answered`), as far as the place says so.
+    remaining: digests of the splits that it was made with, without the classes of these requests; empty where nobody knows.
     """
 
     variables: Variables
@@ -47,6 +48,7 @@ class Loaded(NamedTuple):
     identity: dict[str, Any]
     is_earlier: bool = False
     requests: tuple[Answered, ...] = ()
+    remaining: Mapping[str, str] = {}
 
 
 def load_teacher(where: str, name: str) -> Loaded:
@@ -153,7 +155,15 @@ def load_stage(directory: epath.Path, source: str) -> Loaded:
         raise CheckpointError(f"{source}: its training was interrupted; finish that run first")
     identity = meta.get("identity", {})
     variables = _unwrapped(whole(variables_of(tree), _trainable(identity)), identity.get("method", {}))
-    return Loaded(variables, meta["network"], source, identity, is_earlier(tree, meta), _answered(meta, identity))
+    return Loaded(
+        variables,
+        meta["network"],
+        source,
+        identity,
+        is_earlier(tree, meta),
+        _answered(meta, identity),
+        meta.get("remaining", {}),
+    )
 
 
 def _trainable(identity: Mapping[str, Any]) -> str | None:

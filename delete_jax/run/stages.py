@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from delete_jax import data, methods, models, tasks
 from delete_jax.config import Config, prefixed
 from delete_jax.data.groups import ungrouped
+from delete_jax.data.splits import missing
 from delete_jax.earlier import classes_of, warnings_of
 from delete_jax.identity import short
 from delete_jax.methods import Setup
@@ -34,6 +36,7 @@ from delete_jax.run.trace import check_place
 from delete_jax.run.training import streams_of, train, unlearn
 from delete_jax.tasks import Data, Run, Training
 from delete_jax.tasks.base import ORIGINAL, UNLEARNED
+from delete_jax.tasks.evidence import without_classes
 from delete_jax.trainable import part_of
 
 if TYPE_CHECKING:
@@ -79,7 +82,7 @@ def prepared(config: Config) -> tuple[Run, Loaded | None]:
     with phase(CHECKPOINTS):
         teacher = load_teacher(config.teacher, config.model.name) if config.teacher else None
     with phase(DATA):
-        found = tasks.load(config)
+        found = tasks.load(config, _forgotten_by(teacher, config))
     with phase(CHECKS):
         found = _with_requests(config, found, teacher)
         _check_batches(config, found)
@@ -95,7 +98,26 @@ def earlier_warnings(run: Run, teacher: Loaded | None) -> list[str]:
     """What to know before anything is trained, because of requests that the teacher has answered."""
     if teacher is None:
         return []
-    return warnings_of(run.data.requests, run.data.forget, run.method, run.config.unlearn.batch_norm, teacher.variables)
+    said = warnings_of(run.data.requests, run.data.forget, run.method, run.config.unlearn.batch_norm, teacher.variables)
+    if any(split == "train" for split, _ in missing(run.data.dataset, run.data.erased)):
+        ours, theirs = _compared(run.data, teacher)
+        if theirs.get("train") != ours["train"]:
+            said.append(
+                f"nothing says that {teacher.source} was trained on this run's training samples of the other classes: it may know some "
+                "that are held out here, unless --config.seed and --config.data.validation are those of its run"
+            )
+    return said
+
+
+def _forgotten_by(teacher: Loaded | None, config: Config) -> dict[int, str]:
+    """The classes that were erased from the teacher, by number, as far as it says their names: their samples may have been deleted.
+    What the config says wrongly of them is refused once the data is there (`_with_requests`)."""
+    if teacher is None:
+        return {}
+    names, groups = teacher.description.get("class_names") or [], config.unlearn.groups
+    told = [class_ for word in config.unlearn.erased for class_ in groups.get(str(word), [word])]
+    found = [*classes_of(teacher.requests), *(names.index(class_) if class_ in names else class_ for class_ in told)]
+    return {class_: names[class_] for class_ in found if class_ in range(len(names)) and names[class_] is not None}
 
 
 def _with_requests(config: Config, found: Data, teacher: Loaded | None) -> Data:
@@ -282,12 +304,20 @@ def _check_network(run: Run, teacher: Loaded | None) -> None:
 
 def _check_held_out(found: Data, teacher: Loaded) -> None:
     """Raises ValueError where the teacher was trained on other samples than this run's: it may know those that are held out here."""
-    ours, theirs = found.dataset.digests, teacher.identity
+    ours, theirs = _compared(found, teacher)
     if theirs.get("test") == ours["test"] and theirs.get("train", ours["train"]) != ours["train"]:
         raise ValueError(
             f"--config.teacher={teacher.source}: its training samples are not those of this run, which may hold out some of them: give "
             "--config.seed and --config.data.validation of its run, and the data as it was"
         )
+
+
+def _compared(found: Data, teacher: Loaded) -> tuple[Mapping[str, str], Mapping[str, Any]]:
+    """The digests of this run's samples and of the teacher's; without the classes that the teacher has forgotten where they differ in these."""
+    ours, theirs = found.dataset.digests, teacher.identity
+    if not teacher.remaining or theirs.get("train") == ours["train"]:
+        return ours, theirs
+    return without_classes(found.dataset, classes_of(teacher.requests)).digests, teacher.remaining
 
 
 def _check_batches(config: Config, found: Data) -> None:

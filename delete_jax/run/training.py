@@ -29,6 +29,7 @@ from delete_jax.run.progress import StageProgress
 from delete_jax.run.trace import first_steps
 from delete_jax.tasks import Run, Training
 from delete_jax.tasks.base import UNLEARNED
+from delete_jax.tasks.evidence import without_classes
 from delete_jax.tasks.jobs import for_dataset, training_job, unlearning_job, unlearning_steps
 from delete_jax.unlearning import unlearn_job
 
@@ -151,7 +152,9 @@ def _unlearn(run: Run, folder: Folder, original: Result, streams: Mapping[str, S
 
     job = unlearning_job(run, original.variables, streams)
     identity = {**job.identity(), **dataset.digests, "class_names": list(dataset.class_names)}
-    stage = Stage(folder, name, run.description, identity)
+    # By these, a later run whose data lacks the classes that are gone knows the samples of the others.
+    said = {"remaining": without_classes(dataset, run.data.gone).digests} if run.data.gone else {}
+    stage = Stage(folder, name, run.description, identity, said)
     if (done := stage.finished()) is not None:
         return done._replace(variables=job.unwrapped(done.variables))
     with (

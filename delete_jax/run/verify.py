@@ -30,7 +30,7 @@ from delete_jax.checkpoint import CheckpointError, Checkpoints
 from delete_jax.config import Config, from_plain, validate
 from delete_jax.data import split_digest
 from delete_jax.reports.page import RECORD
-from delete_jax.reports.record import IN_PYTHON, check
+from delete_jax.reports.record import IN_PYTHON, check, erased_before
 from delete_jax.reports.record import digest as digest_of
 from delete_jax.run.arguments import load_config
 from delete_jax.run.delivered import check_kind, of_exported
@@ -186,7 +186,7 @@ def _of_data(record: Mapping[str, Any], config: Config) -> Iterator[Finding]:
     """The dataset and the samples that were forgotten, as far as the data is here."""
     name, said, forget = config.data.name, record["dataset"]["digest"], record["forget"]["digest"]
     try:
-        found = tasks.load(config)
+        found = tasks.load(config, erased_before(record))
     except (ValueError, OSError) as error:
         yield Finding(UNKNOWN, f"data: {name} is not here, or not whole ({error})")
         yield Finding(UNKNOWN, f"forget samples: they are part of {name}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from delete_jax.data.groups import ungrouped
@@ -53,8 +53,13 @@ def of_settings(settings: Any) -> Task:
     raise ValueError(f"config.task is {settings!r}: it must be the settings of a task, one of {known}")
 
 
-def load(config: Settings) -> Data:
+def load(config: Settings, erased: Mapping[int, str] | None = None) -> Data:
     """Loads the data of a config, with its request.
+
+    Args:
+      config: of the run.
+      erased: classes that earlier requests erased from its network, by number: their samples may have been deleted since. Of a task
+        whose evidence cannot leave such a class out, they must be there.
 
     Raises:
       ValueError: data are missing or damaged, do not suit the task, or do not have the classes of the request.
@@ -62,7 +67,7 @@ def load(config: Settings) -> Data:
     task, name = of_settings(config.task), config.data.name
     if not (task.prefix and name.startswith(task.prefix)):
         _check_answers(task, name, find(name)[0].answers)  # before anything is prepared
-    found = task.load(config)
+    found = task.load(config.lacking(erased) if erased and task.studied else config)
     dataset = found.dataset
     _check_answers(task, name, "pixel" if dataset.has_maps else "image")
     if CLASSES not in task.provides:

@@ -42,7 +42,7 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     return softmax(logits.astype(np.float64), axis=-1).astype(np.float32)
 
 
-def without_classes(dataset: Dataset, classes: list[int]) -> Dataset:
+def without_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
     """A dataset without the samples of some classes, which keep their numbers."""
     if not classes:
         return dataset

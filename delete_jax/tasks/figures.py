@@ -8,7 +8,7 @@ import numpy as np
 
 from delete_jax import metrics
 from delete_jax.data import Dataset
-from delete_jax.reports import Examples
+from delete_jax.reports import Examples, unmeasured
 from delete_jax.tasks.evidence import Evidence
 
 ANSWERS = (
@@ -46,6 +46,13 @@ def choose_examples(dataset: Dataset, forget: tuple[int, ...], before: np.ndarra
     others = [class_ for class_ in range(dataset.num_classes) if class_ not in forget and np.any(labels == class_)][:8]
     rows = np.concatenate([erased, [np.flatnonzero(labels == class_)[0] for class_ in others]]).astype(int)
     return Examples(dataset.test.images[rows], labels[rows], before[rows], after[rows])
+
+
+def notes_of(evidence: Evidence) -> list[str]:
+    """What could not be measured of classes that earlier requests erased, one line: those without test samples."""
+    dataset = evidence.run.data.dataset
+    absent = [dataset.class_names[class_] for class_ in evidence.before if not np.any(dataset.test.labels == class_)]
+    return [unmeasured(absent)] if absent else []
 
 
 def most_lost(evidence: Evidence) -> dict[str, Any]:

@@ -28,6 +28,35 @@ def test_arrays(tmp_path):
     assert found.train.images.shape == (6, 4, 4, 3)
 
 
+def test_a_class_whose_samples_were_deleted_keeps_its_number(tmp_path):
+    """The labels of the others stay. Where they were counted anew, nothing is guessed, also not for want of names."""
+
+    def saved(*kept, **changed):
+        arrays = dict(GOOD)
+        for part in ("train", "test"):
+            which = np.isin(arrays[f"y_{part}"], kept)
+            arrays |= {f"{axis}_{part}": arrays[f"{axis}_{part}"][which] for axis in "xy"}
+        np.savez(tmp_path / "a.npz", **arrays | changed)
+        return f"arrays:{tmp_path}/a.npz"
+
+    found = load(saved(0, 2), validation=0, erased={1: "1"})
+    assert (found.class_names, found.train.labels.tolist()) == (("0", "1", "2"), [0, 2, 0, 2])
+    names = {"class_names": ["ant", "bee", "cat"]}
+    found = load(saved(1, 2, **names), validation=0, erased={0: "ant"})
+    assert (found.class_names, found.train.labels.tolist()) == (("ant", "bee", "cat"), [1, 2, 1, 2])
+    found = load(saved(0, 1, **names, y_test=np.array([1])), validation=0, erased={2: "cat"})
+    assert (found.class_names, found.train.labels.tolist()) == (("ant", "bee", "cat"), [0, 1, 0, 1])
+    with pytest.raises(
+        ValueError,
+        match=r"class 2 of the network that forgot it is '2', and here there are 2 classes: .*class_names must name",
+    ):
+        load(saved(0, 1), validation=0, erased={2: "2"})
+    with pytest.raises(ValueError, match="class 1 of the network that forgot it is 'bee', and here that is 'cat'"):
+        load(saved(0, 2, class_names=["ant", "cat"], y_train=[0, 1, 0, 1], y_test=[1]), validation=0, erased={1: "bee"})
+    with pytest.raises(ValueError, match=r"class 0 \(0\) has no training sample"):
+        load(saved(2), validation=0, erased={1: "1"})
+
+
 WRONG = {
     "missing": ({"y_test": None}, "it has no array y_test: it must have x_train, y_train, x_test, y_test"),
     "floats": ({"x_train": np.zeros((6, 4, 4), np.float32)}, r"x_train is float32 \[6, 4, 4\]: give uint8 images"),

@@ -1,5 +1,6 @@
 """Images in folders."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from delete_jax.data import load
+from delete_jax.data import forget_remain, load, split_digest
 
 
 def write_image(path: Path, mode: str = "RGB", size: tuple[int, int] = (6, 4), value: int = 0) -> None:
@@ -89,6 +90,72 @@ def test_spoilt_folders(folder, where, spoil, message):
         load(f"folder:{folder}")
     assert str(caught.value).startswith(f"{folder / where}:")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty folder", "test images"])
+def test_a_class_whose_images_were_deleted_keeps_its_number(folder, left):
+    whole = load(f"folder:{folder}", validation=0.34)
+    for split in ("train", "test"):
+        for image in (folder / split / "bee").iterdir() if (split, left) != ("test", "test images") else ():
+            image.unlink()
+        if left == "nothing":
+            (folder / split / "bee").rmdir()
+    with pytest.raises(ValueError, match="has no images") if left != "nothing" else contextlib.nullcontext():
+        assert load(f"folder:{folder}").class_names == ("ant", "cat")  # another numbering, for other networks
+    found = load(f"folder:{folder}", validation=0.34, erased={1: "bee"})
+    assert found.class_names == whole.class_names == ("ant", "bee", "cat")
+    expected = forget_remain(whole.train, [1])[1], forget_remain(whole.validation, [1])[1]
+    assert [split_digest(part) for part in (found.train, found.validation)] == [split_digest(part) for part in expected]
+    assert found.test.labels.tolist() == ([0, 0, 1, 1, 2, 2] if left == "test images" else [0, 0, 2, 2])
+
+
+def test_what_would_shift_the_number_of_an_erased_class_is_refused(folder):
+    """Another class that is gone, has come or is called otherwise; a number that nothing has."""
+    for split in ("train", "test"):
+        shutil.rmtree(folder / split / "bee")
+    assert load(f"folder:{folder}", erased={1: "bee"}).class_names == ("ant", "bee", "cat")
+    for erased, here in (
+        ({2: "bee"}, "that is 'cat'"),
+        ({1: "Bee"}, "that is 'ant'"),
+        ({9: "bee"}, "there are 3 classes"),
+    ):
+        ((number, called),) = erased.items()
+        message = (
+            f"class {number} of the network that forgot it is '{called}', and here {here}: all other classes must be as"
+        )
+        with pytest.raises(ValueError, match=message):
+            load(f"folder:{folder}", erased=erased)
+    for split in ("train", "test"):
+        (folder / split / "ant").rename(folder / split / "fly")
+    with pytest.raises(ValueError, match=r"class 1 .* is 'bee', and here that is 'cat'"):
+        load(f"folder:{folder}", erased={1: "bee"})
+    for split in ("train", "test"):
+        (folder / split / "cat").rename(folder / split / ".cat")
+    for image in (folder / "test" / "fly").iterdir():
+        image.unlink()
+    with pytest.raises(ValueError, match="test: has no images, and only erased classes may lack them: add the others"):
+        load(f"folder:{folder}", erased={0: "bee", 1: "fly"})
+    shutil.rmtree(folder / "test" / "fly")
+    write_image(folder / "test" / "gnu" / "0.png")
+    with pytest.raises(ValueError, match="has no counterpart"):
+        load(f"folder:{folder}", erased={0: "bee"})
+    for wrong in ({"bee": 1}, {1: 1}, ["bee"], "bee"):
+        with pytest.raises(ValueError, match=r"erased=.*: give the names of classes by number, such as"):
+            load(f"folder:{folder}", erased=wrong)
+
+
+def test_numbers_are_in_the_order_that_they_had_with_the_name_that_is_gone(tmp_path):
+    """With "other" they are sorted as text, and without it they would be as numbers."""
+    for split in ("train", "test"):
+        for value, name in enumerate(("2", "10", "other")):
+            write_image(tmp_path / split / name / "0.png", value=value)
+    whole = load(f"folder:{tmp_path}", validation=0)
+    for split in ("train", "test"):
+        shutil.rmtree(tmp_path / split / "other")
+    found = load(f"folder:{tmp_path}", validation=0, erased={2: "other"})
+    assert found.class_names == whole.class_names == ("10", "2", "other")
+    assert (found.train.images == whole.train.images[:2]).all()
+    assert found.train.labels.tolist() == [0, 1]
 
 
 def test_all_that_is_read(tmp_path):

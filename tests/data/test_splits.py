@@ -59,6 +59,9 @@ def test_splits_that_can():
     check_splits(dataset(split(0, 1, 2), split(0), split(1)), 0.1)
     check_splits(dataset(split(0, 1, 2), split(), split(1)), 0)
     check_splits(dataset(maps(0), maps(0), maps(0)), 0.1)  # in maps a class may occur nowhere
+    check_splits(dataset(split(0, 2), split(0), split(2)), 0.1, [1])
+    with pytest.raises(ValueError, match=r"class 2 \(class 2\) has no training sample"):
+        check_splits(dataset(split(0), split(0), split(0)), 0.1, [1])
 
 
 @pytest.fixture

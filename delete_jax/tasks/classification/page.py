@@ -109,7 +109,7 @@ def verdict(record: dict[str, Any]) -> Verdict:
     paid = _classes_that_paid(record)
     broken = int(np.sum(~np.isfinite(floats(record.get("history", {}).get("loss", [])))))
     lost = _cost_notes(record, drop, paid)
-    notes = [*_returning_notes(back), *_erasing_notes(before, after, residual), *lost]
+    notes = [*_returning_notes(back), *_unmeasured_notes(record), *_erasing_notes(before, after, residual), *lost]
     if broken:
         notes.append(f"Training diverged: the loss was not finite at {broken} of the recorded steps.")
     if "retrained" not in networks:
@@ -175,10 +175,25 @@ def _returned(record: dict[str, Any]) -> list[_Change]:
 
 
 def _still_erased(record: dict[str, Any]) -> str:
-    """What became of them, the first three."""
-    changes = _changes(record)
+    """What became of them, the first three; and that those without test images are not measured."""
+    changes, absent = _changes(record), _unmeasured(record)
     more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+    more += f"; {reports.unmeasured(absent)}" if absent else ""
     return "".join(f"; {change}" for change in changes[:3]) + more
+
+
+def _unmeasured(record: dict[str, Any]) -> list[str]:
+    """The names of those that have no test images."""
+    accuracies, names = metric(record, "unlearned", "per_class"), record["dataset"]["class_names"]
+    return [names[c] for c in _before(record) if accuracies[c] is None]
+
+
+def _unmeasured_notes(record: dict[str, Any]) -> list[str]:
+    if not (absent := _unmeasured(record)):
+        return []
+    return [
+        f"{reports.unmeasured(absent)}. This report does not show whether this request brought back what an earlier one erased."
+    ]
 
 
 def _returning_notes(back: list[_Change]) -> list[str]:
@@ -275,12 +290,16 @@ def _class_by_class(record: dict[str, Any]) -> reports.Section:
     goes = reports.bars("Where the erased images go", text, list(absorbed.values()), top, names, forgotten)
 
     accuracy = reports.network_series(record, "per_class")
+    counts = _test_images(record)
     shown = reports.most_changed(accuracy["original"].values, accuracy["unlearned"].values, forgotten)
+    shown = [c for c in shown if counts[c]]  # a bar of no length would say 0 %
     text = "Test images answered rightly, class by class; ✕ marks what was erased."
-    if k > len(shown):
+    if np.count_nonzero(counts) > len(shown):
         text += f" Shown are what was erased and the classes that changed most, {len(shown)} of {k}."
+    if absent := _unmeasured(record):
+        text += f" {reports.unmeasured(absent)}."
     each = reports.bars("Accuracy of each class", text, list(accuracy.values()), shown, names, forgotten)
-    numbers = reports.class_table(record, "Accuracy of each class", _test_images(record))
+    numbers = reports.class_table(record, "Accuracy of each class", counts)
     return reports.Section("Class by class", [reports.Figures([goes, each]), numbers])
 
 

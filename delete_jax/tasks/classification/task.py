@@ -24,7 +24,7 @@ from delete_jax.tasks.base import (
 )
 from delete_jax.tasks.classification.measures import INSIDE, summary
 from delete_jax.tasks.evidence import Evidence, side_by_side, try_measures
-from delete_jax.tasks.figures import ALWAYS, choose_examples, measure, most_lost, nearest_class
+from delete_jax.tasks.figures import ALWAYS, choose_examples, measure, most_lost, nearest_class, notes_of
 
 if TYPE_CHECKING:
     from delete_jax.settings import Settings
@@ -85,6 +85,7 @@ def measure_networks(run: Run, networks: dict[str, Result]) -> Measured:
         class_samples(run),
         summary(figures),
         nearest_class(found["unlearned"]) | most_lost(found["unlearned"]),
+        notes_of(found["unlearned"]),
     )
 
 

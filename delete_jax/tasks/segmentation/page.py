@@ -109,6 +109,8 @@ def verdict(record: dict[str, Any]) -> Verdict:
     if earlier and now is not None:
         listed = ", ".join(f"“{names[c]}”" for c in earlier)
         said += f"; {listed}, erased before: IoU of at most {number(was)} → {number(now)}"
+    elif earlier:
+        said += f"; {reports.unmeasured([names[c] for c in earlier])}"
     said += "."
     notes = []
     if back:
