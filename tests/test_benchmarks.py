@@ -1055,7 +1055,7 @@ def test_ways_that_are_compared(scripts):
         compare.choose(["redistil, twice the images"], compare.RATES)
     assert len({way.unlearn["method"] for way in compare.choose(compare.DEFAULT_METHODS, compare.RATES)}) >= 20
     assert ways["delete, remaining labels"].unlearn["hyperparameters"] == {"remain": "labels"}
-    assert {"rfe", "trew", "fisher"} <= ways.keys() - {*compare.DEFAULT_METHODS}
+    assert {"trew", "fisher"} <= ways.keys() - {*compare.DEFAULT_METHODS}
 
 
 def test_experimental_methods_are_marked_in_tables(scripts):
