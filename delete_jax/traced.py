@@ -171,14 +171,14 @@ def code(value: Any) -> str:
 DEEPEST = 100
 
 
-def _code(value: Any, seen: dict[int, int], depth: int = 0) -> str:
+def _code(value: Any, seen: dict[int, tuple[int, Any]], depth: int = 0) -> str:
     if id(value) in seen:
-        return f"<{seen[id(value)]}>"
+        return f"<{seen[id(value)][0]}>"
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, bytearray, types.ModuleType)):
         return value.__name__ if isinstance(value, types.ModuleType) else repr(value)
     if depth > DEEPEST:
         return type(value).__qualname__
-    seen[id(value)] = len(seen)
+    seen[id(value)] = len(seen), value  # which stays alive: another value could get its id
     inside = functools.partial(_code, seen=seen, depth=depth + 1)
     if isinstance(value, jax.core.Tracer):
         return "array"
