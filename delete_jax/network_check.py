@@ -180,11 +180,17 @@ def check_answers(model: Model, variables: Variables, images: np.ndarray, prepro
     _check_logits("apply", jax.ShapeDtypeStruct(logits.shape, logits.dtype), len(few))
     check_logits(logits)
     others = predict(variables, few[::-1])[::-1]  # the batch is filled up with another image
-    if (apart := float(np.abs(others - logits).max() / max(np.abs(logits).max(), 1e-6))) > SAME:
+    if (difference := apart(others, logits)) > SAME:
         raise ValueError(
-            f"the network's prediction for an image depends on the other images in the batch, or on chance (by {apart:.1%} of its largest logit): use "
+            f"the network's prediction for an image depends on the other images in the batch, or on chance (by {difference:.1%} of its largest logit): use "
             "running statistics in evaluation, draw nothing in apply, and preprocess each image alone"
         )
+
+
+def apart(one: np.ndarray, other: np.ndarray) -> float:
+    """The largest difference of two arrays of logits, relative to the largest logit of the second."""
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    return float(np.abs(one - other).max() / max(np.abs(other).max(), 1e-6))
 
 
 def check_logits(logits: np.ndarray) -> None:

@@ -167,8 +167,6 @@ class Settings:
 
     def lacking(self, erased: Mapping[int, str]) -> Self:
         """The same settings for data in which these classes, which a network has forgotten, may have no samples; by number."""
-        if not erased:
-            return self
         data = LackingConfig(**{**dataclasses.asdict(self.data), "erased": dict(erased)})
         return dataclasses.replace(self, data=data)
 

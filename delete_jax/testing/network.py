@@ -15,7 +15,7 @@ from delete_jax.given import integer
 from delete_jax.methods import FORGET, Setup
 from delete_jax.methods.classifier import find_classifier
 from delete_jax.model import Model, Variables, leaf_name, without_params
-from delete_jax.network_check import as_is
+from delete_jax.network_check import apart, as_is
 from delete_jax.parallel import run_key
 from delete_jax.testing.demands import Subject, copied, difference, form, is_finite
 from delete_jax.unlearning import unlearn
@@ -97,21 +97,16 @@ def _check_evaluation(subject: Subject, model: Model, variables: Variables, imag
         difference(logits, again) == 0, "apply gives the same images other answers the second time: draw nothing in it"
     )
     subject.demand(
-        _apart(others[0], logits[0]) <= SAME,
-        f"apply's answer to an image depends on the others in the batch (by {_apart(others[0], logits[0]):.1%}): use running statistics in "
+        apart(others[0], logits[0]) <= SAME,
+        f"apply's answer to an image depends on the others in the batch (by {apart(others[0], logits[0]):.1%}): use running statistics in "
         "evaluation",
     )
     subject.demand(
-        _apart(alone[0], logits[0]) <= ALONE,
-        f"apply's answer to an image alone is another than in a batch (by {_apart(alone[0], logits[0]):.1%}): it must not depend on the "
+        apart(alone[0], logits[0]) <= ALONE,
+        f"apply's answer to an image alone is another than in a batch (by {apart(alone[0], logits[0]):.1%}): it must not depend on the "
         "batch's size",
     )
     return logits
-
-
-def _apart(one: np.ndarray, other: np.ndarray) -> float:
-    one, other = one.astype(np.float64), other.astype(np.float64)
-    return float(np.abs(one - other).max() / max(np.abs(other).max(), 1e-6))
 
 
 def _check_training(
@@ -136,7 +131,7 @@ def _check_training(
     )
     state = [without_params(one) for one in (variables, updated)]
     subject.demand(
-        _apart(np.asarray(others[0]), np.asarray(answer[0])) <= SAME or _changed(*state),
+        apart(np.asarray(others[0]), np.asarray(answer[0])) <= SAME or _changed(*state),
         "apply_train's answer to an image depends on the others in the batch, and no running statistics follow: return the updated "
         "variables, or use running statistics",
     )

@@ -10,6 +10,7 @@ import numpy as np
 
 from delete_jax import reports
 from delete_jax.reports import Examples, Parts, Verdict, floats, metric, number, percent
+from delete_jax.reports.record import erased_before
 from delete_jax.tasks.classification import left
 
 TOLERATED = 0.01  # an erased class may be answered for this fraction of its test samples: a stray sample is no memory
@@ -139,7 +140,7 @@ def _headline(record: dict[str, Any], what: str) -> str:
             said += f", and in {percent(inside)} with the original's running statistics put back"
         if _swapped(gone, still):
             said += f", and {percent(still)} are answered with one of the erased classes"
-    others = len(record["dataset"]["class_names"]) - len(forgotten) - len(_before(record))
+    others = len(record["dataset"]["class_names"]) - len(forgotten) - len(erased_before(record))
     many = f"the other {reports.word(others)} classes are" if others > 1 else "the other class is"
     retrained = metric(record, "retrained", "acc_rt")
     reference = "" if "retrained" not in networks else f"; {percent(retrained)} retrained from scratch"
@@ -157,15 +158,10 @@ class _Change(NamedTuple):
         return f"“{self.name}”, erased before: {percent(self.before)} → {percent(self.after)}"
 
 
-def _before(record: dict[str, Any]) -> list[int]:
-    """The classes that earlier requests erased."""
-    return record["forget"].get("erased", [])
-
-
 def _changes(record: dict[str, Any]) -> list[_Change]:
     """What became of classes that earlier requests erased, and that have test images; the highest accuracy first."""
     p, q = (metric(record, name, "per_class") for name in ("original", "unlearned"))
-    found = [_Change(record["dataset"]["class_names"][c], p[c], q[c]) for c in _before(record) if q[c] is not None]
+    found = [_Change(name, p[c], q[c]) for c, name in erased_before(record).items() if q[c] is not None]
     return sorted(found, key=lambda change: -change.after)
 
 
@@ -184,8 +180,8 @@ def _still_erased(record: dict[str, Any]) -> str:
 
 def _unmeasured(record: dict[str, Any]) -> list[str]:
     """The names of those that have no test images."""
-    accuracies, names = metric(record, "unlearned", "per_class"), record["dataset"]["class_names"]
-    return [names[c] for c in _before(record) if accuracies[c] is None]
+    accuracies = metric(record, "unlearned", "per_class")
+    return [name for c, name in erased_before(record).items() if accuracies[c] is None]
 
 
 def _unmeasured_notes(record: dict[str, Any]) -> list[str]:
@@ -245,7 +241,7 @@ def _classes_that_paid(record: dict[str, Any]) -> list[int]:
         (p * (1 - p) + q * (1 - q)) / np.maximum(_test_images(record), 1)
     )  # a few images are no loss yet
     losses = np.where((p - q > CLASS_COST) & (p - q > noise), p - q, 0)
-    losses[record["forget"]["classes"] + _before(record)] = 0
+    losses[[*record["forget"]["classes"], *erased_before(record)]] = 0
     return [int(c) for c in np.argsort(-losses, kind="stable") if losses[c]]
 
 
@@ -277,7 +273,7 @@ def _cards(record: dict[str, Any]) -> list[reports.Card]:
 def _class_by_class(record: dict[str, Any]) -> reports.Section:
     names, forgotten = (
         [reports.short(name) for name in record["dataset"]["class_names"]],
-        record["forget"]["classes"] + _before(record),
+        [*record["forget"]["classes"], *erased_before(record)],
     )
     k = len(names)
     absorbed = reports.network_series(record, "absorbed_by")
@@ -306,7 +302,7 @@ def _class_by_class(record: dict[str, Any]) -> reports.Section:
 def _confusion(record: dict[str, Any]) -> reports.Section:
     names, forgotten = (
         [reports.short(name) for name in record["dataset"]["class_names"]],
-        record["forget"]["classes"] + _before(record),
+        [*record["forget"]["classes"], *erased_before(record)],
     )
     panels = [
         reports.confusion(
