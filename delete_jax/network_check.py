@@ -21,7 +21,7 @@ from delete_jax.predict import make_predictor
 from delete_jax.step import init_state
 
 BATCH, IMAGES = 2, 8
-SAME = 1e-2
+ROUNDING = 1e-2
 """How far an answer may be off by rounding, relative to the largest logit, beside other images in a batch of the same size: bfloat16 has
 three digits. The statistics of a batch that is filled up with one image move it by far more."""
 HOW = "Model(apply=lambda variables, x: …, apply_train=lambda variables, x, key: (logits, variables))"
@@ -180,7 +180,7 @@ def check_answers(model: Model, variables: Variables, images: np.ndarray, prepro
     _check_logits("apply", jax.ShapeDtypeStruct(logits.shape, logits.dtype), len(few))
     check_logits(logits)
     others = predict(variables, few[::-1])[::-1]  # the batch is filled up with another image
-    if (difference := apart(others, logits)) > SAME:
+    if (difference := apart(others, logits)) > ROUNDING:
         raise ValueError(
             f"the network's prediction for an image depends on the other images in the batch, or on chance (by {difference:.1%} of its largest logit): use "
             "running statistics in evaluation, draw nothing in apply, and preprocess each image alone"

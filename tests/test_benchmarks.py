@@ -413,7 +413,13 @@ def test_rates_that_nobody_chose(scripts):
 
     def row(forget, method, left, others, **more):
         own = {"lr": [None], "kept": [None], "warned": [None]} | more
-        return {"forget": forget, "method": method, "acc_ft": [left], "acc_rt": [others], **own}
+        return {
+            "forget": forget,
+            "method": method,
+            "acc_ft": [left] * 2,
+            "acc_rt": [others - 0.02, others + 0.02],
+            **own,
+        }
 
     rows = [
         row("a", "original", 1.0, 0.9),
@@ -422,16 +428,16 @@ def test_rates_that_nobody_chose(scripts):
         row("b", "retrained", 0.0, 0.8),
     ]
     rows += [
-        row("a", "auto", 0.0, 0.9, lr=[1.0], kept=[0.9], warned=[False]),
+        row("a", "auto", 0.0, 0.9, lr=[1.0], kept=[0.9], warned=[False], acc_ft=[0.0, 0.01]),
         row("b", "auto", 0.0, 0.75, lr=[0.3], kept=[0.7], warned=[True]),
     ]
     rows.append({"forget": "a", "method": "failing", "failed": "no rate"})
-    lines = auto_rate.text({"rows": rows}, ("acc_ft", "acc_rt"), ["auto", "failing"], 1)
+    lines = auto_rate.text({"rows": rows}, ("acc_ft", "acc_rt"), ["auto", "failing"], 2)
     assert lines[2:6] == [
-        "| original | 90.0 | 85.0 | +0.0 (+0.0) | 0 |  |  |  |",
-        "| retrained | 0.0 | 85.0 | +0.0 (+0.0) | 2 |  |  |  |",
-        "| auto | 0.0 | 82.5 | -2.5 (-5.0) | 1 | 0.3 – 1 | 80 | 1 of 2 |",
-        "| failing | fails |  |  |  |  |  |  |",
+        "| original | 90.0 | 85.0 | +0.0 (+0.0) | 0 of 2 | 0 of 4 |  |  |  |",
+        "| retrained | 0.0 | 85.0 | +0.0 (+0.0) | 2 of 2 | 4 of 4 |  |  |  |",
+        "| auto | 0.2 | 82.5 | -2.5 (-5.0) | 1 of 2 | 1 of 4 | 0.3 – 1 | 80 | 1 of 2 |",
+        "| failing | fails |  |  |  |  |  |  |  |",
     ]
 
 
@@ -625,20 +631,34 @@ def test_the_page_of_safety_has_the_kept_results(scripts):
     assert f"| false alarms in at most 15 % of cells | {false[1]}, " in page
 
 
-def test_the_page_of_safety_has_the_kept_results_of_faces(scripts):
-    auto_rate, kept = scripts("auto_rate"), BENCHMARKS / "results" / "auto_faces"
-    record = json.loads((kept / "auto_rate.json").read_text())
-    lines = auto_rate.text(record, ("acc_ft", "acc_rt"), list(record["rates"]), 1)
-    assert (kept / "auto_rate.md").read_text() == "\n".join([*lines, ""])
-    cells = [json.loads(line) for line in (kept / "cells.jsonl").read_text().splitlines()[1:]]
-    found = {
-        (cell["of"].get("way") or cell["of"]["network"], *cell["cell"].values())
-        for cell in cells
-        if "study" in cell["of"]
-    }
-    names = ("acc_ft", "acc_rt", "lr", "kept", "warned")
-    assert found == {(row["method"], *(row[name][0] for name in names)) for row in record["rows"]}
-    assert '--8<-- "benchmarks/results/auto_faces/auto_rate.md"' in (ROOT / "docs" / "results" / "safe.md").read_text()
+def test_the_pages_have_the_kept_results_of_the_default_call(scripts):
+    """`auto_rate.py` on each config: its text is that of the cells, and a row of the page is that of the text."""
+    auto_rate, pages = scripts("auto_rate"), ROOT / "docs" / "results"
+    shown = {"retrained": ["retrained"], "anchored, frozen, auto": ["auto"]}
+    for config in ("digits", "fashion_mnist", "faces", "scenes"):
+        kept = BENCHMARKS / "results" / "auto_rate" / config
+        record = json.loads((kept / "auto_rate.json").read_text())
+        names = ("iou_f", "miou_r") if config == "scenes" else ("acc_ft", "acc_rt")
+        seeds = len(record["rows"][0][names[0]])
+        lines = auto_rate.text(record, names, list(record["rates"]), seeds)
+        assert (kept / "auto_rate.md").read_text() == "\n".join([*lines, ""])
+        cells = [json.loads(line) for line in (kept / "cells.jsonl").read_text().splitlines()[1:]]
+        found = {
+            (cell["of"].get("way") or cell["of"]["network"], *cell["cell"].values())
+            for cell in cells
+            if "study" in cell["of"]
+        }
+        columns = (*names, "lr", "kept", "warned")
+        rows = record["rows"]
+        assert found == {(row["method"], *(row[name][i] for name in columns)) for row in rows for i in range(seeds)}
+        for line in lines[3:5]:
+            name, left, _, change, _, served, *_, warned = (part.strip() for part in line.strip("|").split("|"))
+            shown[name].append(f"{left} / {change} / {served}")
+            assert not int(warned.partition(" ")[0] or 0)
+    for row in shown.values():
+        assert f"| {' | '.join(row)} |" in (pages / "rate.md").read_text()
+    for config in ("faces", "scenes"):
+        assert f'--8<-- "benchmarks/results/auto_rate/{config}/auto_rate.md"' in (pages / "safe.md").read_text()
 
 
 @pytest.mark.slow
@@ -1216,20 +1236,42 @@ def test_cells_are_of_the_networks_that_were_kept(scripts, config, tmp_path):
         original()
 
 
-@pytest.mark.parametrize(("folder", "config"), {"compare": "fashion_mnist", "auto_scenes": "scenes"}.items())
-def test_kept_results_are_of_the_shipped_configs(folder, config, scripts, tmp_path, monkeypatch):
+DIGITS, FASHION = "configs/digits.py", "configs/fashion_mnist.py"
+KEPT = {  # folder of kept cells -> the config of the command that is documented beside them
+    "audits": f"{DIGITS}:delete",
+    "auto_rate/digits": f"{DIGITS}:delete",
+    "auto_rate/faces": "configs/faces.py",
+    "auto_rate/fashion_mnist": FASHION,
+    "auto_rate/scenes": "configs/scenes.py",
+    "auto_scenes": "configs/scenes.py",
+    "compare": FASHION,
+    "few_samples": DIGITS,
+    "sequential": DIGITS,
+    "sequential_fashion": FASHION,
+}
+
+
+def test_kept_results_are_of_the_shipped_configs(scripts, monkeypatch):
     """Else the command that is documented beside them would refuse them."""
-    bench, kept = scripts("bench"), BENCHMARKS / "results" / folder
+    bench, networks = scripts("bench"), scripts("safe_networks").NAMES
+    monkeypatch.setattr(models, "NETWORKS", dict(models.NETWORKS))  # the study's file adds its own
     monkeypatch.chdir(ROOT)
-    shutil.copy(kept / "cells.jsonl", tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / "cells.jsonl").read_text().splitlines()]
+    configs = KEPT | {f"safe/{name}": f"benchmarks/studies/safe_networks.py:{name}" for name in networks}
+    results = BENCHMARKS / "results"
+    assert {str(path.parent.relative_to(results)) for path in results.glob("**/cells.jsonl")} == {*configs, "imagenet"}
     some = Split(np.zeros((4, 8, 8, 1), np.uint8), np.arange(4))
-    found = bench.identity(
-        bench.load_config(f"configs/{config}.py"), Dataset("any", some, some, some, "abcd", *[np.ones(1)] * 2)
-    )
-    cells = Cells(tmp_path, lambda: found | {"data": lines[0]["data"]})
-    assert all(line["of"] in cells for line in lines[1:])
-    networks = {line["of"]["network"]: line["cell"]["digest"] for line in lines[1:] if "study" not in line["of"]}
+    found = Dataset("any", some, some, some, "abcd", *[np.ones(1)] * 2)
+    for folder, config in configs.items():
+        with (results / folder / "cells.jsonl").open() as file:
+            about = json.loads(next(file))
+        mine = json.loads(json.dumps(bench.identity(bench.load_config(config), found)))
+        assert about | {"data": None} == mine | {"data": None}, folder
+
+
+def test_the_kept_networks_are_those_of_the_results():
+    kept = BENCHMARKS / "results" / "compare"
+    lines = [json.loads(line) for line in (kept / "cells.jsonl").read_text().splitlines()[1:]]
+    networks = {line["of"]["network"]: line["cell"]["digest"] for line in lines if "study" not in line["of"]}
     assert {path.stem for path in kept.glob("networks/*.npz")} == set(networks)
     for name, expected in networks.items():
         with np.load(kept / "networks" / f"{name}.npz") as stored:

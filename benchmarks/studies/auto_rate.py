@@ -97,17 +97,22 @@ def found(case: Case, result: dj.Result) -> dict[str, Any]:
 def text(record: Mapping[str, Any], names: tuple[str, str], ways: list[str], seeds: int) -> list[str]:
     """A line for each way: means over classes and seeds."""
     rows = record["rows"]
-    original = {row["forget"]: np.mean(row[names[1]]) for row in rows if row["method"] == ORIGINAL}
+    before = {row["forget"]: np.array(row[names[1]]) for row in rows if row["method"] == ORIGINAL}
+    original = {of: np.mean(seeds_of) for of, seeds_of in before.items()}
     lines = []
     for name in (ORIGINAL, RETRAINED, *ways):
         mine = [row for row in rows if row["method"] == name]
         done = [row for row in mine if "failed" not in row]
         if not done:
-            lines.append([name, "fails", *[""] * 6])
+            lines.append([name, "fails", *[""] * 7])
             continue
         left = np.array([np.mean(row[names[0]]) for row in done])
         others = np.mean([np.mean(row[names[1]]) for row in done])
         change = np.array([np.mean(row[names[1]]) - original[row["forget"]] for row in done])
+        cells = [
+            (np.array(row[names[0]]) <= ERASED) & (np.array(row[names[1]]) - before[row["forget"]] >= -LOST)
+            for row in done
+        ]
         used = [rate for row in done for rate in row["lr"] if rate is not None]
         kept = [share for row in done for share in row["kept"] if share is not None]
         warned = [said for row in done for said in row["warned"] if said is not None]
@@ -117,18 +122,20 @@ def text(record: Mapping[str, Any], names: tuple[str, str], ways: list[str], see
             f"{100 * left.mean():.1f}",
             f"{100 * others:.1f}",
             f"{100 * change.mean():+.1f} ({100 * change.min():+.1f})",
-            f"{np.sum((left <= ERASED) & (change >= -LOST))}",
+            f"{np.sum((left <= ERASED) & (change >= -LOST))} of {len(mine)}",
+            f"{np.sum(cells)} of {seeds * len(mine)}",
             " – ".join(span),
             f"{100 * np.mean(kept):.0f}" if kept else "",
             f"{sum(warned)} of {len(warned)}" if warned else "",
         ])  # fmt: skip
-    heads = ["network", "left", "others", "their change (worst)", "classes served", "rates", "kept", "warns"]
+    heads = ["network", "left", "others", "their change (worst)", "classes served", "cells served", "rates", "kept", "warns"]  # fmt: skip
     return [
         *markdown(heads, lines),
         "",
-        f"{len(original)} classes, {seeds} seeds, percent of test data; {names[0]} and the change of {names[1]} from the original's, "
-        f"in points. Served: at most {100 * ERASED:g} % left, at most {100 * LOST:g} point lost. Kept: the share of answers on reoriented "
-        "forget images, as the search reports it; warns: how often one without a fixed rate does.",
+        f"{len(original)} classes, {seeds} seed{'s' * (seeds > 1)}, percent of test data; {names[0]} and the change of {names[1]} from the "
+        f"original's, in points. Served: at most {100 * ERASED:g} % left, at most {100 * LOST:g} point lost; a class, as the mean over "
+        "seeds, and a cell, which is one class of one seed. Kept: the share of answers on reoriented forget images, as the search "
+        "reports it; warns: how often one without a fixed rate does.",
     ]  # fmt: skip
 
 
