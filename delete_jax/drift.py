@@ -14,7 +14,7 @@ from delete_jax.methods import Stream
 from delete_jax.methods.anchored import reorient
 from delete_jax.methods.attacks import span
 from delete_jax.methods.transfer import transfer_images
-from delete_jax.model import Variables
+from delete_jax.model import Variables, may_answer
 
 SETS = ("reoriented", "inverted", "noise", "transfer")
 """The kinds of images that are made of forget samples: turned, mirrored and shifted; these with bright for dark; independent pixels;
@@ -34,7 +34,7 @@ class Drift:
     * `dz_reoriented`, `dz_inverted`, `dz_noise`, `dz_transfer`: the root mean square over a set's images, positions and remaining
       classes of (z - z0) less its mean over the remaining classes, divided by the standard deviation of z0 there. z and z0 are the
       logits of the network and of the original. A change that all remaining classes have in common changes no prediction among
-      them, and does not count;
+      them, and does not count; nor does a class that the original never answers with (`model.may_answer`);
     * `dz`, the mean of these four;
     * `agreement`: the share of transfer images (of their positions) that are predicted as the original predicts with the erased
       classes masked.
@@ -66,6 +66,9 @@ class Drift:
         self._predict = predict
         self._images = made_images(held_out["image"], seed, IMAGES if erase.ndim == 2 else MAPS)
         found = {name: self._logits(original, images) for name, images in self._images.items()}
+        masked = ~may_answer(np.concatenate([*found.values()]))
+        if not np.all(masked | ~self._remaining):
+            self._remaining &= ~masked
         self._before = {name: logits[:, self._remaining] for name, logits in found.items()}
         self._wanted = np.where(self._remaining, found["transfer"], -np.inf).argmax(-1)
         top = np.asarray(jax.nn.softmax(found["reoriented"])).max(-1)

@@ -33,7 +33,16 @@ from delete_jax.tables import aligned, markdown
 from delete_jax.tasks import TASKS
 from delete_jax.tasks.base import ORIGINAL, RETRAINED, UNLEARNED, Data
 from delete_jax.tasks.evidence import Evidence, Subject, side_by_side
-from delete_jax.tasks.figures import ALWAYS, ANSWERS, choose_examples, measure, most_lost, nearest_class, notes_of
+from delete_jax.tasks.figures import (
+    ALWAYS,
+    ANSWERS,
+    choose_examples,
+    measure,
+    most_lost,
+    nearest_class,
+    notes_of,
+    taught,
+)
 
 if TYPE_CHECKING:
     import chex
@@ -44,7 +53,7 @@ class Evaluation(Mapping[str, dict[str, Any]]):
 
     Attributes:
       networks: their names, in the order given.
-      notes: what could not be measured, and why, one line each.
+      notes: what could not be measured, or not rightly, and why, one line each.
       record: everything that a report says, as plain data (`delete_jax.reports.record`).
       examples: the test images that a report shows.
     """
@@ -159,7 +168,7 @@ def evaluate(
     examples = choose_examples(before.dataset, classes, before.test, after.test)
     record = _record(evidence.subject.data, results, figures) | nearest_class(after) | most_lost(after)
     shown_images = examples._replace(images=_as_bytes(examples.images))
-    notes = [*evidence.notes, *notes_of(after)]
+    notes = [*evidence.notes, *taught(before), *notes_of(after)]
     return Evaluation(record, shown_images, metrics.with_gaps((*evidence.always, *asked)), notes)
 
 

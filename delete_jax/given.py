@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -218,11 +218,21 @@ def listed(value: Any, name: str) -> list[Any]:
     return list(value) if isinstance(value, Iterable) else [value]
 
 
+def check_no_mask(numbers: Sequence[int], name: str) -> None:
+    """Raises ValueError for class numbers that are 0 and 1 alone, some of them several times: a mask of integers would stand for these two."""
+    if len(numbers) > 2 and set(numbers) == {0, 1}:
+        raise ValueError(
+            f"{name} must hold class numbers, and {len(numbers)} numbers that are 0 or 1 may be a mask: give the numbers that it selects, such as "
+            "np.flatnonzero(mask), or these two classes once"
+        )
+
+
 def class_numbers(classes: Any, num_classes: int | None = None, name: str = "forget") -> list[int]:
     """Checks class numbers; returns them in the order given.
 
     Args:
-      classes: one, or a list, tuple, set, range or one-dimensional array of integers. A mask over classes or samples is refused.
+      classes: one, or a list, tuple, set, range or one-dimensional array of integers. A mask over classes or samples is refused, also
+        one of zeros and ones.
       num_classes: k, where it is known.
       name: what they are, for the message.
 
@@ -230,6 +240,7 @@ def class_numbers(classes: Any, num_classes: int | None = None, name: str = "for
       ValueError: one of them is no integer, or outside of 0 to k - 1.
     """
     numbers = [integer(f"{name}: a class", value, 0) for value in listed(classes, name)]
+    check_no_mask(numbers, name)
     if num_classes is not None and (wrong := [number for number in numbers if number >= num_classes]):
         raise ValueError(f"{name}: there is no class {wrong[0]}: the classes are 0 to {num_classes - 1}")
     return numbers

@@ -33,6 +33,13 @@ class Model(NamedTuple):
     classifier: tuple[str, ...] | None = None
 
 
+def may_answer(logits: np.ndarray) -> np.ndarray:
+    """Finds the classes that a network may answer with, by some of its logits `[*b, k]`: bool `[k]`. A class whose logit is 1000 or more
+    below the largest at every position is one that somebody has masked, by -1e9 say: that number would be the scale of all others."""
+    below = logits.max(-1, keepdims=True).astype(np.float64) - logits
+    return np.any(below.reshape(-1, logits.shape[-1]) < 1e3, axis=0)
+
+
 def contained_as(tree: Any, like: Any) -> Any:
     """Puts a tree's leaves into the containers of `like` (a FrozenDict, say), a tree with leaves of the same names.
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,8 +14,9 @@ import numpy as np
 import optax
 
 from delete_jax.collectives import check_synchronised
+from delete_jax.columns import select
 from delete_jax.given import hashable, is_masked, is_tensor
-from delete_jax.model import Model, Variables, by_names, first_line, leaf_name, without_params
+from delete_jax.model import Model, Variables, by_names, first_line, leaf_name, may_answer, without_params
 from delete_jax.parallel import run_key
 from delete_jax.predict import make_predictor
 from delete_jax.step import init_state
@@ -24,6 +25,10 @@ BATCH, IMAGES = 2, 8
 ROUNDING = 1e-2
 """How far an answer may be off by rounding, relative to the largest logit, beside other images in a batch of the same size: bfloat16 has
 three digits. The statistics of a batch that is filled up with one image move it by far more."""
+LOOKED_AT, LEAST_LOOKED_AT, LEAST_RECOGNISED = 32, 4, 0.1
+"""Of how many forget samples a network is asked, how many say something, and which share of them a trained network recognises."""
+UNRECOGNISED = "the network recognises only"
+"""How `unrecognised` begins, as `warnings.filterwarnings` takes it."""
 HOW = "Model(apply=lambda variables, x: …, apply_train=lambda variables, x, key: (logits, variables))"
 
 
@@ -108,6 +113,12 @@ def check_evaluation(
             f"the network cannot take images of shape {images.shape[1:]}: {reason}{_layout(x.shape)}"
         ) from error
     _check_logits("apply", answer)
+    _, first, height, width = images.shape
+    if height > 4 and (height == width or first == 3) and (hint := _layout(images.shape)):
+        raise ValueError(
+            f"images of shape {images.shape[1:]} seem to be [c, h, w]: the network takes them, but methods would turn and shift other axes than "
+            f"height and width{hint}, and turn them back in preprocess or apply, by x.transpose(0, 3, 1, 2)"
+        )
     return answer
 
 
@@ -187,9 +198,51 @@ def check_answers(model: Model, variables: Variables, images: np.ndarray, prepro
         )
 
 
+def unrecognised(
+    model: Model, variables: Variables, stream: Mapping[str, Any], forget: Sequence[int], preprocess: Callable
+) -> str | None:
+    """What to know before a network unlearns classes that it does not know by these samples: next to nothing would be erased, and whether
+    it was erased is judged on the same samples.
+
+    Args:
+      model, variables, preprocess: the network, which has passed `check_answers`.
+      stream: the forget samples (`methods.base.Stream`), of which some are looked at, alike over all of them.
+      forget: the classes that it should know.
+
+    Returns:
+      One line; None where it recognises enough of them, or where there are too few to tell.
+
+    Raises:
+      NonFiniteError: it answers with NaN or infinity.
+    """
+    labels, weights = np.asarray(stream["label"]), np.asarray(stream["weight"])
+    most = LOOKED_AT if labels.ndim == 1 else IMAGES  # the logits of label maps are large
+    rows = np.unique(np.linspace(0, len(labels) - 1, most).astype(int))
+    counted = np.isin(labels[rows], forget) & (weights[rows] > 0)
+    if counted.reshape(len(rows), -1).any(1).sum() < LEAST_LOOKED_AT:
+        return None
+    logits = make_predictor(model, preprocess)(variables, np.asarray(select(stream["image"], rows)))
+    answers, wanted = logits.argmax(-1)[counted], labels[rows][counted]
+    share = float(np.mean(answers == wanted))
+    if share >= LEAST_RECOGNISED:
+        return None
+    what = "samples" if labels.ndim == 1 else "pixels"
+    instead = int(np.bincount(answers[answers != wanted]).argmax())
+    named = (
+        f"class{'' if len(forget) == 1 else 'es'} {', '.join(map(str, forget[:5]))}{', …' if len(forget) > 5 else ''}"
+    )
+    return (
+        f"{UNRECOGNISED} {share:.0%} of the {len(wanted)} {what} of {named} that were looked at, and takes most of the others for class "
+        f"{instead}: what it does not know cannot be erased; check that labels number the classes as the network does, and that images and "
+        "`preprocess` are those of its training"
+    )
+
+
 def apart(one: np.ndarray, other: np.ndarray) -> float:
-    """The largest difference of two arrays of logits, relative to the largest logit of the second."""
-    one, other = one.astype(np.float64), other.astype(np.float64)
+    """The largest difference of two arrays of logits `[*b, k]`, relative to the largest logit of the second; of classes that it may answer
+    with."""
+    chosen = may_answer(other)
+    one, other = (logits[..., chosen].astype(np.float64) for logits in (one, other))
     return float(np.abs(one - other).max() / max(np.abs(other).max(), 1e-6))
 
 

@@ -15,7 +15,7 @@ from delete_jax.class_names import class_names as as_class_names
 from delete_jax.columns import Rows, chunks
 from delete_jax.data.dataset import IGNORE
 from delete_jax.earlier import Answered, classes_of, of_classes
-from delete_jax.given import array, choice, integer, is_tensor, listed, shown
+from delete_jax.given import array, check_no_mask, choice, integer, is_tensor, listed, shown
 from delete_jax.methods import Method, Stream
 from delete_jax.model import Model, Variables
 from delete_jax.network_check import check_network
@@ -94,7 +94,7 @@ def split(
                 "forget_indices is for samples with one label each, and these have label maps: give forget"
             )
         indices = check_indices(forget_indices, len(labels))
-        streams = split_samples(images, labels, indices, num_classes, method.streams)
+        streams = split_samples(images, labels, indices, num_classes, method.streams, erased)
     else:
         streams = split_streams(images, labels, classes, num_classes, method.streams, mask, pixels, erased)
     return streams, classes
@@ -154,7 +154,7 @@ def check_forget(
     Args:
       forget: class numbers, or names where `class_names` are known; a single one, or a list, tuple, set, range or
         one-dimensional array of them. A number is an integer (of Python, NumPy, JAX or PyTorch): neither a float, nor a bool,
-        so that a mask over classes or samples is not taken for numbers.
+        so that a mask over classes or samples is not taken for numbers; nor is one of zeros and ones.
       num_classes: k.
       class_names: as for `class_names.class_names`.
 
@@ -162,7 +162,7 @@ def check_forget(
       ValueError: no class, an unknown one, or all of them; something that is neither a number nor a name.
     """
     names = None if class_names is None else as_class_names(class_names, num_classes)
-    classes = tuple(sorted({_class_number(class_, num_classes, names) for class_ in listed(forget, "forget")}))
+    classes = tuple(sorted(_class_numbers(forget, "forget", num_classes, names)))
     if not classes:
         raise ValueError("no class to forget was given: name at least one, such as forget=[3]")
     if len(classes) == num_classes:
@@ -187,7 +187,7 @@ def known_requests(
       ValueError: an unknown class, or something that is neither a number nor a name.
     """
     names = None if class_names is None else as_class_names(class_names, num_classes)
-    said = {_class_number(class_, num_classes, names, "have been erased") for class_ in listed(erased, "erased")}
+    said = _class_numbers(erased, "erased", num_classes, names, "have been erased")
     return (*map(dict, known), *of_classes(sorted(said - set(classes_of(known)))))
 
 
@@ -228,7 +228,18 @@ def check_indices(indices: Any, num_samples: int | None = None) -> np.ndarray:
     return np.array(numbers)
 
 
-def _class_number(value: Any, num_classes: int, names: tuple[str, ...] | None, verb: str = "be forgotten") -> int:
+def _class_numbers(
+    given: Any, argument: str, num_classes: int, names: tuple[str, ...] | None, verb: str = "be forgotten"
+) -> set[int]:
+    """The classes of an argument, by number."""
+    entries = listed(given, argument)
+    found = [_class_number(entry, num_classes, names, verb) for entry in entries]
+    if not any(isinstance(entry, str) for entry in entries):
+        check_no_mask(found, argument)
+    return set(found)
+
+
+def _class_number(value: Any, num_classes: int, names: tuple[str, ...] | None, verb: str) -> int:
     if isinstance(value, str):
         if names is None:
             raise ValueError(f"class {value!r} cannot be looked up: give its number, or class_names as well")

@@ -54,10 +54,16 @@ def split_streams(
 
 
 def split_samples(
-    images: np.ndarray, labels: np.ndarray, indices: np.ndarray, num_classes: int, names: Sequence[str]
+    images: np.ndarray,
+    labels: np.ndarray,
+    indices: np.ndarray,
+    num_classes: int,
+    names: Sequence[str],
+    erased: Sequence[int] = (),
 ) -> dict[str, Stream]:
     """The streams `names` of a set with a label per image: "forget" has the samples at `indices`, "remain" all others, also
-    those of the same classes. Each forget sample's own label is to be erased at it, and nothing at the others.
+    those of the same classes, but none of a class of `erased`, which earlier requests have erased. Each forget sample's own label is
+    to be erased at it, and nothing at the others.
 
     Raises:
       ValueError: a stream that is asked for would be empty.
@@ -65,7 +71,7 @@ def split_samples(
     listed = np.zeros(len(labels), bool)
     listed[indices] = True
     streams = {}
-    for name, chosen in _chosen(listed, names).items():
+    for name, chosen in _chosen(listed, names, ~listed & ~np.isin(labels, erased)).items():
         own = labels[chosen]
         streams[name] = {
             "image": picked(images, chosen),
@@ -76,9 +82,9 @@ def split_samples(
     return streams
 
 
-def _chosen(hit: Any, names: Sequence[str], remaining: Any = None) -> dict[str, np.ndarray]:
-    """Which samples each stream has: bool `[n]`. The remaining ones are all others where nothing else is said."""
-    selected = {FORGET: hit, REMAIN: ~hit if remaining is None else remaining}
+def _chosen(hit: Any, names: Sequence[str], remaining: Any) -> dict[str, np.ndarray]:
+    """Which samples each stream has: bool `[n]`."""
+    selected = {FORGET: hit, REMAIN: remaining}
     for name in names:
         if not selected[name].any():
             raise ValueError(

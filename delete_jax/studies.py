@@ -210,7 +210,7 @@ def study(
       IdentityError: the folder holds the cells of another study.
 
     Warns:
-      UserWarning: a training makes so few steps that the remaining classes do not recover (`unlearn`), or as `unlearn` does.
+      UserWarning: as `unlearn` does.
 
     Examples:
       >>> import numpy as np

@@ -94,7 +94,7 @@ def sweep(
       ValueError: something is wrong with an argument or a request, before anything is computed; names the request.
 
     Warns:
-      UserWarning: a request makes so few steps that the remaining classes do not recover (`unlearn`).
+      UserWarning: as `unlearn` does before it trains.
 
     Examples:
       A linear network that predicts the brightest of four pixels forgets one class, then another:

@@ -18,8 +18,10 @@ from delete_jax.earlier import classes_of
 from delete_jax.identity import Identified, describe_method, differences
 from delete_jax.job import Job, checked_job
 from delete_jax.loop import one
-from delete_jax.methods import Method, as_method
+from delete_jax.methods import FORGET, Method, as_method
 from delete_jax.model import Model, Variables
+from delete_jax.network_check import unrecognised
+from delete_jax.non_finite import NonFiniteError
 from delete_jax.options import AUTO, SEARCH, Options, few_steps
 from delete_jax.parallel import outside_meshes
 from delete_jax.processes import from_first, others_than_first
@@ -135,7 +137,8 @@ def unlearn(
       NoRateError: a ValueError: with `lr="auto"` or "search", nothing erases the samples that were held out.
 
     Warns:
-      UserWarning: there are so few steps that the remaining classes do not recover; with `lr="auto"` or "search", other predictions
+      UserWarning: the network hardly recognises the forget samples, as where labels number the classes otherwise than it does; there are
+        so few steps that the remaining classes do not recover; with `lr="auto"` or "search", other predictions
         have moved, too, or the network is unsure of its own; a class that was erased before is to be erased again; a class that was
         erased before can come back, because statistics in which it was erased, or may have been, are updated.
 
@@ -175,14 +178,26 @@ def unlearn(
 
 def warn_beforehand(jobs: Sequence[tuple[str, Job]]) -> None:
     """Warns, where the library was called, of what can be known before anything is trained: of each job's earlier requests
-    (`Job.warnings`), and once of few steps (`options.few_steps`), those of the shortest. Each job has what stands before its warnings."""
+    (`Job.warnings`), once for each request of classes that the network does not recognise (`network_check.unrecognised`), and once of few
+    steps (`options.few_steps`), those of the shortest. Each job has what stands before its warnings; all are of one network."""
     for prefix, job in jobs:
         for said in job.warnings:
             warnings.warn(f"{prefix}{said}", stacklevel=4)
+    requests = {job.forget: job for _, job in reversed(jobs) if FORGET in job.streams}
+    for said in filter(None, map(_unrecognised, reversed(requests.values()))):
+        warnings.warn(said, stacklevel=4)
     short = [job for _, job in jobs if few_steps(job.method, job.num_steps) is not None]
     if short:
         shortest = min(short, key=lambda job: job.num_steps)
         warnings.warn(few_steps(shortest.method, shortest.num_steps) or "", stacklevel=4)
+
+
+def _unrecognised(job: Job) -> str | None:
+    """Of the classes that were not erased before: of those a warning speaks already."""
+    forget = [class_ for class_ in job.forget if class_ not in classes_of(job.earlier)]
+    with contextlib.suppress(NonFiniteError):  # which ends this job, and not those beside it
+        return unrecognised(job.model, job.variables, job.streams[FORGET], forget, job.options.preprocess)
+    return None
 
 
 @outside_meshes

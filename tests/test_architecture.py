@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "result": {"earlier", "given", "model", "non_finite"},
     "identity": {"columns", "methods", "result"},
     "collectives": {"model"},
-    "network_check": {"collectives", "given", "model", "parallel", "predict", "step"},
+    "network_check": {"collectives", "columns", "given", "model", "parallel", "predict", "step"},
     "optimiser_check": {"model", "optimisers", "step", "trainable"},
     "options": {"compiling", "given", "methods", "network_check", "optimisers", "parallel", "step", "trainable"},
     "traced": {"identity", "methods", "model", "optimisers", "options", "parallel", "step"},
@@ -83,8 +83,8 @@ MAY_IMPORT = {
         "rate_search", "result",
     },
     "unlearning": {
-        "auto", "columns", "earlier", "identity", "job", "loop", "methods", "model", "options", "parallel", "processes", "rate_search",
-        "request", "result",
+        "auto", "columns", "earlier", "identity", "job", "loop", "methods", "model", "network_check", "non_finite", "options", "parallel",
+        "processes", "rate_search", "request", "result",
     },
     "sweeping": {
         "class_names", "columns", "earlier", "given", "identity", "job", "layout", "loop", "methods", "model", "non_finite", "options", "parallel",

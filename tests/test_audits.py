@@ -1,6 +1,7 @@
 """Audits of networks whose answers are known in closed form: their weights changed, their features steered, told from others."""
 
 import json
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ import delete_jax as dj
 from delete_jax import metrics
 from delete_jax.metrics import look_up
 from delete_jax.tasks.classification.left import damage_groups
+from delete_jax.tasks.figures import taught
 from tests.pages import snippets
 
 
@@ -272,6 +274,24 @@ def test_a_network_is_told_from_retrained_ones():
         told(constant, constant)
 
 
+def test_references_that_were_taught_the_classes_are_named():
+    labels = np.array([0, 3, 3, 3, 1])
+    own, other = (np.eye(4)[[class_] * 3] for class_ in (3, 0))
+    most = np.concatenate([own[:2], other[:1]])
+    evidence = SimpleNamespace(
+        test_labels=labels,
+        erased_test=labels == 3,
+        seed_answers=[other, own, np.roll(most, 1, 1), most],
+        reference=None,
+    )
+    assert [said.partition(" of the")[0] for said in taught(evidence)] == [
+        "retrained[1] recognises 100%",
+        "retrained[3] recognises 67%",
+    ]
+    evidence.erased_test = labels == 2
+    assert taught(evidence) == []
+
+
 def test_networks_of_other_seeds_in_an_evaluation(capsys):
     """Retrained networks send class 3 to class 0, with odds that differ a little; the unlearned one to class 2."""
 
@@ -287,6 +307,7 @@ def test_networks_of_other_seeds_in_an_evaluation(capsys):
     found = evaluated(networks, one_hot(), 3, retrained=[*seeds[:3], dj.Result(seeds[3], [], [])])
     assert found["unlearned"]["cmia"] == 1
     assert found["retrained"]["cmia"] < 0.8  # against the other three
+    assert found.notes == []
     assert "told from retrained ↓" in str(found)
     (snippet,) = snippets("what-is-left", "seeds = [first, second, third, fourth]  # variables, or results")
     given = dict(zip(("first", "second", "third", "fourth"), seeds, strict=True))
@@ -302,8 +323,12 @@ def test_networks_of_other_seeds_in_an_evaluation(capsys):
         },
     )
     assert capsys.readouterr().out == "1.0\n"
-    without = evaluated(networks, one_hot(), 3)
+    without = evaluated(networks | {"retrained": networks["original"]}, one_hot(), 3)
     assert all(look_up(without[name], "cmia") is None for name in without)
+    (said,) = without.notes
+    assert said.startswith(
+        "network 'retrained' recognises 100% of the erased test images, so it was taught these classes"
+    )
     for wrong in (seeds[:3], seeds[0], dj.Result(seeds[0], [], []), 4):
         with pytest.raises(
             ValueError,

@@ -48,6 +48,25 @@ def test_what_remaining_classes_have_in_common_does_not_count():
     assert found["agreement"] == 1.0
 
 
+def test_a_class_that_is_masked_is_no_scale(monkeypatch):
+    """Classes that somebody has masked, as in a network for more classes than it is used for: without them it is the same."""
+    monkeypatch.setattr(drift, "made_images", lambda images, seed, count: dict.fromkeys(SETS, images))
+    change = np.array([4, 7, 0, 0, 0], np.float32)
+
+    def masked(times, images):
+        logits = linear(images) + np.float32(times) * change
+        return np.concatenate([logits, np.full((len(images), 2), -1e9, np.float32) - logits[:, :2]], axis=1)
+
+    alone = Drift(adding(lambda images: change), 0.0, held_out(), seed=0)
+    beside = Drift(masked, 0.0, held_out(num_classes=K + 2), seed=0)
+    assert beside(1.0) == pytest.approx(alone(1.0))
+    assert alone(1.0)["dz"] > 0.02
+    only = Drift(
+        masked, 0.0, held_out(classes=range(K), num_classes=K + 2), seed=0
+    )  # no other class is ever answered with
+    assert np.isfinite(only(1.0)["dz"])
+
+
 def test_a_known_change():
     """One of four remaining classes gains 4: less the mean, the changes are 3, -1, -1, -1, whose mean square is 3."""
     change = np.array([4, 7, 0, 0, 0], np.float32)

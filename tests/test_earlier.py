@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from delete_jax.metrics import look_up
 from delete_jax.options import FEW_STEPS
 from delete_jax.reports import percent
 from delete_jax.reports.record import check, plain
+from delete_jax.request import Samples, Selection, split
 from delete_jax.run import convert, export
 from delete_jax.run.networks import Loaded, load_teacher
 from delete_jax.run.stages import _forgotten_by, earlier_warnings, prepared, run_stages
@@ -100,6 +102,32 @@ def test_classes_erased_before_stay_in_the_mask_and_are_no_remaining_samples():
     pixels = split_streams(images, maps, [1], 4, [FORGET, REMAIN], erased=[2])
     assert not np.isin(np.asarray(pixels[REMAIN]["label"]), [1, 2]).any()
     assert np.asarray(pixels[FORGET]["erase"]).reshape(-1, 4)[0].tolist() == [False, True, True, False]
+
+
+def test_where_single_samples_are_forgotten_samples_of_classes_erased_before_do_not_remain():
+    """They would teach the class again, and the result would still say that it is erased."""
+    selection = Selection(forget_indices=[0, 3, 5], erased=(3,))
+    streams, _ = split(Samples(IMAGES, LABELS, 4), selection, dj.methods.scrub(), None)
+    assert np.bincount(streams[FORGET]["label"]).tolist() == [1, 1, 0, 1]  # what is listed is listed
+    assert np.bincount(streams[REMAIN]["label"]).tolist() == [15, 15, 16]
+    dataset = Dataset("pixels", *[Split(IMAGES, LABELS)] * 3, tuple("abcd"), np.zeros(1), np.ones(1))
+    found = Data(dataset, extra=np.array([0, 3, 5]), requests=earlier.of_classes([3]))
+    streams = TASKS["instances"].streams(SimpleNamespace(data=found), dj.methods.scrub(), {})
+    assert np.bincount(streams[REMAIN]["label"]).tolist() == [15, 15, 16]
+    _, retrained = TASKS["instances"].trainings(Config(), found)
+    assert np.bincount(retrained.split.labels).tolist() == [15, 15, 16]
+
+
+def test_pixels_do_not_become_a_class_that_was_erased_before():
+    def apply(variables, x):
+        return x * variables["params"]["w"].reshape(1, 1, 1, 4)
+
+    model = dj.Model(apply, lambda variables, x, key: (apply(variables, x), variables))
+    given = model, {"params": {"w": np.ones(4, np.float32)}}, *tiny.label_maps(8, (1,))
+    method = dj.methods.to_background(3)
+    with pytest.raises(ValueError, match="to_background: class 3 cannot be the background: it was erased before"):
+        dj.unlearn(*given, forget=[1], erased=[3], method=method, lr=0.1, steps=1)
+    assert method.prepare(SimpleNamespace(erased=(2,))).columns == {}
 
 
 def test_the_target_gives_nothing_to_a_class_that_was_erased_before():

@@ -11,6 +11,7 @@ import delete_jax as dj
 from delete_jax.columns import arrays as as_arrays
 from delete_jax.methods import ANCHOR, FORGET, REMAIN, Context, Output, attacks
 from delete_jax.methods.bias_shift import BIAS
+from delete_jax.methods.classifier import find_classifier, names_of
 from delete_jax.methods.cse import channel_scores, factors
 from delete_jax.methods.delete import similarity
 from delete_jax.methods.esc import directions, learnt_mask
@@ -107,6 +108,23 @@ def test_features_of_a_network_with_statistics(module):
     np.testing.assert_allclose(answer[..., :K], logits, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(np.asarray(answer[..., K:]) @ head.rows + head.bias, logits, rtol=1e-4, atol=1e-5)
     jax.tree.map(np.testing.assert_array_equal, updated["batch_stats"], expected["batch_stats"])
+
+
+@pytest.mark.parametrize(("kind", "how"), [("flax", "added"), ("flax", "set"), ("cosine", "added")])
+def test_a_class_that_is_masked_is_no_scale_for_the_others(kind, how):
+    """Where its logit is set, features cannot be read through it: some were taken for 0."""
+    model, variables = two_layers(*HEADS[kind][:2])
+    mask = np.where(np.arange(K) == 0, np.float32(-1e9), 0)[None]
+    masked = model._replace(
+        apply=lambda v, x: model.apply(v, x) + mask if how == "added" else jnp.where(mask < 0, mask, model.apply(v, x))
+    )
+    plain = setup_of(model, variables)
+    setup = plain._replace(model=masked, classifier=names_of(find_classifier(plain).place))
+    if (kind, how) == ("flax", "added"):
+        np.testing.assert_allclose(find_head(setup).bias[1:], find_head(plain).bias[1:], atol=1e-4)
+        return
+    with pytest.raises(ValueError, match="not features times a kernel plus a bias"):
+        find_head(setup)
 
 
 @pytest.mark.parametrize("kind", HEADS)

@@ -12,6 +12,7 @@ import delete_jax as dj
 from delete_jax.class_names import class_names, read_class_names
 from delete_jax.columns import Rows
 from delete_jax.given import array, class_numbers, integer, listed, path, scalar
+from delete_jax.request import known_requests
 from delete_jax.watchdog import watched
 from tests import tiny
 
@@ -125,6 +126,21 @@ def test_a_mask_is_no_list_of_numbers(mask):
         lambda: dj.sweep(*network, images, labels, mask, batch_norm="train"),
     ):
         with pytest.raises(ValueError, match=r"truth values|integer|masked"):
+            call()
+
+
+def test_a_mask_of_zeros_and_ones_is_no_list_of_numbers():
+    mask = np.array([0, 0, 1, 0], np.uint8)
+    for call in (
+        lambda: class_numbers(mask, 4),
+        lambda: known_requests((), mask, 4),
+        lambda: dj.metrics.absorbed_by(np.eye(4, dtype=int), mask.tolist()),
+        lambda: dj.models.without_classes(tiny.network()[0], mask),
+        lambda: dj.data.forget_remain(dj.data.Split(*tiny.samples(8)), mask),
+    ):
+        with pytest.raises(
+            ValueError, match=r"^(forget|erased|classes) must hold class numbers, and 4 numbers that are 0 or 1 may"
+        ):
             call()
 
 

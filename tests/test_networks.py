@@ -489,6 +489,7 @@ WRONG = {
     "probabilities": (kept(lambda v, x: jax.nn.softmax(9 * logits(v, x))), "probabilities .*logarithm of what it answers"),
     "NaN": (kept(lambda v, x: logits(v, x) / 0 * 0), "NaN or infinity"),
     "batch statistics": (kept(standardised), "depends on the other images in the batch, or on chance .*: use running statistics in evaluation"),
+    "batch statistics, and a masked class": (kept(lambda v, x: standardised(v, x).at[:, 0].set(-1e9)), "depends on the other images in"),
     "unhashable": (Model(Called(1.0), None), r"apply must be a function, or an object that can be hashed, got Called\(scale=1.0\)"),
     "a framework's error": (kept(lambda v, x: x @ v["params"]["w"]), r"cannot take images of shape \(6, 6, 1\)"),
 }  # fmt: skip

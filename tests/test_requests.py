@@ -1,13 +1,17 @@
 """What is asked for: classes by number or name, methods, rates and sizes, of every kind that people bring."""
 
+import warnings
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import delete_jax as dj
+from delete_jax.network_check import UNRECOGNISED, as_is, check_evaluation, unrecognised
 from delete_jax.options import Options
 from delete_jax.request import check_forget, check_samples
 from delete_jax.result import Watch, checked_watch
+from delete_jax.streams import split_streams
 from tests.tiny import NUM_CLASSES, network, samples
 
 NAMES = ("ant", "bee", "cat", "bee fly")
@@ -18,6 +22,9 @@ NAMES = ("ant", "bee", "cat", "bee fly")
     [
         (3, (3,)),
         ([3, 1, 3], (1, 3)),
+        ([1, 0], (0, 1)),
+        ([1, 1, 1], (1,)),
+        ([0, 0, 2], (0, 2)),
         ({3}, (3,)),
         (range(1, 3), (1, 2)),
         ((class_ for class_ in (2, 0)), (0, 2)),
@@ -41,6 +48,8 @@ def test_classes_by_number(forget, expected):
     [
         (np.array([False, False, False, True]), "must hold numbers, got a mask of truth values"),
         (np.arange(32) % 4 == 3, "must hold numbers, got a mask of truth values"),
+        ([0, 0, 0, 1], "forget must hold class numbers, and 4 numbers that are 0 or 1 may be a mask"),
+        ((np.arange(32) % 4 == 3).astype(np.int64), "and 32 numbers that are 0 or 1 may be a mask"),
         ([True], "must be an integer, got True"),
         ([2.7], "must be an integer, got 2.7"),
         ([3.0], "must be an integer, got 3.0"),
@@ -164,3 +173,92 @@ def test_samples_and_classes_are_those_of_the_network(call):
     names = ("ant", "bee", "cat", "dog")
     assert len(names) == NUM_CLASSES
     assert call(forget=["bee"], class_names=names).history == call(forget=[1]).history
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_refused"),
+    [
+        ((1, 6, 6), True),
+        ((3, 32, 32), True),
+        ((3, 20, 30), True),
+        ((1, 1, 64), False),  # a row of a table
+        ((1, 3, 30), False),
+        ((1, 50, 30), False),  # 50 steps of 30 numbers
+        ((4, 4, 3), False),
+        ((3, 3, 3), False),
+        ((6, 6, 1), False),
+    ],
+)
+def test_channels_first_are_refused_also_where_the_network_takes_them(shape, is_refused):
+    """What turns, mirrors and shifts images would take channels for rows: of images that differ along columns alone, the anchors
+    of `anchored` would be these images themselves."""
+
+    def apply(variables, x):
+        return x.reshape(len(x), -1) @ variables["params"]["w"]
+
+    model = dj.Model(apply, lambda variables, x, key: (apply(variables, x), variables))
+    given = model, {"params": {"w": np.ones((np.prod(shape), 4), np.float32)}}, np.zeros((8, *shape), np.float32), as_is
+    if is_refused:
+        said = r"seem to be \[c, h, w\].* images must be \[n, h, w, c\], channels last: give images.transpose\(0, 2, 3, 1\), and turn them"
+        with pytest.raises(ValueError, match=said):
+            check_evaluation(*given)
+    else:
+        assert check_evaluation(*given).shape == (2, 4)
+
+
+# ------------------------------------------------------------------------------------- what a network does not know
+
+
+def brightest():
+    """A linear network that predicts the brightest of four pixels, which it knows, and its samples."""
+
+    def apply(variables, x):
+        return x.reshape(len(x), -1) @ variables["params"]["w"]
+
+    model = dj.Model(apply, lambda variables, x, key: (apply(variables, x), variables))
+    labels = np.arange(64) % 4
+    images = np.eye(4, dtype=np.float32)[labels].reshape(64, 2, 2, 1)
+    return model, {"params": {"w": 4 * np.eye(4, dtype=np.float32)}}, images, labels
+
+
+def test_labels_that_number_the_classes_otherwise_are_warned_of(monkeypatch):
+    """Training on samples of another class would leave the class that was asked for, and judge itself on these samples."""
+    monkeypatch.setattr("delete_jax.unlearning.unlearn_job", lambda job, watch: None)  # what is said stands before
+    monkeypatch.setattr("delete_jax.sweeping.sweep_jobs", lambda jobs: [])
+    model, variables, images, labels = brightest()
+    begin = f"^{UNRECOGNISED} 0% of the 16 samples of class 3 that were looked at, and takes most of the others for class 2: "
+    with pytest.warns(UserWarning, match=begin) as caught:
+        dj.unlearn(model, variables, images, (labels + 1) % 4, forget=3)
+    assert [warning.filename for warning in caught] == [__file__]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", UNRECOGNISED)
+        dj.unlearn(model, variables, images, labels, forget=3)
+        dj.unlearn(model, variables, images, np.where(labels == 2, 3, labels), forget=3)  # it knows half of these
+        dj.unlearn(model, variables, images[:4], (labels[:4] + 1) % 4, forget=3)  # of one sample
+        dj.unlearn(model, variables, images, (labels + 1) % 4, forget=3, method="finetune")  # which reads none of them
+        with pytest.warns(UserWarning, match="^class 3 was erased before: this request erases it again$"):
+            dj.unlearn(model, variables, images, (labels + 1) % 4, forget=3, erased=3)
+    requests = [(asked, name) for asked in (1, [2, 3]) for name in ("delete", "trew", "finetune")]
+    with pytest.warns(UserWarning, match=UNRECOGNISED) as caught:  # once for each request
+        dj.sweep(model, variables, images, (labels + 1) % 4, requests)
+    said = [str(warning.message).partition(" that were")[0] for warning in caught]
+    assert said == [
+        f"{UNRECOGNISED} 0% of the {what}" for what in ("16 samples of class 1", "32 samples of classes 2, 3")
+    ]
+
+
+def test_pixels_that_a_network_does_not_know():
+    def apply(variables, x):
+        return x @ variables["params"]["w"]
+
+    model = dj.Model(apply, lambda variables, x, key: (apply(variables, x), variables))
+    variables = {"params": {"w": np.eye(4, dtype=np.float32)}}
+    maps = np.random.default_rng(0).integers(0, 4, (12, 5, 5))
+    images = np.eye(4, dtype=np.float32)[maps]
+    maps[:, 0] = 255
+    for forget, shift, share in (([1], 0, None), ([1], 1, "0%"), ([1, 2], 3, "0%")):
+        labels = np.where(maps == 255, 255, (maps + shift) % 4)
+        stream = split_streams(images, labels, forget, 4, ["forget"])["forget"]
+        said = unrecognised(model, variables, stream, forget, as_is)
+        assert said is None if share is None else said.startswith(f"{UNRECOGNISED} {share} of the ")
+    assert unrecognised(model, variables, {name: column[:3] for name, column in stream.items()}, [1, 2], as_is) is None

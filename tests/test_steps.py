@@ -14,6 +14,7 @@ from delete_jax.config import Config, UnlearnConfig, shorten, validate
 from delete_jax.epochs import Epochs, Length, parts
 from delete_jax.identity import IdentityError
 from delete_jax.main import main
+from delete_jax.network_check import UNRECOGNISED
 from delete_jax.options import EPOCHS, FEW_STEPS, LEAST_STEPS, Options, few_steps
 from delete_jax.run import arguments
 from delete_jax.tasks import TASKS
@@ -152,6 +153,7 @@ def said():
     """Warnings of few steps, which other tests do not see."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", UNRECOGNISED)
         yield caught
 
 

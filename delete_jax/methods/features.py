@@ -14,7 +14,7 @@ from delete_jax.compiling import same_bits
 from delete_jax.methods.attacks import answers
 from delete_jax.methods.base import FORGET, Setup
 from delete_jax.methods.classifier import IMAGES, TOLERANCE, Classifier, find_classifier
-from delete_jax.model import Model, Variables
+from delete_jax.model import Model, Variables, may_answer
 from delete_jax.precision import in_full_precision
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def find_head(setup: Setup) -> Head:
     both = np.asarray(both, np.float64).reshape(-1, both.shape[-1])
     logits, features = np.split(both, [setup.num_classes], axis=-1)
     rows = np.asarray(classifier.rows(setup.teacher["params"]), np.float64)
-    rest = logits - features @ rows
-    if np.ptp(rest, axis=0).max() > TOLERANCE * np.abs(logits).max():
+    rest, seen = logits - features @ rows, may_answer(logits)
+    if np.ptp(rest[:, seen], axis=0).max() > TOLERANCE * np.abs(logits[:, seen]).max():
         raise ValueError(
             "the method needs the features that enter the network's classifier, and this network's logits are not features "
             "times a kernel plus a bias (they are scaled or normalised): choose another method, such as delete"

@@ -17,6 +17,8 @@ from delete_jax.methods.base import (
     Context,
     Method,
     Output,
+    Prepared,
+    Setup,
     Term,
     distill,
 )
@@ -34,12 +36,18 @@ def to_background(background: int = 0) -> Method:
       background: the class that erased pixels become.
 
     Raises:
-      ValueError: background is not a class number. For a request, also if the network has no such class, or it is to be erased.
+      ValueError: background is not a class number. For a request, also if the network has no such class, or it is to be erased or was
+        erased before.
     """
 
     def check(num_classes: int, forget: tuple[int, ...]) -> None:
         if background >= num_classes or background in forget:
             raise ValueError(f"to_background: class {background} cannot be the background: it is erased, or not there")
+
+    def prepare(setup: Setup) -> Prepared:
+        if background in setup.erased:  # the pixels would teach it again
+            raise ValueError(f"to_background: class {background} cannot be the background: it was erased before")
+        return Prepared()
 
     def loss(outputs: Mapping[str, Output], context: Context) -> dict[str, Term]:
         forget = outputs[FORGET]
@@ -51,5 +59,12 @@ def to_background(background: int = 0) -> Method:
         return {FORGET: distill(target, forget)}
 
     return Method(
-        "to_background", loss, networks=(ORIGINAL,), check=check, needs=(MAPS,), settings=MASKED, paper=EXPERIMENT
+        "to_background",
+        loss,
+        networks=(ORIGINAL,),
+        prepare=prepare,
+        check=check,
+        needs=(MAPS,),
+        settings=MASKED,
+        paper=EXPERIMENT,
     )

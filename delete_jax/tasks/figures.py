@@ -9,6 +9,7 @@ import numpy as np
 from delete_jax import metrics
 from delete_jax.data import Dataset
 from delete_jax.reports import Examples, unmeasured
+from delete_jax.tasks.base import RETRAINED
 from delete_jax.tasks.evidence import Evidence
 
 ANSWERS = (
@@ -21,6 +22,9 @@ ALWAYS = (
     "pruned_acc_30", "pruned_acc_50", "steered_acc",
 )  # fmt: skip
 """What every report has: what the network answers, and what its verdict says of those who have the weights."""
+
+TAUGHT = 0.5
+"""Above which share of the erased test images nobody believes that a network was never taught them."""
 
 
 def measure(evidence: Evidence, names: tuple[str, ...] = ANSWERS) -> dict[str, Any]:
@@ -53,6 +57,25 @@ def notes_of(evidence: Evidence) -> list[str]:
     dataset = evidence.run.data.dataset
     absent = [dataset.class_names[class_] for class_ in evidence.before if not np.any(dataset.test.labels == class_)]
     return [unmeasured(absent)] if absent else []
+
+
+def taught(evidence: Evidence) -> list[str]:
+    """What is wrong with the references beside a network, one line each: a retrained network that recognises most of the erased test
+    images was taught these classes, and what is measured beside it says nothing."""
+    labels = evidence.test_labels[evidence.erased_test]
+    if not len(labels):
+        return []
+    answers = (
+        {} if evidence.reference is None else {f"network {RETRAINED!r}": evidence.reference.probabilities("forget")}
+    )
+    answers |= {f"retrained[{number}]": probabilities for number, probabilities in enumerate(evidence.seed_answers)}
+    shares = {name: float(np.mean(found.argmax(-1) == labels)) for name, found in answers.items()}
+    return [
+        f"{name} recognises {share:.0%} of the erased test images, so it was taught these classes, and what is measured beside it says nothing: "
+        "give one that was trained without them"
+        for name, share in shares.items()
+        if share > TAUGHT
+    ]
 
 
 def most_lost(evidence: Evidence) -> dict[str, Any]:

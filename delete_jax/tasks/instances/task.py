@@ -70,9 +70,12 @@ def load(config: Settings) -> Data:
 
 
 def trainings(config: Settings, found: Data) -> list[Training]:
-    """Plans the trainings: the original on all samples, the retrained network on those that are not listed."""
+    """Plans the trainings: the original on all samples, the retrained network on those that are not listed, and of no class that
+    earlier requests have erased."""
     dataset = found.dataset
-    remaining = take(dataset.train, np.delete(np.arange(len(dataset.train.labels)), found.extra))
+    gone = np.isin(dataset.train.labels, found.erased)
+    gone[found.extra] = True
+    remaining = take(dataset.train, ~gone)
     return [
         Training("teacher", dataset, dataset.train, config.train, shown_as=ORIGINAL),
         Training("retrained", dataset, remaining, config.train, shown_as=RETRAINED),
@@ -81,7 +84,8 @@ def trainings(config: Settings, found: Data) -> list[Training]:
 
 def streams(run: Run, method: Method, original: Variables) -> dict[str, Stream]:
     images, labels = run.data.dataset.train
-    return split_samples(images, labels, run.data.extra, run.data.dataset.num_classes, method.streams)
+    num_classes = run.data.dataset.num_classes
+    return split_samples(images, labels, run.data.extra, num_classes, method.streams, run.data.erased)
 
 
 def forgotten(run: Run) -> data.Split:
