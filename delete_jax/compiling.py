@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
+from delete_jax.devices import platform
+from delete_jax.pooling import add_in_order_on_gpus
+
 T = TypeVar("T")
 DETERMINISTIC = "xla_gpu_deterministic_ops"
 """XLA's setting for operations that give the same bits each time: no sums in any order, and no kernels chosen by timing them."""
@@ -19,7 +22,7 @@ DETERMINISTIC = "xla_gpu_deterministic_ops"
 
 def is_gpu() -> bool:
     """Whether programs run on a GPU, where equal programs give other bits unless XLA is told otherwise."""
-    return jax.default_backend() == "gpu"
+    return platform() == "gpu"
 
 
 def compiler_options(reproducible: bool = True) -> dict[str, Any] | None:
@@ -32,18 +35,21 @@ def compiler_options(reproducible: bool = True) -> dict[str, Any] | None:
     Args:
       reproducible: on a GPU, the same bits each time (`same_bits`). On CPUs and TPUs they are the same either way.
     """
-    return _of_cpu() if jax.default_backend() == "cpu" else same_bits() if reproducible else None
+    return _of_cpu() if platform() == "cpu" else same_bits() if reproducible else None
 
 
 def same_bits() -> dict[str, Any] | None:
     """What makes a program give the same bits each time; None where it does by itself."""
-    return {DETERMINISTIC: True} if is_gpu() else None
+    if not is_gpu():
+        return None
+    add_in_order_on_gpus()
+    return {DETERMINISTIC: True}
 
 
 def quick() -> dict[str, Any] | None:
     """What a program is compiled with that runs a few times only, and takes longer to compile than to run: on a CPU without
     optimisations, which takes less than half the time."""
-    if jax.default_backend() == "cpu":
+    if platform() == "cpu":
         return {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     return same_bits()
 
@@ -54,16 +60,16 @@ def in_one_program(
     """As `jax.jit`, for functions that a method calls now and then: leaf by leaf, a tree takes a program for each operation and shape.
 
     Args:
-      options: asked for what XLA is told at the first call, as importing this package must not choose the devices.
+      options: asked for what XLA is told at the first call on each kind of device, as importing this package must not choose the devices.
       given: of `jax.jit`, such as `static_argnums`.
     """
 
     def decorate(function: Callable[..., T]) -> Callable[..., T]:
-        compiled = functools.cache(lambda: jax.jit(function, compiler_options=options(), **given))
+        compiled = functools.cache(lambda where: jax.jit(function, compiler_options=options(), **given))
 
         @functools.wraps(function)
         def call(*arguments: Any) -> T:
-            return compiled()(*arguments)
+            return compiled(platform())(*arguments)
 
         return call
 

@@ -19,6 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, Sharding, SingleDeviceSh
 from jax.sharding import PartitionSpec as P
 
 from delete_jax.columns import Rows, is_lazy, place
+from delete_jax.devices import own_devices
 from delete_jax.methods.base import Stream
 
 if TYPE_CHECKING:
@@ -55,14 +56,14 @@ ALONE = Layout()
 
 
 def a_job_a_device() -> Layout:
-    """As many jobs at once as this process has devices, each on one of them."""
-    devices = tuple(jax.local_devices())
+    """As many jobs at once as this process uses devices, each on one of them."""
+    devices = tuple(own_devices())
     return Layout(len(devices), devices) if len(devices) > 1 else ALONE
 
 
 def in_lanes(jobs: int) -> Layout:
     """So many jobs at once, on the first device."""
-    return Layout(jobs, tuple(jax.local_devices()[:1])) if jobs > 1 else ALONE
+    return Layout(jobs, tuple(own_devices()[:1])) if jobs > 1 else ALONE
 
 
 class Placement(NamedTuple):

@@ -9,14 +9,17 @@ is counted from its compiled step (`program_bytes`) and the arrays beside it (`a
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import Any
 
 import jax
 
+from delete_jax.devices import own_devices, platform
+
 
 def devices_have_memory() -> bool:
     """Whether the devices that programs run on have a memory of their own (GPU, TPU)."""
-    return jax.default_backend() != "cpu"
+    return platform() != "cpu"
 
 
 def array_bytes(tree: Any) -> int:
@@ -29,11 +32,11 @@ def array_bytes(tree: Any) -> int:
       >>> array_bytes({"a": jnp.zeros((2, 3), jnp.float32), "b": "on no device"})
       24
     """
-    on = dict.fromkeys(jax.local_devices(), 0)
+    on: Counter[jax.Device] = Counter()
     for array in {id(leaf): leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)}.values():
         for shard in array.addressable_shards:
             on[shard.device] += shard.data.nbytes
-    return max(on.values())
+    return max(on.values(), default=0)
 
 
 def program_bytes(program: jax.stages.Compiled) -> int | None:
@@ -57,12 +60,14 @@ def program_bytes(program: jax.stages.Compiled) -> int | None:
 
 
 def free_bytes() -> int | None:
-    """Finds how much memory each of this process' devices still has, on the fullest of them, where their backend counts it (GPU, TPU);
-    elsewhere (CPU) its share of what the system has. None where the system does not say."""
-    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    """Finds how much memory each of the devices that this process uses still has, on the fullest of them, where their backend counts it (GPU, TPU);
+    elsewhere (CPU) its share of what the system has. None where nobody says."""
+    stats = [device.memory_stats() or {} for device in own_devices()]
     left = [found["bytes_limit"] - found.get("bytes_in_use", 0) for found in stats if "bytes_limit" in found]
     if left:
         return min(left)
+    if devices_have_memory():  # with an allocator that does not count
+        return None
     try:
         with open("/proc/meminfo") as file:
             kilobytes = next(int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
@@ -72,10 +77,10 @@ def free_bytes() -> int | None:
 
 
 def peak_bytes() -> int | None:
-    """Finds the most memory in use at once since the process began: by arrays, programs and their compilation on the fullest of this
-    process' devices, where their backend counts it (GPU, TPU); by the process as a whole elsewhere (CPU). None where the system does
+    """Finds the most memory in use at once since the process began: by arrays, programs and their compilation on the fullest of the
+    devices that it uses, where their backend counts it (GPU, TPU); by the process as a whole elsewhere (CPU). None where the system does
     not say."""
-    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    stats = [device.memory_stats() or {} for device in own_devices()]
     counted = [found["peak_bytes_in_use"] for found in stats if "peak_bytes_in_use" in found]
     if counted:
         return max(counted)

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from delete_jax.devices import own_devices
+
 if TYPE_CHECKING:
     import chex
 
@@ -63,15 +65,14 @@ def as_given(tree: Any, like: Any) -> Any:
 
 
 def on_one_device(variables: Any) -> Any:
-    """Moves arrays that lie elsewhere, or in parts on several devices, to this process' first device; those of all processes stay. What
-    is compiled takes arrays that lie together, and it is the layout that spreads them."""
+    """Moves arrays that lie elsewhere, or in parts on several devices, to the first device that this process uses; those of all processes
+    stay. What is compiled takes arrays that lie together, and it is the layout that spreads them."""
+    # A device alone would keep the axes of an explicit mesh.
+    first = jax.sharding.SingleDeviceSharding(own_devices()[0])
 
     def moved(leaf: Any) -> Any:
         if not isinstance(leaf, jax.Array) or not leaf.is_fully_addressable:
             return leaf
-        first = jax.sharding.SingleDeviceSharding(
-            jax.local_devices()[0]
-        )  # a device alone would keep the axes of an explicit mesh
         return leaf if leaf.sharding == first else jax.device_put(leaf, first)
 
     return jax.tree.map(moved, variables)

@@ -15,7 +15,7 @@ from delete_jax.methods import Method
 from delete_jax.methods.finish import FINISHES
 from delete_jax.network_check import as_is, check_backend
 from delete_jax.optimisers import cosine, polyak, stepwise
-from delete_jax.parallel import MODES, check_batch_size
+from delete_jax.parallel import MODES, check_batch_size, meant
 from delete_jax.step import BATCH_NORM_MODES, sgd
 from delete_jax.trainable import checked
 
@@ -180,7 +180,7 @@ def check_auto(method: Method, forget: Sequence[int], word: str = AUTO) -> None:
 
 def shards(parallel: str) -> int:
     """How many devices share a batch in that mode."""
-    return 1 if parallel == "jit" else jax.device_count()
+    return 1 if meant(parallel) == "jit" else jax.device_count()
 
 
 def check_batch(batch_size: int, image_shape: tuple[int, ...], parallel: str) -> None:

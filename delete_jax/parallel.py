@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from delete_jax.compiling import compiler_options
+from delete_jax.devices import chosen, own_devices, platform
 from delete_jax.layout import (
     AXIS,
     OWN,
@@ -90,7 +91,7 @@ def make_trainer(
       num_parts: of each batch, which go through the network one after the other (see `step.PartSteps`).
       mode: of one job: "jit": one device. "sharding": data parallelism over all devices of all processes, by `jit` and
         `NamedSharding`. "pmap": the same by `pmap`, for networks whose batch statistics are taken over its axis. "auto": "jit" where
-        there is one device, else "sharding". Of several jobs at once: a `layout.Layout`.
+        there is one device or the user chose one (`jax.default_device`), else "sharding". Of several jobs at once: a `layout.Layout`.
 
       reproducible: the same bits each time, also on a GPU, where that may be slower. `pmap` leaves it to the whole process.
       part: what is trained.
@@ -104,7 +105,8 @@ def make_trainer(
         raise ValueError(
             f"parallel mode 'jit' uses one device, but {jax.process_count()} processes run: use 'sharding'"
         )
-    return _trainer(model, method, tx, preprocess, augment, batch_norm, mode, num_parts, reproducible, part)
+    where = _placed(mode)
+    return _trainer(model, method, tx, preprocess, augment, batch_norm, mode, where, num_parts, reproducible, part)
 
 
 @functools.lru_cache(maxsize=16)
@@ -116,12 +118,13 @@ def _trainer(
     augment: Callable | None,
     batch_norm: str,
     mode: str | Layout,
+    devices: tuple[jax.Device, ...],
     num_parts: int,
     reproducible: bool,
     part: Part,
 ) -> Trainer:
-    on = _placement(mode, compiler_options(reproducible))
-    on_cpu, num_shards = jax.default_backend() == "cpu", jax.device_count() if mode in ("pmap", "sharding") else 1
+    on = _placement(mode, devices, compiler_options(reproducible))
+    on_cpu, num_shards = platform() == "cpu", jax.device_count() if mode in ("pmap", "sharding") else 1
     must_wait = on_cpu and num_shards > 1
     settings: Any = {
         "preprocess": preprocess,
@@ -164,12 +167,17 @@ def _trainer(
     return Trainer(steps, needs, on, num_shards, 1 if on_cpu or num_parts > 1 else CALL_STEPS, must_wait, compiled)
 
 
-def _placement(mode: str | Layout, options: dict[str, Any] | None) -> Placement:
+def _placed(mode: str | Layout) -> tuple[jax.Device, ...]:
+    """The devices of a mode: this process' for "pmap", those of all processes for "sharding"."""
+    if isinstance(mode, Layout):
+        return mode.devices
+    return tuple(own_devices()[:1] if mode == "jit" else _by_process() if mode == "sharding" else jax.local_devices())
+
+
+def _placement(mode: str | Layout, devices: tuple[jax.Device, ...], options: dict[str, Any] | None) -> Placement:
     if isinstance(mode, Layout):
         return side_by_side(mode, options)
-    if mode == "pmap":
-        return by_pmap(jax.local_devices())
-    return over_devices(_by_process() if mode == "sharding" else jax.local_devices()[:1], options)
+    return by_pmap(list(devices)) if mode == "pmap" else over_devices(list(devices), options)
 
 
 def _whole(on: Placement, step: Callable) -> Any:
@@ -251,7 +259,8 @@ def meant(mode: str) -> str:
     """
     if mode not in MODES:
         raise ValueError(f"unknown parallel mode {mode!r}: choose one of {', '.join(MODES)}")
-    return ("jit" if jax.device_count() == 1 else "sharding") if mode == "auto" else mode
+    is_one = jax.device_count() == 1 or (chosen() is not None and jax.process_count() == 1)
+    return ("jit" if is_one else "sharding") if mode == "auto" else mode
 
 
 def on_each_device(batch: int, mode: str) -> tuple[int, str | None]:

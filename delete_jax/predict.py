@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
-from delete_jax.compiling import compiler_options
+from delete_jax.compiling import compiler_options, in_one_program
+from delete_jax.devices import own_devices
 from delete_jax.model import Model, Variables
 from delete_jax.non_finite import NonFiniteError
 from delete_jax.parallel import outside_meshes
@@ -59,27 +61,35 @@ def make_predictor(
         logits = run(variables, batch)
         return jnp.argmax(logits, -1).astype(jnp.int32) if classes else logits, jnp.all(jnp.isfinite(logits))
 
-    step = jax.jit(answer, compiler_options=compiler_options())
+    step = in_one_program(compiler_options)(answer)
 
     @outside_meshes
     def predict(variables: Variables, images: np.ndarray) -> np.ndarray:
         size = EVAL_BATCH if len(images) >= EVAL_BATCH else 64
         size = size if np.prod(input_shape(preprocess, images)) <= EVAL_PIXELS else 16
-        variables = jax.device_put(jax.tree.map(_here, variables), SingleDeviceSharding(jax.local_devices()[0]))
+        variables = jax.device_put(jax.tree.map(_here, variables), SingleDeviceSharding(own_devices()[0]))
         if not len(images):
             like, _ = jax.eval_shape(answer, variables, np.zeros((1, *images.shape[1:]), images.dtype))
             return np.zeros((0, *like.shape[1:]), like.dtype)
         answers = []
-        for begin in range(0, len(images), size):
-            batch = images[begin : begin + size]
-            padding = ((0, size - len(batch)), *[(0, 0)] * (images.ndim - 1))
-            answers_here, are_finite = step(variables, np.pad(batch, padding, mode="edge"))
+        queued: deque[tuple[int, chex.Array, chex.Array]] = deque()
+
+        def read() -> None:
+            begin, answers_here, are_finite = queued.popleft()
             if not are_finite:
                 raise NonFiniteError(
-                    f"the network answers NaN or infinity to some of images {begin} to {begin + len(batch) - 1}: check its "
+                    f"the network answers NaN or infinity to some of images {begin} to {min(begin + size, len(images)) - 1}: check its "
                     "weights and the images, or try a smaller learning rate"
                 )
             answers.append(np.asarray(answers_here))
+
+        for begin in range(0, len(images), size):
+            batch = images[begin : begin + size]
+            padding = ((0, size - len(batch)), *[(0, 0)] * (images.ndim - 1))
+            queued.append((begin, *step(variables, np.pad(batch, padding, mode="edge"))))
+            if len(queued) > 1:  # a device has the next batch before it is waited for
+                read()
+        read()
         return np.concatenate(answers)[: len(images)]
 
     return predict

@@ -108,7 +108,8 @@ def unlearn(
         together with the label maps, such as `data.paired_augmentation(["flip"])`. Without it, the teacher's logits are computed once,
         unless they take more than 2 GiB.
       tx: optimiser, built for a rate of 1; SGD with momentum 0.9 if None. `lr="auto"` has its own (`optimisers.polyak`).
-      parallel: "jit" uses one device, "sharding" and "pmap" all of them; "auto" is "jit" if there is one, else "sharding".
+      parallel: "jit" uses one device, "sharding" and "pmap" all of them; "auto" is "jit" if there is one, or one was chosen
+        (`jax.default_device`), else "sharding".
       resident: bytes of images that may lie on each device; "auto" allows half of its free memory. Other images stay on the
         host and are read ahead of the step.
       finish: afterwards overwrite the erased classes' part of the classifier, also of those that were erased before, with "zero" or the

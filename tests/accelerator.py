@@ -18,7 +18,7 @@ FILES = tuple(
     f"test_{name}.py"
     for name in (
         "parity", "precision", "losses", "step", "unlearn", "frozen_networks", "feature_methods", "each_method", "methods", "sweep",
-        "parallel", "layouts", "memory", "compiling", "loop", "optimisers", "own_method", "finish", "rate_search",
+        "parallel", "layouts", "memory", "compiling", "pooling", "loop", "optimisers", "own_method", "finish", "rate_search",
         "columns", "networks", "segmentation", "backdoor", "operations",
     )
 )  # fmt: skip

@@ -991,6 +991,8 @@ def test_programs_are_counted_once(scripts):
     }.isdisjoint(left)
     assert {"answers known", "augmented", "batch 512", "no kernel chosen by timing", forms.UNTIL} < set(left)
     assert len(left) == len(forms.FORMS) - 4
+    # On a GPU, the limit of forms.py ends it before the last ones.
+    assert {"batch 512", "ViT-S/16 at 224", "ResNet-50 at 224"} < {form.says for form in forms.FORMS[:10]}
 
 
 def test_launches_without_the_plugin(scripts, monkeypatch, capsys, tmp_path):

@@ -42,6 +42,16 @@ def test_what_xla_is_told(kind, told, on):
     assert compiling.compiler_options(reproducible=False) is None
 
 
+def test_another_kind_of_device_is_told_anew(on):
+    """A process may use its CPU beside its GPU (`jax.default_device`)."""
+    asked = []
+    program = compiling.in_one_program(lambda: asked.append(jax.default_backend()))(lambda x: x + 1)
+    for kind in ("cpu", "cpu", "gpu"):
+        on(kind)
+        assert program(np.float32(1)) == 2
+    assert asked == ["cpu", "gpu"]
+
+
 def test_on_a_cpu_it_makes_no_difference():
     assert compiling.same_bits() is None
     assert compiling.compiler_options(reproducible=False) == compiling.compiler_options()

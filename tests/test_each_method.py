@@ -11,8 +11,8 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 import delete_jax as dj
-from delete_jax.columns import arrays
-from delete_jax.methods import ANCHOR, FORGET, REMAIN, Context, Output, Setup, attacks, gradients
+from delete_jax.columns import Rows, arrays
+from delete_jax.methods import ANCHOR, FORGET, REMAIN, Context, Output, Setup, attacks, features, gradients
 from delete_jax.methods.anchored import RADIUS, adversarial, reorientation
 from delete_jax.methods.bad_teacher import bad_network, reinitialised, shuffled
 from delete_jax.methods.base import in_batches
@@ -717,6 +717,30 @@ def test_the_last_batch_counts_its_own_samples(x64):
     np.testing.assert_allclose(gradients.mean_gradient(setup, FORGET)["kernel"], whole["kernel"], rtol=1e-10)
     squares = sum(samples**2 * np.square(gradient["kernel"]) for gradient, samples in batches)
     np.testing.assert_allclose(gradients.diagonal_fisher(setup, FORGET)["kernel"], squares / 8, rtol=1e-10)
+
+
+def test_samples_that_do_not_fit_are_read_batch_by_batch(x64, monkeypatch):
+    class Counted(Rows):
+        def __getitem__(self, key):
+            reads.append(len(found := super().__getitem__(key)))
+            return found
+
+    reads = []
+    model, variables = linear_model()
+    setup = setup_of(model, variables, batch_size=5)
+    stream = setup.streams[FORGET]
+    lazy = setup._replace(streams={FORGET: {**stream, "image": Counted(np.asarray(stream["image"]))}})
+    expected = list(gradients.gradient_batches(setup, FORGET))
+    monkeypatch.setattr(gradients, "free_bytes", lambda: stream["image"].nbytes)
+    found = list(gradients.gradient_batches(lazy, FORGET))
+    assert reads == [5, 3]
+    jax.tree.map(lambda mine, other: np.testing.assert_allclose(mine, other, rtol=1e-10), found, expected)
+    reads.clear()
+    monkeypatch.setattr(features, "BATCH", 4)
+    classifier = find_classifier(setup)
+    (_, labels), (_, rest) = features.feature_batches(lazy, classifier, FORGET)
+    assert reads == [4, 4]
+    assert [*labels, *rest] == stream["label"].tolist()
 
 
 def test_inverse_fisher_is_exact(x64):

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import delete_jax as dj
-from delete_jax import editing, loop, models, parallel, preparing
+from delete_jax import editing, loop, memory, models, parallel, preparing
 from delete_jax.columns import arrays
 from delete_jax.config import Config
 from delete_jax.data import augmentation, normalize
@@ -253,6 +253,17 @@ def test_bytes_on_the_fullest_device():
     first, *others = (jax.device_put(np.zeros(100, np.int8), device) for device in (on[0], on[1], on[1]))
     split = jax.device_put(np.zeros(2 * len(on), np.int8), NamedSharding(Mesh(np.array(on), "x"), P("x")))
     assert array_bytes({"a": [first, first, first], "b": others, "c": split, "host": np.zeros(1000)}) == 2 * 100 + 2
+
+
+def test_an_allocator_that_does_not_count(monkeypatch):
+    """What is free on the host says nothing of a GPU."""
+
+    class Device:
+        memory_stats = staticmethod(lambda: None)
+
+    monkeypatch.setattr(memory, "own_devices", lambda: [Device])
+    monkeypatch.setattr(memory, "devices_have_memory", lambda: True)
+    assert memory.free_bytes() is None
 
 
 @pytest.fixture

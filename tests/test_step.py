@@ -8,9 +8,11 @@ import optax
 import pytest
 
 import delete_jax as dj
+from delete_jax import predict as predicting
 from delete_jax.columns import arrays
 from delete_jax.data import augmentation, normalize, paired_augmentation
 from delete_jax.network_check import not_finite
+from delete_jax.non_finite import NonFiniteError
 from delete_jax.optimisers import cosine, stepwise
 from delete_jax.options import falling
 from delete_jax.predict import make_predictor
@@ -90,6 +92,34 @@ def test_predictor_pads_and_cuts():
     np.testing.assert_allclose(
         make_predictor(model, _same)(variables, images), step(variables, images), rtol=2e-5, atol=1e-6
     )
+
+
+def test_the_next_batch_is_queued_before_answers_are_read(monkeypatch):
+    """An accelerator that waits for each to be read stands still meanwhile."""
+    happened = []
+
+    class Answers:
+        def __init__(self, number):
+            self.number = number
+
+        def __bool__(self):
+            return self.number < 2
+
+        def __array__(self, *_, **__):
+            happened.append(f"read {self.number}")
+            return np.full((64, 2), self.number)
+
+    def step(variables, images):
+        happened.append(f"queue {images[0, 0]:.0f}")
+        return (Answers(int(images[0, 0])),) * 2
+
+    monkeypatch.setattr(predicting, "in_one_program", lambda options: lambda function: step)
+    predict = make_predictor.__wrapped__(tiny.network()[0], _same)
+    images = np.repeat(np.arange(3.0), 64)[:, None]
+    assert predict({}, images[:-70]).tolist() == [[0, 0]] * 64 + [[1, 1]] * 58
+    assert happened == ["queue 0", "queue 1", "read 0", "read 1"]
+    with pytest.raises(NonFiniteError, match="some of images 128 to 190"):
+        predict({}, images[:-1])
 
 
 def test_the_network_is_traced_once_for_logits_and_classes():

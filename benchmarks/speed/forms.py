@@ -83,9 +83,11 @@ FORMS = [
     Form("kernels chosen by timing", timed=True),
     Form("convolutions in graphs", xla=GRAPHS),
     Form("kernels chosen by timing, convolutions in graphs", timed=True, xla=GRAPHS),
+    Form("batch 512", batch=512, steps=4),
+    Form("ViT-S/16 at 224", network="vit_s16", size=224, steps=4),
+    Form("ResNet-50 at 224", network="resnet50_imagenet", size=224, steps=4),
     Form("augmented, kernels chosen by timing", augment=True, timed=True),
     Form("augmented, kernels chosen by timing, convolutions in graphs", augment=True, timed=True, xla=GRAPHS),
-    Form("batch 512", batch=512, steps=4),
     Form("batch 512, kernels chosen by timing", timed=True, batch=512, steps=4),
     Form(UNTIL, loop=UNTIL),
     Form(SINGLE, loop=SINGLE),
@@ -99,8 +101,6 @@ FORMS = [
     Form("frozen statistics", batch_norm="frozen"),
     Form("no norm of the gradients", with_norm=False),
     Form("float32", dtype="float32"),
-    Form("ViT-S/16 at 224", network="vit_s16", size=224, steps=4),
-    Form("ResNet-50 at 224", network="resnet50_imagenet", size=224, steps=4),
 ]
 """The most telling first. What has not its own entry is as in the library: `compiler_options`, ResNet-18, 32×32, batch 128, bfloat16."""
 

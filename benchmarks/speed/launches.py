@@ -34,6 +34,7 @@ from hlo import read as read_program
 from timing import Growing, first_line, make_out_parser, run_script
 
 from delete_jax.compiling import DETERMINISTIC
+from delete_jax.pooling import add_in_order_on_gpus
 
 H200 = Path(__file__).with_name("h200.txtpb")
 PACKAGES = {"plugin": "jax-cuda12-plugin", "cuda": "nvidia-cuda-runtime-cu12", "cudnn": "nvidia-cudnn-cu12"}
@@ -132,6 +133,7 @@ def counted(form: Form, device: jax.Device) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         dumped = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True, "xla_gpu_autotune_level": 0}
         settings = {} if form.timed else {DETERMINISTIC: True}
+        add_in_order_on_gpus()  # as the library does where it runs on a GPU
         started = time.perf_counter()
         lowered = jax.jit(call.function, donate_argnums=0, compiler_options=settings | form.xla | dumped).lower(*shapes)
         traced = time.perf_counter()

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from delete_jax.compiling import same_bits
+from delete_jax.compiling import in_one_program
 from delete_jax.methods.attacks import answers
 from delete_jax.methods.base import FORGET, Setup
 from delete_jax.methods.classifier import IMAGES, TOLERANCE, Classifier, find_classifier
@@ -118,7 +118,8 @@ def feature_batches(setup: Setup, classifier: Classifier, stream: str) -> Iterat
 
     Positions of weight 0 are left out. In label maps of forget samples only the pixels of a class to erase are kept.
     """
-    columns = {name: np.asarray(setup.streams[stream][name]) for name in ("image", "label", "weight")}
+    images = setup.streams[stream]["image"]  # which may be too many to be read at once
+    columns = {name: np.asarray(setup.streams[stream][name]) for name in ("label", "weight")}
     counts = columns["weight"] > 0
     if stream == FORGET and columns["label"].ndim > 1:
         counts &= np.isin(columns["label"], setup.forget)
@@ -127,10 +128,10 @@ def feature_batches(setup: Setup, classifier: Classifier, stream: str) -> Iterat
     for begin in range(0, n, BATCH):
         part = slice(begin, begin + BATCH)
         index = np.minimum(np.arange(begin, begin + BATCH), n - 1)  # one shape: what is filled up is cut off
-        both = np.asarray(run(setup.teacher, columns["image"][index]), np.float64)[: n - begin]
+        both = np.asarray(run(setup.teacher, images[index]), np.float64)[: n - begin]
         yield both[counts[part]][:, setup.num_classes :], columns["label"][part][counts[part]]
 
 
 @functools.lru_cache(maxsize=16)
 def _runner(model: Model, preprocess: Callable[[chex.Array], chex.Array]) -> Callable[..., chex.Array]:
-    return jax.jit(answers(model, preprocess), compiler_options=same_bits())
+    return in_one_program()(answers(model, preprocess))

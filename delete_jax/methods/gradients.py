@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from delete_jax.compiling import in_one_program, same_bits
+from delete_jax.compiling import in_one_program
+from delete_jax.memory import free_bytes
 from delete_jax.methods.base import Output, Setup, Stream, towards_labels
 from delete_jax.model import Model, Variables, without_params
 
@@ -32,19 +33,26 @@ def gradient_batches(
     batch_size: int | None = None,
     value: Callable[[chex.Array, Stream], chex.Array] = cross_entropy,
 ) -> Iterator[tuple[chex.ArrayTree, int]]:
-    """Yields the gradient of each batch's weighted mean, and how many samples the batch has; evaluation mode, in order.
+    """Yields the gradient of each batch's weighted mean, and how many samples the batch has; evaluation mode, in order. Samples lie on
+    the device if their images take at most half of its free memory; else each batch is read in its turn.
 
     Args:
       batch_size: `setup.batch_size` when None; the last batch has what is left.
       value: `(logits [*b, k], batch) -> [*b]`, whose mean it is.
     """
-    columns = {name: jnp.asarray(column) for name, column in setup.streams[stream].items()}
+    columns = setup.streams[stream]
     size = batch_size or setup.batch_size
     gradient = _gradient(setup.model, setup.preprocess, value, size)
     params, rest = setup.teacher["params"], without_params(setup.teacher)
-    n = len(columns["label"])
+    n, free = len(columns["label"]), free_bytes()
+    fits = free is None or columns["image"].nbytes <= free // 2
+    placed = {name: jnp.asarray(column) for name, column in columns.items()} if fits else None
     for begin in range(0, n, size):
-        yield gradient(params, rest, columns, begin), min(size, n - begin)
+        if placed is None:
+            part = {name: jnp.asarray(column[begin : begin + size]) for name, column in columns.items()}, 0
+        else:
+            part = placed, begin
+        yield gradient(params, rest, *part), min(size, n - begin)
 
 
 @functools.lru_cache(maxsize=16)
@@ -62,7 +70,7 @@ def _gradient(
         logits = model.apply({**rest, "params": params}, preprocess(batch["image"]))
         return jnp.sum(weight * value(logits, batch)) / jnp.maximum(jnp.sum(weight), 1)
 
-    return jax.jit(jax.grad(loss), compiler_options=same_bits())
+    return in_one_program()(jax.grad(loss))
 
 
 def mean_gradient(setup: Setup, stream: str) -> chex.ArrayTree:
