@@ -523,7 +523,7 @@ def test_networks_made_safe(scripts, config, tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", [*shown, "--ways", "auto"])
         assert safe.main() == 0
         assert {row["way"] for row in scripts("safe_table").kept(tmp_path)} == {"auto"}
-        monkeypatch.setattr(sys, "argv", shown)
+        monkeypatch.setattr(sys, "argv", [*shown, "--ways", *(way.name for way, _ in safe.WAYS), "retrained"])
         assert safe.main() == 0
     record = json.loads((tmp_path / "safe.json").read_text())
     cells = scripts("safe_table").kept(tmp_path)
@@ -544,7 +544,7 @@ def test_networks_made_safe(scripts, config, tmp_path, monkeypatch):
     assert [row["half"] for row in record["warning"]] == ["dev", "dev", "others", "others"]
 
     before, lines = (tmp_path / "safe.md").read_bytes(), (tmp_path / "first" / "cells.jsonl").read_bytes()
-    monkeypatch.setattr(sys, "argv", argv)  # no network: what is kept is shown
+    monkeypatch.setattr(sys, "argv", [*argv, "--ways", "auto"])  # no network: what is kept is shown
     monkeypatch.setattr(data, "load", None)
     assert safe.main() == 0
     assert (tmp_path / "safe.md").read_bytes() == before

@@ -27,6 +27,8 @@ DEV = ("resnet", "mlp", "weak_resnet")
 """The networks that constants and thresholds may be chosen on."""
 WEAK = "weak"
 """How the names of networks begin that were not trained to the end."""
+LOWEST = -6
+"""Points below which a cell is drawn here, with its value beside it."""
 ERASED, POINT, HARM = 0.005, 0.01, 0.03
 """What may be left of a class; which loss of the remaining classes counts; and which one must not come without a warning."""
 
@@ -273,8 +275,11 @@ def draw(rows: Sequence[Row]) -> Figure:
             left.plot(steps, change.mean(0), color=color, label=name)
             left.plot(steps, np.quantile(change, 0.1, 0), color=color, linewidth=0.8, linestyle=":")
         for is_weak, marker in ((False, "o"), (True, "x")):
-            part = [100 * row["change"] for row in cells if row["of"].startswith(WEAK) == is_weak]
-            right.scatter(place + np.linspace(-0.3, 0.3, len(part)), part, 9, color, marker=marker, linewidths=0.8)
+            part = np.array([100 * row["change"] for row in cells if row["of"].startswith(WEAK) == is_weak])
+            beside = place + np.linspace(-0.3, 0.3, len(part))
+            right.scatter(beside, np.maximum(part, LOWEST), 9, color, marker=marker, linewidths=0.8)
+            for x, value in zip(beside[part < LOWEST], part[part < LOWEST], strict=True):
+                right.annotate(f"{value:.1f}", (x, LOWEST), (4, -3), textcoords="offset points", color=color)
     left.set_title("By step (networks trained to the end)")
     left.set_xlabel("step")
     left.set_ylabel("accuracy of the remaining classes, points")
