@@ -94,7 +94,7 @@ def test_devices():
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, all_)
     with pytest.raises(ValueError, match="each device's images alone under pmap: use parallel='sharding'"):
-        dj.unlearn(model, variables, images, labels, parallel="pmap", **settings)
+        dj.unlearn(model, variables, images, labels, parallel="pmap", batch_norm="train", **settings)
     frozen = dj.unlearn(
         model, variables, images, labels, parallel="pmap", batch_norm="frozen", **settings, method="delete"
     ).variables
