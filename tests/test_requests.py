@@ -223,7 +223,7 @@ def brightest():
 
 def test_labels_that_number_the_classes_otherwise_are_warned_of(monkeypatch):
     """Training on samples of another class would leave the class that was asked for, and judge itself on these samples."""
-    monkeypatch.setattr("delete_jax.sweeping.sweep_jobs", lambda jobs: [])  # which imports the whole one of the next line
+    monkeypatch.setattr("delete_jax.sweeping.sweep_jobs", lambda jobs: [])  # before the next: it imports that
     monkeypatch.setattr("delete_jax.unlearning.unlearn_job", lambda job, watch: None)  # what is said stands before
     model, variables, images, labels = brightest()
     begin = f"^{UNRECOGNISED} 0% of the 16 samples of class 3 that were looked at, and takes most of the others for class 2: "
