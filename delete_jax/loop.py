@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from delete_jax.editing import edit, finished
 from delete_jax.epochs import Epochs, Length, Part, parts
 from delete_jax.job import Job, sizes
 from delete_jax.layout import ALONE, HostRows, Layout, Placement, Streams
-from delete_jax.memory import devices_have_memory, free_bytes, peak_bytes
+from delete_jax.memory import devices_have_memory, peak_bytes, resident_bytes
 from delete_jax.methods.base import Method, answers_column
 from delete_jax.model import Variables, as_saved, from_saved
 from delete_jax.non_finite import NonFiniteError
@@ -368,14 +367,6 @@ def _train(courses: list[_Course], layout: Layout, last: _Kept) -> list[Result |
                         courses[lane].error = error
             compiling, started = 0.0, time.perf_counter()
     return [course.result(on.part(state, lane)) for lane, course in enumerate(courses)]
-
-
-def resident_bytes(resident: int | str) -> int:
-    """How many bytes of images may lie on each device: the number, or for "auto" half of what is free; all, where nobody knows."""
-    if not isinstance(resident, str):
-        return resident
-    free = free_bytes()
-    return sys.maxsize if free is None else free // 2
 
 
 def _read_ahead(

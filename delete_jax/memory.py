@@ -76,6 +76,14 @@ def free_bytes() -> int | None:
     return kilobytes * 1024 // len(stats)
 
 
+def resident_bytes(resident: int | str) -> int:
+    """How many bytes of images may lie on each device: the number, or for "auto" half of what is free; all, where nobody knows."""
+    if not isinstance(resident, str):
+        return resident
+    free = free_bytes()
+    return sys.maxsize if free is None else free // 2
+
+
 def peak_bytes() -> int | None:
     """Finds the most memory in use at once since the process began: by arrays, programs and their compilation on the fullest of the
     devices that it uses, where their backend counts it (GPU, TPU); by the process as a whole elsewhere (CPU). None where the system does

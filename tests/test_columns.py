@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import delete_jax as dj
-from delete_jax import columns, loop
+from delete_jax import columns, memory
 from delete_jax.columns import Erased, Rows, place
 from delete_jax.data import augmentation
 from delete_jax.identity import digest
@@ -121,11 +121,11 @@ def test_what_fits_goes_to_the_devices(monkeypatch):
     ]
     array = {"forget": np.ndarray, "remain": np.ndarray}
     assert kinds == [array, array | {"remain": Rows}, {"forget": Rows, "remain": Rows}]
-    assert loop.resident_bytes(17) == 17
-    monkeypatch.setattr(loop, "free_bytes", lambda: 3000)
-    assert loop.resident_bytes("auto") == 1500
-    monkeypatch.setattr(loop, "free_bytes", lambda: None)
-    assert loop.resident_bytes("auto") > 2**60
+    assert memory.resident_bytes(17) == 17
+    monkeypatch.setattr(memory, "free_bytes", lambda: 3000)
+    assert memory.resident_bytes("auto") == 1500
+    monkeypatch.setattr(memory, "free_bytes", lambda: None)
+    assert memory.resident_bytes("auto") > 2**60
 
 
 def test_on_this_machine_something_is_free():

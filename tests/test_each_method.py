@@ -11,6 +11,7 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 import delete_jax as dj
+from delete_jax import memory
 from delete_jax.columns import Rows, arrays
 from delete_jax.methods import ANCHOR, FORGET, REMAIN, Context, Output, Setup, attacks, features, gradients
 from delete_jax.methods.anchored import RADIUS, adversarial, reorientation
@@ -731,7 +732,7 @@ def test_samples_that_do_not_fit_are_read_batch_by_batch(x64, monkeypatch):
     stream = setup.streams[FORGET]
     lazy = setup._replace(streams={FORGET: {**stream, "image": Counted(np.asarray(stream["image"]))}})
     expected = list(gradients.gradient_batches(setup, FORGET))
-    monkeypatch.setattr(gradients, "free_bytes", lambda: stream["image"].nbytes)
+    monkeypatch.setattr(memory, "free_bytes", lambda: stream["image"].nbytes)
     found = list(gradients.gradient_batches(lazy, FORGET))
     assert reads == [5, 3]
     jax.tree.map(lambda mine, other: np.testing.assert_allclose(mine, other, rtol=1e-10), found, expected)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from delete_jax.compiling import in_one_program
-from delete_jax.memory import free_bytes
+from delete_jax.memory import resident_bytes
 from delete_jax.methods.base import Output, Setup, Stream, towards_labels
 from delete_jax.model import Model, Variables, without_params
 
@@ -44,8 +44,7 @@ def gradient_batches(
     size = batch_size or setup.batch_size
     gradient = _gradient(setup.model, setup.preprocess, value, size)
     params, rest = setup.teacher["params"], without_params(setup.teacher)
-    n, free = len(columns["label"]), free_bytes()
-    fits = free is None or columns["image"].nbytes <= free // 2
+    n, fits = len(columns["label"]), columns["image"].nbytes <= resident_bytes("auto")
     placed = {name: jnp.asarray(column) for name, column in columns.items()} if fits else None
     for begin in range(0, n, size):
         if placed is None:
