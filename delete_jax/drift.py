@@ -66,9 +66,9 @@ class Drift:
         self._predict = predict
         self._images = made_images(held_out["image"], seed, IMAGES if erase.ndim == 2 else MAPS)
         found = {name: self._logits(original, images) for name, images in self._images.items()}
-        masked = ~may_answer(np.concatenate([*found.values()]))
-        if not np.all(masked | ~self._remaining):
-            self._remaining &= ~masked
+        unmasked = self._remaining & np.any([may_answer(logits) for logits in found.values()], axis=0)
+        if unmasked.any():
+            self._remaining = unmasked
         self._before = {name: logits[:, self._remaining] for name, logits in found.items()}
         self._wanted = np.where(self._remaining, found["transfer"], -np.inf).argmax(-1)
         top = np.asarray(jax.nn.softmax(found["reoriented"])).max(-1)

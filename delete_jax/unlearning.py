@@ -184,8 +184,11 @@ def warn_beforehand(jobs: Sequence[tuple[str, Job]]) -> None:
     for prefix, job in jobs:
         for said in job.warnings:
             warnings.warn(f"{prefix}{said}", stacklevel=4)
-    requests = {job.forget: job for _, job in reversed(jobs) if FORGET in job.streams}
-    for said in filter(None, map(_unrecognised, reversed(requests.values()))):
+    requests: dict[tuple[int, ...], Job] = {}
+    for _, job in jobs:
+        if FORGET in job.streams:
+            requests.setdefault(job.forget, job)
+    for said in filter(None, map(_unrecognised, requests.values())):
         warnings.warn(said, stacklevel=4)
     short = [job for _, job in jobs if few_steps(job.method, job.num_steps) is not None]
     if short:

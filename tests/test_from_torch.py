@@ -344,9 +344,7 @@ def test_code_that_jax_cannot_run(name):
     model, variables = from_torch(running(forward, **({"seen": torch.zeros(())} if forward is counted else {})))
     images, labels = np.zeros((8, 6, 6, 3), np.float32), np.arange(8) % K
     with pytest.raises(ValueError, match=message) as error:
-        dj.unlearn(
-            model, variables, images, labels, forget=[1], batch_norm="train"
-        )  # which calls it in training mode, too
+        dj.unlearn(model, variables, images, labels, forget=[1], batch_norm="train")  # in both modes
     assert "\n" not in str(error.value)
 
 

@@ -97,22 +97,21 @@ def found(case: Case, result: dj.Result) -> dict[str, Any]:
 def text(record: Mapping[str, Any], names: tuple[str, str], ways: list[str], seeds: int) -> list[str]:
     """A line for each way: means over classes and seeds."""
     rows = record["rows"]
-    before = {row["forget"]: np.array(row[names[1]]) for row in rows if row["method"] == ORIGINAL}
-    original = {of: np.mean(seeds_of) for of, seeds_of in before.items()}
+    before = {row["forget"]: row[names[1]] for row in rows if row["method"] == ORIGINAL}
     lines = []
+
+    def served(left: np.ndarray, change: np.ndarray) -> int:
+        return int(np.sum((left <= ERASED) & (change >= -LOST)))
+
     for name in (ORIGINAL, RETRAINED, *ways):
         mine = [row for row in rows if row["method"] == name]
         done = [row for row in mine if "failed" not in row]
         if not done:
             lines.append([name, "fails", *[""] * 7])
             continue
-        left = np.array([np.mean(row[names[0]]) for row in done])
-        others = np.mean([np.mean(row[names[1]]) for row in done])
-        change = np.array([np.mean(row[names[1]]) - original[row["forget"]] for row in done])
-        cells = [
-            (np.array(row[names[0]]) <= ERASED) & (np.array(row[names[1]]) - before[row["forget"]] >= -LOST)
-            for row in done
-        ]
+        left, others = (np.array([row[name] for row in done]) for name in names)  # by class and seed
+        change = others - [before[row["forget"]] for row in done]
+        of_class = change.mean(1)
         used = [rate for row in done for rate in row["lr"] if rate is not None]
         kept = [share for row in done for share in row["kept"] if share is not None]
         warned = [said for row in done for said in row["warned"] if said is not None]
@@ -120,10 +119,10 @@ def text(record: Mapping[str, Any], names: tuple[str, str], ways: list[str], see
         lines.append([
             name + (f" ({len(mine) - len(done)} of {len(mine)} fail)" if len(done) < len(mine) else ""),
             f"{100 * left.mean():.1f}",
-            f"{100 * others:.1f}",
-            f"{100 * change.mean():+.1f} ({100 * change.min():+.1f})",
-            f"{np.sum((left <= ERASED) & (change >= -LOST))} of {len(mine)}",
-            f"{np.sum(cells)} of {seeds * len(mine)}",
+            f"{100 * others.mean():.1f}",
+            f"{100 * of_class.mean():+.1f} ({100 * of_class.min():+.1f})",
+            f"{served(left.mean(1), of_class)} of {len(mine)}",
+            f"{served(left, change)} of {seeds * len(mine)}",
             " – ".join(span),
             f"{100 * np.mean(kept):.0f}" if kept else "",
             f"{sum(warned)} of {len(warned)}" if warned else "",
@@ -132,7 +131,7 @@ def text(record: Mapping[str, Any], names: tuple[str, str], ways: list[str], see
     return [
         *markdown(heads, lines),
         "",
-        f"{len(original)} classes, {seeds} seed{'s' * (seeds > 1)}, percent of test data; {names[0]} and the change of {names[1]} from the "
+        f"{len(before)} classes, {seeds} seed{'s' * (seeds > 1)}, percent of test data; {names[0]} and the change of {names[1]} from the "
         f"original's, in points. Served: at most {100 * ERASED:g} % left, at most {100 * LOST:g} point lost; a class, as the mean over "
         "seeds, and a cell, which is one class of one seed. Kept: the share of answers on reoriented forget images, as the search "
         "reports it; warns: how often one without a fixed rate does.",

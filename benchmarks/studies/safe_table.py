@@ -28,7 +28,7 @@ DEV = ("resnet", "mlp", "weak_resnet")
 WEAK = "weak"
 """How the names of networks begin that were not trained to the end."""
 LOWEST = -6
-"""Points below which a cell is drawn here, with its value beside it."""
+"""A cell below so many points is drawn there, with its value beside it."""
 ERASED, POINT, HARM = 0.005, 0.01, 0.03
 """What may be left of a class; which loss of the remaining classes counts; and which one must not come without a warning."""
 
